@@ -1,0 +1,58 @@
+"""The robustness benchmark for Neural ODE image classifiers.
+
+`odebench.evaluate` judges any nn.Module; the command line is `odebench`. Nothing heavy is imported before use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from odebench.registry import load_target
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from odebench.dataset import Dataset
+    from odebench.errors import OdebenchError
+    from odebench.evaluation import evaluate
+    from odebench.result import Result, read_result
+    from odebench.solver import integrate
+    from odebench.spec import Solver, ThreatModel, adaptive, fixed_step
+
+_EXPORTS = {
+    "Dataset": "odebench.dataset:Dataset",
+    "OdebenchError": "odebench.errors:OdebenchError",
+    "Result": "odebench.result:Result",
+    "Solver": "odebench.spec:Solver",
+    "ThreatModel": "odebench.spec:ThreatModel",
+    "adaptive": "odebench.spec:adaptive",
+    "evaluate": "odebench.evaluation:evaluate",
+    "fixed_step": "odebench.spec:fixed_step",
+    "integrate": "odebench.solver:integrate",
+    "read_result": "odebench.result:read_result",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'odebench' has no attribute {name!r}")
+    return load_target(_EXPORTS[name])
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])
+
+
+__all__ = [
+    "Dataset",
+    "OdebenchError",
+    "Result",
+    "Solver",
+    "ThreatModel",
+    "__version__",
+    "adaptive",
+    "evaluate",
+    "fixed_step",
+    "integrate",
+    "read_result",
+]

@@ -1,0 +1,46 @@
+"""The kinds of error a user may meet; each message says what was given, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OdebenchError(Exception):
+    """An error with one plain line for the user; the command line prints it and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(OdebenchError):
+    """Something was asked for that cannot be: an unknown name, a value out of range."""
+
+    exit_code = 2
+
+
+class DatasetError(OdebenchError):
+    """A data set is missing, incomplete or damaged."""
+
+
+class ModelError(OdebenchError):
+    """A model cannot be built, or does not behave as a classifier."""
+
+
+class WeightError(OdebenchError):
+    """A weights file is missing, damaged, unsafe or made for another model."""
+
+
+class AttackError(OdebenchError):
+    """An attack failed. A failed attack is never counted as robustness."""
+
+
+class ResultError(OdebenchError):
+    """A result cannot be read, or contradicts itself or another one."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for an unknown name: the nearest match, and the list of the known ones."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    return UsageError(f"unknown {kind} {name!r};{hint} known: {', '.join(names) or 'none'}")

@@ -1,0 +1,61 @@
+"""Writing files whole or not at all, and the folders where odebench keeps things."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from odebench.errors import OdebenchError
+
+
+class FileError(OdebenchError):
+    """A file or folder cannot be read or written."""
+
+
+def cache_folder() -> Path:
+    """The folder for weights and decoded data: ODEBENCH_CACHE, else the user's cache folder."""
+    given = os.environ.get("ODEBENCH_CACHE")
+    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("odebench"))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes `data` to a temporary file beside `path` and renames it: readers see the old file or the new one.
+
+    Raises FileError, and leaves nothing behind, where the folder cannot be written or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}; free space or name another folder") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

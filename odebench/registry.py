@@ -1,0 +1,124 @@
+"""Names of models, attacks and data sets: strings until they are used, built in or from an entry point."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from odebench.errors import OdebenchError, unknown_name
+
+
+class RegistryError(OdebenchError):
+    """A plugin clashes with another name, or cannot be loaded."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name, where its object lives ("module:attribute"), one line about it, and who brings it."""
+
+    name: str
+    target: str
+    summary: str
+    origin: str
+
+
+class Registry:
+    """Names of one kind. Built-in names cannot be shadowed; two plugins with one name are an error.
+
+    Plugins announce themselves by an entry point of `group`. Nothing is imported before `load`.
+    """
+
+    def __init__(self, kind: str, group: str, builtins: Mapping[str, tuple[str, str]]) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtins = {
+            name: Entry(name, target, summary, "built in") for name, (target, summary) in builtins.items()
+        }
+
+    def entries(self) -> dict[str, Entry]:
+        """All entries by name. Raises RegistryError, naming both sides, where two claim one name."""
+        found = dict(self._builtins)
+        for point in sorted(entry_points(group=self.group), key=lambda point: (point.name, point.value)):
+            entry = Entry(point.name, point.value, f"from the plugin {_distribution(point)}", _distribution(point))
+            other = found.get(entry.name)
+            if other is not None and (other.target, other.origin) != (entry.target, entry.origin):
+                raise RegistryError(
+                    f"two {self.kind}s are called {entry.name!r}: {other.target} ({other.origin}) and "
+                    f"{entry.target} ({entry.origin}); rename or uninstall one of them"
+                )
+            found[entry.name] = entry
+        return found
+
+    def entry(self, name: str) -> Entry:
+        """The entry of `name`. Raises UsageError with the nearest match and the list."""
+        known = self.entries()
+        if name not in known:
+            raise unknown_name(self.kind, name, known)
+        return known[name]
+
+    def load(self, name: str) -> Any:
+        """The object that `name` stands for, imported now. Raises UsageError or RegistryError."""
+        entry = self.entry(name)
+        try:
+            return load_target(entry.target)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise RegistryError(f"the {self.kind} {name!r} ({entry.origin}) cannot be loaded: {error}") from error
+
+
+def load_target(target: str) -> Any:
+    """The attribute that "module:attribute" names. Raises ImportError, AttributeError or ValueError."""
+    module, separator, attribute = target.partition(":")
+    if not separator:
+        raise ValueError(f"{target!r} is not of the form module:attribute")
+    value: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _distribution(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unnamed distribution"
+
+
+MODELS = Registry(
+    "model",
+    "odebench.models",
+    {
+        "resnet": ("odebench.model.builtin:RESNET", "residual network: the teacher, and the discrete baseline"),
+        "ode": ("odebench.model.builtin:ODE", "Neural ODE with a learned stem, trained on the labels"),
+        "kd-ode": ("odebench.model.builtin:KD_ODE", "the same Neural ODE, distilled from resnet"),
+        "ode-ablated": ("odebench.model.builtin:ODE_ABLATED", "control: ode with the ODE block cut out"),
+        "ode-stemless": (
+            "odebench.model.builtin:ODE_STEMLESS",
+            "Neural ODE on pooled pixels, without learned downsampling",
+        ),
+        "kd-ode-stemless": ("odebench.model.builtin:KD_ODE_STEMLESS", "ode-stemless, distilled from resnet"),
+    },
+)
+
+ATTACKS = Registry(
+    "attack",
+    "odebench.attacks",
+    {
+        "fgsm": ("odebench.attack.foolbox:FGSM", "fast gradient (sign) method: one step of epsilon"),
+        "pgd": ("odebench.attack.foolbox:PGD", "projected gradient descent from a random start"),
+        "cw": ("odebench.attack.foolbox:CW", "Carlini and Wagner's smallest l2 perturbation"),
+    },
+)
+
+DATASETS = Registry(
+    "data set",
+    "odebench.datasets",
+    {
+        "digits": ("odebench.dataset.builtin:DIGITS", "handwritten digits, 8x8 grey, in scikit-learn: no download"),
+        "fashion-mnist": ("odebench.dataset.builtin:FASHION_MNIST", "clothing, 28x28 grey"),
+        "mnist": ("odebench.dataset.builtin:MNIST", "handwritten digits, 28x28 grey"),
+        "cifar10": ("odebench.dataset.builtin:CIFAR10", "objects, 32x32 colour"),
+        "svhn": ("odebench.dataset.builtin:SVHN", "house numbers, 32x32 colour"),
+    },
+)
+
+__all__ = ["ATTACKS", "DATASETS", "MODELS", "Entry", "Registry", "RegistryError", "load_target"]

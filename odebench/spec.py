@@ -1,0 +1,225 @@
+"""What can be written down before anything is loaded or trained: solver, threat model, evaluation, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from odebench.errors import UsageError
+
+FIXED_STEP_STAGES = {"euler": 1, "midpoint": 2, "heun3": 3, "rk4": 4}
+PER_SAMPLE_METHODS = ("dopri5", "heun", "tsit5")
+JOINT_METHODS = ("adaptive_heun", "bosh3", "dopri5", "dopri8", "fehlberg2")
+MAX_FIXED_STEPS = 10_000
+
+Backend = Literal["torchdiffeq", "torchode"]
+Norm = Literal["linf", "l2"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Spec(BaseModel):
+    """A frozen value with known keys only; numbers are numbers, and finite."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Solver(Spec):
+    """A numerical ODE solver: `step` for a fixed-step method, `rtol`, `atol` and `max_steps` for an adaptive one.
+
+    Adaptive methods run per sample on torchode unless `backend` says torchdiffeq, which shares one step size
+    among all images of a batch.
+    """
+
+    method: str
+    backend: Backend
+    step: float | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    max_steps: int | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Solver:
+        if self.method in FIXED_STEP_STAGES and self.backend == "torchdiffeq":
+            if self.step is None or self.step <= 0:
+                raise ValueError(f"the fixed-step method {self.method} needs a step above 0")
+            if (self.rtol, self.atol, self.max_steps) != (None, None, None):
+                raise ValueError(f"the fixed-step method {self.method} takes a step, no tolerance or step limit")
+            return self
+        known = PER_SAMPLE_METHODS if self.backend == "torchode" else JOINT_METHODS
+        if self.method not in known:
+            fixed = ", ".join(FIXED_STEP_STAGES)
+            raise ValueError(
+                f"unknown method {self.method!r} for {self.backend}; "
+                f"adaptive there: {', '.join(known)}; fixed-step (torchdiffeq): {fixed}"
+            )
+        if self.step is not None:
+            raise ValueError(f"the adaptive method {self.method} takes tolerances, not a step")
+        if self.rtol is None or self.atol is None or self.rtol <= 0 or self.atol <= 0:
+            raise ValueError(f"the adaptive method {self.method} needs rtol and atol above 0")
+        if self.max_steps is None or self.max_steps < 1:
+            raise ValueError(f"the adaptive method {self.method} needs a finite max_steps of at least 1")
+        return self
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the solver chooses its own steps."""
+        return self.step is None
+
+    @property
+    def couples_batch(self) -> bool:
+        """Whether an image's logits depend on the images beside it: torchdiffeq's adaptive methods."""
+        return self.adaptive and self.backend == "torchdiffeq"
+
+    def __str__(self) -> str:
+        if self.adaptive:
+            return f"{self.method} rtol {self.rtol:g} atol {self.atol:g} ({self.backend})"
+        return f"{self.method} step {self.step:g}"
+
+
+def fixed_step(method: str = "rk4", *, step: float) -> Solver:
+    """A fixed-step solver on torchdiffeq, `step` in units of the horizon's time."""
+    return Solver(method=method, backend="torchdiffeq", step=float(step))
+
+
+def adaptive(
+    method: str = "dopri5",
+    *,
+    rtol: float = 1e-3,
+    atol: float | None = None,
+    max_steps: int = 1000,
+    backend: Backend = "torchode",
+) -> Solver:
+    """An adaptive solver; `atol` is `rtol` unless given. `max_steps` bounds the steps of one image."""
+    atol = rtol if atol is None else atol
+    return Solver(method=method, backend=backend, rtol=float(rtol), atol=float(atol), max_steps=max_steps)
+
+
+class ThreatModel(Spec):
+    """A norm and the radii at which robustness is asked for, in units of the image range [0, 1], rising."""
+
+    norm: Norm
+    epsilons: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
+
+    @field_validator("epsilons")
+    @classmethod
+    def _rising(cls, epsilons: tuple[float, ...]) -> tuple[float, ...]:
+        if any(epsilon <= 0 for epsilon in epsilons):
+            raise ValueError("every epsilon must be above 0")
+        if any(b <= a for a, b in zip(epsilons, epsilons[1:], strict=False)):
+            raise ValueError("epsilons must rise, without repetition")
+        return epsilons
+
+
+class ModelSpec(Spec):
+    """Which model: its name, the arguments that were given, and a digest that identifies its weights.
+
+    `weights` is the digest of a recipe (built-in models), the sha256 of a weights file, or for a module handed
+    over the sha256 of its class name and state dict.
+    """
+
+    name: str
+    arguments: dict[str, JsonValue]
+    weights: Sha256
+
+
+class DatasetSlice(Spec):
+    """Images `offset` to `offset + n` of one split of a data set, in its fixed stratified order."""
+
+    name: str
+    split: Literal["test", "validation"]
+    n: Annotated[int, Field(ge=1)]
+    offset: Annotated[int, Field(ge=0)]
+
+
+class Surrogate(Spec):
+    """A cheaper solver of the same weights that proposes candidates first."""
+
+    solver: Solver
+
+
+class AttackSpec(Spec):
+    """Which attack, with all its parameters, its seed, and the models that transfer candidates come from."""
+
+    name: str
+    parameters: dict[str, JsonValue]
+    seed: int
+    sources: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    surrogate: Surrogate | None = None
+
+
+class Evaluation(Spec):
+    """All that determines a result and can be written down beforehand. Its digest is the run key."""
+
+    model: ModelSpec
+    train_horizon: float | None
+    horizon: float | None
+    solver: Solver | None
+    dataset: DatasetSlice
+    threat_model: ThreatModel
+    attack: AttackSpec
+    chunk: Annotated[int, Field(ge=1)]
+    precision: Literal["fp32", "bf16"]
+
+    @property
+    def run_key(self) -> str:
+        """The sha256 of the canonical JSON of this evaluation."""
+        return digest(self)
+
+
+def canonical_json(value: BaseModel | JsonValue | dict[str, Any]) -> str:
+    """JSON with sorted keys and no white space: equal values give equal text."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: BaseModel | JsonValue | dict[str, Any]) -> str:
+    """The sha256, in hexadecimal, of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def parse_number(text: str, *, name: str) -> float:
+    """The number that `text` writes, as a decimal ("0.1") or a fraction ("8/255").
+
+    Raises UsageError for anything else, for a division by zero, and for numbers that are not finite.
+    """
+    try:
+        if "/" in text:
+            top, bottom = text.split("/")
+            value = float(Fraction(top.strip()) / Fraction(bottom.strip()))
+        else:
+            value = float(text)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{name} {text!r} is not a finite number; write it like 0.1 or 8/255")
+    return value
+
+
+def parse_epsilons(text: str, norm: str) -> tuple[float, ...]:
+    """The radii in a list such as "0.1,8/255", rising. Raises UsageError when one is out of range."""
+    values = tuple(parse_number(part.strip(), name="epsilon") for part in text.split(","))
+    for value in values:
+        check_epsilon(value, norm)
+    return tuple(sorted(set(values)))
+
+
+def check_epsilon(epsilon: float, norm: str) -> None:
+    """Raises UsageError unless `epsilon` is a radius that makes sense: above 0, and for linf at most 1."""
+    if not math.isfinite(epsilon) or epsilon <= 0:
+        raise UsageError(f"epsilon {epsilon:g} must be a finite number above 0 (images are in [0, 1])")
+    if norm == "linf" and epsilon > 1:
+        raise UsageError(
+            f"epsilon {epsilon:g} is above 1, but images are in [0, 1]; "
+            f"did you mean {epsilon:g}/255 = {epsilon / 255:.4g}?"
+        )
+
+
+def check_horizon(horizon: float) -> None:
+    """Raises UsageError unless `horizon` is finite and above 0."""
+    if not math.isfinite(horizon) or horizon <= 0:
+        raise UsageError(f"horizon {horizon:g} must be a finite number above 0, such as 1 or 0.5")
