@@ -1,0 +1,289 @@
+"""From stored results to tables: which results belong together, and what they say of a model.
+
+Everything but `read_results` is a pure function of results; `odebench.render` writes the tables down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TypeVar
+
+from odebench.errors import ResultError
+from odebench.result import Figure, read_result, result_files
+from odebench.spec import Norm, Solver, canonical_json
+from odebench.statistic import share_interval
+from odebench.table import Cell, Row, Table, in_order, short_solver
+from odebench.union import Letters, StoredResult, image_set, union
+
+WORST_CASE = "worst-case"
+TRAIN_SEED = "train_seed"
+RANDOMISED = "randomised"
+FLAG_MEANINGS = {
+    RANDOMISED: "the model draws random numbers; its letters rest on repeated passes, and it is not ranked",
+    "batch-coupled": "the solver shares step sizes within a batch, so images were judged one at a time",
+    "opaque-gradient": "the module hides its solver, and its gradient could not be confirmed",
+}
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class _RowKey:
+    model: str
+    arguments: str
+    fixed_train_horizon: float | None
+    solver: Solver | None
+
+
+@dataclass(frozen=True)
+class _Seed:
+    """All results of one set of weights in one norm, and their union."""
+
+    stored: tuple[StoredResult, ...]
+    letters: Letters
+
+
+def read_results(folders: Sequence[Path]) -> tuple[list[StoredResult], list[ResultError]]:
+    """All results below `folders`, and the problems found: files that are no results are left out.
+
+    An evaluation found twice with the same letters counts once. With different letters it is a problem, and both
+    stay, so that in their union the lower letter counts. Raises ResultError for a folder that does not exist.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ResultError(
+                f"{folder} is not a folder of results; `odebench run` writes results to ./results, "
+                "and `odebench leaderboard FOLDER` reads them from elsewhere"
+            )
+    kept: dict[tuple[str, str], StoredResult] = {}
+    problems: list[ResultError] = []
+    for path in dict.fromkeys(path for folder in folders for path in result_files(folder)):
+        try:
+            result = read_result(path)
+        except ResultError as error:
+            problems.append(error)
+            continue
+        kept.setdefault((result.run_key, result.outcomes_sha256), StoredResult(path, result))
+    for same in _group(kept.values(), lambda item: item.result.run_key).values():
+        problems += [
+            ResultError(
+                f"{same[0].path} and {other.path} hold the same evaluation with different letters; "
+                "in each image the lower letter counts, until one of the files is deleted"
+            )
+            for other in same[1:]
+        ]
+    return list(kept.values()), problems
+
+
+def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[ResultError]]:
+    """A table for each data set, norm and epsilon, and the problems: results that contradict each other.
+
+    Results of different data or weights are never joined: data sets of one name get tables of their own, and of
+    several weights for one train seed those of the newest result are shown. Ranked rows come first, best first.
+    """
+    stored = sorted(
+        stored, key=lambda item: (item.result.run_key, item.result.outcomes_sha256, str(item.path))
+    )
+    tables: list[Table] = []
+    problems: list[ResultError] = []
+    for (dataset, split), same_name in _group(stored, _dataset_name).items():
+        by_digest = _group(same_name, lambda item: item.result.found.dataset_sha256)
+        shared = len(by_digest) > 1
+        first = same_name[0]
+        for digest, same_data in sorted(by_digest.items()):
+            if digest != first.result.found.dataset_sha256:
+                problems.append(_two_datasets(first, same_data[0]))
+            results, found = _one_weights_a_seed(same_data)
+            problems += found
+            for norm, group in _group(results, _norm).items():
+                cells, found = _cells(group)
+                problems += found
+                tables += [
+                    Table(dataset, split, digest, shared, norm, epsilon, _rows(rows))
+                    for epsilon, rows in cells.items()
+                ]
+    tables.sort(
+        key=lambda table: (table.dataset, table.split, table.dataset_sha256, table.norm, table.epsilon)
+    )
+    return tables, problems
+
+
+def _one_weights_a_seed(stored: Sequence[StoredResult]) -> tuple[list[StoredResult], list[ResultError]]:
+    kept: list[StoredResult] = []
+    problems: list[ResultError] = []
+    for group in _group(stored, lambda item: (_row_key(item), _horizon(item), _train_seed(item))).values():
+        newest = max(group, key=lambda item: (item.result.created, item.result.found.weights_sha256))
+        for weights, same in _group(group, lambda item: item.result.found.weights_sha256).items():
+            if weights == newest.result.found.weights_sha256:
+                kept += same
+            else:
+                problems.append(_two_weights(same[0], newest))
+    return kept, problems
+
+
+def _cells(
+    stored: Sequence[StoredResult],
+) -> tuple[dict[float, dict[_RowKey, list[Cell]]], list[ResultError]]:
+    """The cells of one data set and norm, by epsilon and row."""
+    cells: dict[float, dict[_RowKey, list[Cell]]] = defaultdict(lambda: defaultdict(list))
+    problems: list[ResultError] = []
+    for (row, _), group in _group(stored, lambda item: (_row_key(item), _horizon(item))).items():
+        seeds: list[_Seed] = []
+        for same in _group(group, _train_seed).values():
+            try:
+                seeds.append(_Seed(tuple(same), union(same)))
+            except ResultError as error:
+                problems.append(error)
+        for epsilon in sorted({epsilon for seed in seeds for epsilon in seed.letters.judged}):
+            try:
+                cells[epsilon][row].append(_cell([s for s in seeds if epsilon in s.letters.judged], epsilon))
+            except ResultError as error:
+                problems.append(error)
+    return cells, problems
+
+
+def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
+    """One model at one horizon. Raises ResultError where its train seeds have no image in common."""
+    evaluated = [[item for item in seed.stored if epsilon in _epsilons(item)] for seed in seeds]
+    worst = [[item for item in items if _attack(item) == WORST_CASE] for items in evaluated]
+    ranked = all(worst)
+    largest = [max(items, key=_size) for items in (worst if ranked else evaluated)]
+    images = image_set(largest[0].result)
+    for item in largest[1:]:
+        images &= image_set(item.result)
+        if not images:
+            raise ResultError(
+                f"{largest[0].path} and {item.path} are train seeds of one model without an image in common; "
+                "evaluate both on the same images (n and offset)"
+            )
+    n = images.bit_count()
+    shares = [seed.letters.shares(epsilon, images) for seed in seeds]
+    flags = {
+        flag: _meaning(flag, item) for seed in seeds for item in seed.stored for flag in item.result.flags
+    }
+    nfe = [item.result.nfe for item in largest]
+    evaluation = largest[0].result.evaluation
+    return Cell(
+        horizon=evaluation.horizon,
+        train_horizon=evaluation.train_horizon,
+        ranked=ranked and RANDOMISED not in flags,
+        n=n,
+        seeds=len(seeds),
+        clean_accuracy=_figure([clean for clean, _ in shares], n),
+        robust_accuracy=_figure([robust for _, robust in shares], n),
+        nfe_clean=_mean([item.clean.mean for item in nfe if item.clean]),
+        nfe_adversarial=_mean([item.adversarial.mean for item in nfe if item.adversarial]),
+        attacks=_attack_counts(seeds, epsilon, images),
+        flags=dict(sorted(flags.items())),
+    )
+
+
+def _attack_counts(seeds: Sequence[_Seed], epsilon: float, images: int) -> dict[str, int]:
+    """On how many seeds each attack was run whose letters could lower a figure over `images` at `epsilon`."""
+    count: dict[str, int] = defaultdict(int)
+    for seed in seeds:
+        speaking = [i for i in seed.stored if _epsilons(i)[0] <= epsilon and image_set(i.result) & images]
+        for name in {_attack(item) for item in speaking}:
+            count[name] += 1
+    return dict(sorted(count.items()))
+
+
+def _rows(cells: Mapping[_RowKey, Sequence[Cell]]) -> tuple[Row, ...]:
+    solvers = _group(cells, lambda key: key.model)
+    rows: list[Row] = []
+    for key, found in cells.items():
+        arguments = json.loads(key.arguments)
+        details = [f"{name}={value}" for name, value in arguments.items()]
+        if key.fixed_train_horizon is not None:
+            details.append(f"trained at T={key.fixed_train_horizon:g}")
+        if key.solver is not None and len({other.solver for other in solvers[key.model]}) > 1:
+            details.append(short_solver(key.solver))
+        by_horizon = {cell.horizon: cell for cell in found}
+        ordered = {horizon: by_horizon[horizon] for horizon in in_order(set(by_horizon))}
+        rows.append(Row(key.model, arguments, key.solver, tuple(details), ordered))
+    return tuple(sorted(rows, key=lambda row: (row.best is None, -(row.best or 0.0), row.model, row.details)))
+
+
+def _figure(shares: Sequence[float], n: int) -> Figure:
+    value, low, high = share_interval(shares, n)
+    return Figure(value=value, low=low, high=high)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _meaning(flag: str, item: StoredResult) -> str:
+    named = [check.why for check in item.result.checks if check.name == flag and check.status == "flag"]
+    return FLAG_MEANINGS.get(flag) or next(iter(named), "see the checks in the result file")
+
+
+def _two_datasets(first: StoredResult, second: StoredResult) -> ResultError:
+    name, split = _dataset_name(first)
+    return ResultError(
+        f"{first.path} and {second.path} are results on two data sets called {name} ({split}), of digest "
+        f"{first.result.found.dataset_sha256[:12]} and {second.result.found.dataset_sha256[:12]}; they are shown "
+        "apart: rename one data set, or delete the results on the wrong one"
+    )
+
+
+def _two_weights(older: StoredResult, newest: StoredResult) -> ResultError:
+    return ResultError(
+        f"{older.path} and {newest.path} are results of one model from different weights, "
+        f"{older.result.found.weights_sha256[:12]} and {newest.result.found.weights_sha256[:12]}; the newer are "
+        "shown: delete the older files, or run their evaluations again with --force"
+    )
+
+
+def _row_key(item: StoredResult) -> _RowKey:
+    evaluation = item.result.evaluation
+    arguments = {name: value for name, value in evaluation.model.arguments.items() if name != TRAIN_SEED}
+    same = evaluation.train_horizon == evaluation.horizon
+    return _RowKey(
+        evaluation.model.name,
+        canonical_json(arguments),
+        None if same else evaluation.train_horizon,
+        evaluation.solver,
+    )
+
+
+def _train_seed(item: StoredResult) -> str:
+    return canonical_json(item.result.evaluation.model.arguments.get(TRAIN_SEED))
+
+
+def _horizon(item: StoredResult) -> float | None:
+    return item.result.evaluation.horizon
+
+
+def _dataset_name(item: StoredResult) -> tuple[str, str]:
+    return item.result.evaluation.dataset.name, item.result.evaluation.dataset.split
+
+
+def _norm(item: StoredResult) -> Norm:
+    return item.result.evaluation.threat_model.norm
+
+
+def _epsilons(item: StoredResult) -> tuple[float, ...]:
+    return item.result.evaluation.threat_model.epsilons
+
+
+def _attack(item: StoredResult) -> str:
+    return item.result.evaluation.attack.name
+
+
+def _size(item: StoredResult) -> tuple[int, int]:
+    """Orders results by the number of their images, then by how early these start."""
+    return item.result.evaluation.dataset.n, -item.result.evaluation.dataset.offset
+
+
+def _group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    groups: dict[Key, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return dict(groups)

@@ -1,0 +1,1 @@
+"""Classifiers: Neural ODEs, whose solver odebench runs, and discrete networks."""

@@ -1,0 +1,122 @@
+"""What a model name stands for, before anything is built: architecture, teacher, default recipe. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from odebench.errors import UsageError
+from odebench.recipe import Loss, Recipe, Schedule
+from odebench.registry import MODELS
+from odebench.spec import Solver, check_horizon
+
+
+class DataShape(Protocol):
+    """What a recipe needs to know of a data set."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Defaults that depend on the images: arguments of the architecture, solver, schedule, augmentation."""
+
+    arguments: Mapping[str, JsonValue]
+    schedule: Schedule
+    solver: Solver | None = None
+    loss: Loss = field(default_factory=lambda: Loss(kind="cross-entropy"))
+    augmentation: str = "none"
+
+
+@dataclass(frozen=True)
+class ModelDefinition:
+    """A model by name. `architecture` is "module:attribute" of an nn.Module class; `settings` are its defaults
+    by the smallest image side they are made for; `teacher` names the model that it is distilled from.
+
+    An architecture is built with image_shape, n_classes, the setting's arguments and, if `has_horizon`,
+    horizon and solver.
+    """
+
+    name: str
+    architecture: str
+    settings: Mapping[int, Setting]
+    has_horizon: bool
+    teacher: str | None = None
+
+    def setting(self, image_shape: tuple[int, int, int]) -> Setting:
+        """The defaults for images of this shape: those of the largest side that is not above theirs."""
+        side = min(image_shape[1:])
+        fitting = [smallest for smallest in self.settings if smallest <= side]
+        if not fitting:
+            raise UsageError(f"{self.name} needs images of at least {min(self.settings)} pixels a side, not {side}")
+        return self.settings[max(fitting)]
+
+    def recipe(
+        self,
+        dataset: DataShape,
+        *,
+        horizon: float | None = None,
+        solver: Solver | None = None,
+        train_seed: int = 0,
+        changes: Mapping[str, JsonValue] | None = None,
+    ) -> Recipe:
+        """The recipe for a data set. `changes` replaces fields of the schedule and of the loss by name.
+
+        Raises UsageError for a horizon or solver given to a model that has none, and for unknown changes.
+        """
+        setting = self.setting(dataset.image_shape)
+        if self.has_horizon:
+            horizon = 1.0 if horizon is None else horizon
+            check_horizon(horizon)
+            solver = solver or setting.solver
+        elif horizon is not None or solver is not None:
+            raise UsageError(f"{self.name} integrates nothing, so it takes no horizon and no solver")
+        schedule, loss = _changed(setting.schedule, setting.loss, dict(changes or {}))
+        teacher = None
+        if self.teacher is not None:
+            definition: ModelDefinition = MODELS.load(self.teacher)
+            teacher = definition.recipe(dataset, train_seed=train_seed)
+        return Recipe.model_validate(
+            {
+                "architecture": self.architecture,
+                "arguments": {
+                    **setting.arguments,
+                    "image_shape": list(dataset.image_shape),
+                    "n_classes": len(dataset.classes),
+                },
+                "horizon": horizon,
+                "solver": solver,
+                "dataset": dataset.name,
+                "loss": loss,
+                "schedule": schedule,
+                "augmentation": setting.augmentation,
+                "train_seed": train_seed,
+                "teacher": teacher,
+            }
+        )
+
+
+def _changed(schedule: Schedule, loss: Loss, changes: dict[str, JsonValue]) -> tuple[Schedule, Loss]:
+    in_schedule = {name: value for name, value in changes.items() if name in Schedule.model_fields}
+    in_loss = {name: value for name, value in changes.items() if name in ("temperature", "weight")}
+    if strange := set(changes) - set(in_schedule) - set(in_loss):
+        known = ", ".join([*Schedule.model_fields, "temperature", "weight"])
+        raise UsageError(f"a recipe has no {', '.join(sorted(strange))}; known: {known}")
+    return (
+        Schedule.model_validate(schedule.model_dump() | in_schedule),
+        Loss.model_validate(loss.model_dump() | in_loss),
+    )
+
+
+def load_definition(name: str) -> ModelDefinition:
+    """The definition that a registered name stands for. Raises UsageError with the nearest match and the list."""
+    definition: ModelDefinition = MODELS.load(name)
+    return definition

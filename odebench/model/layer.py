@@ -1,0 +1,84 @@
+"""The parts of ODENet (Chen et al. 2018, MNIST example): stem, vector field, head."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+POOLED_SIDE = 16
+"""The stemless models see images average-pooled to at most this many pixels a side."""
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation in at most 32 groups of two channels or more, as ODENet's 32 groups of its 64."""
+    return nn.GroupNorm(math.gcd(32, max(1, channels // 2)), channels)
+
+
+def conv_stem(image_channels: int, channels: int, side: int) -> nn.Sequential:
+    """Learned downsampling: ODENet's three convolutions to a quarter of the side, two to half of it below 28."""
+    if side < 28:
+        return nn.Sequential(
+            nn.Conv2d(image_channels, channels, 3, 1, 1),
+            group_norm(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 4, 2, 1),
+        )
+    return nn.Sequential(
+        nn.Conv2d(image_channels, channels, 3, 1),
+        group_norm(channels),
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 4, 2, 1),
+        group_norm(channels),
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 4, 2, 1),
+    )
+
+
+def pooled_stem(image_channels: int, channels: int, side: int) -> nn.Sequential:
+    """No learned downsampling: average-pooled to 16x16 at most, then one 1x1 convolution."""
+    lift = nn.Conv2d(image_channels, channels, 1)
+    if side <= POOLED_SIDE:
+        return nn.Sequential(lift)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(POOLED_SIDE), lift)
+
+
+def pooled_head(channels: int, n_classes: int) -> nn.Sequential:
+    """GN-ReLU, global average pooling, one linear layer."""
+    return nn.Sequential(
+        group_norm(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes)
+    )
+
+
+class TimeConv(nn.Module):
+    """A 3x3 convolution that sees the time as one more channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels + 1, channels, 3, 1, 1)
+
+    def forward(
+        self, t: Float[Tensor, "..."], state: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        time = torch.ones_like(state[:, :1]) * t
+        result: Tensor = self.conv(torch.cat([time, state], dim=1))
+        return result
+
+
+class ConvField(nn.Module):
+    """ODENet's vector field: GN-ReLU-conv-GN-ReLU-conv-GN, time concatenated as a channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (group_norm(channels) for _ in range(3))
+        self.conv1, self.conv2 = TimeConv(channels), TimeConv(channels)
+
+    def forward(
+        self, t: Float[Tensor, "..."], state: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        out = self.conv1(t, torch.relu(self.norm1(state)))
+        out = self.conv2(t, torch.relu(self.norm2(out)))
+        result: Tensor = self.norm3(out)
+        return result

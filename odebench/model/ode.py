@@ -1,0 +1,61 @@
+"""Neural ODE image classifiers: stem, integration of a vector field over [0, T], head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from odebench.model.layer import ConvField, conv_stem, pooled_head, pooled_stem
+from odebench.solver import integrate
+from odebench.spec import Solver
+
+
+class OdeNet(nn.Module):
+    """An ODE classifier: it exposes stem, field(t, state), head, horizon and solver, and odebench integrates.
+
+    `stem` "conv" is learned downsampling, "pool" average pooling and one 1x1 convolution.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_shape: Sequence[int],
+        n_classes: int,
+        channels: int,
+        stem: Literal["conv", "pool"],
+        horizon: float,
+        solver: Solver,
+    ) -> None:
+        super().__init__()
+        build = {"conv": conv_stem, "pool": pooled_stem}[stem]
+        self.stem = build(image_shape[0], channels, min(image_shape[1:]))
+        self.field = ConvField(channels)
+        self.head = pooled_head(channels, n_classes)
+        self.horizon = horizon
+        self.solver = solver
+
+    def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
+        """Logits; where the solver failed, those of a zero state."""
+        solution = integrate(self.field, self.stem(images), horizon=self.horizon, solver=self.solver)
+        logits: Tensor = self.head(solution.state)
+        return logits
+
+
+class StemHead(nn.Module):
+    """OdeNet with the ODE block cut out: what the rest reaches on its own."""
+
+    def __init__(
+        self, *, image_shape: Sequence[int], n_classes: int, channels: int, stem: Literal["conv", "pool"]
+    ) -> None:
+        super().__init__()
+        build = {"conv": conv_stem, "pool": pooled_stem}[stem]
+        self.stem = build(image_shape[0], channels, min(image_shape[1:]))
+        self.head = pooled_head(channels, n_classes)
+
+    def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
+        """Logits."""
+        logits: Tensor = self.head(self.stem(images))
+        return logits

@@ -1,0 +1,167 @@
+"""Integrating a vector field over [0, T]: per-image failures and NFE, no image disturbed by another.
+
+Fixed-step methods run on torchdiffeq with an explicit grid, adaptive ones per sample on torchode, and on
+request torchdiffeq's adaptive methods, whose one error norm couples the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from odebench.errors import UsageError
+from odebench.spec import FIXED_STEP_STAGES, MAX_FIXED_STEPS, Solver, check_horizon
+
+Field = Callable[[Tensor, Tensor], Tensor]
+"""A vector field f(t, state). t broadcasts against the state: a scalar, or (batch, 1, ..., 1) per sample."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The state at the horizon. A failed row's state is zero; its `nfe` is what was spent on it."""
+
+    state: Float[Tensor, "batch *shape"]
+    failed: Bool[Tensor, " batch"]
+    nfe: Int[Tensor, " batch"]
+
+
+def integrate(field: Field, state: Float[Tensor, "batch *shape"], *, horizon: float, solver: Solver) -> Solution:
+    """Solves d state / dt = field(t, state) from t = 0 to t = `horizon` with `solver`, image by image.
+
+    A row fails when its state is not finite or its solve does not end within the step limit; the rows beside
+    it are solved as if it were not there. Raises UsageError for a horizon or step that cannot be used.
+    """
+    check_horizon(horizon)
+    if not solver.adaptive:
+        return _fixed_step(field, state, horizon, solver)
+    if solver.backend == "torchode":
+        return _per_sample(field, state, horizon, solver)
+    return _joint(field, state, horizon, solver)
+
+
+def fixed_steps(horizon: float, step: float) -> int:
+    """How many steps of at most `step` cover [0, `horizon`]. Raises UsageError above MAX_FIXED_STEPS."""
+    steps = max(1, math.ceil(horizon / step - 1e-6))
+    if steps > MAX_FIXED_STEPS:
+        raise UsageError(
+            f"a step of {step:g} needs {steps} steps to reach horizon {horizon:g}, "
+            f"more than {MAX_FIXED_STEPS}; take a longer step"
+        )
+    return steps
+
+
+def _fixed_step(field: Field, state: Tensor, horizon: float, solver: Solver) -> Solution:
+    from torchdiffeq import odeint
+
+    step = cast(float, solver.step)
+    steps = fixed_steps(horizon, step)
+    # A grid of our own: torchdiffeq's rounds horizon / step in fp32 and may add a step of no length.
+    grid = torch.tensor([*(step * index for index in range(steps)), horizon], dtype=state.dtype, device=state.device)
+    ends = torch.stack([grid[0], grid[-1]])
+    options = {"grid_constructor": lambda *_: grid}
+    end = cast(Tensor, odeint(field, state, ends, method=solver.method, options=options)[-1])
+    nfe = steps * FIXED_STEP_STAGES[solver.method]
+    return _finished(end, torch.full((len(state),), nfe, device=state.device))
+
+
+def _finished(end: Tensor, nfe: Tensor) -> Solution:
+    """A solution whose failed rows are those that are not finite."""
+    failed = ~end.flatten(1).isfinite().all(1)
+    return Solution(end.masked_fill(_like(failed, end), 0.0) if failed.any() else end, failed, nfe)
+
+
+def _like(mask: Tensor, state: Tensor) -> Tensor:
+    return mask.view(-1, *(1,) * (state.ndim - 1))
+
+
+def _per_sample(field: Field, state: Tensor, horizon: float, solver: Solver) -> Solution:
+    """torchode, with a failed row replaced by a healthy one: one failure stops the whole batch there, and the
+    others would be extrapolated to the end with status SUCCESS."""
+    failed = ~state.flatten(1).isfinite().all(1)
+    nfe = torch.zeros(len(state), dtype=torch.long, device=state.device)
+    suspects = torch.zeros_like(failed)
+    end = torch.zeros_like(state)
+    while not (failed | suspects).all():
+        out = failed | suspects
+        healthy = state[int((~out).nonzero()[0, 0])].detach()
+        start = torch.where(_like(out, state), healthy, state) if out.any() else state
+        end, stopped, spent = _torchode(field, start, horizon, solver)
+        nfe = torch.where(out, nfe, spent)
+        if not (stopped & ~out).any():
+            break
+        suspects = suspects | (stopped & ~out)
+    rows = suspects.nonzero().flatten().tolist()
+    for row in rows:
+        if len(state) == 1:
+            failed = suspects
+            break
+        # A row counts as failed only if it also fails alone.
+        alone, stopped, spent = _torchode(field, state[row : row + 1], horizon, solver)
+        nfe = nfe.index_fill(0, torch.tensor([row], device=nfe.device), int(spent[0]))
+        if stopped[0]:
+            failed = failed.index_fill(0, torch.tensor([row], device=failed.device), True)
+        else:
+            end = end.index_copy(0, torch.tensor([row], device=end.device), alone)
+    return Solution(end.masked_fill(_like(failed, end), 0.0) if failed.any() else end, failed, nfe)
+
+
+def _torchode(field: Field, state: Tensor, horizon: float, solver: Solver) -> tuple[Tensor, Tensor, Tensor]:
+    """One solve of the batch: end states, rows that stopped it, NFE a row. Others are void if any stopped."""
+    import torchode
+
+    shape = state.shape
+    times = (-1, *(1,) * (state.ndim - 1))
+
+    def flat_field(t: Tensor, flat: Tensor) -> Tensor:
+        return field(t.view(times), flat.view(shape)).flatten(1)
+
+    term = torchode.ODETerm(flat_field)
+    method = {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5, "heun": torchode.Heun}[solver.method](term=term)
+    controller = torchode.IntegralController(atol=solver.atol, rtol=solver.rtol, term=term)
+    adjoint = torchode.AutoDiffAdjoint(
+        method, controller, max_steps=solver.max_steps, backprop_through_step_size_control=False
+    ).to(state.device)
+    start = state.new_zeros(len(state))
+    problem = torchode.InitialValueProblem(y0=state.flatten(1), t_start=start, t_end=start + horizon)
+    found = adjoint.solve(problem)
+    end = found.ys[:, -1].view(shape)
+    # Never judge by finiteness: a row at max_steps returns a finite number.
+    stopped = (found.status != torchode.status_codes.SUCCESS) | ~end.flatten(1).isfinite().all(1)
+    # n_f_evals counts the batch; per row: two to choose the first step, then those of each step taken.
+    per_step = {"dopri5": 6, "tsit5": 6, "heun": 2}[solver.method]
+    return end, stopped, 2 + per_step * found.stats["n_steps"]
+
+
+def _joint(field: Field, state: Tensor, horizon: float, solver: Solver) -> Solution:
+    from torchdiffeq import odeint
+
+    calls = 0
+
+    def counted(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return field(t, y)
+
+    ends = torch.tensor([0.0, horizon], dtype=state.dtype, device=state.device)
+    options = {"max_num_steps": solver.max_steps}
+    try:
+        end = odeint(
+            counted, state, ends, rtol=solver.rtol, atol=solver.atol, method=solver.method, options=options
+        )[-1]
+    except AssertionError:  # how torchdiffeq tells that a step underflowed, or that there were too many
+        nfe = torch.full((len(state),), calls, device=state.device)
+        if len(state) == 1:
+            return Solution(torch.zeros_like(state), torch.ones_like(nfe, dtype=torch.bool), nfe)
+        alone = [_joint(field, state[row : row + 1], horizon, solver) for row in range(len(state))]
+        return Solution(
+            torch.cat([one.state for one in alone]),
+            torch.cat([one.failed for one in alone]),
+            torch.cat([one.nfe for one in alone]),
+        )
+    return _finished(end, torch.full((len(state),), calls, device=state.device))

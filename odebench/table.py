@@ -1,0 +1,84 @@
+"""The leaderboard's values: a table a data set and threat model, rows of models, cells by horizon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from odebench.result import Figure
+from odebench.spec import Norm, Solver
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is known of one model at one horizon (null: a model without one) at the table's epsilon.
+
+    Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells for each attack of the
+    union how many of the seeds it was run on. NFE is a mean an image, null for a model without a field. Each
+    flag comes with its meaning.
+    """
+
+    horizon: float | None
+    train_horizon: float | None
+    ranked: bool
+    n: int
+    seeds: int
+    clean_accuracy: Figure
+    robust_accuracy: Figure
+    nfe_clean: float | None
+    nfe_adversarial: float | None
+    attacks: Mapping[str, int]
+    flags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model at its horizons, the rising order of which `cells` keeps, null last.
+
+    `arguments` are those of the model but for its train seed. `details` tells apart what the name alone does
+    not: the arguments, a train horizon that differs from the horizon, the solver where a name has several.
+    """
+
+    model: str
+    arguments: Mapping[str, JsonValue]
+    solver: Solver | None
+    details: tuple[str, ...]
+    cells: Mapping[float | None, Cell]
+
+    @property
+    def best(self) -> float | None:
+        """The highest robust accuracy among the ranked cells, which orders the rows; null: unranked."""
+        return max((cell.robust_accuracy.value for cell in self.cells.values() if cell.ranked), default=None)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All models at one epsilon. `name_is_shared` where several data sets go by the name of this one."""
+
+    dataset: str
+    split: str
+    dataset_sha256: str
+    name_is_shared: bool
+    norm: Norm
+    epsilon: float
+    rows: tuple[Row, ...]
+
+    @property
+    def horizons(self) -> tuple[float | None, ...]:
+        """The columns: rising, and at the end null where a model has no horizon."""
+        return tuple(in_order({horizon for row in self.rows for horizon in row.cells}))
+
+
+def in_order(horizons: set[float | None]) -> list[float | None]:
+    """Horizons rising, null last."""
+    return sorted(horizons, key=lambda horizon: (horizon is None, horizon or 0.0))
+
+
+def short_solver(solver: Solver) -> str:
+    """A solver in as few words as tell it apart from others: "rk4 step 0.25", "dopri5 rtol 0.001"."""
+    if not solver.adaptive:
+        return f"{solver.method} step {solver.step:g}"
+    atol = "" if solver.atol == solver.rtol else f" atol {solver.atol:g}"
+    return f"{solver.method} rtol {solver.rtol:g}{atol}{' joint' if solver.couples_batch else ''}"

@@ -1,0 +1,283 @@
+"""Training from a recipe: one loop for all models, resumed to the same bits from the last complete epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from odebench.checkpoint import load_weights, read_tensors, write_tensors
+from odebench.dataset import Dataset, Split
+from odebench.errors import ModelError, OdebenchError, WeightError
+from odebench.file import cache_folder, sha256_file
+from odebench.progress import SILENT, Progress, Step
+from odebench.recipe import Loss, Recipe, Schedule
+from odebench.registry import load_target
+
+LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A module with the weights of a recipe, and the sha256 of the file that holds them."""
+
+    module: nn.Module
+    path: Path
+    weights_sha256: str
+
+
+def distillation_loss(
+    student: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    teacher: Float[Tensor, "batch classes"],
+    *,
+    temperature: float,
+    weight: float,
+) -> Float[Tensor, ""]:
+    """Hinton's loss (Hinton, Vinyals, Dean 2015): (1 - weight) CE + weight temperature^2 KL(teacher || student).
+
+    KL is "batchmean": torch's default would divide it by the number of classes as well.
+    """
+    soft = functional.kl_div(
+        functional.log_softmax(student / temperature, dim=1),
+        functional.log_softmax(teacher / temperature, dim=1),
+        log_target=True,
+        reduction="batchmean",
+    )
+    return (1 - weight) * functional.cross_entropy(student, labels) + weight * temperature**2 * soft
+
+
+def learning_rate(schedule: Schedule, progress: float) -> float:
+    """The learning rate when `progress` in [0, 1] of all steps is done: linear warm-up, then cosine to zero."""
+    if progress < schedule.warmup:
+        return schedule.learning_rate * progress / schedule.warmup
+    rest = (progress - schedule.warmup) / (1 - schedule.warmup)
+    return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+
+
+def build(recipe: Recipe) -> nn.Module:
+    """The untrained module of a recipe, initialised by its train seed. Disturbs no global generator."""
+    arguments: dict[str, Any] = dict(recipe.arguments)
+    if recipe.horizon is not None:
+        arguments |= {"horizon": recipe.horizon, "solver": recipe.solver}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train_seed)
+        return cast(nn.Module, load_target(recipe.architecture)(**arguments))
+
+
+def weights_path(recipe: Recipe, folder: Path | None = None) -> Path:
+    """Where the weights of a recipe lie: named by its digest, in the cache folder unless another is given."""
+    return (folder or cache_folder() / "weights") / f"{recipe.key}.safetensors"
+
+
+def find_or_train(
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    folder: Path | None = None,
+    device: str = "cpu",
+    progress: Progress = SILENT,
+) -> Trained:
+    """The model of a recipe: from the weights in `folder` if they are there, else trained, its teacher first.
+
+    Raises WeightError where the weights found are damaged or were trained on other images.
+    """
+    path = weights_path(recipe, folder)
+    module = build(recipe)
+    if path.exists():
+        tensors, metadata = read_tensors(path)
+        _check_origin(path, metadata, recipe, dataset)
+        load_weights(module, tensors, source=path)
+        return Trained(module.to(device), path, sha256_file(path))
+    teacher = None
+    if recipe.teacher is not None:
+        teacher = find_or_train(recipe.teacher, dataset, folder=folder, device=device, progress=progress).module
+    run = _Training(recipe, module.to(device), dataset, teacher, device=device, partial=path.with_suffix(".partial"))
+    accuracy = run.finish(progress)
+    metadata = {"recipe": recipe.model_dump(mode="json"), "train_sha256": run.train.sha256}
+    write_tensors(path, module.state_dict(), metadata)
+    run.partial.unlink(missing_ok=True)
+    progress.say(f"{_title(recipe)}: trained, {accuracy:.1%} on the validation images")
+    return Trained(module, path, sha256_file(path))
+
+
+def _check_origin(path: Path, metadata: dict[str, Any], recipe: Recipe, dataset: Dataset) -> None:
+    if metadata.get("recipe") != recipe.model_dump(mode="json"):
+        raise WeightError(f"{path} was not trained by the recipe it is named after; delete it to train again")
+    if dataset.train is not None and metadata.get("train_sha256") != dataset.train.sha256:
+        raise WeightError(
+            f"{path} was trained on other images ({str(metadata.get('train_sha256'))[:12]}) than the {dataset.name} "
+            f"at hand ({dataset.train.sha256[:12]}); delete it to train again"
+        )
+
+
+def _title(recipe: Recipe) -> str:
+    kind = "distilling" if recipe.teacher is not None else "training"
+    name = recipe.architecture.rpartition(":")[2]
+    horizon = f" T={recipe.horizon:g}" if recipe.horizon is not None else ""
+    return f"{kind} {name}{horizon} seed {recipe.train_seed}"
+
+
+class _Training:
+    """A training under way: what must be saved to go on to the same bits."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        module: nn.Module,
+        dataset: Dataset,
+        teacher: nn.Module | None,
+        *,
+        device: str,
+        partial: Path,
+    ) -> None:
+        if dataset.train is None:
+            raise ModelError(f"{dataset.name} has no training images, so nothing can be trained on it")
+        self.recipe, self.module, self.teacher, self.device, self.partial = recipe, module, teacher, device, partial
+        self.train, self.validation = dataset.train, dataset.validation
+        self.steps_per_epoch = math.ceil(len(self.train.labels) / recipe.schedule.batch_size)
+        self.loss = _loss_function(recipe.loss)
+        self._begin()
+
+    def _begin(self) -> None:
+        decay = self.recipe.schedule.weight_decay
+        self.optimiser = torch.optim.AdamW(self.module.parameters(), lr=0.0, weight_decay=decay)
+        self.generator = torch.Generator().manual_seed(self.recipe.train_seed)
+        self.epoch = 0
+
+    def finish(self, progress: Progress) -> float:
+        """Trains the epochs that are missing, saving each, and returns the accuracy on the validation images."""
+        self._resume(progress)
+        epochs = self.recipe.schedule.epochs
+        with progress.track(
+            _title(self.recipe), total=epochs * self.steps_per_epoch, done=self.epoch * self.steps_per_epoch
+        ) as step:
+            if self.epoch < epochs:
+                soft = self._teacher_logits(step)
+            while self.epoch < epochs:
+                self._run_epoch(soft, step)
+                self.epoch += 1
+                self._save()
+        self.module.eval()
+        return accuracy(self.module, self.validation or self.train, device=self.device)
+
+    def _teacher_logits(self, step: Step) -> Tensor | None:
+        """The teacher's logits on the train images, once for all epochs, where no augmentation forbids it."""
+        if self.teacher is None:
+            return None
+        self.teacher.eval()
+        if self.recipe.augmentation != "none":
+            return None
+        step.advance(0, note="asking the teacher")
+        return predict(self.teacher, self.train.images, device=self.device)
+
+    def _run_epoch(self, soft: Tensor | None, step: Step) -> None:
+        self.module.train()
+        recipe, batch = self.recipe, self.recipe.schedule.batch_size
+        order = torch.randperm(len(self.train.labels), generator=self.generator)
+        total, correct, seen = 0.0, 0, 0
+        for index, rows in enumerate(order.split(batch)):
+            images = _augmented(self.train.images[rows], recipe.augmentation, self.generator).to(self.device)
+            labels = self.train.labels[rows].to(self.device)
+            done = (self.epoch + index / self.steps_per_epoch) / recipe.schedule.epochs
+            self.optimiser.param_groups[0]["lr"] = learning_rate(recipe.schedule, done)
+            targets = None if soft is None else soft[rows].to(self.device)
+            if self.teacher is not None and targets is None:
+                with torch.no_grad():
+                    targets = self.teacher(images)
+            logits = self.module(images)
+            loss = self.loss(logits, labels, targets)
+            self.optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+            total += loss.item() * len(rows)
+            correct += int((logits.argmax(1) == labels).sum())
+            seen += len(rows)
+            if not math.isfinite(total):
+                raise ModelError(
+                    f"{_title(recipe)} diverged in epoch {self.epoch + 1}: the loss is not finite; "
+                    "lower the learning rate"
+                )
+            note = f"epoch {self.epoch + 1}/{recipe.schedule.epochs} loss {total / seen:.3f} acc {correct / seen:.1%}"
+            step.advance(note=note)
+
+    def _save(self) -> None:
+        tensors = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        tensors["generator"] = self.generator.get_state()
+        metadata = {"recipe": self.recipe.key, "train_sha256": self.train.sha256, "epoch": self.epoch}
+        write_tensors(self.partial, tensors, metadata)
+
+    def _resume(self, progress: Progress) -> None:
+        """Takes up a checkpoint of this very training, if there is a whole one."""
+        if not self.partial.exists():
+            return
+        try:
+            tensors, metadata = read_tensors(self.partial)
+            if metadata["recipe"] != self.recipe.key or metadata["train_sha256"] != self.train.sha256:
+                raise WeightError(f"{self.partial} belongs to another training")
+            own = {name.removeprefix("module."): t for name, t in tensors.items() if name.startswith("module.")}
+            load_weights(self.module, own, source=self.partial)
+            states: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in tensors.items():
+                if name.startswith("optimiser."):
+                    _, index, key = name.split(".", 2)
+                    states.setdefault(int(index), {})[key] = tensor
+            whole = self.optimiser.state_dict()
+            self.optimiser.load_state_dict({"state": states, "param_groups": whole["param_groups"]})
+            self.generator.set_state(tensors["generator"])
+            self.epoch = int(metadata["epoch"])
+        except (OdebenchError, KeyError, ValueError, RuntimeError) as error:
+            progress.say(f"starting over, the checkpoint cannot be used: {error}")
+            self.module.load_state_dict(build(self.recipe).state_dict())
+            self._begin()
+            return
+        progress.say(f"{_title(self.recipe)}: going on after epoch {self.epoch} of {self.recipe.schedule.epochs}")
+
+
+def _loss_function(loss: Loss) -> LossFunction:
+    if loss.kind == "cross-entropy":
+        return lambda logits, labels, _: functional.cross_entropy(logits, labels)
+    temperature, weight = cast(float, loss.temperature), cast(float, loss.weight)
+
+    def distilled(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+        return distillation_loss(logits, labels, cast(Tensor, teacher), temperature=temperature, weight=weight)
+
+    return distilled
+
+
+def _augmented(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:
+    """Images as they are ("none"), or each flipped at random and shifted by up to an eighth of its side."""
+    if augmentation == "none":
+        return images
+    n, _, height, width = images.shape
+    flip = torch.rand(n, generator=generator) < 0.5
+    images = torch.where(flip[:, None, None, None], images.flip(3), images)
+    pad = min(height, width) // 8
+    padded = functional.pad(images, (pad, pad, pad, pad))
+    top, left = (torch.randint(0, 2 * pad + 1, (n, 1), generator=generator) for _ in range(2))
+    rows = (top + torch.arange(height))[:, None, :, None]
+    columns = (left + torch.arange(width))[:, None, None, :]
+    return padded[torch.arange(n)[:, None, None, None], torch.arange(images.shape[1])[:, None, None], rows, columns]
+
+
+def predict(
+    module: nn.Module, images: Float[Tensor, "n channel height width"], *, device: str = "cpu", batch_size: int = 500
+) -> Float[Tensor, "n classes"]:
+    """The logits of many images, on the CPU, without gradients."""
+    with torch.no_grad():
+        parts: Sequence[Tensor] = [module(part.to(device)).cpu() for part in images.split(batch_size)]
+    return torch.cat(list(parts))
+
+
+def accuracy(module: nn.Module, split: Split, *, device: str = "cpu") -> float:
+    """The share of a split that a module in evaluation mode classifies correctly."""
+    return float((predict(module, split.images, device=device).argmax(1) == split.labels).float().mean())
