@@ -1,0 +1,58 @@
+"""The built-in data sets."""
+
+from __future__ import annotations
+
+from odebench.dataset.definition import DatasetDefinition
+
+_DIGIT_CLASSES = tuple("0123456789")
+
+DIGITS = DatasetDefinition(
+    name="digits",
+    image_shape=(1, 8, 8),
+    classes=_DIGIT_CLASSES,
+    epsilons={"linf": (0.05, 0.1, 0.15), "l2": (0.25, 0.5, 0.75)},
+    loader="odebench.dataset.digits:load_digits",
+)
+
+FASHION_MNIST = DatasetDefinition(
+    name="fashion-mnist",
+    image_shape=(1, 28, 28),
+    classes=(
+        "t-shirt",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    ),
+    epsilons={"linf": (0.01, 0.02, 0.03), "l2": (0.25, 0.5, 0.75)},
+    loader="odebench.dataset.idx:load_fashion_mnist",
+)
+
+MNIST = DatasetDefinition(
+    name="mnist",
+    image_shape=(1, 28, 28),
+    classes=_DIGIT_CLASSES,
+    epsilons={"linf": (0.1, 0.2, 0.3), "l2": (1.0, 1.5, 2.0)},
+    loader="odebench.dataset.idx:load_mnist",
+)
+
+CIFAR10 = DatasetDefinition(
+    name="cifar10",
+    image_shape=(3, 32, 32),
+    classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    epsilons={"linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255), "l2": (0.1, 0.25, 0.5)},
+    loader="odebench.dataset.cifar10:load_cifar10",
+)
+
+SVHN = DatasetDefinition(
+    name="svhn",
+    image_shape=(3, 32, 32),
+    classes=_DIGIT_CLASSES,
+    epsilons={"linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255), "l2": (0.1, 0.25, 0.5)},
+    loader="odebench.dataset.svhn:load_svhn",
+)

@@ -1,0 +1,61 @@
+"""Decoded image folders, kept as safetensors files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from odebench.file import write_atomically
+from odebench.spec import canonical_json
+
+_METADATA_KEY = "odebench"
+_VERSION = 1
+_TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The images of an image folder, uint8 (n, channels, height, width), and labels, int64 (n,), by path."""
+
+    classes: tuple[str, ...]
+    train_pixels: Tensor
+    train_labels: Tensor
+    test_pixels: Tensor
+    test_labels: Tensor
+
+
+def write_cache(path: Path, decoded: Decoded) -> None:
+    """Writes `decoded` to `path`, whole or not at all. Raises FileError where that is impossible."""
+    tensors = {name: getattr(decoded, name) for name in _TENSORS}
+    about = {"version": _VERSION, "classes": list(decoded.classes), "sha256": _sha256(tensors)}
+    write_atomically(path, safetensors.torch.save(tensors, {_METADATA_KEY: canonical_json(about)}))
+
+
+def read_cache(path: Path) -> Decoded | None:
+    """What was written to `path`; None where nothing was, or where it is damaged or of another version."""
+    if not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[_METADATA_KEY])
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+        if about["version"] != _VERSION or about["sha256"] != _sha256(tensors):
+            return None
+        return Decoded(tuple(about["classes"]), **tensors)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _sha256(tensors: dict[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name in _TENSORS:
+        found.update(str(tuple(tensors[name].shape)).encode())
+        found.update(tensors[name].contiguous().view(torch.uint8).flatten().numpy().data)
+    return found.hexdigest()

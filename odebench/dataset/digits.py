@@ -1,0 +1,32 @@
+"""The 1,797 handwritten digits that scikit-learn brings along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sklearn.datasets
+import torch
+
+from odebench.dataset.base import Dataset, Split
+from odebench.dataset.definition import DatasetDefinition
+from odebench.dataset.order import stratified_order
+from odebench.progress import Progress
+
+N_TEST = 500
+N_VALIDATION = 200
+
+
+def load_digits(definition: DatasetDefinition, data_dir: Path, progress: Progress) -> Dataset:
+    """Digits: 500 test, 200 validation and 1,097 train images, cut from one stratified order.
+
+    Pixels are sixteenths, exact in float32. Nothing is read from `data_dir`.
+    """
+    values, targets = sklearn.datasets.load_digits(return_X_y=True)
+    images = torch.from_numpy(values).to(torch.float32).reshape(-1, *definition.image_shape) / 16
+    labels = torch.from_numpy(targets).to(torch.int64)
+    order = stratified_order(labels)
+    test, validation, train = (
+        Split(images[part], labels[part])
+        for part in (order[:N_TEST], order[N_TEST:][:N_VALIDATION], order[N_TEST + N_VALIDATION :])
+    )
+    return Dataset(definition.name, definition.classes, train, validation, test)

@@ -1,0 +1,92 @@
+"""Fetching the published files of a data set, whole and with the published checksum, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import io
+import os
+import tempfile
+import urllib.request
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from odebench.errors import DatasetError
+from odebench.progress import Progress
+
+TIMEOUT_SECONDS = 30
+_BLOCK = 1 << 18
+
+
+def fetch(urls: Sequence[str], path: Path, *, md5: str, name: str, progress: Progress) -> None:
+    """Downloads the file at one of `urls`, tried in turn, to `path`; `name` is the data set it belongs to.
+
+    Raises DatasetError, and leaves nothing behind, where none can be had or its md5 is another.
+    """
+    reasons = []
+    for url in urls:
+        try:
+            _fetch_one(url, path, md5=md5, progress=progress)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reasons.append(str(error) or type(error).__name__)
+        else:
+            return
+    raise DatasetError(
+        f"data set {name!r}: {path.name} is missing and cannot be downloaded "
+        f"({'; '.join(dict.fromkeys(reasons))}); put it into {path.parent}, "
+        "or use --dataset digits, which needs no download"
+    )
+
+
+def damaged(name: str, path: Path, reason: str) -> DatasetError:
+    """The error for a file of the data set `name` that cannot be trusted."""
+    return DatasetError(
+        f"data set {name!r}: {path.name} in {path.parent} is damaged: {reason}; replace it, or delete it "
+        "to have it downloaded, or use --dataset digits, which needs no download"
+    )
+
+
+def file_md5(path: Path) -> str:
+    """The md5 of a file's bytes, in hexadecimal: data sets were published with nothing better."""
+    found = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """A context in which torchvision neither prints nor warns, whatever its version."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _fetch_one(url: str, path: Path, *, md5: str, progress: Progress) -> None:
+    request = urllib.request.Request(url, headers={"User-Agent": "odebench"})
+    found = hashlib.md5(usedforsecurity=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            total = float(response.headers.get("Content-Length") or 0)
+            with (
+                os.fdopen(descriptor, "wb") as file,
+                progress.track(f"download {path.name}", total=total) as step,
+            ):
+                while block := response.read(_BLOCK):
+                    found.update(block)
+                    file.write(block)
+                    step.advance(len(block))
+            if found.hexdigest() != md5:
+                raise ValueError(f"{url} has not the published checksum")
+            Path(temporary).replace(path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,193 @@
+"""Image folders: train/<class>/ and test/<class>/ with JPEG or PNG files, as a folder or a tar archive.
+
+They are decoded once, in memory, and kept in the cache folder as a safetensors file of uint8 tensors.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from odebench.dataset.archive import Member, read_archive, read_folder, walk_folder
+from odebench.dataset.base import MIN_SIDE, Dataset, Split
+from odebench.dataset.decoded import Decoded, read_cache, write_cache
+from odebench.dataset.definition import DatasetDefinition
+from odebench.dataset.load import image_folders
+from odebench.errors import DatasetError
+from odebench.file import FileError, cache_folder, sha256_file
+from odebench.progress import Progress
+from odebench.spec import digest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_PARTS = ("train", "test")
+_GREY_MODES = ("1", "L", "LA")
+_COLOUR_MODES = ("RGB", "RGBA", "P", "CMYK")
+_LAYOUT = "expected train/<class>/ and test/<class>/ with .jpg, .jpeg or .png files"
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A decoded image: its part, its class, its path, and pixels (height, width) or (height, width, 3)."""
+
+    part: str
+    label: str
+    path: PurePosixPath
+    pixels: NDArray[np.uint8]
+
+
+def load_image_folder(definition: DatasetDefinition, data_dir: Path, progress: Progress) -> Dataset:
+    """The data set of an image folder's definition, as describe_dataset gives it, from the data folder."""
+    found = image_folders(data_dir)
+    if definition.name not in found:
+        raise DatasetError(
+            f"data set {definition.name!r}: no image folder or archive of that name in {data_dir}"
+        )
+    return read_image_folder(found[definition.name], name=definition.name, progress=progress)
+
+
+def read_image_folder(path: Path, *, name: str, progress: Progress) -> Dataset:
+    """The data set in the image folder or tar archive at `path`, decoded now or read from the cache.
+
+    Classes are in sorted order. Images that are all grey have one channel, else all have three. Raises
+    DatasetError, and writes nothing, where the folder or an image in it cannot be used.
+    """
+    cache = cache_folder() / "datasets" / f"{_fingerprint(path)}.safetensors"
+    decoded = read_cache(cache)
+    if decoded is None:
+        read = read_folder if path.is_dir() else read_archive
+        decoded = _decode(path, read(path, progress=progress))
+        dataset = _dataset(name, decoded)
+        try:
+            write_cache(cache, decoded)
+        except FileError as error:
+            progress.say(f"the decoded images of {name} are not kept: {error}")
+        return dataset
+    return _dataset(name, decoded)
+
+
+def _dataset(name: str, decoded: Decoded) -> Dataset:
+    return Dataset.from_pools(
+        name,
+        decoded.classes,
+        train=Split(decoded.train_pixels, decoded.train_labels),
+        test=Split(decoded.test_pixels, decoded.test_labels),
+    )
+
+
+def _fingerprint(path: Path) -> str:
+    """What the decoded images depend on: an archive's bytes, or each file's path, size and time of change."""
+    try:
+        if path.is_file():
+            return sha256_file(path)
+        files = [
+            (file.relative_to(path).as_posix(), file.stat()) for file in walk_folder(path) if file.is_file()
+        ]
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    return digest([[relative, found.st_size, found.st_mtime_ns] for relative, found in files])
+
+
+def _decode(source: Path, members: Iterable[Member]) -> Decoded:
+    pictures: list[_Picture] = []
+    roots: set[PurePosixPath] = set()
+    labels: set[str] = set()
+    with warnings.catch_warnings():
+        # what PIL says of odd metadata is not our user's concern, but a decompression bomb is
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for member in members:
+            placed = _place(source, member)
+            if placed is None:
+                continue
+            root, part, label = placed
+            roots.add(root)
+            labels.add(label)
+            if member.data is not None:
+                first = pictures[0] if pictures else None
+                pixels = _pixels(f"{source}: {member.path}", member.data, first)
+                pictures.append(_Picture(part, label, member.path, pixels))
+    if len(roots) > 1:
+        raise DatasetError(
+            f"{source}: train/ and test/ in several places ({', '.join(sorted(map(str, roots)))})"
+        )
+    classes = _classes(source, labels, pictures)
+    pictures.sort(key=lambda picture: picture.path)
+    colour = any(picture.pixels.ndim == 3 for picture in pictures)
+    index = {label: number for number, label in enumerate(classes)}
+    tensors = {}
+    for part in _PARTS:
+        chosen = [picture for picture in pictures if picture.part == part]
+        tensors[f"{part}_pixels"] = _stack([picture.pixels for picture in chosen], colour=colour)
+        tensors[f"{part}_labels"] = torch.tensor([index[picture.label] for picture in chosen])
+    return Decoded(classes, **tensors)
+
+
+def _place(source: Path, member: Member) -> tuple[PurePosixPath, str, str] | None:
+    """The folder that holds train/ and test/, the part and the class; None for what is in no class folder."""
+    parts = member.path.parts
+    for depth in (0, 1):
+        if len(parts) > depth + 1 and parts[depth] in _PARTS:
+            if len(parts) != depth + (2 if member.data is None else 3):
+                if member.data is None:
+                    return None
+                raise DatasetError(f"{source}: {member.path} is not right in a class folder; {_LAYOUT}")
+            return PurePosixPath(*parts[:depth]), parts[depth], parts[depth + 1]
+    return None
+
+
+def _classes(source: Path, labels: set[str], pictures: list[_Picture]) -> tuple[str, ...]:
+    for part in _PARTS:
+        filled = {picture.label for picture in pictures if picture.part == part}
+        if not filled:
+            raise DatasetError(f"{source} has no images in {part}/; {_LAYOUT}")
+        for label in sorted(labels - filled):
+            raise DatasetError(
+                f"{source}: class {label!r} has no images in {part}/; add some or remove the class"
+            )
+    return tuple(sorted(labels))
+
+
+def _pixels(where: str, data: bytes, first: _Picture | None) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            width, height = image.size
+            _check_size(where, height, width, first)
+            if image.mode not in _GREY_MODES + _COLOUR_MODES:
+                raise DatasetError(f"{where} has pixels of mode {image.mode!r}; expected 8-bit grey or RGB")
+            return np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
+    except DatasetError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{where} is far too big, perhaps a decompression bomb: {error}") from error
+    except Exception as error:  # a decoder fails on a damaged file in any way it likes
+        raise DatasetError(f"{where} is broken or no image: {error}; replace or remove it") from error
+
+
+def _check_size(where: str, height: int, width: int, first: _Picture | None) -> None:
+    if min(height, width) < MIN_SIDE:
+        raise DatasetError(f"{where} is {height}x{width}; expected at least {MIN_SIDE}x{MIN_SIDE}")
+    if first is not None and first.pixels.shape[:2] != (height, width):
+        other = "x".join(str(side) for side in first.pixels.shape[:2])
+        raise DatasetError(
+            f"{where} is {height}x{width} but {first.path} is {other} (height x width); "
+            "resize all images to one size"
+        )
+
+
+def _stack(pixels: list[NDArray[np.uint8]], *, colour: bool) -> torch.Tensor:
+    """Images as (n, channels, height, width); among colour images grey ones get three equal channels."""
+    height, width = pixels[0].shape[:2]
+    stacked = np.empty((len(pixels), 3 if colour else 1, height, width), dtype=np.uint8)
+    for target, image in zip(stacked, pixels, strict=True):
+        target[:] = image.transpose(2, 0, 1) if image.ndim == 3 else image
+    return torch.from_numpy(stacked)

@@ -1,0 +1,109 @@
+"""Finding a data set by its name: registered, or an image folder or archive in the data folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from odebench.dataset.definition import DatasetDefinition
+from odebench.errors import DatasetError, unknown_name
+from odebench.file import cache_folder
+from odebench.progress import SILENT, Progress
+from odebench.registry import DATASETS, load_target
+
+if TYPE_CHECKING:
+    from odebench.dataset.base import Dataset
+
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tar.xz")
+IMAGE_FOLDER_LOADER = "odebench.dataset.folder:load_image_folder"
+
+
+def load_dataset(name: str, *, data_dir: Path | None = None, progress: Progress = SILENT) -> Dataset:
+    """The data set `name`: registered, else an image folder or archive with that stem in the data folder.
+
+    The data folder is `data_dir`, else ODEBENCH_DATA, else "data" in the cache folder. Raises UsageError for
+    an unknown name, DatasetError where the data are missing and cannot be downloaded, or are damaged.
+    """
+    folder = data_folder(data_dir)
+    registered = _registered(name)
+    if registered is None:
+        return _load_image_folder(name, folder, progress)
+    dataset = cast("Dataset", load_target(registered.loader)(registered, folder, progress))
+    promised = (registered.name, registered.classes, registered.image_shape)
+    found = (dataset.name, dataset.classes, dataset.image_shape)
+    if found != promised:
+        raise DatasetError(f"data set {name!r}: its loader gave {found}, its definition says {promised}")
+    return dataset
+
+
+def describe_dataset(
+    name: str, *, data_dir: Path | None = None, progress: Progress = SILENT
+) -> DatasetDefinition:
+    """What is known of the data set `name` beforehand; an image folder is decoded or read from the cache.
+
+    Raises UsageError for an unknown name, DatasetError for an image folder that cannot be used.
+    """
+    folder = data_folder(data_dir)
+    registered = _registered(name)
+    if registered is not None:
+        return registered
+    dataset = _load_image_folder(name, folder, progress)
+    return DatasetDefinition(name, dataset.image_shape, dataset.classes, {}, IMAGE_FOLDER_LOADER)
+
+
+def data_folder(data_dir: Path | None = None) -> Path:
+    """The folder for data: `data_dir`, else ODEBENCH_DATA, else "data" in the cache folder.
+
+    Raises DatasetError where the user names a folder that is not there.
+    """
+    given = data_dir if data_dir is not None else os.environ.get("ODEBENCH_DATA")
+    if not given:
+        return cache_folder() / "data"
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        source = "--data-dir" if data_dir is not None else "ODEBENCH_DATA"
+        raise DatasetError(f"the data folder {folder} ({source}) does not exist; create it or name another")
+    return folder
+
+
+def image_folders(folder: Path) -> dict[str, Path]:
+    """The folders and tar archives in the data folder, by stem; a folder goes before an archive."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            found[path.name] = path
+        for suffix in ARCHIVE_SUFFIXES:
+            if path.name.endswith(suffix) and path.is_file():
+                found.setdefault(path.name.removesuffix(suffix), path)
+    return found
+
+
+def _registered(name: str) -> DatasetDefinition | None:
+    if name not in DATASETS.entries():
+        return None
+    definition = DATASETS.load(name)
+    if not isinstance(definition, DatasetDefinition):
+        raise DatasetError(
+            f"data set {name!r}: its entry point names no DatasetDefinition; see the plugin's author"
+        )
+    return definition
+
+
+def _load_image_folder(name: str, folder: Path, progress: Progress) -> Dataset:
+    found = image_folders(folder)
+    if name not in found:
+        usable = {stem for stem, path in found.items() if path.is_file() or _has_splits(path)}
+        raise unknown_name("data set", name, usable.union(DATASETS.entries()))
+    # torch is imported here, not above, so that definitions are described without it
+    from odebench.dataset.folder import read_image_folder
+
+    return read_image_folder(found[name], name=name, progress=progress)
+
+
+def _has_splits(folder: Path) -> bool:
+    return any(
+        (top / "train").is_dir() for top in (folder, *(path for path in folder.iterdir() if path.is_dir()))
+    )
