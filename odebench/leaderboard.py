@@ -52,8 +52,9 @@ class _Seed:
 def read_results(folders: Sequence[Path]) -> tuple[list[StoredResult], list[ResultError]]:
     """All results below `folders`, and the problems found: files that are no results are left out.
 
-    An evaluation found twice with the same letters counts once. With different letters it is a problem, and both
-    stay, so that in their union the lower letter counts. Raises ResultError for a folder that does not exist.
+    An evaluation found twice with the same letters counts once. With different letters it is a problem, and
+    both stay, so that in their union the lower letter counts. Raises ResultError for a folder that does not
+    exist.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -84,8 +85,9 @@ def read_results(folders: Sequence[Path]) -> tuple[list[StoredResult], list[Resu
 def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[ResultError]]:
     """A table for each data set, norm and epsilon, and the problems: results that contradict each other.
 
-    Results of different data or weights are never joined: data sets of one name get tables of their own, and of
-    several weights for one train seed those of the newest result are shown. Ranked rows come first, best first.
+    Results of different data or weights are never joined: data sets of one name get tables of their own, and
+    of several weights for one train seed those of the newest result are shown. Ranked rows come first, best
+    first.
     """
     stored = sorted(
         stored, key=lambda item: (item.result.run_key, item.result.outcomes_sha256, str(item.path))
@@ -226,18 +228,20 @@ def _meaning(flag: str, item: StoredResult) -> str:
 
 def _two_datasets(first: StoredResult, second: StoredResult) -> ResultError:
     name, split = _dataset_name(first)
+    digests = [item.result.found.dataset_sha256[:12] for item in (first, second)]
     return ResultError(
-        f"{first.path} and {second.path} are results on two data sets called {name} ({split}), of digest "
-        f"{first.result.found.dataset_sha256[:12]} and {second.result.found.dataset_sha256[:12]}; they are shown "
-        "apart: rename one data set, or delete the results on the wrong one"
+        f"{first.path} and {second.path} are results on two data sets called {name} ({split}), "
+        f"of sha256 {' and '.join(digests)}; they are shown apart: "
+        "rename one data set, or delete the results on the wrong one"
     )
 
 
 def _two_weights(older: StoredResult, newest: StoredResult) -> ResultError:
+    digests = [item.result.found.weights_sha256[:12] for item in (older, newest)]
     return ResultError(
         f"{older.path} and {newest.path} are results of one model from different weights, "
-        f"{older.result.found.weights_sha256[:12]} and {newest.result.found.weights_sha256[:12]}; the newer are "
-        "shown: delete the older files, or run their evaluations again with --force"
+        f"of sha256 {' and '.join(digests)}; the newer are shown: "
+        "delete the older files, or run their evaluations again with --force"
     )
 
 

@@ -159,6 +159,8 @@ class Result(Spec):
             raise ValueError("the epsilons of the outcomes are not those of the evaluation")
         for item in self.epsilons:
             _check_letters(item, evaluation.dataset.n)
+        if len({_clean_letters(item.outcomes) for item in self.epsilons}) > 1:
+            raise ValueError("the letters of the clean images (m, u) differ between epsilons")
         if self.outcomes_sha256 != outcomes_digest(self.epsilons):
             raise ValueError("outcomes_sha256 is not the digest of the outcomes")
         return self
@@ -177,10 +179,15 @@ def _check_letters(item: EpsilonResult, n: int) -> None:
             raise ValueError(f"{where}: felled_by {felled!r} has no legend")
     for name, expected in letter_figures(item.outcomes).items():
         stored: Figure = getattr(item.figures, name)
-        if abs(stored.value - expected.value) > 1e-9:
-            raise ValueError(
-                f"{where}: {name} is {stored.value:.6g}, but the letters say {expected.value:.6g}"
-            )
+        for part in ("value", "low", "high"):
+            given, recomputed = getattr(stored, part), getattr(expected, part)
+            if abs(given - recomputed) > 1e-9:
+                label = name if part == "value" else f"{name}.{part}"
+                raise ValueError(f"{where}: {label} is {given:.6g}, but the letters say {recomputed:.6g}")
+
+
+def _clean_letters(outcomes: str) -> str:
+    return outcomes.translate({ord(letter): "." for letter in "fxr"})
 
 
 def letter_figures(outcomes: str) -> dict[str, Figure]:
@@ -244,7 +251,9 @@ def read_result(path: Path) -> Result:
     except RecursionError as error:
         raise ResultError(f"{path} is not a result: nested too deeply") from error
     except ValueError as error:
-        raise ResultError(f"{path} is not whole JSON ({error}); delete it and run the evaluation again") from error
+        raise ResultError(
+            f"{path} is not whole JSON ({error}); delete it and run the evaluation again"
+        ) from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if isinstance(raw, dict) and version != SCHEMA_VERSION:
         raise ResultError(
@@ -256,8 +265,9 @@ def read_result(path: Path) -> Result:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
+        what = " ".join(f"{where}: {first['msg']}".split())
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ResultError(f"{path} is not a result: {where}: {first['msg']}{more}") from error
+        raise ResultError(f"{path} is not a result: {what}{more}") from error
 
 
 def result_files(folder: Path) -> Iterator[Path]:

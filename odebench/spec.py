@@ -1,11 +1,11 @@
-"""What can be written down before anything is loaded or trained: solver, threat model, evaluation, and its digest."""
+"""What can be written down before anything is loaded or trained: solver, threat model, evaluation, digest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from fractions import Fraction
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
@@ -29,7 +29,7 @@ class Spec(BaseModel):
 
 
 class Solver(Spec):
-    """A numerical ODE solver: `step` for a fixed-step method, `rtol`, `atol` and `max_steps` for an adaptive one.
+    """A numerical ODE solver: a `step` if it is fixed, else `rtol`, `atol` and `max_steps`.
 
     Adaptive methods run per sample on torchode unless `backend` says torchdiffeq, which shares one step size
     among all images of a batch.
@@ -48,7 +48,9 @@ class Solver(Spec):
             if self.step is None or self.step <= 0:
                 raise ValueError(f"the fixed-step method {self.method} needs a step above 0")
             if (self.rtol, self.atol, self.max_steps) != (None, None, None):
-                raise ValueError(f"the fixed-step method {self.method} takes a step, no tolerance or step limit")
+                raise ValueError(
+                    f"the fixed-step method {self.method} takes a step, no tolerance or step limit"
+                )
             return self
         known = PER_SAMPLE_METHODS if self.backend == "torchode" else JOINT_METHODS
         if self.method not in known:
@@ -110,7 +112,7 @@ class ThreatModel(Spec):
     def _rising(cls, epsilons: tuple[float, ...]) -> tuple[float, ...]:
         if any(epsilon <= 0 for epsilon in epsilons):
             raise ValueError("every epsilon must be above 0")
-        if any(b <= a for a, b in zip(epsilons, epsilons[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(epsilons)):
             raise ValueError("epsilons must rise, without repetition")
         return epsilons
 
@@ -118,8 +120,8 @@ class ThreatModel(Spec):
 class ModelSpec(Spec):
     """Which model: its name, the arguments that were given, and a digest that identifies its weights.
 
-    `weights` is the digest of a recipe (built-in models), the sha256 of a weights file, or for a module handed
-    over the sha256 of its class name and state dict.
+    `weights` is the digest of a recipe (built-in models), the sha256 of a weights file, or for a module
+    handed over the sha256 of its class name and state dict.
     """
 
     name: str
@@ -189,11 +191,11 @@ def parse_number(text: str, *, name: str) -> float:
     """
     try:
         if "/" in text:
-            top, bottom = text.split("/")
-            value = float(Fraction(top.strip()) / Fraction(bottom.strip()))
+            top, bottom = (float(part) for part in text.split("/"))
+            value = top / bottom if math.isfinite(bottom) else math.nan
         else:
             value = float(text)
-    except (ValueError, ZeroDivisionError, OverflowError):
+    except (ValueError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):
         raise UsageError(f"{name} {text!r} is not a finite number; write it like 0.1 or 8/255")

@@ -15,9 +15,9 @@ from odebench.spec import Norm, Solver
 class Cell:
     """What is known of one model at one horizon (null: a model without one) at the table's epsilon.
 
-    Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells for each attack of the
-    union how many of the seeds it was run on. NFE is a mean an image, null for a model without a field. Each
-    flag comes with its meaning.
+    Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells for each attack of
+    the union how many of the seeds it was run on. NFE is a mean an image, null for a model without a field.
+    Each flag comes with its meaning.
     """
 
     horizon: float | None

@@ -1,7 +1,7 @@
 """The union of results: what all attacks on one model found together, image by image (docs/protocol.md).
 
-A set of images is an integer whose bit i stands for image i of the data set's fixed order. Merging is therefore
-a bitwise "or", and the order in which results are read cannot matter.
+A set of images is an integer whose bit i stands for image i of the data set's fixed order. Merging is
+therefore a bitwise "or", and the order in which results are read cannot matter.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class StoredResult:
 class Letters:
     """All that is known of one model's images: as sets of images, on the clean image and by epsilon.
 
-    `judged[epsilon]` holds the images that some result evaluated at epsilon. Where several results spoke of one
-    image the sets may overlap; `at` decides.
+    `judged[epsilon]` holds the images that some result evaluated at epsilon. Where several results spoke of
+    one image the sets may overlap; `at` decides.
     """
 
     images: int
@@ -66,7 +66,8 @@ class Letters:
 
     def shares(self, epsilon: float, images: int) -> tuple[float, float]:
         """Clean and robust accuracy at `epsilon` over `images`, which must all have been judged there."""
-        assert images and images & ~self.judged.get(epsilon, 0) == 0
+        assert images
+        assert images & ~self.judged.get(epsilon, 0) == 0
         letters = self.at(epsilon)
         n = images.bit_count()
         wrong = ((letters["m"] | letters["u"]) & images).bit_count()
@@ -122,8 +123,8 @@ def union(stored: Sequence[StoredResult]) -> Letters:
         if 100 * differing.bit_count() > DISAGREEMENT_PERCENT * shared.bit_count():
             raise ResultError(
                 f"{one.path} and {other.path} contradict each other: they judge {differing.bit_count()} of "
-                f"{shared.bit_count()} clean images differently (m or u), and at most {DISAGREEMENT_PERCENT}% "
-                "may differ; run both evaluations again with --force, or delete the wrong file"
+                f"{shared.bit_count()} clean images differently (m or u), more than "
+                f"{DISAGREEMENT_PERCENT}%; run both evaluations again with --force, or delete the wrong file"
             )
     return reduce(merge, letters)
 

@@ -1,0 +1,1 @@
+"""How tables are written down, a module a form."""

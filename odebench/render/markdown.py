@@ -1,0 +1,179 @@
+"""The leaderboard as GitHub-flavoured Markdown whose source reads as plain text, 80 columns if it can."""
+
+from __future__ import annotations
+
+import string
+import textwrap
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from odebench.table import Cell, Row, Table
+
+WIDTH = 80
+LABEL_WIDTH = 15
+TITLE = "# Leaderboard\n"
+EMPTY = "No results yet. `odebench run --model kd-ode --attack pgd` makes one.\n"
+LEGEND = (
+    "Intervals are 95% and cover the sampling of images (and of train seeds), not the strength of attacks. "
+    "Robust: withstood every attack named. NFE: mean evaluations of the vector field an image, clean / under "
+    "attack. Unranked: without a worst-case result, or randomised."
+)
+
+Line = tuple[str, ...]
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """All tables, each with its notes, and a legend at the end.
+
+    Intervals stand beside their figures, or beneath them in every table where one would pass 80 columns.
+    """
+    if not tables:
+        return f"{TITLE}\n{EMPTY}"
+    beside = [_grid(table, stacked=False) for table in tables]
+    stacked = any(len(line) > WIDTH for grid in beside for line in grid)
+    grids = [_grid(table, stacked=True) for table in tables] if stacked else beside
+    parts = [TITLE]
+    for table, grid in zip(tables, grids, strict=True):
+        parts.append("\n".join([f"## {_heading(table)}", "", *grid, "", *_notes(table), ""]))
+    return "\n".join([*parts, textwrap.fill(LEGEND, WIDTH, break_on_hyphens=False), ""])
+
+
+def _labels(row: Row) -> list[str]:
+    rank = [] if row.best is not None else ["unranked"]
+    return [row.model, *(part for text in [*row.details, *rank] for part in textwrap.wrap(text, LABEL_WIDTH))]
+
+
+def _heading(table: Table) -> str:
+    images = _image_counts(table)
+    count = f"{images[0]}" if len(images) == 1 else f"{images[0]} to {images[-1]}"
+    digest = f", sha256 {table.dataset_sha256[:12]}" if table.name_is_shared else ""
+    name = f"{table.dataset} ({table.split}{digest})"
+    return _escape(f"{name}: {table.norm}, epsilon {_radius(table.epsilon)}, {count} images")
+
+
+def _grid(table: Table, *, stacked: bool) -> list[str]:
+    heading = ("model", "figure", *(_horizon(horizon) for horizon in table.horizons))
+    lines: list[Line] = []
+    for row in table.rows:
+        cells = [row.cells.get(horizon) for horizon in table.horizons]
+        figures = _figure_lines(cells, _marks(table), stacked=stacked)
+        blank = ("",) * (1 + len(cells))
+        for label, figure in zip_longest(_labels(row), figures):
+            lines.append((_escape(label or ""), *(figure or blank)))
+    widths = [max(3, *(len(line[column]) for line in [heading, *lines])) for column in range(len(heading))]
+    rule = tuple(
+        f":{'-' * (width - 1)}" if column < 2 else f"{'-' * (width - 1)}:"
+        for column, width in enumerate(widths)
+    )
+    return [_join(heading, widths), _join(rule, widths), *(_join(line, widths) for line in lines)]
+
+
+def _figure_lines(cells: Sequence[Cell | None], marks: dict[str, str], *, stacked: bool) -> list[Line]:
+    lines: list[Line] = []
+    for name, figures in (
+        ("clean %", [cell.clean_accuracy if cell else None for cell in cells]),
+        ("robust %", [cell.robust_accuracy if cell else None for cell in cells]),
+    ):
+        values = [f"{100 * figure.value:.1f}" if figure else "" for figure in figures]
+        dash = "-" if stacked else ", "
+        ends = [
+            f"{100 * figure.low:.1f}{dash}{100 * figure.high:.1f}" if figure else "" for figure in figures
+        ]
+        if stacked:
+            lines += [(name, *values), ("95%", *ends)]
+        else:
+            lines.append((name, *(f"{v} [{e}]" if v else "" for v, e in zip(values, ends, strict=True))))
+    if any(cell and cell.nfe_clean is not None for cell in cells):
+        lines.append(("NFE", *(_nfe(cell) for cell in cells)))
+    if any(cell and cell.flags for cell in cells):
+        flags = [cell.flags if cell else {} for cell in cells]
+        lines.append(("flags", *(" ".join(marks[flag] for flag in found) for found in flags)))
+    return lines
+
+
+def _notes(table: Table) -> list[str]:
+    """A line for all rows with the same seeds, attacks and rank, and one for each flag."""
+    several_n = len(_image_counts(table)) > 1
+    rows_by_note: dict[str, list[str]] = {}
+    for row in table.rows:
+        horizons_by_note: dict[str, list[str]] = {}
+        for horizon, cell in row.cells.items():
+            horizons_by_note.setdefault(_note(cell, with_n=several_n), []).append(_horizon(horizon))
+        label = row.model + (f" ({', '.join(row.details)})" if row.details else "")
+        for note, horizons in horizons_by_note.items():
+            at = f" at {', '.join(horizons)}" if len(horizons_by_note) > 1 else ""
+            rows_by_note.setdefault(note, []).append(label + at)
+    notes = [f"{', '.join(labels)}: {note}" for note, labels in rows_by_note.items()]
+    meanings = {flag: why for cell in _cells(table) for flag, why in cell.flags.items()}
+    notes += [f"[{mark}] {flag}: {meanings[flag]}" for flag, mark in _marks(table).items()]
+    return [
+        textwrap.fill(
+            f"- {_escape(note)}",
+            WIDTH,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for note in notes
+    ]
+
+
+def _note(cell: Cell, *, with_n: bool) -> str:
+    attacks = [
+        name if count == cell.seeds else f"{name} ({count} of {cell.seeds} seeds)"
+        for name, count in cell.attacks.items()
+    ]
+    return "; ".join(
+        [
+            f"{cell.seeds} seed{'s' if cell.seeds > 1 else ''}",
+            *([f"{cell.n} images"] if with_n else []),
+            f"union of {', '.join(attacks)}" if len(attacks) > 1 else f"{attacks[0]} alone",
+            *([] if cell.ranked else ["unranked"]),
+        ]
+    )
+
+
+def _marks(table: Table) -> dict[str, str]:
+    """A letter for each flag of the table: a, b and so on, after z the flag's own name."""
+    flags = sorted({flag for cell in _cells(table) for flag in cell.flags})
+    return {flag: mark or flag for flag, mark in zip_longest(flags, string.ascii_lowercase[: len(flags)])}
+
+
+def _nfe(cell: Cell | None) -> str:
+    if cell is None or cell.nfe_clean is None:
+        return ""
+    both = [value for value in (cell.nfe_clean, cell.nfe_adversarial) if value is not None]
+    return " / ".join(f"{value:.0f}" if value == round(value) else f"{value:.1f}" for value in both)
+
+
+def _horizon(horizon: float | None) -> str:
+    return "no T" if horizon is None else f"T={horizon:g}"
+
+
+def _radius(epsilon: float) -> str:
+    """A radius as it is written in papers: 0.1 or 8/255."""
+    levels = round(255 * epsilon)
+    if float(f"{epsilon:.3g}") != epsilon and levels / 255 == epsilon:
+        return f"{levels}/255"
+    return f"{epsilon:g}"
+
+
+def _image_counts(table: Table) -> list[int]:
+    return sorted({cell.n for cell in _cells(table)})
+
+
+def _cells(table: Table) -> list[Cell]:
+    return [cell for row in table.rows for cell in row.cells.values()]
+
+
+def _join(line: Line, widths: Sequence[int]) -> str:
+    fields = [
+        text.ljust(width) if column < 2 else text.rjust(width)
+        for column, (text, width) in enumerate(zip(line, widths, strict=True))
+    ]
+    return f"| {' | '.join(fields)} |"
+
+
+def _escape(text: str) -> str:
+    """Text that neither ends a table's cell nor a line."""
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,79 @@
+"""The leaderboard for programs: one record a cell, as CSV or JSON. Accuracies are in [0, 1]."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from odebench.spec import canonical_json
+from odebench.table import Cell, Row, Table
+
+FIELDS = (
+    *("dataset", "split", "dataset_sha256", "norm", "epsilon", "model", "arguments", "solver"),
+    *("train_horizon", "horizon", "ranked", "n", "seeds", "attacks"),
+    *("clean_accuracy", "clean_accuracy_low", "clean_accuracy_high"),
+    *("robust_accuracy", "robust_accuracy_low", "robust_accuracy_high"),
+    *("nfe_clean", "nfe_adversarial", "flags"),
+)
+
+
+def csv_text(tables: Sequence[Table]) -> str:
+    """The records as CSV with a heading: empty for null, lists parted by a space, arguments as JSON."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for record in records(tables):
+        writer.writerow({name: _plain(value) for name, value in record.items()})
+    return text.getvalue()
+
+
+def json_text(tables: Sequence[Table]) -> str:
+    """The records as a JSON list of objects, ended by a new line; numbers are numbers."""
+    return json.dumps(records(tables), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def records(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """One record a cell, in the order of the tables, with the keys of FIELDS."""
+    return [
+        _record(table, row, cell) for table in tables for row in table.rows for cell in row.cells.values()
+    ]
+
+
+def _record(table: Table, row: Row, cell: Cell) -> dict[str, Any]:
+    clean, robust = cell.clean_accuracy, cell.robust_accuracy
+    return {
+        "dataset": table.dataset,
+        "split": table.split,
+        "dataset_sha256": table.dataset_sha256,
+        "norm": table.norm,
+        "epsilon": table.epsilon,
+        "model": row.model,
+        "arguments": dict(row.arguments),
+        "solver": None if row.solver is None else str(row.solver),
+        "train_horizon": cell.train_horizon,
+        "horizon": cell.horizon,
+        "ranked": cell.ranked,
+        "n": cell.n,
+        "seeds": cell.seeds,
+        "attacks": list(cell.attacks),
+        "clean_accuracy": clean.value,
+        "clean_accuracy_low": clean.low,
+        "clean_accuracy_high": clean.high,
+        "robust_accuracy": robust.value,
+        "robust_accuracy_low": robust.low,
+        "robust_accuracy_high": robust.high,
+        "nfe_clean": cell.nfe_clean,
+        "nfe_adversarial": cell.nfe_adversarial,
+        "flags": list(cell.flags),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return " ".join(value)
+    return canonical_json(value) if isinstance(value, dict) else value
