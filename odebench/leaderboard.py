@@ -143,10 +143,13 @@ def _cells(
             except ResultError as error:
                 problems.append(error)
         for epsilon in sorted({epsilon for seed in seeds for epsilon in seed.letters.judged}):
+            present = [seed for seed in seeds if epsilon in seed.letters.judged]
             try:
-                cells[epsilon][row].append(_cell([s for s in seeds if epsilon in s.letters.judged], epsilon))
+                cell = _cell(present, epsilon)
             except ResultError as error:
                 problems.append(error)
+            else:
+                cells[epsilon][row].append(cell)
     return cells, problems
 
 

@@ -255,7 +255,7 @@ def read_result(path: Path) -> Result:
             f"{path} is not whole JSON ({error}); delete it and run the evaluation again"
         ) from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if isinstance(raw, dict) and version != SCHEMA_VERSION:
+    if isinstance(raw, dict) and (type(version) is not int or version != SCHEMA_VERSION):
         raise ResultError(
             f"{path} has schema version {version!r}, this odebench reads {SCHEMA_VERSION}; "
             "run the evaluation again or use the odebench that wrote it"

@@ -1,0 +1,130 @@
+"""Valid results for tests of everything that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from odebench.result import (
+    Cost,
+    EpsilonResult,
+    FelledBy,
+    Figures,
+    Found,
+    Nfe,
+    NfeSummary,
+    Result,
+    Versions,
+    letter_figures,
+    outcomes_digest,
+)
+from odebench.spec import (
+    AttackSpec,
+    DatasetSlice,
+    Evaluation,
+    ModelSpec,
+    Solver,
+    ThreatModel,
+    fixed_step,
+)
+
+RK4 = fixed_step(step=0.25)
+VERSIONS = Versions(
+    odebench="0.1.0",
+    python="3.11.7",
+    numpy="2.0",
+    scipy="1.13",
+    torch="2.4",
+    torchdiffeq="0.2.5",
+    torchode="1.0.1",
+    foolbox="3.3.4",
+    pyautoattack=None,
+)
+
+
+def hexadecimal(text: str) -> str:
+    """A sha256 that stands for `text`."""
+    return sha256(text.encode()).hexdigest()
+
+
+def make_result(
+    letters: Mapping[float, str],
+    *,
+    model: str = "kd-ode",
+    arguments: Mapping[str, Any] | None = None,
+    train_seed: int | None = 0,
+    weights: str | None = None,
+    horizon: float | None = 1.0,
+    train_horizon: float | str | None = "horizon",
+    solver: Solver | None = RK4,
+    dataset: str = "digits",
+    split: str = "test",
+    data: str = "",
+    offset: int = 0,
+    norm: str = "linf",
+    attack: str = "pgd",
+    steps: int = 20,
+    attack_seed: int = 0,
+    nfe: tuple[float, float] | None = (16.0, 16.0),
+    flags: Sequence[str] = (),
+    checks: Sequence[Any] = (),
+    created: str = "2025-01-01T00:00:00Z",
+) -> Result:
+    """A result with `letters` by epsilon; `weights` and `data` name what was found."""
+    seed = {} if train_seed is None else {"train_seed": train_seed}
+    outcomes = [letters[epsilon] for epsilon in letters]
+    evaluation = Evaluation(
+        model=ModelSpec(
+            name=model, arguments={**(arguments or {}), **seed}, weights=hexadecimal(f"{model} {train_seed}")
+        ),
+        train_horizon=horizon if train_horizon == "horizon" else train_horizon,
+        horizon=horizon,
+        solver=None if horizon is None else solver,
+        dataset=DatasetSlice(name=dataset, split=split, n=len(outcomes[0]), offset=offset),
+        threat_model=ThreatModel(norm=norm, epsilons=tuple(letters)),
+        attack=AttackSpec(name=attack, parameters={"steps": steps}, seed=attack_seed),
+        chunk=100,
+        precision="fp32",
+    )
+    epsilons = tuple(epsilon_result(epsilon, text) for epsilon, text in letters.items())
+    summaries = [NfeSummary(mean=mean, p95=mean, max=int(mean) + 1) for mean in nfe or ()]
+    has_field = bool(summaries) and horizon is not None
+    return Result(
+        schema_version=1,
+        run_key=evaluation.run_key,
+        evaluation=evaluation,
+        found=Found(
+            dataset_sha256=hexadecimal(data or dataset),
+            weights_sha256=hexadecimal(
+                weights or f"{model} {arguments} {train_seed} {train_horizon} {horizon}"
+            ),
+            sources_sha256={},
+            parameters=1000,
+            versions=VERSIONS,
+            device="cpu",
+            threads=1,
+        ),
+        epsilons=epsilons,
+        nfe=Nfe(
+            clean=summaries[0] if has_field else None,
+            adversarial=summaries[1] if has_field else None,
+        ),
+        cost=Cost(forward=21.0, backward=20.0, seconds=1.5),
+        checks=tuple(checks),
+        flags=tuple(flags),
+        outcomes_sha256=outcomes_digest(epsilons),
+        created=created,
+    )
+
+
+def epsilon_result(epsilon: float, outcomes: str) -> EpsilonResult:
+    """One radius with these outcomes, every fallen image felled by one and the same stage."""
+    return EpsilonResult(
+        epsilon=epsilon,
+        outcomes=outcomes,
+        felled_by=FelledBy(
+            letters="".join("a" if letter in "fx" else "-" for letter in outcomes), legend={"a": "first"}
+        ),
+        figures=Figures(**letter_figures(outcomes), norm_quantiles=None, invalid=0),
+    )

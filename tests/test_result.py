@@ -1,0 +1,203 @@
+"""Results survive the disk, and a file that was cut, edited or made up is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from result_factory import hexadecimal, make_result
+
+from odebench.errors import ResultError
+from odebench.result import (
+    Result,
+    felled_letters,
+    letter_figures,
+    outcomes_digest,
+    read_result,
+    result_files,
+    result_json,
+    result_path,
+    write_result,
+)
+from odebench.statistic import wilson
+
+LETTERS = {0.1: "mufxr" * 4, 0.2: "muffx" * 4}
+Edit = Callable[[dict[str, Any]], object]
+
+
+@st.composite
+def letters_by_epsilon(draw: st.DrawFn) -> dict[float, str]:
+    clean = draw(st.lists(st.sampled_from("mu."), min_size=1, max_size=30))
+    epsilons = draw(st.lists(st.floats(1e-3, 1), min_size=1, max_size=3, unique=True))
+    return {
+        epsilon: "".join(letter if letter != "." else draw(st.sampled_from("fxr")) for letter in clean)
+        for epsilon in sorted(epsilons)
+    }
+
+
+@given(letters_by_epsilon())
+def test_results_survive_json(letters: dict[float, str]) -> None:
+    result = make_result(letters, arguments={"width": 16, "name": "é"})
+    assert Result.model_validate_json(result_json(result)) == result
+
+
+@given(st.text("mufxr", min_size=1, max_size=200))
+def test_figures_are_the_counts_of_the_letters(outcomes: str) -> None:
+    figures = letter_figures(outcomes)
+    n, robust = len(outcomes), outcomes.count("r")
+    correct = sum(outcomes.count(letter) for letter in "fxr")
+    assert figures["clean_accuracy"].value == correct / n
+    assert figures["robust_accuracy"].value == robust / n
+    assert figures["conditional_robustness"].value == (robust / correct if correct else 0)
+    assert (figures["robust_accuracy"].low, figures["robust_accuracy"].high) == wilson(robust, n)
+    assert letter_figures("".join(sorted(outcomes))) == figures
+
+
+def test_figures_of_a_model_that_is_never_right() -> None:
+    conditional = letter_figures("mmu")["conditional_robustness"]
+    assert (conditional.value, conditional.low, conditional.high) == (0.0, 0.0, 1.0)
+
+
+def test_stages_get_letters_in_their_order() -> None:
+    assert felled_letters(["fgsm", "pgd"]) == {"fgsm": "a", "pgd": "b"}
+
+
+def test_digest_covers_letters_and_what_felled() -> None:
+    first = make_result({0.1: "rf"}).epsilons
+    assert outcomes_digest(first) == make_result({0.1: "rf"}, attack="fgsm").outcomes_sha256
+    assert outcomes_digest(first) != make_result({0.1: "rx"}).outcomes_sha256
+    assert outcomes_digest(first) != make_result({0.2: "rf"}).outcomes_sha256
+
+
+def test_results_are_written_whole_and_found_again(tmp_path: Path) -> None:
+    result = make_result(LETTERS)
+    path = write_result(result, tmp_path)
+    assert path == result_path(tmp_path, result.evaluation)
+    assert path.parent.name == "kd-ode"
+    assert path.name == f"digits-pgd-linf-{result.run_key[:16]}.json"
+    (tmp_path / ".half.json").write_text("{")
+    assert list(result_files(tmp_path)) == [path]
+    assert read_result(path) == result
+
+
+def edit_figure(raw: dict[str, Any]) -> None:
+    raw["epsilons"][0]["figures"]["robust_accuracy"]["value"] = 0.9
+
+
+def edit_interval(raw: dict[str, Any]) -> None:
+    raw["epsilons"][0]["figures"]["robust_accuracy"]["high"] = 0.9
+
+
+def make_robust(raw: dict[str, Any]) -> None:
+    """Turns an f into an r everywhere but in the digest of the letters."""
+    item = raw["epsilons"][0]
+    item["outcomes"] = item["outcomes"].replace("f", "r", 1)
+    item["felled_by"]["letters"] = item["felled_by"]["letters"].replace("a", "-", 1)
+    for name, figure in letter_figures(item["outcomes"]).items():
+        item["figures"][name] = figure.model_dump()
+
+
+def forget_what_felled(raw: dict[str, Any]) -> None:
+    raw["epsilons"][0]["felled_by"]["letters"] = "-" * 20
+
+
+def change_clean_letter(raw: dict[str, Any]) -> None:
+    item = raw["epsilons"][1]
+    item["outcomes"] = item["outcomes"].replace("m", "u", 1)
+
+
+def nest(raw: dict[str, Any]) -> None:
+    """Deep enough for a parser that gives up at 200, not for one that gives up at 1000."""
+    inner: Any = 0
+    for _ in range(400):
+        inner = [inner]
+    raw["evaluation"]["model"]["arguments"]["deep"] = inner
+
+
+EDITS: list[tuple[Edit, str]] = [
+    (lambda raw: raw.update(schema_version=2), "has schema version 2, this odebench reads 1; run the eval"),
+    (lambda raw: raw.update(schema_version="1"), "has schema version '1'"),
+    (lambda raw: raw.pop("schema_version"), "has schema version None"),
+    (lambda raw: raw.update(schema_version=True), "has schema version True"),
+    (lambda raw: raw.update(comment="mine"), "is not a result: comment: Extra inputs are not permitted"),
+    (lambda raw: raw.update({"a\nb": 1}), "is not a result: a b: Extra inputs are not permitted"),
+    (lambda raw: raw["found"].update(gpu="none"), r"found\.gpu: Extra inputs"),
+    (lambda raw: raw.pop("flags"), "flags: Field required"),
+    (lambda raw: raw.clear(), "has schema version None"),
+    (lambda raw: raw["cost"].update(seconds="1.5"), r"cost\.seconds: Input should be a valid number"),
+    (lambda raw: raw["found"].update(threads="1"), r"found\.threads: Input should be a valid integer"),
+    (lambda raw: raw["found"].update(threads=1.5), r"found\.threads: Input should be a valid integer"),
+    (lambda raw: raw["cost"].update(seconds=float("nan")), r"cost\.seconds: Input should be a finite number"),
+    (lambda raw: raw["cost"].update(seconds=float("inf")), r"cost\.seconds: Input should be a finite number"),
+    (lambda raw: raw["found"].update(dataset_sha256="abc"), r"dataset_sha256: String should match pattern"),
+    (lambda raw: raw.update(run_key=hexadecimal("")), "run_key is not the digest of the evaluation"),
+    (lambda raw: raw["evaluation"].update(horizon=2.0), "run_key is not the digest of the evaluation"),
+    (lambda raw: raw.update(outcomes_sha256=hexadecimal("")), "outcomes_sha256 is not the digest of the out"),
+    (lambda raw: raw["epsilons"].pop(), "the epsilons of the outcomes are not those of the evaluation"),
+    (lambda raw: raw["epsilons"][0].update(outcomes="mufxr"), "epsilon 0.1: 20 images need 20 letters"),
+    (lambda raw: raw["epsilons"][0].update(outcomes="mufxR" * 4), r"\['R'\] are no outcomes; known: m, u, f"),
+    (lambda raw: raw["epsilons"][0]["felled_by"].update(legend={}), "felled_by 'a' has no legend"),
+    (forget_what_felled, "an image is felled by something exactly when its letter is f or x"),
+    (edit_figure, r"epsilon 0\.1: robust_accuracy is 0\.9, but the letters say 0\.2"),
+    (edit_interval, r"epsilon 0\.1: robust_accuracy\.high is 0\.9, but the letters say 0\.41"),
+    (change_clean_letter, r"letters of the clean images \(m, u\) differ between epsilons"),
+    (make_robust, "outcomes_sha256 is not the digest of the outcomes"),
+    (nest, "is not a result: .*recursion limit"),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), EDITS)
+def test_edited_files_are_refused(edit: Edit, message: str, tmp_path: Path) -> None:
+    raw = json.loads(result_json(make_result(LETTERS)))
+    edit(raw)
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(raw))
+    assert_refused(path, message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not whole JSON"),
+        (b"[" * 100_000, "is not a result: nested too deeply"),
+        (b'{"a":' * 100_000, "is not a result: nested too deeply"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff", "is not whole JSON"),
+        ("é".encode("latin-1"), "is not whole JSON"),
+        (b'"\\ud800"', "is not a result"),
+        (b"[]", "is not a result: the file: Input should be an object"),
+        (b"null", "is not a result: the file: Input should be an object"),
+        (b"1" * 10_000, "is not whole JSON"),
+        (b'{"schema_version": 1}', r"is not a result: run_key: Field required \(and 9 more\)"),
+    ],
+)
+def test_what_never_was_a_result_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_bytes(content)
+    assert_refused(path, message)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(part=st.floats(0, 1, exclude_max=True))
+def test_truncated_files_are_refused(part: float, tmp_path: Path) -> None:
+    path = tmp_path / "cut.json"
+    text = result_json(make_result(LETTERS)).rstrip()
+    path.write_text(text[: int(part * len(text))])
+    assert_refused(path, "is not whole JSON .*; delete it and run the evaluation again")
+
+
+def test_a_folder_or_nothing_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.json").mkdir()
+    assert_refused(tmp_path / "folder.json", "cannot read .*: Is a directory")
+    assert_refused(tmp_path / "missing.json", "cannot read .*: No such file or directory")
+
+
+def assert_refused(path: Path, message: str) -> None:
+    with pytest.raises(ResultError, match=message) as caught:
+        read_result(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
