@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from odebench.dataset.archive import Member, read_archive, read_folder, walk_folder
 from odebench.dataset.base import MIN_SIDE, Dataset, Split
@@ -98,7 +98,7 @@ def _fingerprint(path: Path) -> str:
 
 
 def _decode(source: Path, members: Iterable[Member]) -> Decoded:
-    pictures: list[_Picture] = []
+    pictures: dict[PurePosixPath, _Picture] = {}  # of two members with one path the later counts, as in tar
     roots: set[PurePosixPath] = set()
     labels: set[str] = set()
     with warnings.catch_warnings():
@@ -113,20 +113,20 @@ def _decode(source: Path, members: Iterable[Member]) -> Decoded:
             roots.add(root)
             labels.add(label)
             if member.data is not None:
-                first = pictures[0] if pictures else None
+                first = next(iter(pictures.values()), None)
                 pixels = _pixels(f"{source}: {member.path}", member.data, first)
-                pictures.append(_Picture(part, label, member.path, pixels))
+                pictures[member.path] = _Picture(part, label, member.path, pixels)
     if len(roots) > 1:
         raise DatasetError(
             f"{source}: train/ and test/ in several places ({', '.join(sorted(map(str, roots)))})"
         )
-    classes = _classes(source, labels, pictures)
-    pictures.sort(key=lambda picture: picture.path)
-    colour = any(picture.pixels.ndim == 3 for picture in pictures)
+    ordered = [pictures[path] for path in sorted(pictures)]
+    classes = _classes(source, labels, ordered)
+    colour = any(picture.pixels.ndim == 3 for picture in ordered)
     index = {label: number for number, label in enumerate(classes)}
     tensors = {}
     for part in _PARTS:
-        chosen = [picture for picture in pictures if picture.part == part]
+        chosen = [picture for picture in ordered if picture.part == part]
         tensors[f"{part}_pixels"] = _stack([picture.pixels for picture in chosen], colour=colour)
         tensors[f"{part}_labels"] = torch.tensor([index[picture.label] for picture in chosen])
     return Decoded(classes, **tensors)
@@ -137,9 +137,9 @@ def _place(source: Path, member: Member) -> tuple[PurePosixPath, str, str] | Non
     parts = member.path.parts
     for depth in (0, 1):
         if len(parts) > depth + 1 and parts[depth] in _PARTS:
-            if len(parts) != depth + (2 if member.data is None else 3):
-                if member.data is None:
-                    return None
+            if member.data is None and len(parts) != depth + 2:
+                return None
+            if member.data is not None and len(parts) != depth + 3:
                 raise DatasetError(f"{source}: {member.path} is not right in a class folder; {_LAYOUT}")
             return PurePosixPath(*parts[:depth]), parts[depth], parts[depth + 1]
     return None
@@ -150,9 +150,10 @@ def _classes(source: Path, labels: set[str], pictures: list[_Picture]) -> tuple[
         filled = {picture.label for picture in pictures if picture.part == part}
         if not filled:
             raise DatasetError(f"{source} has no images in {part}/; {_LAYOUT}")
-        for label in sorted(labels - filled):
+        empty = sorted(labels - filled)
+        if empty:
             raise DatasetError(
-                f"{source}: class {label!r} has no images in {part}/; add some or remove the class"
+                f"{source}: class {empty[0]!r} has no images in {part}/; add some or remove the class"
             )
     return tuple(sorted(labels))
 
@@ -170,7 +171,8 @@ def _pixels(where: str, data: bytes, first: _Picture | None) -> NDArray[np.uint8
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DatasetError(f"{where} is far too big, perhaps a decompression bomb: {error}") from error
     except Exception as error:  # a decoder fails on a damaged file in any way it likes
-        raise DatasetError(f"{where} is broken or no image: {error}; replace or remove it") from error
+        reason = "no JPEG or PNG file" if isinstance(error, UnidentifiedImageError) else error
+        raise DatasetError(f"{where} is broken or no image: {reason}; replace or remove it") from error
 
 
 def _check_size(where: str, height: int, width: int, first: _Picture | None) -> None:

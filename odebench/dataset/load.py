@@ -29,7 +29,13 @@ def load_dataset(name: str, *, data_dir: Path | None = None, progress: Progress 
     registered = _registered(name)
     if registered is None:
         return _load_image_folder(name, folder, progress)
-    dataset = cast("Dataset", load_target(registered.loader)(registered, folder, progress))
+    try:
+        loader = load_target(registered.loader)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DatasetError(
+            f"data set {name!r}: its loader {registered.loader} cannot be loaded: {error}"
+        ) from error
+    dataset = cast("Dataset", loader(registered, folder, progress))
     promised = (registered.name, registered.classes, registered.image_shape)
     found = (dataset.name, dataset.classes, dataset.image_shape)
     if found != promised:
