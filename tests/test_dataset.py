@@ -330,6 +330,7 @@ def test_fashion_mnist_from_debian():
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (55_000, 5_000, 10_000)
     assert torch.bincount(dataset.validation.labels).tolist() == [500] * 10
     assert torch.bincount(dataset.test.labels[:100]).tolist() == [10] * 10
+    assert dataset.test.sha256 == "a0e9a48e93e5553eb93dd9756bcd657cc9b66073c869897df54cf740277ddf95"
 
 
 def test_fashion_mnist_from_debians_folder(tmp_path, monkeypatch):
