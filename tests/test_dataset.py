@@ -356,7 +356,7 @@ def test_idx_without_network(tmp_path, no_debian, no_network):
             load_dataset(name, data_dir=tmp_path)
         message = str(caught.value)
         assert "train-images-idx3-ubyte.gz is missing and cannot be downloaded" in message
-        assert "no route to host" in message
+        assert "(no route to host)" in message
         assert f"put it into {tmp_path / folder / 'raw'}, or use --dataset digits" in message
         assert "\n" not in message
 

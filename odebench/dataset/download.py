@@ -8,6 +8,7 @@ import http.client
 import io
 import os
 import tempfile
+import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,8 @@ def fetch(urls: Sequence[str], path: Path, *, md5: str, name: str, progress: Pro
         try:
             _fetch_one(url, path, md5=md5, progress=progress)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            reasons.append(str(error) or type(error).__name__)
+            reason = error.reason if type(error) is urllib.error.URLError else error
+            reasons.append(str(reason) or type(error).__name__)
         else:
             return
     raise DatasetError(
