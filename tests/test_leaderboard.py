@@ -252,6 +252,16 @@ def test_a_worst_case_at_another_epsilon_ranks_nothing_here() -> None:
     assert [list(cell.attacks) for cell in cells] == [["pgd", "worst-case"]] * 2
 
 
+def test_an_attack_at_larger_radii_or_on_other_images_is_not_in_the_union() -> None:
+    tables = tables_of(
+        make_result({0.1: "rr"}),
+        make_result({0.2: "ff"}, attack="fgsm"),
+        make_result({0.1: "f"}, attack="cw", offset=2),
+    )
+    cells = [next(iter(table.rows[0].cells.values())) for table in tables]
+    assert [dict(cell.attacks) for cell in cells] == [{"pgd": 1}, {"fgsm": 1, "pgd": 1}]
+
+
 def test_a_randomised_model_is_shown_and_not_ranked() -> None:
     cell = only_cell(make_result({0.1: "rf"}, attack="worst-case", flags=["randomised"]))
     assert not cell.ranked
