@@ -64,7 +64,7 @@ def test_figures_of_a_model_that_is_never_right() -> None:
 
 
 def test_stages_get_letters_in_their_order() -> None:
-    assert felled_letters(["fgsm", "pgd"]) == {"fgsm": "a", "pgd": "b"}
+    assert felled_letters(["fgsm", "pgd"]) == {"a": "fgsm", "b": "pgd"}
 
 
 def test_digest_covers_letters_and_what_felled() -> None:
