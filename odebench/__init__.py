@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from odebench.dataset import Dataset
     from odebench.errors import OdebenchError
     from odebench.evaluation import evaluate
-    from odebench.result import Result, read_result
+    from odebench.plan import Slice
+    from odebench.result import Result, read_result, write_result
     from odebench.solver import integrate
     from odebench.spec import Solver, ThreatModel, adaptive, fixed_step
 
@@ -23,6 +24,7 @@ _EXPORTS = {
     "Dataset": "odebench.dataset:Dataset",
     "OdebenchError": "odebench.errors:OdebenchError",
     "Result": "odebench.result:Result",
+    "Slice": "odebench.plan:Slice",
     "Solver": "odebench.spec:Solver",
     "ThreatModel": "odebench.spec:ThreatModel",
     "adaptive": "odebench.spec:adaptive",
@@ -30,6 +32,7 @@ _EXPORTS = {
     "fixed_step": "odebench.spec:fixed_step",
     "integrate": "odebench.solver:integrate",
     "read_result": "odebench.result:read_result",
+    "write_result": "odebench.result:write_result",
 }
 
 
@@ -47,6 +50,7 @@ __all__ = [
     "Dataset",
     "OdebenchError",
     "Result",
+    "Slice",
     "Solver",
     "ThreatModel",
     "__version__",
@@ -55,4 +59,5 @@ __all__ = [
     "fixed_step",
     "integrate",
     "read_result",
+    "write_result",
 ]

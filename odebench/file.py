@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -44,6 +45,31 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_output(text: str, path: Path | None) -> None:
+    """Text to a file, whole or not at all, or to standard output where `path` is None. Raises FileError.
+
+    A device such as /dev/stdout is written to as it is: it cannot be replaced.
+    """
+    if path is None:
+        sys.stdout.write(text)
+    elif path.exists() and not path.is_file():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise FileError(f"cannot write {path}: {error.strerror}; name another file") from error
+    else:
+        write_atomically(path, text.encode())
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder and tries to write in it, before any work is done for it. Raises FileError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise FileError(f"cannot write in {folder}: {error.strerror}; name another folder") from error
 
 
 def sha256_file(path: Path) -> str:

@@ -89,9 +89,7 @@ def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[Resu
     of several weights for one train seed those of the newest result are shown. Ranked rows come first, best
     first.
     """
-    stored = sorted(
-        stored, key=lambda item: (item.result.run_key, item.result.outcomes_sha256, str(item.path))
-    )
+    stored = sorted(stored, key=lambda item: (item.result.run_key, item.result.outcomes_sha256, str(item.path)))
     tables: list[Table] = []
     problems: list[ResultError] = []
     for (dataset, split), same_name in _group(stored, _dataset_name).items():
@@ -107,12 +105,9 @@ def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[Resu
                 cells, found = _cells(group)
                 problems += found
                 tables += [
-                    Table(dataset, split, digest, shared, norm, epsilon, _rows(rows))
-                    for epsilon, rows in cells.items()
+                    Table(dataset, split, digest, shared, norm, epsilon, _rows(rows)) for epsilon, rows in cells.items()
                 ]
-    tables.sort(
-        key=lambda table: (table.dataset, table.split, table.dataset_sha256, table.norm, table.epsilon)
-    )
+    tables.sort(key=lambda table: (table.dataset, table.split, table.dataset_sha256, table.norm, table.epsilon))
     return tables, problems
 
 
@@ -169,9 +164,7 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
             )
     n = images.bit_count()
     shares = [seed.letters.shares(epsilon, images) for seed in seeds]
-    flags = {
-        flag: _meaning(flag, item) for seed in seeds for item in seed.stored for flag in item.result.flags
-    }
+    flags = {flag: _meaning(flag, item) for seed in seeds for item in seed.stored for flag in item.result.flags}
     nfe = [item.result.nfe for item in largest]
     evaluation = largest[0].result.evaluation
     return Cell(

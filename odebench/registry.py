@@ -87,7 +87,10 @@ MODELS = Registry(
     "model",
     "odebench.models",
     {
-        "resnet": ("odebench.model.builtin:RESNET", "residual network: the teacher, and the discrete baseline"),
+        "resnet": (
+            "odebench.model.builtin:RESNET",
+            "residual network: the teacher, and the discrete baseline",
+        ),
         "ode": ("odebench.model.builtin:ODE", "Neural ODE with a learned stem, trained on the labels"),
         "kd-ode": ("odebench.model.builtin:KD_ODE", "the same Neural ODE, distilled from resnet"),
         "ode-ablated": ("odebench.model.builtin:ODE_ABLATED", "control: ode with the ODE block cut out"),
@@ -103,9 +106,9 @@ ATTACKS = Registry(
     "attack",
     "odebench.attacks",
     {
-        "fgsm": ("odebench.attack.foolbox:FGSM", "fast gradient (sign) method: one step of epsilon"),
-        "pgd": ("odebench.attack.foolbox:PGD", "projected gradient descent from a random start"),
-        "cw": ("odebench.attack.foolbox:CW", "Carlini and Wagner's smallest l2 perturbation"),
+        "fgsm": ("odebench.attack.builtin:FGSM", "fast gradient (sign) method: one step of epsilon"),
+        "pgd": ("odebench.attack.builtin:PGD", "projected gradient descent from a random start"),
+        "cw": ("odebench.attack.builtin:CW", "Carlini and Wagner's smallest l2 perturbation"),
     },
 )
 
@@ -113,7 +116,10 @@ DATASETS = Registry(
     "data set",
     "odebench.datasets",
     {
-        "digits": ("odebench.dataset.builtin:DIGITS", "handwritten digits, 8x8 grey, in scikit-learn: no download"),
+        "digits": (
+            "odebench.dataset.builtin:DIGITS",
+            "handwritten digits, 8x8 grey, in scikit-learn: no download",
+        ),
         "fashion-mnist": ("odebench.dataset.builtin:FASHION_MNIST", "clothing, 28x28 grey"),
         "mnist": ("odebench.dataset.builtin:MNIST", "handwritten digits, 28x28 grey"),
         "cifar10": ("odebench.dataset.builtin:CIFAR10", "objects, 32x32 colour"),

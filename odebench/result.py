@@ -215,7 +215,7 @@ def outcomes_digest(epsilons: tuple[EpsilonResult, ...]) -> str:
 
 def felled_letters(stages: list[str]) -> dict[str, str]:
     """A letter for each stage name, in order: a, b, c and so on."""
-    return dict(zip(stages, string.ascii_letters, strict=False))
+    return dict(zip(string.ascii_letters, stages, strict=False))
 
 
 def result_path(folder: Path, evaluation: Evaluation) -> Path:
@@ -251,9 +251,7 @@ def read_result(path: Path) -> Result:
     except RecursionError as error:
         raise ResultError(f"{path} is not a result: nested too deeply") from error
     except ValueError as error:
-        raise ResultError(
-            f"{path} is not whole JSON ({error}); delete it and run the evaluation again"
-        ) from error
+        raise ResultError(f"{path} is not whole JSON ({error}); delete it and run the evaluation again") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if isinstance(raw, dict) and (type(version) is not int or version != SCHEMA_VERSION):
         raise ResultError(

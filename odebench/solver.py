@@ -26,12 +26,12 @@ Field = Callable[[Tensor, Tensor], Tensor]
 class Solution:
     """The state at the horizon. A failed row's state is zero; its `nfe` is what was spent on it."""
 
-    state: Float[Tensor, "batch *shape"]
+    state: Float[Tensor, batch * shape]
     failed: Bool[Tensor, " batch"]
     nfe: Int[Tensor, " batch"]
 
 
-def integrate(field: Field, state: Float[Tensor, "batch *shape"], *, horizon: float, solver: Solver) -> Solution:
+def integrate(field: Field, state: Float[Tensor, batch * shape], *, horizon: float, solver: Solver) -> Solution:
     """Solves d state / dt = field(t, state) from t = 0 to t = `horizon` with `solver`, image by image.
 
     A row fails when its state is not finite or its solve does not end within the step limit; the rows beside
@@ -151,9 +151,9 @@ def _joint(field: Field, state: Tensor, horizon: float, solver: Solver) -> Solut
     ends = torch.tensor([0.0, horizon], dtype=state.dtype, device=state.device)
     options = {"max_num_steps": solver.max_steps}
     try:
-        end = odeint(
-            counted, state, ends, rtol=solver.rtol, atol=solver.atol, method=solver.method, options=options
-        )[-1]
+        end = odeint(counted, state, ends, rtol=solver.rtol, atol=solver.atol, method=solver.method, options=options)[
+            -1
+        ]
     except AssertionError:  # how torchdiffeq tells that a step underflowed, or that there were too many
         nfe = torch.full((len(state),), calls, device=state.device)
         if len(state) == 1:

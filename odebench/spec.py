@@ -48,9 +48,7 @@ class Solver(Spec):
             if self.step is None or self.step <= 0:
                 raise ValueError(f"the fixed-step method {self.method} needs a step above 0")
             if (self.rtol, self.atol, self.max_steps) != (None, None, None):
-                raise ValueError(
-                    f"the fixed-step method {self.method} takes a step, no tolerance or step limit"
-                )
+                raise ValueError(f"the fixed-step method {self.method} takes a step, no tolerance or step limit")
             return self
         known = PER_SAMPLE_METHODS if self.backend == "torchode" else JOINT_METHODS
         if self.method not in known:

@@ -140,7 +140,13 @@ class _Training:
     ) -> None:
         if dataset.train is None:
             raise ModelError(f"{dataset.name} has no training images, so nothing can be trained on it")
-        self.recipe, self.module, self.teacher, self.device, self.partial = recipe, module, teacher, device, partial
+        self.recipe, self.module, self.teacher, self.device, self.partial = (
+            recipe,
+            module,
+            teacher,
+            device,
+            partial,
+        )
         self.train, self.validation = dataset.train, dataset.validation
         self.steps_per_epoch = math.ceil(len(self.train.labels) / recipe.schedule.batch_size)
         self.loss = _loss_function(recipe.loss)
@@ -270,7 +276,11 @@ def _augmented(images: Tensor, augmentation: str, generator: torch.Generator) ->
 
 
 def predict(
-    module: nn.Module, images: Float[Tensor, "n channel height width"], *, device: str = "cpu", batch_size: int = 500
+    module: nn.Module,
+    images: Float[Tensor, "n channel height width"],
+    *,
+    device: str = "cpu",
+    batch_size: int = 500,
 ) -> Float[Tensor, "n classes"]:
     """The logits of many images, on the CPU, without gradients."""
     with torch.no_grad():

@@ -16,10 +16,7 @@ from odebench.errors import ResultError
 from odebench.result import OUTCOMES, Result
 
 DISAGREEMENT_PERCENT = 1
-_BITS = {
-    letter: str.maketrans({other: "1" if other == letter else "0" for other in OUTCOMES})
-    for letter in OUTCOMES
-}
+_BITS = {letter: str.maketrans({other: "1" if other == letter else "0" for other in OUTCOMES}) for letter in OUTCOMES}
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,7 @@ def make_result(
         evaluation=evaluation,
         found=Found(
             dataset_sha256=hexadecimal(data or dataset),
-            weights_sha256=hexadecimal(
-                weights or f"{model} {arguments} {train_seed} {train_horizon} {horizon}"
-            ),
+            weights_sha256=hexadecimal(weights or f"{model} {arguments} {train_seed} {train_horizon} {horizon}"),
             sources_sha256={},
             parameters=1000,
             versions=VERSIONS,

@@ -115,9 +115,7 @@ def test_sha256_is_of_shape_images_and_labels():
 
 
 def test_sha256_does_not_depend_on_how_pixels_are_stored():
-    pixels = torch.randint(
-        0, 256, (5000, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    pixels = torch.randint(0, 256, (5000, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(5000, dtype=torch.int64)
     assert Split(pixels, labels).sha256 == Split(pixels.float() / 255, labels).sha256
 
@@ -344,9 +342,7 @@ def test_fashion_mnist_from_debians_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("gz", [True, False])
 @pytest.mark.parametrize(("name", "source"), [("fashion-mnist", "FashionMNIST"), ("mnist", "MNIST")])
 def test_idx_from_the_data_folder(name, source, gz, tmp_path, monkeypatch, no_debian, no_network):
-    files = write_idx(
-        tmp_path / source / "raw", monkeypatch, gz=gz, source=getattr(torchvision.datasets, source)
-    )
+    files = write_idx(tmp_path / source / "raw", monkeypatch, gz=gz, source=getattr(torchvision.datasets, source))
     check_idx(load_dataset(name, data_dir=tmp_path), files)
 
 
@@ -363,9 +359,7 @@ def test_idx_without_network(tmp_path, no_debian, no_network):
 
 def test_idx_with_a_wrong_checksum(tmp_path):
     write_idx(tmp_path / "MNIST" / "raw")
-    with pytest.raises(
-        DatasetError, match=r"train-images-idx3-ubyte\.gz in .* is damaged: its checksum .*digits"
-    ):
+    with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte\.gz in .* is damaged: its checksum .*digits"):
         load_dataset("mnist", data_dir=tmp_path)
 
 
@@ -373,9 +367,7 @@ def test_idx_cut_short(tmp_path):
     write_idx(tmp_path / "MNIST" / "raw", gz=False)
     path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(
-        DatasetError, match=r"t10k-images-idx3-ubyte in .* is damaged: 15679 bytes of data where 15680"
-    ):
+    with pytest.raises(DatasetError, match=r"t10k-images-idx3-ubyte in .* is damaged: 15679 bytes of data where 15680"):
         load_dataset("mnist", data_dir=tmp_path)
 
 
@@ -441,8 +433,7 @@ def cifar_batches():
     rng = np.random.default_rng(0)
     names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
     return {
-        name: {"data": rng.integers(0, 256, (10, 3072), dtype=np.uint8), "labels": list(range(10))}
-        for name in names
+        name: {"data": rng.integers(0, 256, (10, 3072), dtype=np.uint8), "labels": list(range(10))} for name in names
     }
 
 
@@ -459,9 +450,7 @@ def cifar_archive(tmp_path, monkeypatch):
             member.size = len(data)
             tar.addfile(member, BytesIO(data))
     md5 = {name: hashlib.md5(data).hexdigest() for name, data in contents.items()}
-    monkeypatch.setattr(
-        source, "train_list", [[f"data_batch_{i}", md5[f"data_batch_{i}"]] for i in range(1, 6)]
-    )
+    monkeypatch.setattr(source, "train_list", [[f"data_batch_{i}", md5[f"data_batch_{i}"]] for i in range(1, 6)])
     monkeypatch.setattr(source, "test_list", [["test_batch", md5["test_batch"]]])
     monkeypatch.setattr(source, "meta", {**source.meta, "md5": md5["batches.meta"]})
     monkeypatch.setattr(source, "tgz_md5", hashlib.md5(buffer.getvalue()).hexdigest())
@@ -649,7 +638,5 @@ def test_fetch_keeps_nothing_of_an_interrupted_download(tmp_path, monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     with pytest.raises(DatasetError, match=r"file\.gz is missing and cannot be downloaded \(timed out\)"):
-        download.fetch(
-            ["http://example.org/file.gz"], tmp_path / "file.gz", md5="0", name="x", progress=SILENT
-        )
+        download.fetch(["http://example.org/file.gz"], tmp_path / "file.gz", md5="0", name="x", progress=SILENT)
     assert list(tmp_path.iterdir()) == []

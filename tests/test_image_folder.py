@@ -377,9 +377,7 @@ def test_empty_folder(data):
 
 @pytest.mark.parametrize("limit", [50, 20])
 def test_decompression_bomb(data, monkeypatch, limit):
-    monkeypatch.setattr(
-        Image, "MAX_IMAGE_PIXELS", limit
-    )  # PIL warns from here on and refuses from twice as much
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # PIL warns from here on and refuses from twice as much
     write_folder(data, tiny())
     refused(data, r"\.png is far too big, perhaps a decompression bomb")
 
@@ -444,9 +442,7 @@ def test_member_that_points_outside(data, name):
     refused(data, r"points outside the archive; expected relative paths without '\.\.'")
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
-)
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_link_or_device(data, kind):
     member = tarfile.TarInfo("train/cat/9.png")
     member.type, member.linkname = kind, "train/cat/0.png"

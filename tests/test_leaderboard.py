@@ -67,9 +67,7 @@ def results_of_one_model(draw: st.DrawFn, count: int = 3) -> list[Result]:
         n = draw(st.integers(1, N - offset))
         epsilons = sorted(draw(st.sets(st.sampled_from(EPSILONS), min_size=1)))
         letters = {
-            epsilon: "".join(
-                letter if letter != "." else draw(st.sampled_from("fxr")) for letter in clean[offset:][:n]
-            )
+            epsilon: "".join(letter if letter != "." else draw(st.sampled_from("fxr")) for letter in clean[offset:][:n])
             for epsilon in epsilons
         }
         results.append(make_result(letters, offset=offset, steps=index))
@@ -124,8 +122,7 @@ def test_another_result_never_raises_robust_accuracy(results: list[Result]) -> N
     base = results[0]
     epsilon = base.epsilons[-1].epsilon
     robust = [
-        union(store(*results[:count])).shares(epsilon, image_set(base))[1]
-        for count in range(1, len(results) + 1)
+        union(store(*results[:count])).shares(epsilon, image_set(base))[1] for count in range(1, len(results) + 1)
     ]
     assert robust == sorted(robust, reverse=True)
     assert robust[0] <= base.epsilons[-1].figures.robust_accuracy.value
@@ -152,9 +149,7 @@ def test_clean_letters_may_differ_on_one_percent_of_the_shared_images() -> None:
     second = make_result({0.1: "r" * 198 + "ur"}, attack="fgsm")
     letters = union(store(first, second)).at(0.1)
     assert [letters[letter].bit_count() for letter in "mufxr"] == [1, 1, 0, 0, 198]
-    assert (
-        union(store(make_result({0.1: "u" + "r" * 99}), make_result({0.1: "m" + "r" * 99}))).at(0.1)["m"] == 1
-    )
+    assert union(store(make_result({0.1: "u" + "r" * 99}), make_result({0.1: "m" + "r" * 99}))).at(0.1)["m"] == 1
 
 
 def test_more_than_that_is_a_contradiction_of_two_files() -> None:
@@ -164,10 +159,7 @@ def test_more_than_that_is_a_contradiction_of_two_files() -> None:
     )
     assert "results/0.json" in problem
     assert "results/1.json" in problem
-    assert (
-        "contradict each other: they judge 2 of 100 clean images differently (m or u), more than 1%"
-        in problem
-    )
+    assert "contradict each other: they judge 2 of 100 clean images differently (m or u), more than 1%" in problem
     assert [row.model for row in tables[0].rows] == ["ode"]
 
 
@@ -198,8 +190,7 @@ def test_files_that_are_no_results_are_named_and_left_out(tmp_path: Path) -> Non
 
 def test_one_evaluation_with_two_outcomes_is_a_problem_of_both_files(tmp_path: Path) -> None:
     paths = [
-        write_result(make_result({0.1: letters}), tmp_path / name)
-        for name, letters in (("a", "rrf"), ("b", "rff"))
+        write_result(make_result({0.1: letters}), tmp_path / name) for name, letters in (("a", "rrf"), ("b", "rff"))
     ]
     stored, problems = read_results([tmp_path])
     (problem,) = problems
@@ -313,9 +304,7 @@ def test_two_weights_of_one_seed_are_never_joined() -> None:
 
 
 def test_two_data_sets_of_one_name_get_tables_of_their_own() -> None:
-    tables, problem = problem_of(
-        make_result({0.1: "rf"}, data="a"), make_result({0.1: "ff"}, data="b", attack="fgsm")
-    )
+    tables, problem = problem_of(make_result({0.1: "rf"}, data="a"), make_result({0.1: "ff"}, data="b", attack="fgsm"))
     assert "results/0.json" in problem
     assert "results/1.json" in problem
     assert "two data sets called digits (test)" in problem
@@ -408,9 +397,7 @@ def small_board() -> list[Table]:
     return tables_of(
         make_result(letters),
         make_result(letters, train_seed=1, attack="fgsm"),
-        make_result(
-            letters, horizon=0.5, nfe=(8.0, 8.25), flags=["convergence", "new|flag"], checks=[CONVERGENCE]
-        ),
+        make_result(letters, horizon=0.5, nfe=(8.0, 8.25), flags=["convergence", "new|flag"], checks=[CONVERGENCE]),
         make_result({8 / 255: "r" * 500}, model="resnet", horizon=None, attack="worst-case"),
     )
 
@@ -464,10 +451,7 @@ def test_four_horizons_fit_80_columns(horizons: list[float | None]) -> None:
     text = markdown(
         tables_of(
             *(make_result(letters, horizon=horizon, model="kd-ode-stemless") for horizon in horizons),
-            *(
-                make_result(letters, horizon=1.0, solver=solver)
-                for solver in (adaptive(), fixed_step(step=0.5))
-            ),
+            *(make_result(letters, horizon=1.0, solver=solver) for solver in (adaptive(), fixed_step(step=0.5))),
         )
     )
     wide = len({*horizons, 1.0}) > 4

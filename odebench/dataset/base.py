@@ -30,9 +30,7 @@ class Split:
     first asked for, so that loading is cheap.
     """
 
-    def __init__(
-        self, pixels: Shaped[Tensor, "n channels height width"], labels: Int64[Tensor, " n"]
-    ) -> None:
+    def __init__(self, pixels: Shaped[Tensor, "n channels height width"], labels: Int64[Tensor, " n"]) -> None:
         self.pixels = pixels
         self.labels = labels
 
@@ -118,9 +116,7 @@ class Dataset:
                 f"{where}: images are uint8, expected floats in [0, 1]; divide by 255: images.float() / 255"
             )
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise DatasetError(
-                f"{where}: labels are {_dtype(labels)}, expected integers from 0; use labels.long()"
-            )
+            raise DatasetError(f"{where}: labels are {_dtype(labels)}, expected integers from 0; use labels.long()")
         split = Split(images.detach().cpu().to(torch.float32), labels.detach().cpu().to(torch.int64))
         names = tuple(classes) if classes is not None else _numbered(split.labels)
         _check_split(where, split, n_classes=len(names))
@@ -177,8 +173,7 @@ def _check_split(where: str, split: Split, *, n_classes: int) -> None:
         raise DatasetError(f"{where}: labels are {_dtype(labels)}, expected int64; use labels.long()")
     if labels.shape != split.pixels.shape[:1]:
         raise DatasetError(
-            f"{where}: labels have shape {tuple(labels.shape)}, expected ({len(split.pixels)},): "
-            "one for each image"
+            f"{where}: labels have shape {tuple(labels.shape)}, expected ({len(split.pixels)},): one for each image"
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= n_classes:
@@ -191,8 +186,7 @@ def _check_split(where: str, split: Split, *, n_classes: int) -> None:
 def _check_images(where: str, pixels: Tensor) -> None:
     if pixels.ndim != 4:
         raise DatasetError(
-            f"{where}: images have shape {tuple(pixels.shape)}, expected four dimensions "
-            "(n, channels, height, width)"
+            f"{where}: images have shape {tuple(pixels.shape)}, expected four dimensions (n, channels, height, width)"
         )
     n, channels, height, width = pixels.shape
     if channels not in (1, 3):
@@ -205,17 +199,11 @@ def _check_images(where: str, pixels: Tensor) -> None:
     if pixels.dtype == torch.uint8:
         return
     if pixels.dtype != torch.float32:
-        raise DatasetError(
-            f"{where}: images are {_dtype(pixels)}, expected float32 in [0, 1]; use images.float()"
-        )
+        raise DatasetError(f"{where}: images are {_dtype(pixels)}, expected float32 in [0, 1]; use images.float()")
     low, high = float(pixels.min()), float(pixels.max())
     bad = pixels.numel() - int(torch.isfinite(pixels).sum())
     if bad:
         raise DatasetError(f"{where}: {bad:,} pixels are NaN or infinite, expected finite numbers in [0, 1]")
     if low < 0 or high > 1:
-        hint = (
-            "divide by 255"
-            if low >= 0 and 1 < high <= 255
-            else "undo the normalisation: it belongs into the model"
-        )
+        hint = "divide by 255" if low >= 0 and 1 < high <= 255 else "undo the normalisation: it belongs into the model"
         raise DatasetError(f"{where}: pixels lie in [{low:g}, {high:g}], expected [0, 1]; {hint}")

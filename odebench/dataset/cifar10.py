@@ -22,8 +22,7 @@ def load_cifar10(definition: DatasetDefinition, data_dir: Path, progress: Progre
     source: Any = torchvision.datasets.CIFAR10
     meta = (source.meta["filename"], source.meta["md5"])
     batches = [
-        (data_dir / source.base_folder / file, md5)
-        for file, md5 in [*source.train_list, *source.test_list, meta]
+        (data_dir / source.base_folder / file, md5) for file, md5 in [*source.train_list, *source.test_list, meta]
     ]
     for path, md5 in batches:
         if path.is_file() and file_md5(path) != md5:

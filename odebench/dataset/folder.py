@@ -49,9 +49,7 @@ def load_image_folder(definition: DatasetDefinition, data_dir: Path, progress: P
     """The data set of an image folder's definition, as describe_dataset gives it, from the data folder."""
     found = image_folders(data_dir)
     if definition.name not in found:
-        raise DatasetError(
-            f"data set {definition.name!r}: no image folder or archive of that name in {data_dir}"
-        )
+        raise DatasetError(f"data set {definition.name!r}: no image folder or archive of that name in {data_dir}")
     return read_image_folder(found[definition.name], name=definition.name, progress=progress)
 
 
@@ -89,9 +87,7 @@ def _fingerprint(path: Path) -> str:
     try:
         if path.is_file():
             return sha256_file(path)
-        files = [
-            (file.relative_to(path).as_posix(), file.stat()) for file in walk_folder(path) if file.is_file()
-        ]
+        files = [(file.relative_to(path).as_posix(), file.stat()) for file in walk_folder(path) if file.is_file()]
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     return digest([[relative, found.st_size, found.st_mtime_ns] for relative, found in files])
@@ -117,9 +113,7 @@ def _decode(source: Path, members: Iterable[Member]) -> Decoded:
                 pixels = _pixels(f"{source}: {member.path}", member.data, first)
                 pictures[member.path] = _Picture(part, label, member.path, pixels)
     if len(roots) > 1:
-        raise DatasetError(
-            f"{source}: train/ and test/ in several places ({', '.join(sorted(map(str, roots)))})"
-        )
+        raise DatasetError(f"{source}: train/ and test/ in several places ({', '.join(sorted(map(str, roots)))})")
     ordered = [pictures[path] for path in sorted(pictures)]
     classes = _classes(source, labels, ordered)
     colour = any(picture.pixels.ndim == 3 for picture in ordered)
@@ -152,9 +146,7 @@ def _classes(source: Path, labels: set[str], pictures: list[_Picture]) -> tuple[
             raise DatasetError(f"{source} has no images in {part}/; {_LAYOUT}")
         empty = sorted(labels - filled)
         if empty:
-            raise DatasetError(
-                f"{source}: class {empty[0]!r} has no images in {part}/; add some or remove the class"
-            )
+            raise DatasetError(f"{source}: class {empty[0]!r} has no images in {part}/; add some or remove the class")
     return tuple(sorted(labels))
 
 
@@ -181,8 +173,7 @@ def _check_size(where: str, height: int, width: int, first: _Picture | None) -> 
     if first is not None and first.pixels.shape[:2] != (height, width):
         other = "x".join(str(side) for side in first.pixels.shape[:2])
         raise DatasetError(
-            f"{where} is {height}x{width} but {first.path} is {other} (height x width); "
-            "resize all images to one size"
+            f"{where} is {height}x{width} but {first.path} is {other} (height x width); resize all images to one size"
         )
 
 

@@ -32,9 +32,7 @@ def load_dataset(name: str, *, data_dir: Path | None = None, progress: Progress 
     try:
         loader = load_target(registered.loader)
     except (ImportError, AttributeError, ValueError) as error:
-        raise DatasetError(
-            f"data set {name!r}: its loader {registered.loader} cannot be loaded: {error}"
-        ) from error
+        raise DatasetError(f"data set {name!r}: its loader {registered.loader} cannot be loaded: {error}") from error
     dataset = cast("Dataset", loader(registered, folder, progress))
     promised = (registered.name, registered.classes, registered.image_shape)
     found = (dataset.name, dataset.classes, dataset.image_shape)
@@ -43,9 +41,7 @@ def load_dataset(name: str, *, data_dir: Path | None = None, progress: Progress 
     return dataset
 
 
-def describe_dataset(
-    name: str, *, data_dir: Path | None = None, progress: Progress = SILENT
-) -> DatasetDefinition:
+def describe_dataset(name: str, *, data_dir: Path | None = None, progress: Progress = SILENT) -> DatasetDefinition:
     """What is known of the data set `name` beforehand; an image folder is decoded or read from the cache.
 
     Raises UsageError for an unknown name, DatasetError for an image folder that cannot be used.
@@ -92,9 +88,7 @@ def _registered(name: str) -> DatasetDefinition | None:
         return None
     definition = DATASETS.load(name)
     if not isinstance(definition, DatasetDefinition):
-        raise DatasetError(
-            f"data set {name!r}: its entry point names no DatasetDefinition; see the plugin's author"
-        )
+        raise DatasetError(f"data set {name!r}: its entry point names no DatasetDefinition; see the plugin's author")
     return definition
 
 
@@ -110,6 +104,4 @@ def _load_image_folder(name: str, folder: Path, progress: Progress) -> Dataset:
 
 
 def _has_splits(folder: Path) -> bool:
-    return any(
-        (top / "train").is_dir() for top in (folder, *(path for path in folder.iterdir() if path.is_dir()))
-    )
+    return any((top / "train").is_dir() for top in (folder, *(path for path in folder.iterdir() if path.is_dir())))

@@ -12,19 +12,17 @@ _DISTILLATION = Loss(kind="distillation", temperature=4.0, weight=0.9)
 
 
 def _schedule(epochs: int, learning_rate: float, batch_size: int = 128) -> Schedule:
-    return Schedule(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=5e-4, warmup=0.2
-    )
+    return Schedule(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=5e-4, warmup=0.2)
 
 
 _RESNET = {
-    8: Setting({"widths": [16, 32], "strides": [1, 2]}, _schedule(15, 1e-2, 64)),
+    8: Setting({"widths": [16, 32], "strides": [1, 2]}, _schedule(15, 1e-2, 32)),
     28: Setting({"widths": [32, 64, 128], "strides": [2, 2, 2]}, _schedule(8, 4e-3)),
     32: Setting({"widths": [32, 64, 128], "strides": [2, 1, 2]}, _schedule(10, 4e-3), augmentation="flip-crop"),
 }
 
 _ODE = {
-    8: Setting({"channels": 16, "stem": "conv"}, _schedule(15, 1e-2, 64), fixed_step(step=0.25)),
+    8: Setting({"channels": 16, "stem": "conv"}, _schedule(15, 1e-2, 32), fixed_step(step=0.25)),
     28: Setting({"channels": 32, "stem": "conv"}, _schedule(8, 4e-3), fixed_step(step=0.5)),
     32: Setting({"channels": 64, "stem": "conv"}, _schedule(10, 4e-3), fixed_step(step=0.5), augmentation="flip-crop"),
 }
@@ -48,9 +46,7 @@ def _without_solver(settings: dict[int, Setting]) -> dict[int, Setting]:
 RESNET = ModelDefinition("resnet", "odebench.model.resnet:ResNet", _RESNET, has_horizon=False)
 ODE = ModelDefinition("ode", "odebench.model.ode:OdeNet", _ODE, has_horizon=True)
 KD_ODE = ModelDefinition("kd-ode", "odebench.model.ode:OdeNet", _distilled(_ODE), has_horizon=True, teacher="resnet")
-ODE_ABLATED = ModelDefinition(
-    "ode-ablated", "odebench.model.ode:StemHead", _without_solver(_ODE), has_horizon=False
-)
+ODE_ABLATED = ModelDefinition("ode-ablated", "odebench.model.ode:StemHead", _without_solver(_ODE), has_horizon=False)
 ODE_STEMLESS = ModelDefinition("ode-stemless", "odebench.model.ode:OdeNet", _stemless(_ODE), has_horizon=True)
 KD_ODE_STEMLESS = ModelDefinition(
     "kd-ode-stemless",

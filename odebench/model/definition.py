@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from pydantic import JsonValue
 
+from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
 from odebench.recipe import Loss, Recipe, Schedule
 from odebench.registry import MODELS
 from odebench.spec import Solver, check_horizon
-
-
-class DataShape(Protocol):
-    """What a recipe needs to know of a data set."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def image_shape(self) -> tuple[int, int, int]: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class ModelDefinition:
 
     def recipe(
         self,
-        dataset: DataShape,
+        dataset: DatasetDefinition,
         *,
         horizon: float | None = None,
         solver: Solver | None = None,

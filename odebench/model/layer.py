@@ -60,7 +60,7 @@ class TimeConv(nn.Module):
         self.conv = nn.Conv2d(channels + 1, channels, 3, 1, 1)
 
     def forward(
-        self, t: Float[Tensor, "..."], state: Float[Tensor, "batch channels height width"]
+        self, t: Float[Tensor, ...], state: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         time = torch.ones_like(state[:, :1]) * t
         result: Tensor = self.conv(torch.cat([time, state], dim=1))
@@ -76,7 +76,7 @@ class ConvField(nn.Module):
         self.conv1, self.conv2 = TimeConv(channels), TimeConv(channels)
 
     def forward(
-        self, t: Float[Tensor, "..."], state: Float[Tensor, "batch channels height width"]
+        self, t: Float[Tensor, ...], state: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         out = self.conv1(t, torch.relu(self.norm1(state)))
         out = self.conv2(t, torch.relu(self.norm2(out)))

@@ -42,9 +42,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(image_shape[0], widths[0], 3, 1, 1, bias=False)
         widths_in = [widths[0], *widths[:-1]]
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(*sizes) for sizes in zip(widths_in, widths, strides, strict=True))
-        )
+        self.blocks = nn.Sequential(*(ResidualBlock(*sizes) for sizes in zip(widths_in, widths, strides, strict=True)))
         self.head = pooled_head(widths[-1], n_classes)
 
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:

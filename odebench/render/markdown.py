@@ -62,8 +62,7 @@ def _grid(table: Table, *, stacked: bool) -> list[str]:
             lines.append((_escape(label or ""), *(figure or blank)))
     widths = [max(3, *(len(line[column]) for line in [heading, *lines])) for column in range(len(heading))]
     rule = tuple(
-        f":{'-' * (width - 1)}" if column < 2 else f"{'-' * (width - 1)}:"
-        for column, width in enumerate(widths)
+        f":{'-' * (width - 1)}" if column < 2 else f"{'-' * (width - 1)}:" for column, width in enumerate(widths)
     )
     return [_join(heading, widths), _join(rule, widths), *(_join(line, widths) for line in lines)]
 
@@ -76,9 +75,7 @@ def _figure_lines(cells: Sequence[Cell | None], marks: dict[str, str], *, stacke
     ):
         values = [f"{100 * figure.value:.1f}" if figure else "" for figure in figures]
         dash = "-" if stacked else ", "
-        ends = [
-            f"{100 * figure.low:.1f}{dash}{100 * figure.high:.1f}" if figure else "" for figure in figures
-        ]
+        ends = [f"{100 * figure.low:.1f}{dash}{100 * figure.high:.1f}" if figure else "" for figure in figures]
         if stacked:
             lines += [(name, *values), ("95%", *ends)]
         else:

@@ -37,9 +37,7 @@ def json_text(tables: Sequence[Table]) -> str:
 
 def records(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """One record a cell, in the order of the tables, with the keys of FIELDS."""
-    return [
-        _record(table, row, cell) for table in tables for row in table.rows for cell in row.cells.values()
-    ]
+    return [_record(table, row, cell) for table in tables for row in table.rows for cell in row.cells.values()]
 
 
 def _record(table: Table, row: Row, cell: Cell) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Attacks: they propose candidates. The verdict judges them; nothing an attack says about success is reported."""

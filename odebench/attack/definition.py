@@ -1,0 +1,79 @@
+"""What an attack name stands for, before anything is imported: function, norms, parameters. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from pydantic import JsonValue
+
+from odebench.errors import UsageError
+from odebench.registry import ATTACKS
+
+Parameters = dict[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class AttackDefinition:
+    """An attack by name.
+
+    `function` is "module:attribute" of attack(model, images, labels, *, norm, epsilon, seed, fallen, parameters)
+    -> candidates. The first of `norms` is the default. `passes` names the parameters whose product is the number
+    of gradients an image takes. `fixed_budget`: whether its candidates should lie within epsilon by themselves.
+    `step_share`: the default of the parameter relative_step is this over the number of steps.
+    """
+
+    name: str
+    function: str
+    norms: tuple[str, ...]
+    parameters: Mapping[str, JsonValue]
+    passes: tuple[str, ...] = ()
+    fixed_budget: bool = True
+    step_share: float | None = None
+
+    def norm(self, given: str | None) -> str:
+        """The norm to attack in: the given one, else the default. Raises UsageError for one it does not know."""
+        if given is None:
+            return self.norms[0]
+        if given not in self.norms:
+            raise UsageError(f"{self.name} attacks in {' and '.join(self.norms)}, not in {given}")
+        return given
+
+    def complete(self, given: Mapping[str, JsonValue] | None = None) -> Parameters:
+        """All parameters, defaults filled in. Raises UsageError for an unknown one or one of another type."""
+        given = dict(given or {})
+        known = dict(self.parameters)
+        if self.step_share is not None:
+            known["relative_step"] = None
+        if strange := set(given) - set(known):
+            names = ", ".join(known) or "none"
+            raise UsageError(f"{self.name} has no parameter {', '.join(sorted(strange))}; known: {names}")
+        for name, value in given.items():
+            _check_type(self.name, name, value, known[name])
+        found = {**known, **given}
+        if self.step_share is not None and found["relative_step"] is None:
+            found["relative_step"] = self.step_share / float(str(found["steps"]))
+        return found
+
+    def gradients(self, parameters: Mapping[str, JsonValue]) -> int:
+        """How many gradients of one image the attack takes at most."""
+        return prod(int(str(parameters[name])) for name in self.passes)
+
+
+def _check_type(attack: str, name: str, value: JsonValue, default: JsonValue) -> None:
+    if isinstance(default, bool):
+        good = isinstance(value, bool)
+    elif isinstance(default, int):
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    else:
+        good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    if not good:
+        kind = {bool: "true or false", int: "a whole number of at least 1"}.get(type(default), "a number above 0")
+        raise UsageError(f"{attack}: {name} must be {kind}, not {value!r}")
+
+
+def load_attack(name: str) -> AttackDefinition:
+    """The definition that a registered name stands for. Raises UsageError with the nearest match and the list."""
+    definition: AttackDefinition = ATTACKS.load(name)
+    return definition

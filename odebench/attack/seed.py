@@ -1,0 +1,36 @@
+"""The one place where generators are seeded: every attack call has its own numbers and leaves no trace."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def call_seed(attack_seed: int, *, chunk: int, stage: str, epsilon: float) -> int:
+    """The seed of one attack call: the first 4 bytes of sha256("attack_seed/chunk/stage/epsilon").
+
+    `chunk` counts chunks in the whole order of the test set, so it does not depend on how many were asked for.
+    """
+    text = f"{attack_seed}/{chunk}/{stage}/{epsilon!r}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the generators of torch (all devices), numpy and Python while inside; they go on as before after."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

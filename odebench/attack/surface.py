@@ -1,0 +1,52 @@
+"""What an attack sees of a model: logits and their true gradient, with solver failures recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from odebench.model.classifier import Classifier
+
+MAX_RECORDED = 1000
+"""How many failing inputs one surface keeps; later ones are dropped, so that memory stays flat."""
+
+
+class Surface(nn.Module):
+    """A classifier as a module: logits of images, zero where it failed.
+
+    Inputs at which it failed are kept in `failures`: each is a candidate afterwards. Gradients that are not
+    finite are zero, so that one failing image stays where it is and disturbs nothing. Passes are counted an
+    image in `forward_images` and `backward_images`.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.n_classes = classifier.n_classes
+        self.failures: list[Tensor] = []
+        self.forward_images = self.backward_images = 0
+        self.eval()
+
+    def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
+        """Logits, differentiable in `images`; the model gets a copy, so it cannot change the attack's."""
+        self.forward_images += len(images)
+        answer = self.classifier.answer(_Guarded.apply(images, self))
+        if answer.failed.any() and len(self.failures) < MAX_RECORDED:
+            self.failures.extend(images[answer.failed].detach().clone())
+        return answer.logits
+
+
+class _Guarded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, surface: Surface) -> Tensor:
+        ctx.surface = surface
+        return images.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient = gradients[0]
+        ctx.surface.backward_images += len(gradient)
+        return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0), None

@@ -1,0 +1,26 @@
+"""Distances and projections in the norms of a threat model."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Images = Float[Tensor, "batch channel height width"]
+
+
+def distance(images: Images, candidates: Images, *, norm: str) -> Float[Tensor, " batch"]:
+    """The norm ("linf" or "l2") of each perturbation, in units of the image range."""
+    flat = (candidates - images).flatten(1)
+    return torch.linalg.vector_norm(flat, ord=2 if norm == "l2" else torch.inf, dim=1)
+
+
+def project(images: Images, candidates: Images, *, norm: str, epsilon: float) -> Images:
+    """The candidates put onto the ball of radius `epsilon` around their images, then onto [0, 1]."""
+    if norm == "linf":
+        inside = torch.minimum(torch.maximum(candidates, images - epsilon), images + epsilon)
+    else:
+        shift = candidates - images
+        length = distance(images, candidates, norm=norm).clamp_min(1e-12)
+        inside = images + shift * (epsilon / length).clamp_max(1.0)[:, None, None, None]
+    return inside.clamp(0.0, 1.0)

@@ -1,0 +1,125 @@
+"""Checks that question the model: its gradient, determinism, logits, independence of the batch, failures."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from odebench.attack.seed import seeded
+from odebench.ball import project
+from odebench.check.rule import counted, measured
+from odebench.model.classifier import Classifier
+from odebench.result import Check
+from odebench.verdict import Judge
+
+Images = Float[Tensor, "batch channel height width"]
+Labels = Int[Tensor, " batch"]
+
+DETERMINISM_PASSES = 5
+DETERMINISM_THRESHOLD = 1e-4
+PROBABILITY_TOLERANCE = 1e-5
+
+
+def useless_gradients(classifier: Classifier, images: Images, labels: Labels) -> int:
+    """How many images have an input gradient of the cross-entropy that is zero everywhere, or not finite."""
+    points = images.detach().clone().to(classifier.device).requires_grad_()
+    with torch.enable_grad():
+        logits = classifier.answer(points.clone()).logits
+        if not logits.requires_grad:
+            return len(images)
+        loss = torch.nn.functional.cross_entropy(logits, labels.to(classifier.device), reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, points)
+    flat = gradient.flatten(1)
+    return int(((flat == 0).all(1) | ~flat.isfinite().all(1)).sum())
+
+
+def gradient_availability(k: int, n: int) -> Check:
+    """Check 1 (Pintor et al. 2022; AutoAttack): images from which a gradient attack learns nothing."""
+    why = (
+        "clean-correct images whose whole input gradient is zero or not finite: gradient attacks learn nothing "
+        "there; use transfer and black-box attacks, and look for rounding, saturation or a detached solver"
+    )
+    return counted(1, "gradient availability", speaks_of="model", k=k, n=n, why=why)
+
+
+def determinism(classifier: Classifier, images: Images, *, alone: bool, seed: int = 0) -> Check:
+    """Check 2 (AutoAttack): five passes over the same images, generators seeded differently each time.
+
+    Flags when a label changes or a logit, relative to the image's largest |logit|, differs by more than 1e-4.
+    """
+    judge = Judge(classifier, alone=alone)
+    passes = []
+    for index in range(DETERMINISM_PASSES):
+        with seeded(seed + index):
+            passes.append(judge.answer(images).logits)
+    logits = torch.stack(passes)
+    largest = logits.abs().amax(dim=(0, 2)).clamp_min(1e-12)
+    spread = float(((logits.amax(0) - logits.amin(0)).amax(1) / largest).max())
+    changed = int((logits.argmax(2) != logits[0].argmax(1)).any(0).sum())
+    return measured(
+        2,
+        "determinism",
+        speaks_of="model",
+        flagged=changed > 0 or spread > DETERMINISM_THRESHOLD,
+        figure=spread,
+        threshold=DETERMINISM_THRESHOLD,
+        why="spread of logits over five passes: a random model needs attacks that average over its randomness",
+        evidence={"labels_changed": changed, "passes": DETERMINISM_PASSES},
+    )
+
+
+def logits_not_probabilities(logits: Float[Tensor, "n classes"]) -> Check:
+    """Check 3 (AutoAttack): rows within [0, 1] that sum to 1 are probabilities, which flatten the loss."""
+    rows = logits[logits.abs().sum(1) > 0]
+    inside = ((rows >= 0) & (rows <= 1)).all(1) & ((rows.sum(1) - 1).abs() < PROBABILITY_TOLERANCE)
+    share = float(inside.float().mean()) if len(rows) else 0.0
+    return measured(
+        3,
+        "logits, not probabilities",
+        speaks_of="model",
+        flagged=len(rows) > 0 and bool(inside.all()),
+        figure=share,
+        threshold=1.0,
+        why="share of outputs that are probabilities: hand over the logits, without softmax",
+    )
+
+
+def batch_independence(classifier: Classifier, images: Images, labels: Labels, *, norm: str, epsilon: float) -> Check:
+    """Check 15: letters of fixed points in batches, in a permuted batch and alone; k of n images move.
+
+    The points are the clean images and one random point within `epsilon` of each.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = (torch.rand(images.shape, generator=generator) * 2 - 1) * epsilon
+    points = torch.cat([images, project(images, images + noise, norm=norm, epsilon=epsilon)])
+    twice = torch.cat([labels, labels])
+    order = torch.randperm(len(points), generator=generator)
+    batch, single = Judge(classifier), Judge(classifier, alone=True)
+    plain = batch.clean(points, twice)
+    permuted = np.empty_like(plain)
+    permuted[order.numpy()] = batch.clean(points[order], twice[order])
+    alone = single.clean(points, twice)
+    moved = ((plain != alone) | (permuted != alone)).reshape(2, -1).any(0)
+    return counted(
+        15,
+        "batch independence",
+        speaks_of="model",
+        k=int(moved.sum()),
+        n=len(images),
+        why="letters that move between batch, permuted batch and alone: a flagged model is judged image by image",
+    )
+
+
+def solver_failure(outcomes: str) -> Check:
+    """Check 18: images on which the solver failed, or a logit was not finite, clean (u) or under attack (x)."""
+    return counted(
+        18,
+        "solver failure",
+        speaks_of="model",
+        k=outcomes.count("u") + outcomes.count("x"),
+        n=len(outcomes),
+        why="images lost to a failing solver: they are counted as errors; raise the step limit or loosen the field",
+        evidence={"clean": outcomes.count("u"), "attacked": outcomes.count("x")},
+    )

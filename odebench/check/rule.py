@@ -1,0 +1,83 @@
+"""How a check comes to its status: counts flag by Wilson's lower bound, quantities by a threshold."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import JsonValue
+
+from odebench.result import Check
+from odebench.statistic import wilson_lower
+
+COUNT_THRESHOLD = 0.01
+"""A count k of n flags when the one-sided 95% Wilson lower bound of k/n is above this: 5 of 200, 9 of 500."""
+
+SpeaksOf = Literal["model", "settings"]
+
+
+def counted(
+    id: int,
+    name: str,
+    *,
+    speaks_of: SpeaksOf,
+    k: int,
+    n: int,
+    why: str,
+    evidence: dict[str, JsonValue] | None = None,
+) -> Check:
+    """A check that counts k images of n."""
+    bound = wilson_lower(k, n)
+    return Check(
+        id=id,
+        name=name,
+        status="flag" if bound > COUNT_THRESHOLD else "pass",
+        speaks_of=speaks_of,
+        figure=bound,
+        threshold=COUNT_THRESHOLD,
+        k=k,
+        n=n,
+        why=why,
+        evidence=evidence or {},
+    )
+
+
+def measured(
+    id: int,
+    name: str,
+    *,
+    speaks_of: SpeaksOf,
+    flagged: bool,
+    figure: float,
+    threshold: float,
+    why: str,
+    evidence: dict[str, JsonValue] | None = None,
+) -> Check:
+    """A check of one quantity against a threshold; `flagged` says on which side it lies."""
+    return Check(
+        id=id,
+        name=name,
+        status="flag" if flagged else "pass",
+        speaks_of=speaks_of,
+        figure=figure,
+        threshold=threshold,
+        k=None,
+        n=None,
+        why=why,
+        evidence=evidence or {},
+    )
+
+
+def skipped(id: int, name: str, *, speaks_of: SpeaksOf, why: str) -> Check:
+    """A check that could not be made, and why."""
+    return Check(
+        id=id,
+        name=name,
+        status="skipped",
+        speaks_of=speaks_of,
+        figure=None,
+        threshold=None,
+        k=None,
+        n=None,
+        why=why,
+        evidence={},
+    )

@@ -1,0 +1,64 @@
+"""`odebench leaderboard`."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from odebench.cli import app
+from odebench.errors import ResultError
+
+LOCAL_RESULTS = Path("results")
+PUBLISHED_RESULTS = Path("leaderboard/results")
+
+
+class Format(str, Enum):
+    """How tables are written."""
+
+    md = "md"
+    csv = "csv"
+    json = "json"
+
+
+@app.command(
+    epilog="Examples:\n\nodebench leaderboard\n\nodebench leaderboard runs/a runs/b --format csv --output all.csv"
+)
+def leaderboard(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders of results. Default: ./results and ./leaderboard/results."),
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="Markdown, CSV or JSON.")] = Format.md,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
+) -> None:
+    """Rank results: a table per data set and threat model, accuracy against horizon."""
+    from odebench.file import write_output
+    from odebench.leaderboard import build_tables, read_results
+
+    stored, problems = read_results(results or _default_folders())
+    tables, contradictions = build_tables(stored)
+    if format is Format.md:
+        from odebench.render.markdown import markdown as render
+    elif format is Format.csv:
+        from odebench.render.record import csv_text as render
+    else:
+        from odebench.render.record import json_text as render
+    write_output(render(tables), output)
+    for problem in [*problems, *contradictions]:
+        print(f"odebench: left out: {problem}", file=sys.stderr)
+    if problems or contradictions:
+        raise typer.Exit(1)
+
+
+def _default_folders() -> list[Path]:
+    folders = [folder for folder in (LOCAL_RESULTS, PUBLISHED_RESULTS) if folder.is_dir()]
+    if not folders:
+        raise ResultError(
+            f"there is no folder {LOCAL_RESULTS} here; run an evaluation first, such as "
+            "odebench run --model kd-ode --attack pgd, or name a folder of results"
+        )
+    return folders

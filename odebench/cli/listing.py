@@ -1,0 +1,52 @@
+"""`odebench models`, `attacks`, `datasets` and `schema`."""
+
+from __future__ import annotations
+
+import json
+
+from odebench.cli import app
+from odebench.cli.option import AsJson, DataDir
+from odebench.registry import ATTACKS, DATASETS, MODELS, Entry
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models: name, one line, where each comes from."""
+    _list(list(MODELS.entries().values()), as_json)
+
+
+@app.command()
+def attacks(as_json: AsJson = False) -> None:
+    """List the attacks: name, one line, where each comes from."""
+    _list(list(ATTACKS.entries().values()), as_json)
+
+
+@app.command()
+def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the data sets, and the image folders in the data folder."""
+    from odebench.dataset.load import data_folder, image_folders
+
+    entries = dict(DATASETS.entries())
+    for name, path in sorted(image_folders(data_folder(data_dir)).items()):
+        if name not in entries:
+            entries[name] = Entry(name, str(path), "image folder", str(path))
+    _list(list(entries.values()), as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a result."""
+    from odebench.cli.screen import write_text
+    from odebench.result import Result
+
+    write_text(json.dumps(Result.model_json_schema(), indent=1))
+
+
+def _list(entries: list[Entry], as_json: bool) -> None:
+    from odebench.cli.screen import print_table, write_text
+
+    if as_json:
+        fields = ("name", "summary", "origin")
+        write_text(json.dumps([{field: getattr(entry, field) for field in fields} for entry in entries], indent=1))
+    else:
+        print_table(["name", "what it is", "from"], [[entry.name, entry.summary, entry.origin] for entry in entries])

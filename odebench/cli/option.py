@@ -1,0 +1,115 @@
+"""Options that several commands share, and how their texts become values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import JsonValue, ValidationError
+
+from odebench.errors import UsageError
+from odebench.registry import ATTACKS, DATASETS, MODELS, Registry
+from odebench.spec import FIXED_STEP_STAGES, Solver, parse_number
+
+
+def _names(registry: Registry, incomplete: str) -> list[str]:
+    return [name for name in registry.entries() if name.startswith(incomplete)]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Model names for the shell."""
+    return _names(MODELS, incomplete)
+
+
+def complete_attack(incomplete: str) -> list[str]:
+    """Attack names for the shell."""
+    return _names(ATTACKS, incomplete)
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    """Data set names for the shell."""
+    return _names(DATASETS, incomplete)
+
+
+ModelName = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Model; `odebench models` lists them.", autocompletion=complete_model),
+]
+AttackName = Annotated[
+    str,
+    typer.Option("--attack", "-a", help="Attack; `odebench attacks` lists them.", autocompletion=complete_attack),
+]
+DatasetName = Annotated[
+    str,
+    typer.Option("--dataset", "-d", help="Data set, or the stem of an image folder.", autocompletion=complete_dataset),
+]
+Horizon = Annotated[str | None, typer.Option(help="T: the field is integrated over [0, T]. Default 1.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(envvar="ODEBENCH_DATA", help="Folder of data sets and image folders. Default: the cache folder."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Train seed.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Change the recipe, such as epochs=30 or temperature=2. Repeatable.",
+    ),
+]
+Results = Annotated[Path, typer.Option("--results", help="Folder that results are written to.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def number(text: str | None, name: str) -> float | None:
+    """The number an option writes; None where it is not given. Raises UsageError."""
+    return None if text is None else parse_number(text, name=name)
+
+
+def settings(pairs: list[str] | None) -> dict[str, JsonValue]:
+    """The values of NAME=VALUE options: JSON where it is JSON, else text. Raises UsageError."""
+    found: dict[str, JsonValue] = {}
+    for pair in pairs or []:
+        name, separator, text = pair.partition("=")
+        if not separator or not name:
+            raise UsageError(f"{pair!r} is not of the form name=value, such as epochs=30")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+
+def solver(
+    method: str | None, step: str | None, tolerance: str | None, backend: str | None, max_steps: int
+) -> Solver | None:
+    """The solver that the options describe; None where they say nothing. Raises UsageError."""
+    if method is None:
+        if (step, tolerance, backend) != (None, None, None):
+            raise UsageError(
+                "--step, --tolerance and --backend need a --solver, such as --solver rk4 or --solver dopri5"
+            )
+        return None
+    fixed = method in FIXED_STEP_STAGES
+    try:
+        if fixed:
+            if tolerance is not None:
+                raise UsageError(f"{method} takes fixed steps: give --step, not --tolerance")
+            return Solver(method=method, backend="torchdiffeq", step=number(step or "0.25", "step"))
+        rtol = number(tolerance or "1e-3", "tolerance")
+        where = backend or "torchode"
+        return Solver.model_validate(
+            {
+                "method": method,
+                "backend": where,
+                "rtol": rtol,
+                "atol": rtol,
+                "max_steps": max_steps,
+                "step": number(step, "step"),
+            }
+        )
+    except ValidationError as error:
+        raise UsageError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error

@@ -1,0 +1,163 @@
+"""`odebench run` and `odebench train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from odebench.cli import app
+from odebench.cli.option import (
+    AsJson,
+    AttackName,
+    Changes,
+    DataDir,
+    DatasetName,
+    Device,
+    Horizon,
+    ModelName,
+    Results,
+    Seed,
+    number,
+    settings,
+    solver,
+)
+from odebench.errors import UsageError
+from odebench.spec import parse_epsilons
+
+if TYPE_CHECKING:
+    from odebench.plan import Plan
+
+
+@app.command(
+    epilog="Examples:\n\nodebench run --model kd-ode --attack pgd\n\nodebench run -m resnet -a cw\n\n"
+    "odebench run -m ode -a pgd --horizon 2 --epsilon 2/255,8/255 -n 200\n\n"
+    "odebench run -m ode -a pgd --solver dopri5 --tolerance 1e-3"
+)
+def run(
+    model: ModelName,
+    attack: AttackName,
+    dataset: DatasetName = "digits",
+    horizon: Horizon = None,
+    epsilon: Annotated[str | None, typer.Option(help="Radii, such as 0.1,8/255. Default: the data set's.")] = None,
+    norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the attack's first.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks. Default 500.")] = None,
+    offset: Annotated[int, typer.Option(help="The first image, in the fixed order.")] = 0,
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    seed: Seed = 0,
+    attack_seed: Annotated[int, typer.Option(min=0, help="Seed of the attack's random numbers.")] = 0,
+    train_horizon: Annotated[str | None, typer.Option(help="T of training, if not --horizon.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--solver", help="Evaluate with rk4, euler, dopri5, tsit5, heun ...")
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="Step of a fixed-step solver. Default 0.25.")] = None,
+    tolerance: Annotated[str | None, typer.Option(help="rtol and atol of an adaptive solver. Default 1e-3.")] = None,
+    backend: Annotated[str | None, typer.Option(help="torchode or torchdiffeq.")] = None,
+    max_steps: Annotated[int, typer.Option(min=1, help="Step limit of an adaptive solver.")] = 1000,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Change the attack, such as steps=100. Repeatable."),
+    ] = None,
+    changes: Changes = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights (safetensors) instead of training.")] = None,
+    chunk: Annotated[int, typer.Option(help="Images that an attack sees at once; part of the run key.")] = 100,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    results: Results = Path("results"),
+    force: Annotated[bool, typer.Option("--force", help="Run again although the result exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train or load a model, attack it, judge every image, write the result."""
+    from odebench.attack.definition import load_attack
+    from odebench.cli.screen import ScreenProgress, print_result, write_text
+    from odebench.dataset import describe_dataset, load_dataset
+    from odebench.model.definition import load_definition
+    from odebench.plan import Slice, plan, threat_model
+
+    # All that can be wrong with the words is said before anything heavy is imported or trained.
+    progress = ScreenProgress()
+    load_definition(model)
+    radii = None if epsilon is None else parse_epsilons(epsilon, load_attack(attack).norm(norm))
+    evaluated_with = solver(method, step, tolerance, backend, max_steps)
+    evaluated_at, trained_at = number(horizon, "horizon"), number(train_horizon, "train horizon")
+    described = describe_dataset(dataset, data_dir=data_dir, progress=progress)
+    threat_model(attack, described, norm=norm, epsilons=radii)
+    if split not in ("test", "validation"):
+        raise UsageError(f"--split is test or validation, not {split!r}")
+    images = Slice(split="test" if split == "test" else "validation", n=n, offset=offset, chunk=chunk)
+    recipe_changes, parameters = settings(changes), settings(parameter)
+
+    def planned(total: int) -> Plan:
+        return plan(
+            model,
+            attack,
+            described,
+            total=total,
+            images=images,
+            horizon=evaluated_at,
+            train_horizon=trained_at,
+            solver=evaluated_with,
+            norm=norm,
+            epsilons=radii,
+            train_seed=seed,
+            attack_seed=attack_seed,
+            changes=recipe_changes,
+            parameters=parameters,
+            weights=weights,
+        )
+
+    from odebench.evaluation import data_split
+    from odebench.evaluation import run as run_plan
+
+    data = load_dataset(dataset, data_dir=data_dir, progress=progress)
+    result, path, new = run_plan(
+        planned(len(data_split(data, images.split))),
+        data,
+        results=results,
+        force=force,
+        device=device,
+        progress=progress,
+    )
+    if as_json:
+        from odebench.result import result_json
+
+        write_text(result_json(result))
+        return
+    print_result(result)
+    print(f"result: {path}" if new else f"result: {path} (there already; --force runs it again)")
+
+
+@app.command(
+    epilog="Examples:\n\nodebench train --model kd-ode --horizon 2\n\nodebench train -m resnet -d fashion-mnist"
+)
+def train(
+    model: ModelName,
+    dataset: DatasetName = "digits",
+    horizon: Horizon = None,
+    seed: Seed = 0,
+    changes: Changes = None,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Train a model, and its teacher first: what `run` does on first use."""
+    from odebench.cli.screen import ScreenProgress, write_text
+    from odebench.dataset import describe_dataset, load_dataset
+    from odebench.model.definition import load_definition
+
+    progress = ScreenProgress()
+    definition, trained_at = load_definition(model), number(horizon, "horizon")
+    described = describe_dataset(dataset, data_dir=data_dir, progress=progress)
+    recipe = definition.recipe(described, horizon=trained_at, train_seed=seed, changes=settings(changes))
+    from odebench.environment import usable_device
+    from odebench.training import find_or_train
+
+    data = load_dataset(dataset, data_dir=data_dir, progress=progress)
+    trained = find_or_train(recipe, data, device=usable_device(device), progress=progress)
+    if as_json:
+        from odebench.spec import canonical_json
+
+        write_text(canonical_json({"path": str(trained.path), "sha256": trained.weights_sha256}))
+    else:
+        print(f"weights: {trained.path}\nsha256: {trained.weights_sha256}")

@@ -1,0 +1,40 @@
+"""What a result was computed with: versions, device, threads."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from odebench.errors import UsageError
+from odebench.result import Versions
+
+_PACKAGES = ("odebench", "numpy", "scipy", "torch", "torchdiffeq", "torchode", "foolbox", "pyautoattack")
+
+
+def versions() -> Versions:
+    """The versions of Python and of the packages a figure depends on."""
+    return Versions(python=platform.python_version(), **{name: _version(name) for name in _PACKAGES})
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def usable_device(name: str) -> str:
+    """The device, if this machine has it. Raises UsageError with what there is."""
+    there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if len(there) > 1:
+        there.insert(1, "cuda")
+    if name not in there:
+        raise UsageError(f"no device {name!r} on this machine; there is {', '.join(there)}")
+    return name
+
+
+def device_name(device: str) -> str:
+    """What a result calls a device: cpu, or the name of the card."""
+    return "cpu" if device == "cpu" else f"{device} ({torch.cuda.get_device_name(torch.device(device))})"

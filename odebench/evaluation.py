@@ -1,0 +1,176 @@
+"""Evaluating models: any module by `evaluate`, a registered model by its plan."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from odebench.attack.definition import load_attack
+from odebench.checkpoint import load_weights, read_tensors
+from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
+from odebench.dataset.definition import DatasetDefinition
+from odebench.environment import usable_device
+from odebench.errors import DatasetError, ResultError
+from odebench.execution import execute
+from odebench.file import check_writable, sha256_file
+from odebench.model.classifier import Classifier
+from odebench.plan import Plan, Slice
+from odebench.plan import threat_model as default_threat_model
+from odebench.progress import SILENT, Progress
+from odebench.result import Result, read_result, result_path, write_result
+from odebench.spec import AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
+from odebench.training import build, find_or_train, weights_path
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: str | Dataset = "digits",
+    *,
+    attacks: Sequence[str] = ("pgd",),
+    threat_model: ThreatModel | None = None,
+    images: Slice | None = None,
+    horizon: float | None = None,
+    solver: Solver | None = None,
+    attack_seed: int = 0,
+    name: str | None = None,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+    progress: Progress = SILENT,
+) -> list[Result]:
+    """Judges any module that maps images in [0, 1] to logits: one result an attack, as the command line writes them.
+
+    A module that exposes stem, field(t, state), head, horizon and solver is integrated by odebench; any other is
+    asked as a whole. `threat_model` is by default the data set's grid in the attack's first norm. The module is
+    put into evaluation mode while it is judged. `odebench.result.write_result` stores a result.
+
+    Raises UsageError for unknown names and values out of range, ModelError for a module that is not a
+    deterministic classifier, DatasetError for images outside [0, 1].
+    """
+    device, images = usable_device(device), images or Slice()
+    if isinstance(dataset, str):
+        definition = describe_dataset(dataset, data_dir=data_dir, progress=progress)
+        data = load_dataset(dataset, data_dir=data_dir, progress=progress)
+    else:
+        definition = DatasetDefinition(dataset.name, dataset.image_shape, dataset.classes, epsilons={}, loader="")
+        data = dataset
+    classifier = Classifier(model, n_classes=data.n_classes, device=device, horizon=horizon, solver=solver)
+    digest = module_digest(model)
+    part = images.of(data.name, len(data_split(data, images.split)))
+    results = []
+    for attack in attacks:
+        attacked = load_attack(attack)
+        threat = threat_model or default_threat_model(attack, definition, norm=None, epsilons=None)
+        attacked.norm(threat.norm)
+        evaluation = Evaluation(
+            model=ModelSpec(name=name or type(model).__name__, arguments={}, weights=digest),
+            train_horizon=None,
+            horizon=classifier.horizon,
+            solver=classifier.solver,
+            dataset=part,
+            threat_model=threat,
+            attack=AttackSpec(name=attack, parameters=attacked.complete(), seed=attack_seed),
+            chunk=images.chunk,
+            precision="fp32",
+        )
+        results.append(_execute(evaluation, classifier, data, digest, progress))
+    return results
+
+
+def run(
+    plan: Plan,
+    dataset: Dataset,
+    *,
+    results: Path,
+    force: bool = False,
+    device: str = "cpu",
+    progress: Progress = SILENT,
+) -> tuple[Result, Path, bool]:
+    """Runs a plan, training what it needs, and writes its result below `results`.
+
+    Returns the result, its file, and whether it is new: a run whose result exists is not run again unless
+    `force`. Raises ResultError where the result there was found with other images or weights than those at hand.
+    """
+    device = usable_device(device)
+    path = result_path(results, plan.evaluation)
+    split = data_split(dataset, plan.evaluation.dataset.split)
+    if path.exists() and not force:
+        result = read_result(path)
+        _check_found(path, result, plan, split)
+        return result, path, False
+    check_writable(results)
+    module, digest = _model(plan, dataset, device, progress)
+    classifier = Classifier(
+        module,
+        n_classes=dataset.n_classes,
+        device=device,
+        horizon=plan.evaluation.horizon,
+        solver=plan.evaluation.solver,
+    )
+    result = _execute(plan.evaluation, classifier, dataset, digest, progress)
+    return result, write_result(result, results), True
+
+
+def _model(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> tuple[nn.Module, str]:
+    """The module of a plan and the sha256 of its weights file."""
+    if plan.weights is None:
+        trained = find_or_train(plan.recipe, dataset, device=device, progress=progress)
+        return trained.module, trained.weights_sha256
+    module = build(plan.recipe)
+    tensors, _ = read_tensors(plan.weights)
+    load_weights(module, tensors, source=plan.weights)
+    return module.to(device), sha256_file(plan.weights)
+
+
+def _check_found(path: Path, result: Result, plan: Plan, split: Split) -> None:
+    """Raises ResultError where a stored result was found with other data or weights than those at hand."""
+    if result.evaluation != plan.evaluation:
+        raise ResultError(f"{path} holds another evaluation than its name says; delete it, or give --force")
+    at_hand = weights_path(plan.recipe) if plan.weights is None else plan.weights
+    pairs = {"images": (result.found.dataset_sha256, split.sha256)}
+    if at_hand.exists():
+        pairs["weights"] = (result.found.weights_sha256, sha256_file(at_hand))
+    for what, (stored, here) in pairs.items():
+        if stored != here:
+            raise ResultError(
+                f"{path} was found with {what} {stored[:12]}, but those at hand are {here[:12]}; "
+                "give --force to run it again with them"
+            )
+
+
+def _execute(
+    evaluation: Evaluation, classifier: Classifier, data: Dataset, weights_sha256: str, progress: Progress
+) -> Result:
+    split = data_split(data, evaluation.dataset.split)
+    rows = slice(evaluation.dataset.offset, evaluation.dataset.offset + evaluation.dataset.n)
+    return execute(
+        evaluation,
+        classifier,
+        split.images[rows],
+        split.labels[rows],
+        dataset_sha256=split.sha256,
+        weights_sha256=weights_sha256,
+        progress=progress,
+    )
+
+
+def data_split(data: Dataset, name: str) -> Split:
+    """The named split. Raises DatasetError where a data set has none."""
+    split = data.test if name == "test" else data.validation
+    if split is None:
+        raise DatasetError(f"{data.name} has no {name} images; choose --split test")
+    return split
+
+
+def module_digest(module: nn.Module) -> str:
+    """The sha256 of a module's class name and state dict: names, types, shapes and bytes, in order of the names."""
+    found = hashlib.sha256(type(module).__qualname__.encode())
+    state: Mapping[str, Tensor] = module.state_dict()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        found.update(f"/{name}/{tensor.dtype}/{tuple(tensor.shape)}/".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
