@@ -12,7 +12,8 @@ Images = Float[Tensor, "batch channel height width"]
 def distance(images: Images, candidates: Images, *, norm: str) -> Float[Tensor, " batch"]:
     """The norm ("linf" or "l2") of each perturbation, in units of the image range."""
     flat = (candidates - images).flatten(1)
-    return torch.linalg.vector_norm(flat, ord=2 if norm == "l2" else torch.inf, dim=1)
+    found: Tensor = torch.linalg.vector_norm(flat, ord=2 if norm == "l2" else torch.inf, dim=1)
+    return found
 
 
 def project(images: Images, candidates: Images, *, norm: str, epsilon: float) -> Images:

@@ -15,7 +15,8 @@ _PACKAGES = ("odebench", "numpy", "scipy", "torch", "torchdiffeq", "torchode", "
 
 def versions() -> Versions:
     """The versions of Python and of the packages a figure depends on."""
-    return Versions(python=platform.python_version(), **{name: _version(name) for name in _PACKAGES})
+    found = {name: _version(name) for name in _PACKAGES}
+    return Versions.model_validate({"python": platform.python_version(), **found})
 
 
 def _version(package: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 import numpy as np
@@ -27,50 +26,26 @@ from odebench.check.model import (
 from odebench.check.setting import reach
 from odebench.environment import device_name, versions
 from odebench.errors import AttackError, ModelError, OdebenchError
+from odebench.ledger import Ledger
 from odebench.model.classifier import Classifier
 from odebench.progress import SILENT, Progress, Step
 from odebench.registry import load_target
 from odebench.result import (
     FALLEN,
-    UNFELLED,
     Check,
     Cost,
-    EpsilonResult,
-    FelledBy,
-    Figures,
     Found,
     Nfe,
     Result,
     felled_letters,
-    letter_figures,
     outcomes_digest,
 )
 from odebench.spec import Evaluation
-from odebench.summary import flags_of, nfe_summary, quantiles
+from odebench.summary import flags_of, nfe_summary
 from odebench.verdict import Judge, Verdict
 
 Images = Float[Tensor, "n channel height width"]
 Labels = Int[Tensor, " n"]
-
-
-@dataclass
-class _Ledger:
-    """What is known of every image at one epsilon."""
-
-    letters: np.ndarray
-    felled: np.ndarray
-    distances: list[float] = field(default_factory=list)
-    nfe: list[int] = field(default_factory=list)
-    invalid: int = 0
-
-    def enter(self, rows: np.ndarray, verdict: Verdict, stage_letter: str) -> None:
-        """Records the judged candidates of `rows` (positions in the slice)."""
-        self.letters[rows] = verdict.letters
-        fallen = np.isin(verdict.letters, list(FALLEN))
-        self.felled[rows[fallen]] = stage_letter
-        self.distances += verdict.distances[torch.from_numpy(verdict.letters == "f")].tolist()
-        self.nfe += [] if verdict.nfe is None else verdict.nfe.tolist()
-        self.invalid += int(verdict.invalid.sum())
 
 
 def execute(
@@ -125,7 +100,7 @@ class _Run:
         checks = [*probes, reach(self.attack, evaluation.attack.parameters), solver_failure(largest)]
         checks.sort(key=lambda check: check.id)
         epsilons = tuple(
-            self._epsilon_result(epsilon, ledger)
+            ledger.epsilon_result(epsilon, self.legend)
             for epsilon, ledger in zip(evaluation.threat_model.epsilons, ledgers, strict=True)
         )
         n = len(self.images)
@@ -200,21 +175,21 @@ class _Run:
         size = self.evaluation.chunk
         return [np.arange(first, min(first + size, len(self.images))) for first in range(0, len(self.images), size)]
 
-    def _attack_all(self, clean: np.ndarray) -> list[_Ledger]:
+    def _attack_all(self, clean: np.ndarray) -> list[Ledger]:
         chunks, epsilons = self._chunks(), self.evaluation.threat_model.epsilons
         passes = max(1, self.attack.gradients(self.evaluation.attack.parameters))
-        ledgers = [_Ledger(clean.copy(), np.full(len(clean), UNFELLED)) for _ in epsilons]
+        ledgers = [Ledger.of(clean) for _ in epsilons]
         with self.progress.track(
             f"attacking with {self.attack.name}", total=passes * len(chunks) * len(epsilons)
         ) as step:
             for epsilon, ledger in zip(epsilons, ledgers, strict=True):
                 for number, rows in enumerate(chunks):
                     done = self._attack_chunk(number, rows[clean[rows] == "r"], epsilon, ledger, step, passes)
-                    step.advance(passes - done, note=f"epsilon {epsilon:g}: {_standing(ledger)}")
+                    step.advance(passes - done, note=f"epsilon {epsilon:g}: {ledger.standing} standing")
         return ledgers
 
     def _attack_chunk(
-        self, number: int, rows: np.ndarray, epsilon: float, ledger: _Ledger, step: Step, passes: int
+        self, number: int, rows: np.ndarray, epsilon: float, ledger: Ledger, step: Step, passes: int
     ) -> int:
         """Attacks the clean-correct images `rows` of one chunk; returns how many passes it reported."""
         if not len(rows):
@@ -311,21 +286,6 @@ class _Run:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise AttackError(f"the attack {spec.name} returned {shape} for images of shape {tuple(images.shape)}")
         return found.detach().cpu().float()
-
-    def _epsilon_result(self, epsilon: float, ledger: _Ledger) -> EpsilonResult:
-        outcomes = "".join(ledger.letters)
-        return EpsilonResult(
-            epsilon=epsilon,
-            outcomes=outcomes,
-            felled_by=FelledBy(letters="".join(ledger.felled), legend=self.legend),
-            figures=Figures(
-                **letter_figures(outcomes), norm_quantiles=quantiles(ledger.distances), invalid=ledger.invalid
-            ),
-        )
-
-
-def _standing(ledger: _Ledger) -> str:
-    return f"{int((ledger.letters == 'r').sum())} standing"
 
 
 def _duration(seconds: float) -> str:

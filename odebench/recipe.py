@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from odebench.spec import Solver, Spec, digest
 
-RECIPE_VERSION = 1
+RECIPE_VERSION: Literal[1] = 1
 """Raised when the training code computes something else from the same recipe."""
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -189,7 +190,7 @@ class _Training:
         recipe, batch = self.recipe, self.recipe.schedule.batch_size
         order = torch.randperm(len(self.train.labels), generator=self.generator)
         total, correct, seen = 0.0, 0, 0
-        for index, rows in enumerate(order.split(batch)):
+        for index, rows in enumerate(torch.split(order, batch)):
             images = _augmented(self.train.images[rows], recipe.augmentation, self.generator).to(self.device)
             labels = self.train.labels[rows].to(self.device)
             done = (self.epoch + index / self.steps_per_epoch) / recipe.schedule.epochs
@@ -219,7 +220,11 @@ class _Training:
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
         tensors["generator"] = self.generator.get_state()
-        metadata = {"recipe": self.recipe.key, "train_sha256": self.train.sha256, "epoch": self.epoch}
+        metadata: dict[str, JsonValue] = {
+            "recipe": self.recipe.key,
+            "train_sha256": self.train.sha256,
+            "epoch": self.epoch,
+        }
         write_tensors(self.partial, tensors, metadata)
 
     def _resume(self, progress: Progress) -> None:
@@ -284,7 +289,7 @@ def predict(
 ) -> Float[Tensor, "n classes"]:
     """The logits of many images, on the CPU, without gradients."""
     with torch.no_grad():
-        parts: Sequence[Tensor] = [module(part.to(device)).cpu() for part in images.split(batch_size)]
+        parts: Sequence[Tensor] = [module(part.to(device)).cpu() for part in torch.split(images, batch_size)]
     return torch.cat(list(parts))
 
 

@@ -88,7 +88,7 @@ class Judge:
     def answer(self, points: Images) -> Answer:
         """Logits, failures and NFE, on the CPU, in the canonical batch shape; near ties as they are alone."""
         size = 1 if self.alone else VERDICT_BATCH
-        parts = [self._ask(part, size) for part in points.split(size)]
+        parts = [self._ask(part, size) for part in torch.split(points, size)]
         logits, failed = (
             torch.cat([part.logits for part in parts]),
             torch.cat([part.failed for part in parts]),

@@ -1,0 +1,53 @@
+"""What is known of every image at one epsilon while an evaluation is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from odebench.result import FALLEN, UNFELLED, EpsilonResult, FelledBy, Figures, letter_figures
+from odebench.summary import quantiles
+from odebench.verdict import Verdict
+
+
+@dataclass
+class Ledger:
+    """A letter an image, what felled it, and what was measured on the candidates that were judged."""
+
+    letters: np.ndarray
+    felled: np.ndarray
+    distances: list[float] = field(default_factory=list)
+    nfe: list[int] = field(default_factory=list)
+    invalid: int = 0
+
+    @classmethod
+    def of(cls, clean: np.ndarray) -> Ledger:
+        """A ledger in which nobody has fallen: the letters m, u and r of the clean images."""
+        return cls(clean.copy(), np.full(len(clean), UNFELLED))
+
+    @property
+    def standing(self) -> int:
+        """How many images are robust so far."""
+        return int((self.letters == "r").sum())
+
+    def enter(self, rows: np.ndarray, verdict: Verdict, stage_letter: str) -> None:
+        """Records the judged candidates of `rows`, positions in the slice."""
+        self.letters[rows] = verdict.letters
+        fallen = np.isin(verdict.letters, list(FALLEN))
+        self.felled[rows[fallen]] = stage_letter
+        self.distances += verdict.distances[torch.from_numpy(verdict.letters == "f")].tolist()
+        self.nfe += [] if verdict.nfe is None else verdict.nfe.tolist()
+        self.invalid += int(verdict.invalid.sum())
+
+    def epsilon_result(self, epsilon: float, legend: Mapping[str, str]) -> EpsilonResult:
+        """The letters and figures as a result stores them."""
+        outcomes = "".join(self.letters)
+        return EpsilonResult(
+            epsilon=epsilon,
+            outcomes=outcomes,
+            felled_by=FelledBy(letters="".join(self.felled), legend=dict(legend)),
+            figures=Figures(**letter_figures(outcomes), norm_quantiles=quantiles(self.distances), invalid=self.invalid),
+        )

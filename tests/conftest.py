@@ -1,0 +1,38 @@
+"""What all tests share: one thread, a cache folder of their own, and no network."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODEBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("ODEBENCH_DATA", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if "network" not in request.keywords:
+        connect = socket.socket.connect
+
+        def refuse(self: socket.socket, address: object) -> None:
+            if self.family != socket.AF_UNIX and not str(address).startswith("('127.0.0.1'"):
+                raise OSError(f"a test that is not marked network wants to reach {address}")
+            connect(self, address)
+
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+    yield
+
+
+@pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for weights that several tests share."""
+    return tmp_path_factory.mktemp("weights")
