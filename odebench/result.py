@@ -230,9 +230,9 @@ def result_json(result: Result) -> str:
     return json.dumps(result.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_result(result: Result, folder: Path) -> Path:
+def write_result(result: Result, folder: Path | str) -> Path:
     """Writes a result below `folder`, whole or not at all, and returns its path. Raises FileError."""
-    path = result_path(folder, result.evaluation)
+    path = result_path(Path(folder), result.evaluation)
     write_atomically(path, result_json(result).encode())
     return path
 
