@@ -29,7 +29,7 @@ FASHION_MNIST = DatasetDefinition(
         "bag",
         "ankle boot",
     ),
-    epsilons={"linf": (0.01, 0.02, 0.03), "l2": (0.25, 0.5, 0.75)},
+    epsilons={"linf": (0.005, 0.015, 0.04), "l2": (0.1, 0.25, 0.75)},
     loader="odebench.dataset.idx:load_fashion_mnist",
 )
 
