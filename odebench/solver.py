@@ -47,7 +47,7 @@ def integrate(field: Field, state: Float[Tensor, batch * shape], *, horizon: flo
 
 def fixed_steps(horizon: float, step: float) -> int:
     """How many steps of at most `step` cover [0, `horizon`]. Raises UsageError above MAX_FIXED_STEPS."""
-    steps = max(1, math.ceil(horizon / step - 1e-6))
+    steps = max(1, math.ceil(min(horizon / step, 1e18) - 1e-6))
     if steps > MAX_FIXED_STEPS:
         raise UsageError(
             f"a step of {step:g} needs {steps} steps to reach horizon {horizon:g}, "
@@ -80,22 +80,30 @@ def _like(mask: Tensor, state: Tensor) -> Tensor:
     return mask.view(-1, *(1,) * (state.ndim - 1))
 
 
+def _zeros(state: Tensor) -> Tensor:
+    """Zeros that are part of the graph of `state`, whose gradient is zero even where it is not finite."""
+    return state.masked_fill(torch.ones_like(state, dtype=torch.bool), 0.0)
+
+
 def _per_sample(field: Field, state: Tensor, horizon: float, solver: Solver) -> Solution:
     """torchode, with a failed row replaced by a healthy one: one failure stops the whole batch there, and the
     others would be extrapolated to the end with status SUCCESS."""
     failed = ~state.flatten(1).isfinite().all(1)
     nfe = torch.zeros(len(state), dtype=torch.long, device=state.device)
     suspects = torch.zeros_like(failed)
-    end = torch.zeros_like(state)
     while not (failed | suspects).all():
         out = failed | suspects
-        healthy = state[int((~out).nonzero()[0, 0])].detach()
-        start = torch.where(_like(out, state), healthy, state) if out.any() else state
+        healthy = int((~out).nonzero()[0, 0])
+        start = torch.where(_like(out, state), state[healthy].detach(), state) if out.any() else state
         end, stopped, spent = _torchode(field, start, horizon, solver)
         nfe = torch.where(out, nfe, spent)
-        if not (stopped & ~out).any():
+        stopped[healthy] |= (stopped & out).any()  # a copy's failure is its original's
+        stopped &= ~out
+        if not stopped.any():
             break
-        suspects = suspects | (stopped & ~out)
+        suspects = suspects | stopped
+    else:  # no solve can be trusted
+        end = _zeros(state)
     rows = suspects.nonzero().flatten().tolist()
     for row in rows:
         if len(state) == 1:
@@ -125,14 +133,21 @@ def _torchode(field: Field, state: Tensor, horizon: float, solver: Solver) -> tu
     method = {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5, "heun": torchode.Heun}[solver.method](term=term)
     controller = torchode.IntegralController(atol=solver.atol, rtol=solver.rtol, term=term)
     adjoint = torchode.AutoDiffAdjoint(
-        method, controller, max_steps=solver.max_steps, backprop_through_step_size_control=False
+        method,
+        controller,
+        # torchode fails a row that takes this many steps, even if the last one brings it to the end.
+        max_steps=cast(int, solver.max_steps) + 1,
+        backprop_through_step_size_control=False,
     ).to(state.device)
     start = state.new_zeros(len(state))
     problem = torchode.InitialValueProblem(y0=state.flatten(1), t_start=start, t_end=start + horizon)
     found = adjoint.solve(problem)
     end = found.ys[:, -1].view(shape)
-    # Never judge by finiteness: a row at max_steps returns a finite number.
-    stopped = (found.status != torchode.status_codes.SUCCESS) | ~end.flatten(1).isfinite().all(1)
+    # Never judge by finiteness: a row at max_steps returns a finite number, and a healthy one that is
+    # extrapolated, because another has stopped, may not.
+    stopped = found.status != torchode.status_codes.SUCCESS
+    if not stopped.any():
+        stopped = ~end.flatten(1).isfinite().all(1)
     # n_f_evals counts the batch; per row: two to choose the first step, then those of each step taken.
     per_step = {"dopri5": 6, "tsit5": 6, "heun": 2}[solver.method]
     return end, stopped, 2 + per_step * found.stats["n_steps"]
@@ -142,22 +157,29 @@ def _joint(field: Field, state: Tensor, horizon: float, solver: Solver) -> Solut
     from torchdiffeq import odeint
 
     calls = 0
+    inside = False
 
     def counted(t: Tensor, y: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return field(t, y)
+        nonlocal calls, inside
+        calls, inside = calls + 1, True
+        rate = field(t, y)
+        inside = False
+        return rate
 
     ends = torch.tensor([0.0, horizon], dtype=state.dtype, device=state.device)
-    options = {"max_num_steps": solver.max_steps}
+    # step_t: the last step ends at the horizon. From a step past it torchdiffeq interpolates, for bosh3 and its kind
+    # far outside the tolerance.
+    options = {"max_num_steps": solver.max_steps, "step_t": ends[1:]}
     try:
         end = odeint(counted, state, ends, rtol=solver.rtol, atol=solver.atol, method=solver.method, options=options)[
             -1
         ]
     except AssertionError:  # how torchdiffeq tells that a step underflowed, or that there were too many
+        if inside:
+            raise  # the field's own
         nfe = torch.full((len(state),), calls, device=state.device)
         if len(state) == 1:
-            return Solution(torch.zeros_like(state), torch.ones_like(nfe, dtype=torch.bool), nfe)
+            return Solution(_zeros(state), torch.ones_like(nfe, dtype=torch.bool), nfe)
         alone = [_joint(field, state[row : row + 1], horizon, solver) for row in range(len(state))]
         return Solution(
             torch.cat([one.state for one in alone]),
