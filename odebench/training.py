@@ -96,7 +96,7 @@ def find_or_train(
         tensors, metadata = read_tensors(path)
         _check_origin(path, metadata, recipe, dataset)
         load_weights(module, tensors, source=path)
-        return Trained(module.to(device), path, sha256_file(path))
+        return Trained(module.to(device).eval(), path, sha256_file(path))
     teacher = None
     if recipe.teacher is not None:
         teacher = find_or_train(recipe.teacher, dataset, folder=folder, device=device, progress=progress).module
@@ -208,12 +208,15 @@ class _Training:
             correct += int((logits.argmax(1) == labels).sum())
             seen += len(rows)
             if not math.isfinite(total):
-                raise ModelError(
-                    f"{_title(recipe)} diverged in epoch {self.epoch + 1}: the loss is not finite; "
-                    "lower the learning rate"
-                )
-            note = f"epoch {self.epoch + 1}/{recipe.schedule.epochs} loss {total / seen:.3f} acc {correct / seen:.1%}"
+                raise self._diverged("the loss is not finite")
+            note = f"{self.epoch + 1}/{recipe.schedule.epochs} loss {total / seen:.3f} acc {correct / seen:.1%}"
             step.advance(note=note)
+        # The last step may spoil the weights without a loss that tells.
+        if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
+            raise self._diverged("a weight is not finite")
+
+    def _diverged(self, why: str) -> ModelError:
+        return ModelError(f"{_title(self.recipe)} diverged in epoch {self.epoch + 1}: {why}; lower the learning rate")
 
     def _save(self) -> None:
         tensors = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 from odebench.progress import SILENT, Step
 from odebench.result import Figure, Result
@@ -41,11 +41,10 @@ class ScreenProgress:
             return
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=12),
+            BarColumn(bar_width=8),
             TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
             TextColumn("left"),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", style="dim"),
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
