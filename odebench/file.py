@@ -41,7 +41,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
         temporary = None
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}; free space or name another folder") from error
+        raise FileError(f"cannot write {path}: {_reason(error)}; free space or name another folder") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise FileError(f"cannot write in {folder}: {error.strerror}; name another folder") from error
+        raise FileError(f"cannot write in {folder}: {_reason(error)}; name another folder") from error
 
 
 def sha256_file(path: Path) -> str:
@@ -79,6 +79,11 @@ def sha256_file(path: Path) -> str:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
+
+
+def _reason(error: OSError) -> str:
+    # mkdir says "File exists" of a file where a folder should be
+    return f"{error.filename} is not a folder" if isinstance(error, FileExistsError) else str(error.strerror)
 
 
 def _umask() -> int:
