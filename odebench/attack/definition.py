@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 
 from pydantic import JsonValue
 
@@ -66,10 +66,13 @@ def _check_type(attack: str, name: str, value: JsonValue, default: JsonValue) ->
         good = isinstance(value, bool)
     elif isinstance(default, int):
         good = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    elif isinstance(default, str):
+        good = isinstance(value, str)
     else:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and isfinite(value)
     if not good:
-        kind = {bool: "true or false", int: "a whole number of at least 1"}.get(type(default), "a number above 0")
+        kinds = {bool: "true or false", int: "a whole number of at least 1", str: "a text"}
+        kind = kinds.get(type(default), "a finite number above 0")
         raise UsageError(f"{attack}: {name} must be {kind}, not {value!r}")
 
 
