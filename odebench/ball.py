@@ -8,6 +8,9 @@ from torch import Tensor
 
 Images = Float[Tensor, "batch channel height width"]
 
+ROUNDING = 1e-6
+"""How far beyond epsilon a candidate may lie and still count as on its ball: x + epsilon is rounded to fp32."""
+
 
 def distance(images: Images, candidates: Images, *, norm: str) -> Float[Tensor, " batch"]:
     """The norm ("linf" or "l2") of each perturbation, in units of the image range."""

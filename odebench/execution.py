@@ -14,7 +14,7 @@ from torch import Tensor
 from odebench.attack.definition import load_attack
 from odebench.attack.seed import call_seed
 from odebench.attack.surface import Surface
-from odebench.ball import distance
+from odebench.ball import ROUNDING, distance
 from odebench.check.model import (
     batch_independence,
     determinism,
@@ -26,7 +26,7 @@ from odebench.check.model import (
 from odebench.check.setting import reach
 from odebench.environment import device_name, versions
 from odebench.errors import AttackError, ModelError, OdebenchError
-from odebench.ledger import Ledger
+from odebench.ledger import Ledger, ever_failed
 from odebench.model.classifier import Classifier
 from odebench.progress import SILENT, Progress, Step
 from odebench.registry import load_target
@@ -96,8 +96,8 @@ class _Run:
         probes.append(self._gradient_check(clean))
         ledgers = self._attack_all(clean)
         seconds = time.perf_counter() - started
-        largest = "".join(ledgers[-1].letters)
-        checks = [*probes, reach(self.attack, evaluation.attack.parameters), solver_failure(largest)]
+        failing = solver_failure(ever_failed(ledgers))
+        checks = [*probes, reach(self.attack, evaluation.attack.parameters), failing]
         checks.sort(key=lambda check: check.id)
         epsilons = tuple(
             ledger.epsilon_result(epsilon, self.legend)
@@ -210,7 +210,9 @@ class _Run:
             )
 
         def fallen(local: Tensor, candidates: Tensor) -> Tensor:
-            local, here = local.cpu(), candidates.cpu()
+            local, here = local.cpu(), candidates.detach().cpu().float()
+            if not len(local):
+                return torch.zeros(0, dtype=torch.bool, device=candidates.device)
             verdict = judge(local, here)
             down = torch.from_numpy(np.isin(verdict.letters, list(FALLEN)))
             ledger.enter(rows[local[down].numpy()], verdict.only(down), letter)
@@ -252,7 +254,7 @@ class _Run:
         for point in self.surface.failures:
             rows = standing.nonzero().flatten()
             here = point.cpu()[None].expand(len(rows), *point.shape)
-            near = distance(images[rows], here, norm=norm) <= epsilon * (1 + 1e-6)
+            near = distance(images[rows], here, norm=norm) <= epsilon + ROUNDING
             if near.any():
                 fallen(rows[near], here[near])
 
@@ -265,12 +267,13 @@ class _Run:
         fallen: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
         spec, device = self.evaluation.attack, self.classifier.device
-        attack = load_target(self.attack.function)
         try:
+            attack = load_target(self.attack.function)
+            # Copies: the verdict measures from the clean images, which an attack must not move.
             found = attack(
                 self.surface,
-                images.to(device),
-                labels.to(device),
+                images.to(device, copy=True),
+                labels.to(device, copy=True),
                 norm=self.evaluation.threat_model.norm,
                 epsilon=epsilon,
                 seed=call_seed(spec.seed, chunk=chunk, stage=spec.name, epsilon=epsilon),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,10 +34,11 @@ class Ledger:
         return int((self.letters == "r").sum())
 
     def enter(self, rows: np.ndarray, verdict: Verdict, stage_letter: str) -> None:
-        """Records the judged candidates of `rows`, positions in the slice."""
-        self.letters[rows] = verdict.letters
-        fallen = np.isin(verdict.letters, list(FALLEN))
-        self.felled[rows[fallen]] = stage_letter
+        """Records the judged candidates of `rows`, positions in the slice: f outranks x, and x outranks r."""
+        for letter in FALLEN[::-1]:
+            here = rows[verdict.letters == letter]
+            here = here[self.letters[here] != "f"]
+            self.letters[here], self.felled[here] = letter, stage_letter
         self.distances += verdict.distances[torch.from_numpy(verdict.letters == "f")].tolist()
         self.nfe += [] if verdict.nfe is None else verdict.nfe.tolist()
         self.invalid += int(verdict.invalid.sum())
@@ -51,3 +52,9 @@ class Ledger:
             felled_by=FelledBy(letters="".join(self.felled), legend=dict(legend)),
             figures=Figures(**letter_figures(outcomes), norm_quantiles=quantiles(self.distances), invalid=self.invalid),
         )
+
+
+def ever_failed(ledgers: Sequence[Ledger]) -> str:
+    """A letter an image: that of the largest epsilon, but x where the solver failed at any."""
+    failed = np.any([ledger.letters == "x" for ledger in ledgers], axis=0)
+    return "".join(np.where(failed, "x", ledgers[-1].letters))

@@ -13,14 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from odebench.attack.pursuit import strictly_correct
-from odebench.ball import distance, project
+from odebench.ball import ROUNDING, distance, project
 from odebench.model.classifier import Answer, Classifier
 
 VERDICT_BATCH = 100
 NEAR_TIE = 1e-3
 """A gap between the two largest logits below this share of the largest |logit| is judged again alone."""
-MOVED = 1e-6
-"""A fixed-budget candidate that the projection moves by more than this is counted invalid."""
 
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]
@@ -73,12 +71,13 @@ class Judge:
     ) -> Verdict:
         """Letters f, x or r of candidates for clean-correct images, after projection onto ball and [0, 1].
 
-        A candidate that is not finite is judged as its clean image: it is never evidence of robustness.
+        A candidate that is not finite is judged as its clean image: it is never evidence of robustness. One of a
+        fixed-budget attack that the projection moves by more than ROUNDING is counted invalid too.
         """
         finite = candidates.flatten(1).isfinite().all(1)
         usable = torch.where(finite[:, None, None, None], candidates, images)
         judged = project(images, usable, norm=norm, epsilon=epsilon)
-        moved = distance(usable, judged, norm="linf") > MOVED
+        moved = distance(usable, judged, norm="linf") > ROUNDING
         invalid = ~finite | (moved if fixed_budget else torch.zeros_like(finite))
         answer = self.answer(judged)
         letters = _letters(answer, labels, wrong="f", failed="x")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from odebench.attack.seed import seeded
 from odebench.attack.surface import Surface
-from odebench.ball import distance
+from odebench.ball import ROUNDING, distance
 
 Fallen = Callable[[Tensor, Tensor], Tensor]
 """fallen(rows, candidates) -> mask: which of these rows of the attacked images truly fall to these candidates."""
@@ -94,8 +94,7 @@ class _Pack(nn.Module):
         return full.index_copy(0, rows, logits)
 
     def _catch(self, rows: Tensor, candidates: Tensor, logits: Tensor) -> None:
-        radius = self.epsilon * (1 + 1e-6)
-        within = distance(self.images[rows], candidates, norm=self.norm) <= radius
+        within = distance(self.images[rows], candidates, norm=self.norm) <= self.epsilon + ROUNDING
         suspect = within & ~strictly_correct(logits, self.labels[rows])
         rows, candidates = rows[suspect], candidates[suspect]
         if self.verify is not None and len(rows):
@@ -108,5 +107,5 @@ class _Pack(nn.Module):
 
 def strictly_correct(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
     """Whether the label's logit is above every other: a tie is not correct."""
-    own = logits.gather(1, labels[:, None])
+    own = logits.gather(1, labels[:, None].long())
     return (logits >= own).sum(1) == 1

@@ -18,8 +18,9 @@ class Surface(nn.Module):
     """A classifier as a module: logits of images, zero where it failed.
 
     Inputs at which it failed are kept in `failures`: each is a candidate afterwards. Gradients that are not
-    finite are zero, so that one failing image stays where it is and disturbs nothing. Passes are counted an
-    image in `forward_images` and `backward_images`.
+    finite are zero, so that one failing image stays where it is and disturbs nothing; so are those of a model
+    that is cut off from its input, which check 1 flags. Passes are counted an image in `forward_images` and
+    `backward_images`.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -33,10 +34,14 @@ class Surface(nn.Module):
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
         """Logits, differentiable in `images`; the model gets a copy, so it cannot change the attack's."""
         self.forward_images += len(images)
-        answer = self.classifier.answer(_Guarded.apply(images, self))
+        guarded: Tensor = _Guarded.apply(images, self)
+        answer = self.classifier.answer(guarded)
         if answer.failed.any() and len(self.failures) < MAX_RECORDED:
             self.failures.extend(images[answer.failed].detach().clone())
-        return answer.logits
+        logits = answer.logits
+        if guarded.requires_grad and not logits.requires_grad:
+            logits = logits + 0 * guarded.flatten(1).sum(1, keepdim=True)
+        return logits
 
 
 class _Guarded(torch.autograd.Function):

@@ -10,6 +10,7 @@ from torch import Tensor
 from odebench.attack.seed import seeded
 from odebench.ball import project
 from odebench.check.rule import counted, measured
+from odebench.errors import ModelError
 from odebench.model.classifier import Classifier
 from odebench.result import Check
 from odebench.verdict import Judge
@@ -23,14 +24,24 @@ PROBABILITY_TOLERANCE = 1e-5
 
 
 def useless_gradients(classifier: Classifier, images: Images, labels: Labels) -> int:
-    """How many images have an input gradient of the cross-entropy that is zero everywhere, or not finite."""
+    """How many images have an input gradient of the cross-entropy that is zero everywhere, or not finite.
+
+    All of them where the logits do not depend on the input differentiably. Raises ModelError where the backward
+    pass raises.
+    """
     points = images.detach().clone().to(classifier.device).requires_grad_()
     with torch.enable_grad():
         logits = classifier.answer(points.clone()).logits
         if not logits.requires_grad:
             return len(images)
         loss = torch.nn.functional.cross_entropy(logits, labels.to(classifier.device), reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, points)
+        try:
+            (gradient,) = torch.autograd.grad(loss, points, allow_unused=True, materialize_grads=True)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            line = str(error).strip().split("\n")[0]
+            raise ModelError(f"the gradient of {type(classifier.module).__name__} cannot be taken: {line}") from error
     flat = gradient.flatten(1)
     return int(((flat == 0).all(1) | ~flat.isfinite().all(1)).sum())
 
