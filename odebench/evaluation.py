@@ -14,7 +14,7 @@ from odebench.checkpoint import load_weights, read_tensors
 from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
 from odebench.dataset.definition import DatasetDefinition
 from odebench.environment import usable_device
-from odebench.errors import DatasetError, ResultError
+from odebench.errors import DatasetError, ModelError, ResultError
 from odebench.execution import execute
 from odebench.file import check_writable, sha256_file
 from odebench.model.classifier import Classifier
@@ -57,27 +57,33 @@ def evaluate(
     else:
         definition = DatasetDefinition(dataset.name, dataset.image_shape, dataset.classes, epsilons={}, loader="")
         data = dataset
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module, not {_kind(model)}")
+    if data.n_classes < 2:
+        raise DatasetError(f"{data.name} has {data.n_classes} class; a classifier can only err among two or more")
     classifier = Classifier(model, n_classes=data.n_classes, device=device, horizon=horizon, solver=solver)
     digest = module_digest(model)
     part = images.of(data.name, len(data_split(data, images.split)))
-    results = []
-    for attack in attacks:
-        attacked = load_attack(attack)
-        threat = threat_model or default_threat_model(attack, definition, norm=None, epsilons=None)
-        attacked.norm(threat.norm)
-        evaluation = Evaluation(
+    norm, epsilons = (None, None) if threat_model is None else (threat_model.norm, threat_model.epsilons)
+    evaluations = [
+        Evaluation(
             model=ModelSpec(name=name or type(model).__name__, arguments={}, weights=digest),
             train_horizon=None,
             horizon=classifier.horizon,
             solver=classifier.solver,
             dataset=part,
-            threat_model=threat,
-            attack=AttackSpec(name=attack, parameters=attacked.complete(), seed=attack_seed),
+            threat_model=default_threat_model(attack, definition, norm=norm, epsilons=epsilons),
+            attack=AttackSpec(name=attack, parameters=load_attack(attack).complete(), seed=attack_seed),
             chunk=images.chunk,
             precision="fp32",
         )
-        results.append(_execute(evaluation, classifier, data, digest, progress))
-    return results
+        for attack in attacks
+    ]
+    return [_execute(evaluation, classifier, data, digest, progress) for evaluation in evaluations]
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}: make one" if isinstance(value, type) else type(value).__name__
 
 
 def run(
@@ -101,7 +107,7 @@ def run(
         result = read_result(path)
         _check_found(path, result, plan, split)
         return result, path, False
-    check_writable(results)
+    check_writable(path.parent)
     module, digest = _model(plan, dataset, device, progress)
     classifier = Classifier(
         module,
