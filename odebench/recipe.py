@@ -25,8 +25,8 @@ class Loss(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Loss:
-        given = self.temperature is not None and self.weight is not None
-        if (self.kind == "distillation") != given:
+        given = (self.temperature is not None, self.weight is not None)
+        if given != (self.kind == "distillation",) * 2:
             raise ValueError("distillation needs a temperature and a weight, cross-entropy takes neither")
         return self
 

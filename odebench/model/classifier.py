@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from odebench.errors import ModelError
+from odebench.errors import ModelError, OdebenchError
 from odebench.solver import integrate
 from odebench.spec import Solver
 
@@ -51,7 +51,7 @@ class Classifier:
         self.horizon = self.solver = None
         if self.is_ode:
             parts: Any = module
-            self.horizon = float(parts.horizon) if horizon is None else horizon
+            self.horizon = _number(module, parts.horizon) if horizon is None else horizon
             self.solver = parts.solver if solver is None else solver
             if not isinstance(self.solver, Solver):
                 raise ModelError(
@@ -70,9 +70,9 @@ class Classifier:
         """Logits, failures and NFE. Raises ModelError where the module raises or its logits have a wrong shape."""
         try:
             logits, failed, nfe = self._ask(images)
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+        except (OdebenchError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
             line = str(error).strip().split("\n")[0]
             raise ModelError(f"{type(self.module).__name__} raised {type(error).__name__}: {line}") from error
         self._check(logits, len(images))
@@ -116,3 +116,12 @@ class Classifier:
                 module.training = mode
             for parameter, mode in wanted.items():
                 parameter.requires_grad_(mode)
+
+
+def _number(module: nn.Module, horizon: Any) -> float:
+    try:
+        return float(horizon)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"{type(module).__name__}.horizon must be a number above 0, not {type(horizon).__name__}"
+        ) from error

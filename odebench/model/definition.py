@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
@@ -59,9 +59,12 @@ class ModelDefinition:
     ) -> Recipe:
         """The recipe for a data set. `changes` replaces fields of the schedule and of the loss by name.
 
-        Raises UsageError for a horizon or solver given to a model that has none, and for unknown changes.
+        Raises UsageError for a horizon or solver given to a model that has none, and for changes that are unknown
+        or do not fit.
         """
         setting = self.setting(dataset.image_shape)
+        if not 0 <= train_seed < 2**63:
+            raise UsageError(f"train seed {train_seed} must be an integer from 0 to 2^63 - 1")
         if self.has_horizon:
             horizon = 1.0 if horizon is None else horizon
             check_horizon(horizon)
@@ -99,10 +102,22 @@ def _changed(schedule: Schedule, loss: Loss, changes: dict[str, JsonValue]) -> t
     if strange := set(changes) - set(in_schedule) - set(in_loss):
         known = ", ".join([*Schedule.model_fields, "temperature", "weight"])
         raise UsageError(f"a recipe has no {', '.join(sorted(strange))}; known: {known}")
-    return (
-        Schedule.model_validate(schedule.model_dump() | in_schedule),
-        Loss.model_validate(loss.model_dump() | in_loss),
-    )
+    try:
+        return (
+            Schedule.model_validate(schedule.model_dump() | in_schedule),
+            Loss.model_validate(loss.model_dump() | in_loss),
+        )
+    except ValidationError as error:
+        raise UsageError(_first_line(error, changes)) from error
+
+
+def _first_line(error: ValidationError, changes: dict[str, JsonValue]) -> str:
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"this recipe cannot be changed so: {message}"
+    name = str(first["loc"][0])
+    return f"{name}={changes[name]!r} does not fit a recipe: {message[0].lower()}{message[1:]}"
 
 
 def load_definition(name: str) -> ModelDefinition:
