@@ -60,12 +60,16 @@ class Registry:
         return known[name]
 
     def load(self, name: str) -> Any:
-        """The object that `name` stands for, imported now. Raises UsageError or RegistryError."""
+        """The definition that `name` stands for, imported now. Raises UsageError or RegistryError."""
         entry = self.entry(name)
+        which = f"the {self.kind} {name!r} ({entry.origin})"
         try:
-            return load_target(entry.target)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise RegistryError(f"the {self.kind} {name!r} ({entry.origin}) cannot be loaded: {error}") from error
+            value = load_target(entry.target)
+        except Exception as error:  # a plugin's module may raise anything
+            raise RegistryError(f"{which} cannot be loaded: {type(error).__name__}: {error}") from error
+        if getattr(value, "name", name) != name:
+            raise RegistryError(f"{which} cannot be used: {entry.target} calls itself {value.name!r}")
+        return value
 
 
 def load_target(target: str) -> Any:
