@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class OdebenchError(Exception):
@@ -44,3 +48,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]!r}?" if near else ""
     return UsageError(f"unknown {kind} {name!r};{hint} known: {', '.join(names) or 'none'}")
+
+
+def invalid_value(error: ValidationError) -> UsageError:
+    """The error for the first value that a specification refuses: its name, what was given, what is expected."""
+    first = error.errors()[0]
+    expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+    where = ".".join(str(part) for part in first["loc"])
+    return UsageError(f"{where} cannot be {first['input']!r}: {expected}" if where else expected)

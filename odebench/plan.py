@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from odebench.attack.definition import load_attack
 from odebench.dataset.definition import DatasetDefinition
-from odebench.errors import UsageError
+from odebench.errors import UsageError, invalid_value
 from odebench.file import FileError, sha256_file
 from odebench.model.definition import load_definition
 from odebench.recipe import Recipe
@@ -47,17 +47,25 @@ class Slice:
         """The slice of a split of `total` images. Raises UsageError unless it is made of whole chunks."""
         if self.chunk < 1:
             raise UsageError(f"a chunk of {self.chunk} images is none; the default is {DEFAULT_CHUNK}")
-        n = min(DEFAULT_N, total - self.offset) if self.n is None else self.n
-        if n < 1 or self.offset < 0 or self.offset + n > total:
+        if self.offset not in range(0, max(1, total), self.chunk):
+            last = (total - 1) // self.chunk * self.chunk
+            raise UsageError(
+                f"{name} has {total} {self.split} images in chunks of {self.chunk}; no chunk begins at offset "
+                f"{self.offset}: choose a multiple of {self.chunk} from 0 to {last}"
+            )
+        rest = total - self.offset
+        n = min(DEFAULT_N, rest) if self.n is None else self.n
+        if not 1 <= n <= rest:
             raise UsageError(
                 f"{name} has {total} {self.split} images; {n} from {self.offset} on cannot be taken: "
-                f"choose -n between 1 and {max(1, total - max(0, self.offset))}"
+                f"choose -n between 1 and {rest}"
             )
-        if self.offset % self.chunk or (n % self.chunk and self.offset + n != total):
-            whole = max(self.chunk, n - n % self.chunk)
+        if n % self.chunk and n != rest:
+            below = n - n % self.chunk
+            choices = [below] * (below > 0) + [min(below + self.chunk, rest)]
             raise UsageError(
                 f"{n} images from {self.offset} on are not whole chunks of {self.chunk}; letters would depend on "
-                f"the slice: take -n {whole} or {min(whole + self.chunk, total)}"
+                f"the slice: take -n {' or '.join(map(str, choices))}"
             )
         return DatasetSlice(name=name, split=self.split, n=n, offset=self.offset)
 
@@ -90,7 +98,10 @@ def threat_model(
             f"of {dataset.name}"
         )
     norms: dict[str, Norm] = {"linf": "linf", "l2": "l2"}
-    return ThreatModel(norm=norms[chosen], epsilons=radii)
+    try:
+        return ThreatModel(norm=norms[chosen], epsilons=radii)
+    except ValidationError as error:
+        raise invalid_value(error) from error
 
 
 def plan(
@@ -128,11 +139,11 @@ def plan(
         trained_at = None
     recipe = definition.recipe(dataset, horizon=trained_at, train_seed=train_seed, changes=changes)
     images = images or Slice()
-    return Plan(
-        evaluation=Evaluation(
+    try:
+        evaluation = Evaluation(
             model=ModelSpec(
                 name=model,
-                arguments={"train_seed": train_seed, **(changes or {})},
+                arguments={"train_seed": train_seed, **_changed(recipe, changes or {})},
                 weights=_weights_identity(weights, recipe),
             ),
             train_horizon=trained_at,
@@ -143,10 +154,16 @@ def plan(
             attack=AttackSpec(name=attack, parameters=attacked.complete(parameters), seed=attack_seed),
             chunk=images.chunk,
             precision="fp32",
-        ),
-        recipe=recipe,
-        weights=weights,
-    )
+        )
+    except ValidationError as error:
+        raise invalid_value(error) from error
+    return Plan(evaluation=evaluation, recipe=recipe, weights=weights)
+
+
+def _changed(recipe: Recipe, changes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The changes as the recipe holds them: 2 and 2.0 are one temperature, and one run key."""
+    held = recipe.schedule.model_dump() | recipe.loss.model_dump()
+    return {name: held[name] for name in changes}
 
 
 def _weights_identity(weights: Path | None, recipe: Recipe) -> str:
