@@ -27,7 +27,8 @@ _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, JsonValue]) -> None:
     """Writes tensors and one JSON object, whole or not at all. Equal contents give equal bytes."""
-    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    # safetensors refuses tensors that share memory, such as tied weights
+    plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     write_atomically(path, save(plain, metadata={METADATA_KEY: canonical_json(dict(metadata))}))
 
 
@@ -41,17 +42,29 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             start = file.read(4)
     except OSError as error:
         raise WeightError(f"cannot read {path}: {error.strerror}") from error
-    if start.startswith(_PICKLE_STARTS):
-        raise WeightError(
-            f"{path} is a pickle (or an archive of one), which can run code when loaded; "
-            "save the state dict with safetensors.torch.save_file instead"
-        )
     try:
         with safe_open(path, framework="pt") as opened:
-            metadata = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
-            return {name: opened.get_tensor(name) for name in sorted(opened.keys())}, metadata
+            text = (opened.metadata() or {}).get(METADATA_KEY, "{}")
+            tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
     except (SafetensorError, ValueError) as error:
+        # Asked only now: the length that a safetensors file begins with may look like a pickle's start.
+        if start.startswith(_PICKLE_STARTS):
+            raise WeightError(
+                f"{path} is a pickle (or an archive of one), which can run code when loaded; "
+                "save the state dict with safetensors.torch.save_file instead"
+            ) from error
         raise WeightError(f"{path} is not a whole safetensors file: {error}") from error
+    return tensors, _metadata(path, text)
+
+
+def _metadata(path: Path, text: str) -> dict[str, Any]:
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WeightError(f"{path}: its metadata under {METADATA_KEY!r} is not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise WeightError(f"{path}: its metadata under {METADATA_KEY!r} is not a JSON object")
+    return metadata
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
