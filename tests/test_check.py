@@ -1,0 +1,394 @@
+"""Checks: each fires on a model or setting made for it, and stays silent on honest ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from odebench.attack.definition import load_attack
+from odebench.attack.seed import seeded
+from odebench.check.model import (
+    batch_independence,
+    determinism,
+    gradient_availability,
+    logits_not_probabilities,
+    solver_failure,
+    useless_gradients,
+)
+from odebench.check.rule import counted, measured, skipped
+from odebench.check.setting import reach
+from odebench.dataset import load_dataset
+from odebench.errors import ModelError
+from odebench.model.classifier import Classifier
+from odebench.model.ode import OdeNet
+from odebench.model.resnet import ResNet
+from odebench.result import Check
+from odebench.spec import Solver, adaptive, fixed_step
+from odebench.statistic import wilson_lower
+from odebench.verdict import Judge
+
+N = 100
+
+
+@cache
+def digits() -> Tensor:
+    return load_dataset("digits").test.images[:N]
+
+
+def ode_net(solver: Solver | None = None) -> OdeNet:
+    with seeded(0):
+        return OdeNet(
+            image_shape=(1, 8, 8),
+            n_classes=10,
+            channels=8,
+            stem="conv",
+            horizon=1.0,
+            solver=solver or fixed_step(step=0.5),
+        ).eval()
+
+
+def res_net() -> ResNet:
+    with seeded(0):
+        return ResNet(image_shape=(1, 8, 8), n_classes=10, widths=[8], strides=[1]).eval()
+
+
+def linear_net() -> nn.Module:
+    with seeded(0):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+
+
+HONEST: dict[str, Callable[[], nn.Module]] = {
+    "rk4": ode_net,
+    "torchode": lambda: ode_net(adaptive("dopri5", rtol=1e-3)),
+    "resnet": res_net,
+}
+
+
+class Wrapped(nn.Module):
+    """A module whose input or logits are changed on the way."""
+
+    def __init__(
+        self,
+        inner: nn.Module,
+        *,
+        before: Callable[[Tensor], Tensor] = lambda images: images,
+        after: Callable[[Tensor], Tensor] = lambda logits: logits,
+    ) -> None:
+        super().__init__()
+        self.inner, self.before, self.after = inner, before, after
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.after(self.inner(self.before(images)))
+
+
+def classifier(module: nn.Module) -> Classifier:
+    return Classifier(module, n_classes=10)
+
+
+def labels_of(module: nn.Module) -> Tensor:
+    return Judge(classifier(module)).answer(digits()).logits.argmax(1)
+
+
+def check_gradient(module: nn.Module) -> Check:
+    images, labels = digits(), labels_of(module)
+    return gradient_availability(useless_gradients(classifier(module), images, labels), len(images))
+
+
+@pytest.mark.parametrize("build", HONEST.values(), ids=HONEST)
+def test_honest_models_raise_no_flag(build: Callable[[], nn.Module]) -> None:
+    module = build()
+    asked, images, labels = classifier(module), digits(), labels_of(module)
+    answer = Judge(asked).answer(images)
+    checks = [
+        check_gradient(module),
+        determinism(asked, images, alone=False),
+        logits_not_probabilities(answer.logits),
+        batch_independence(asked, images, labels, norm="linf", epsilon=0.1),
+        solver_failure("".join(Judge(asked).clean(images, labels))),
+    ]
+    assert [(check.id, check.status, check.speaks_of) for check in checks] == [
+        (number, "pass", "model") for number in (1, 2, 3, 15, 18)
+    ]
+    assert [check.k for check in checks] == [0, None, None, 0, 0]
+
+
+# 1 gradient availability
+
+
+def test_a_rounded_input_has_no_gradient() -> None:
+    check = check_gradient(Wrapped(ode_net(), before=lambda images: (images * 7).round() / 7))
+    assert (check.status, check.k, check.n) == ("flag", N, N)
+    assert check.id == 1
+
+
+def test_saturated_logits_have_no_gradient() -> None:
+    honest, scaled = linear_net(), Wrapped(linear_net(), after=lambda logits: logits * 1e4)
+    assert torch.equal(labels_of(honest), labels_of(scaled))
+    check = check_gradient(scaled)
+    assert check.status == "flag"
+    assert check.k is not None
+    assert 50 < check.k <= N
+    assert check_gradient(honest).k == 0
+
+
+def cut_off(logits: Tensor) -> Tensor:
+    return logits.detach() + torch.zeros(1, requires_grad=True)
+
+
+@pytest.mark.parametrize("after", [Tensor.detach, cut_off])
+def test_a_detached_model_has_no_gradient(after: Callable[[Tensor], Tensor]) -> None:
+    assert check_gradient(Wrapped(linear_net(), after=after)).k == N
+
+
+def test_gradients_that_are_not_finite_are_useless() -> None:
+    def corner(images: Tensor) -> Tensor:
+        # sqrt has an infinite slope at zero: for the images whose first pixel is made zero
+        first = images[:, :, :1, :1] * (torch.arange(len(images)) % 4 > 0).view(-1, 1, 1, 1)
+        return images + first.sqrt()
+
+    images = torch.full((N, 1, 8, 8), 0.5)
+    module = Wrapped(linear_net(), before=corner)
+    assert Judge(classifier(module)).answer(images).failed.sum() == 0
+    k = useless_gradients(classifier(module), images, torch.zeros(N, dtype=torch.long))
+    assert k == N // 4
+
+
+class Unbackable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        return images.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        raise RuntimeError("no derivative here")
+
+
+def test_a_backward_pass_that_raises_is_an_error_of_the_model() -> None:
+    with pytest.raises(ModelError, match="the gradient of Wrapped cannot be taken: no derivative here"):
+        check_gradient(Wrapped(linear_net(), before=Unbackable.apply))
+
+
+def test_the_gradient_check_leaves_no_trace() -> None:
+    module = ode_net()
+    images, before = digits().clone(), digits().clone()
+    useless_gradients(classifier(module), images, labels_of(module))
+    assert torch.equal(images, before)
+    assert not images.requires_grad
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+# 2 determinism
+
+
+def test_noise_in_the_forward_pass_is_seen() -> None:
+    check = determinism(
+        classifier(Wrapped(ode_net(), before=lambda images: images + 0.1 * torch.randn_like(images))),
+        digits(),
+        alone=False,
+    )
+    assert (check.id, check.status) == (2, "flag")
+    assert check.figure is not None
+    assert check.figure > 1e-4
+
+
+@pytest.mark.parametrize(("noise", "status"), [(1e-6, "pass"), (1e-2, "flag")])
+def test_noise_is_measured_against_the_largest_logit(noise: float, status: str) -> None:
+    def shaken(logits: Tensor) -> Tensor:
+        return logits + noise * logits.abs().amax(1, keepdim=True) * torch.rand_like(logits)
+
+    check = determinism(classifier(Wrapped(linear_net(), after=shaken)), digits(), alone=False)
+    assert check.status == status
+    assert check.figure == pytest.approx(noise, rel=0.2)
+
+
+def test_one_label_that_changes_is_enough() -> None:
+    calls = iter(range(10_000))
+
+    def change(logits: Tensor) -> Tensor:
+        turn = next(calls) % 2
+        return torch.cat([logits[:1].roll(turn, 1), logits[1:]])
+
+    check = determinism(classifier(Wrapped(linear_net(), after=change)), digits(), alone=False)
+    assert check.status == "flag"
+    assert check.evidence["labels_changed"] == 1
+
+
+def test_determinism_leaves_the_generators_alone() -> None:
+    state = torch.get_rng_state()
+    determinism(classifier(linear_net()), digits(), alone=False)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# 3 logits, not probabilities
+
+
+def test_probabilities_are_seen() -> None:
+    module = Wrapped(ode_net(), after=lambda logits: logits.softmax(1))
+    check = logits_not_probabilities(Judge(classifier(module)).answer(digits()).logits)
+    assert (check.id, check.status, check.figure) == (3, "flag", 1.0)
+
+
+@pytest.mark.parametrize("after", [lambda x: x.log_softmax(1), lambda x: x.softmax(1) * 2, lambda x: x.sigmoid()])
+def test_other_outputs_are_no_probabilities(after: Callable[[Tensor], Tensor]) -> None:
+    module = Wrapped(ode_net(), after=after)
+    assert logits_not_probabilities(Judge(classifier(module)).answer(digits()).logits).status == "pass"
+
+
+def test_failed_rows_do_not_hide_probabilities() -> None:
+    logits = torch.rand(10, 4).softmax(1)
+    logits[3] = 0
+    assert logits_not_probabilities(logits).status == "flag"
+    assert logits_not_probabilities(torch.zeros(5, 4)).status == "pass"
+    logits[4] = torch.tensor([2.0, -1.0, 0.0, 0.0])
+    check = logits_not_probabilities(logits)
+    assert check.status == "pass"
+    assert check.figure == pytest.approx(8 / 9)
+
+
+# 14 reach
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "figure", "threshold"),
+    [
+        ({}, "pass", 2.5, 2.0),
+        ({"steps": 100}, "pass", 2.5, 2.0),
+        ({"steps": 20, "relative_step": 0.01}, "flag", 0.2, 2.0),
+        ({"steps": 40, "relative_step": 1 / 30}, "flag", 40 / 30, 2.0),
+        ({"steps": 20, "relative_step": 0.1}, "pass", 2.0, 2.0),
+        ({"steps": 20, "relative_step": 0.0999}, "flag", 1.998, 2.0),
+        ({"steps": 10, "relative_step": 0.1, "random_start": False}, "pass", 1.0, 1.0),
+        ({"steps": 10, "relative_step": 0.09, "random_start": False}, "flag", 0.9, 1.0),
+    ],
+)
+def test_steps_that_cannot_cross_the_ball(given: dict[str, Any], status: str, figure: float, threshold: float) -> None:
+    definition = load_attack("pgd")
+    check = reach(definition, definition.complete(given))
+    assert (check.id, check.status, check.threshold, check.speaks_of) == (14, status, threshold, "settings")
+    assert check.figure == pytest.approx(figure)
+
+
+@pytest.mark.parametrize(("name", "why"), [("fgsm", "no steps of a fixed length"), ("cw", "minimises the norm")])
+def test_reach_is_skipped_where_there_are_no_such_steps(name: str, why: str) -> None:
+    definition = load_attack(name)
+    check = reach(definition, definition.complete())
+    assert check.status == "skipped"
+    assert why in check.why
+
+
+# 15 batch independence
+
+
+class BatchMean(nn.Module):
+    """A linear model that subtracts the mean of its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = linear_net()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner(images - images.mean(0, keepdim=True))
+
+
+def batch_norm() -> nn.Module:
+    with seeded(0):
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten(), nn.Linear(144, 10)
+        ).eval()
+
+
+@pytest.mark.parametrize("build", [BatchMean, batch_norm])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_models_that_look_at_the_batch_are_seen(build: Callable[[], nn.Module], norm: str) -> None:
+    module = build().eval()
+    asked = classifier(module)
+    labels = Judge(asked).answer(digits()).logits.argmax(1)
+    check = batch_independence(asked, digits(), labels, norm=norm, epsilon=0.3)
+    assert (check.id, check.status, check.n) == (15, "flag", N)
+    assert check.k is not None
+    assert check.k > 10
+
+
+def test_models_that_look_at_the_position_are_seen() -> None:
+    class Position(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            odd = (torch.arange(len(images)) % 2).float()
+            return torch.stack([1 - odd, odd], dim=1) + 0 * images.flatten(1)[:, :1]
+
+    asked = Classifier(Position(), n_classes=2)
+    check = batch_independence(asked, digits(), torch.zeros(N, dtype=torch.long), norm="linf", epsilon=0.1)
+    assert check.status == "flag"
+
+
+def test_batch_independence_counts_an_image_once() -> None:
+    class SizeOnly(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            first = torch.full((len(images), 1), float(len(images) > 1))
+            return torch.cat([first, 1 - first], dim=1) + 0 * images.flatten(1)[:, :1]
+
+    asked = Classifier(SizeOnly(), n_classes=2)
+    check = batch_independence(asked, digits(), torch.zeros(N, dtype=torch.long), norm="linf", epsilon=0.1)
+    assert (check.k, check.n) == (N, N)
+
+
+# 18 solver failure
+
+
+def test_images_lost_to_the_solver_are_counted() -> None:
+    check = solver_failure("m" * 90 + "u" * 3 + "x" * 4 + "f" * 3)
+    assert (check.id, check.status, check.k, check.n) == (18, "flag", 7, 100)
+    assert check.evidence == {"clean": 3, "attacked": 4}
+    assert solver_failure("mfr" * 30).status == "pass"
+
+
+def test_a_solver_out_of_steps_is_flagged() -> None:
+    net = ode_net(adaptive("dopri5", rtol=1e-6, max_steps=2))
+    letters = "".join(Judge(classifier(net)).clean(digits(), torch.zeros(N, dtype=torch.long)))
+    check = solver_failure(letters)
+    assert (check.status, check.k) == ("flag", letters.count("u"))
+    assert letters.count("u") > 10
+
+
+# The rule
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "status"),
+    [
+        (5, 200, "flag"),
+        (4, 200, "pass"),
+        (9, 500, "flag"),
+        (8, 500, "pass"),
+        (3, 100, "flag"),
+        (2, 100, "pass"),
+        (0, 500, "pass"),
+        (0, 0, "pass"),
+        (500, 500, "flag"),
+    ],
+)
+def test_counts_flag_by_the_lower_bound(k: int, n: int, status: str) -> None:
+    check = counted(5, "five", speaks_of="settings", k=k, n=n, why="because", evidence={"a": 1})
+    assert (check.status, check.k, check.n, check.threshold) == (status, k, n, 0.01)
+    assert check.figure == wilson_lower(k, n)
+    assert (check.id, check.name, check.speaks_of, check.why, check.evidence) == (
+        5,
+        "five",
+        "settings",
+        "because",
+        {"a": 1},
+    )
+
+
+def test_measured_and_skipped_checks() -> None:
+    check = measured(7, "seven", speaks_of="settings", flagged=True, figure=0.06, threshold=0.05, why="moves")
+    assert (check.status, check.figure, check.threshold, check.k, check.n) == ("flag", 0.06, 0.05, None, None)
+    check = measured(7, "seven", speaks_of="settings", flagged=False, figure=0.04, threshold=0.05, why="moves")
+    assert check.status == "pass"
+    check = skipped(12, "twelve", speaks_of="model", why="no source")
+    assert (check.status, check.figure, check.why) == ("skipped", None, "no source")
