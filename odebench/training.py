@@ -247,9 +247,12 @@ class _Training:
                     states.setdefault(int(index), {})[key] = tensor
             whole = self.optimiser.state_dict()
             self.optimiser.load_state_dict({"state": states, "param_groups": whole["param_groups"]})
+            for parameter, moments in self.optimiser.state.items():
+                if {moments[name].shape for name in ("exp_avg", "exp_avg_sq")} != {parameter.shape}:
+                    raise WeightError(f"{self.partial} has moments of a wrong shape")
             self.generator.set_state(tensors["generator"])
             self.epoch = int(metadata["epoch"])
-        except (OdebenchError, KeyError, ValueError, RuntimeError) as error:
+        except (OdebenchError, KeyError, ValueError, TypeError, RuntimeError) as error:
             progress.say(f"starting over, the checkpoint cannot be used: {error}")
             self.module.load_state_dict(build(self.recipe).state_dict())
             self._begin()

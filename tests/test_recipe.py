@@ -177,6 +177,16 @@ def test_unknown_changes_are_answered_with_the_known_ones() -> None:
         ("ode", {"batch_size": -3}, "batch_size=-3 does not fit a recipe: input should be greater than or equal to 1"),
         ("ode", {"learning_rate": None}, "learning_rate=None does not fit a recipe: input should be a valid number"),
         ("ode", {"learning_rate": 0}, "learning_rate=0 does not fit a recipe: input should be greater than 0"),
+        (
+            "ode",
+            {"learning_rate": 1e39},
+            r"learning_rate=1e\+39 does not fit a recipe: input should be less than or equal",
+        ),
+        (
+            "ode",
+            {"weight_decay": 1e39},
+            r"weight_decay=1e\+39 does not fit a recipe: input should be less than or equal",
+        ),
         ("ode", {"learning_rate": float("nan")}, "learning_rate=nan does not fit a recipe"),
         ("resnet", {"warmup": 1.0}, "warmup=1.0 does not fit a recipe: input should be less than 1"),
         ("resnet", {"weight_decay": [1]}, r"weight_decay=\[1\] does not fit a recipe"),
