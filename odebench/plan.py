@@ -17,6 +17,7 @@ from odebench.file import FileError, sha256_file
 from odebench.model.definition import load_definition
 from odebench.recipe import Recipe
 from odebench.spec import (
+    MAX_FIXED_STEPS,
     AttackSpec,
     DatasetSlice,
     Evaluation,
@@ -138,6 +139,8 @@ def plan(
     else:
         trained_at = None
     recipe = definition.recipe(dataset, horizon=trained_at, train_seed=train_seed, changes=changes)
+    _check_steps(recipe.solver, trained_at)
+    _check_steps(solver or recipe.solver, trained_at if horizon is None else horizon)
     images = images or Slice()
     try:
         evaluation = Evaluation(
@@ -158,6 +161,17 @@ def plan(
     except ValidationError as error:
         raise invalid_value(error) from error
     return Plan(evaluation=evaluation, recipe=recipe, weights=weights)
+
+
+def _check_steps(solver: Solver | None, horizon: float | None) -> None:
+    """Raises UsageError, before anything is trained, where fixed steps would be too many to take."""
+    if solver is None or solver.step is None or horizon is None:
+        return
+    if horizon > MAX_FIXED_STEPS * solver.step * (1 + 1e-9):
+        raise UsageError(
+            f"a step of {solver.step:g} needs more than {MAX_FIXED_STEPS} steps to reach horizon {horizon:g}; "
+            "take a longer step"
+        )
 
 
 def _changed(recipe: Recipe, changes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -168,6 +168,28 @@ def test_a_horizon_that_cannot_be_is_refused(option: str, value: float) -> None:
         planned(**{option: value})
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"horizon": 2501.0},
+        {"train_horizon": 2501.0, "horizon": 1.0},
+        {"horizon": 1.0, "solver": fixed_step(step=0.9e-4)},
+        {"train_horizon": 1.0, "horizon": 10_001.0, "solver": fixed_step(step=1)},
+    ],
+)
+def test_steps_that_are_too_many_are_refused_before_training(options: dict[str, Any]) -> None:
+    with pytest.raises(
+        UsageError, match=r"a step of .* needs more than 10000 steps to reach horizon .*; take a longer"
+    ):
+        planned(**options)
+
+
+def test_as_many_steps_as_there_may_be_are_planned() -> None:
+    assert planned(horizon=2500.0).evaluation.horizon == 2500
+    assert planned(solver=fixed_step(step=1e-4)).evaluation.horizon == 1
+    assert planned(train_horizon=1.0, horizon=1e6, solver=adaptive()).evaluation.horizon == 1e6
+
+
 def test_a_model_without_a_field_has_no_horizon_and_takes_none() -> None:
     evaluation = planned("resnet").evaluation
     assert (evaluation.horizon, evaluation.train_horizon, evaluation.solver) == (None, None, None)
