@@ -8,17 +8,13 @@ from typing import Any
 
 import typer
 
+from odebench.cli.root import app
 from odebench.errors import OdebenchError
 
-app = typer.Typer(
-    name="odebench",
-    help="The robustness benchmark for Neural ODE image classifiers.",
-    epilog="First time: odebench run --model kd-ode --attack pgd, then: odebench leaderboard",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# isort: off
+# The commands register themselves with the app, in this order.
+from odebench.cli import run, board, listing
+# isort: on
 
 
 def main() -> None:
@@ -27,6 +23,9 @@ def main() -> None:
 
 
 def _exit_code() -> int:
+    # A closed stream is None: what would be said there goes nowhere, and the work is done all the same.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         code = app(prog_name="odebench", standalone_mode=False)
         sys.stdout.flush()
@@ -35,7 +34,7 @@ def _exit_code() -> int:
         return code if isinstance(code, int) else 0
     except OdebenchError as error:
         return _complain(str(error), error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted; the same command goes on where it stopped", 130)
     except BrokenPipeError:
         # The reader has gone: nothing more can be said, also not when the interpreter flushes.
@@ -46,7 +45,7 @@ def _exit_code() -> int:
     except Exception as error:
         message: Any = getattr(error, "format_message", None)
         if message is not None:  # a wrong option or argument
-            return _complain(message().replace("\n", " "), int(getattr(error, "exit_code", 2)))
+            return _complain(message(), int(getattr(error, "exit_code", 2)))
         if os.environ.get("ODEBENCH_DEBUG"):
             raise
         line = " ".join(str(error).split())[:300]
@@ -54,22 +53,9 @@ def _exit_code() -> int:
 
 
 def _complain(line: str, code: int = 1) -> int:
-    print(f"odebench: {line}", file=sys.stderr)
+    if line:  # there is nothing to add where help was shown
+        print(f"odebench: {' '.join(line.splitlines())}", file=sys.stderr)
     return code
 
-
-@app.callback(invoke_without_command=True)
-def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
-) -> None:
-    if version:
-        from odebench import __version__
-
-        print(f"odebench {__version__}")
-        raise typer.Exit
-
-
-# The commands register themselves with the app.
-from odebench.cli import run, board, listing  # noqa: E402, I001
 
 __all__ = ["app", "board", "listing", "main", "run"]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli import app
+from odebench.cli.root import app
 from odebench.errors import ResultError
 
 LOCAL_RESULTS = Path("results")
@@ -49,8 +49,13 @@ def leaderboard(
         from odebench.render.record import json_text as render
     write_output(render(tables), output)
     for problem in [*problems, *contradictions]:
-        print(f"odebench: left out: {problem}", file=sys.stderr)
+        print(f"odebench: {problem}", file=sys.stderr)
     if problems or contradictions:
+        count = len(problems) + len(contradictions)
+        print(
+            f"odebench: {count} problem{'s' * (count > 1)}; files that are no results are left out of the tables",
+            file=sys.stderr,
+        )
         raise typer.Exit(1)
 
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 
-from odebench.cli import app
 from odebench.cli.option import AsJson, DataDir
+from odebench.cli.root import app
 from odebench.registry import ATTACKS, DATASETS, MODELS, Entry
 
 
-@app.command()
+@app.command(epilog="Examples:\n\nodebench models\n\nodebench models --json")
 def models(as_json: AsJson = False) -> None:
     """List the models: name, one line, where each comes from."""
     _list(list(MODELS.entries().values()), as_json)
 
 
-@app.command()
+@app.command(epilog="Examples:\n\nodebench attacks\n\nodebench attacks --json")
 def attacks(as_json: AsJson = False) -> None:
     """List the attacks: name, one line, where each comes from."""
     _list(list(ATTACKS.entries().values()), as_json)
 
 
-@app.command()
+@app.command(epilog="Examples:\n\nodebench datasets\n\nodebench datasets --data-dir ~/images --json")
 def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List the data sets, and the image folders in the data folder."""
     from odebench.dataset.load import data_folder, image_folders
@@ -33,7 +33,7 @@ def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     _list(list(entries.values()), as_json)
 
 
-@app.command()
+@app.command(epilog="Example:\n\nodebench schema > result.schema.json")
 def schema() -> None:
     """Print the JSON Schema of a result."""
     from odebench.cli.screen import write_text

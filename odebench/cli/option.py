@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import JsonValue, ValidationError
 
-from odebench.errors import UsageError
+from odebench.errors import UsageError, invalid_value
 from odebench.registry import ATTACKS, DATASETS, MODELS, Registry
 from odebench.spec import FIXED_STEP_STAGES, Solver, parse_number
 
@@ -77,39 +78,43 @@ def settings(pairs: list[str] | None) -> dict[str, JsonValue]:
         if not separator or not name:
             raise UsageError(f"{pair!r} is not of the form name=value, such as epochs=30")
         try:
-            found[name] = json.loads(text)
+            found[name] = json.loads(text, parse_float=_finite, parse_constant=_finite)
         except ValueError:
             found[name] = text
     return found
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
 def solver(
-    method: str | None, step: str | None, tolerance: str | None, backend: str | None, max_steps: int
+    method: str | None, step: str | None, tolerance: str | None, backend: str | None, max_steps: int | None
 ) -> Solver | None:
     """The solver that the options describe; None where they say nothing. Raises UsageError."""
     if method is None:
-        if (step, tolerance, backend) != (None, None, None):
-            raise UsageError(
-                "--step, --tolerance and --backend need a --solver, such as --solver rk4 or --solver dopri5"
-            )
+        given = {"--step": step, "--tolerance": tolerance, "--backend": backend, "--max-steps": max_steps}
+        if idle := [option for option, value in given.items() if value is not None]:
+            raise UsageError(f"{', '.join(idle)} without a --solver, such as --solver rk4 or --solver dopri5")
         return None
-    fixed = method in FIXED_STEP_STAGES
     try:
-        if fixed:
-            if tolerance is not None:
-                raise UsageError(f"{method} takes fixed steps: give --step, not --tolerance")
+        if method in FIXED_STEP_STAGES:
+            if (tolerance, max_steps) != (None, None) or backend not in (None, "torchdiffeq"):
+                raise UsageError(f"{method} takes fixed steps, on torchdiffeq: give --step alone")
             return Solver(method=method, backend="torchdiffeq", step=number(step or "0.25", "step"))
         rtol = number(tolerance or "1e-3", "tolerance")
-        where = backend or "torchode"
         return Solver.model_validate(
             {
                 "method": method,
-                "backend": where,
+                "backend": backend or "torchode",
                 "rtol": rtol,
                 "atol": rtol,
-                "max_steps": max_steps,
+                "max_steps": 1000 if max_steps is None else max_steps,
                 "step": number(step, "step"),
             }
         )
     except ValidationError as error:
-        raise UsageError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        raise invalid_value(error) from error

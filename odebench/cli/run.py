@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli import app
 from odebench.cli.option import (
     AsJson,
     AttackName,
@@ -23,6 +22,7 @@ from odebench.cli.option import (
     settings,
     solver,
 )
+from odebench.cli.root import app
 from odebench.errors import UsageError
 from odebench.spec import parse_epsilons
 
@@ -47,14 +47,18 @@ def run(
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
     seed: Seed = 0,
     attack_seed: Annotated[int, typer.Option(min=0, help="Seed of the attack's random numbers.")] = 0,
-    train_horizon: Annotated[str | None, typer.Option(help="T of training, if not --horizon.")] = None,
+    train_horizon: Annotated[
+        str | None, typer.Option(help="T of training, if not --horizon; alone it sets both.")
+    ] = None,
     method: Annotated[
         str | None, typer.Option("--solver", help="Evaluate with rk4, euler, dopri5, tsit5, heun ...")
     ] = None,
     step: Annotated[str | None, typer.Option(help="Step of a fixed-step solver. Default 0.25.")] = None,
     tolerance: Annotated[str | None, typer.Option(help="rtol and atol of an adaptive solver. Default 1e-3.")] = None,
     backend: Annotated[str | None, typer.Option(help="torchode or torchdiffeq.")] = None,
-    max_steps: Annotated[int, typer.Option(min=1, help="Step limit of an adaptive solver.")] = 1000,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Step limit of an adaptive solver. Default 1000.")
+    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Change the attack, such as steps=100. Repeatable."),

@@ -1,0 +1,617 @@
+"""The commands as a user types them: what they print, what they write, what they do not do twice."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from result_factory import make_result
+
+import odebench as package
+from odebench.cli import _exit_code, app
+from odebench.cli.option import settings, solver
+from odebench.cli.screen import ScreenProgress
+from odebench.errors import UsageError
+from odebench.registry import ATTACKS, DATASETS, MODELS
+from odebench.result import Result, read_result, write_result
+from odebench.spec import Solver, adaptive, fixed_step
+
+MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", "--set", "epochs=2", "-n", "100")
+SCRIPT = Path(sys.executable).with_name("odebench")
+COMMANDS = ("run", "train", "leaderboard", "models", "attacks", "datasets", "schema")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """An empty folder that a user works in, with a home and a cache beside it."""
+
+    folder: Path
+    cache: Path
+    environment: dict[str, str]
+
+    def type(self, *words: str, **more: str) -> Said:
+        """Runs the command as a process of its own."""
+        command = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "odebench"]
+        done = subprocess.run(
+            [*command, *words],
+            cwd=self.folder,
+            env=self.environment | more,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+
+def new_place(top: Path) -> Place:
+    for name in ("work", "home"):
+        (top / name).mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TMPDIR") if name in os.environ}
+    return Place(
+        top / "work",
+        top / "cache",
+        {**kept, "HOME": str(top / "home"), "ODEBENCH_CACHE": str(top / "cache"), "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return new_place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def main_path(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Said]:
+    """The first command of the README, shortened, in an empty folder."""
+    place = new_place(tmp_path_factory.mktemp("main"))
+    return place, place.type(*MAIN_PATH)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs a command within this process."""
+    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TERMINAL_WIDTH"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*words: str | Path, place: Place | None = None) -> Said:
+        if place is not None:
+            monkeypatch.chdir(place.folder)
+            monkeypatch.setenv("ODEBENCH_CACHE", str(place.cache))
+        monkeypatch.setattr(sys, "argv", ["odebench", *map(str, words)])
+        capsys.readouterr()
+        code = _exit_code()
+        out, err = capsys.readouterr()
+        return Said(code, out, err)
+
+    return call
+
+
+Call = Callable[..., Said]
+MainPath = tuple[Place, Said]
+
+
+def only_result(folder: Path) -> Path:
+    (path,) = (path for path in folder.rglob("*") if path.is_file())
+    return path
+
+
+def widest(text: str) -> int:
+    return max(len(line) for line in text.splitlines())
+
+
+# --- run ---------------------------------------------------------------------------------------------------------
+
+
+def test_run_trains_attacks_and_shows_the_result(main_path: MainPath) -> None:
+    place, said = main_path
+    assert said.code == 0, said.err
+    path = only_result(place.folder)
+    result = read_result(path)
+    assert path.relative_to(place.folder).parts[:2] == ("results", "kd-ode")
+    lines = said.out.splitlines()
+    assert lines[0] == "kd-ode on digits (test), 100 images, pgd in linf"
+    assert lines[1] == "T=1, rk4 step 0.25, NFE 16 clean, 16 under attack"
+    assert lines[-1] == f"result: {path.relative_to(place.folder)}"
+    rows = [line.split() for line in lines if re.match(r" *0\.\d", line)]
+    assert [float(row[0]) for row in rows] == [item.epsilon for item in result.epsilons] == [0.05, 0.1, 0.15]
+    for row, item in zip(rows, result.epsilons, strict=True):
+        assert row[1] == f"{100 * item.figures.clean_accuracy.value:.1f}"
+        assert row[4] == f"{100 * item.figures.robust_accuracy.value:.1f}"
+        assert row[7:] == [str(item.outcomes.count("f")), "0", "0"]
+    assert widest("\n".join(lines[:-1])) <= 80
+
+
+def test_run_tells_of_its_training_and_of_the_time_on_standard_error(main_path: MainPath) -> None:
+    _, said = main_path
+    teacher, student, estimate = said.err.splitlines()
+    assert re.fullmatch(r"training ResNet seed 0: trained, \d+\.\d% on the validation images", teacher)
+    assert re.fullmatch(r"distilling OdeNet T=1 seed 0: trained, \d+\.\d% on the validation images", student)
+    assert re.fullmatch(r"pgd on 100 images, 3 epsilons, 20 gradients each: at most about .*", estimate)
+
+
+def test_run_writes_where_it_says_and_nowhere_else(main_path: MainPath) -> None:
+    place, _ = main_path
+    assert list((place.folder.parent / "home").rglob("*")) == []
+    assert sorted(path.suffix for path in place.cache.rglob("*") if path.is_file()) == [".safetensors"] * 2
+
+
+def test_leaderboard_shows_it_without_a_path(main_path: MainPath) -> None:
+    place, _ = main_path
+    said = place.type("leaderboard")
+    assert (said.code, said.err) == (0, "")
+    for epsilon in ("0.05", "0.1", "0.15"):
+        assert f"## digits (test): linf, epsilon {epsilon}, 100 images" in said.out
+    robust = read_result(only_result(place.folder)).epsilons[0].figures.robust_accuracy.value
+    assert f" {100 * robust:.1f} [" in said.out
+    assert "| kd-ode " in said.out
+    assert widest(said.out) <= 80
+
+
+def test_a_second_run_computes_nothing_and_says_so(
+    main_path: MainPath, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, first = main_path
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be done again")
+
+    monkeypatch.setattr("odebench.evaluation.find_or_train", refuse)
+    monkeypatch.setattr("odebench.evaluation.execute", refuse)
+    before = only_result(place.folder).stat()
+    said = call(*MAIN_PATH, place=place)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.rstrip("\n") == first.out.rstrip("\n") + " (there already; --force runs it again)"
+    after = only_result(place.folder).stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_force_runs_it_again_to_the_same_letters(main_path: MainPath, call: Call, tmp_path: Path) -> None:
+    place, _ = main_path
+    shutil.copytree(place.folder / "results", tmp_path / "copy")
+    path = only_result(tmp_path / "copy")
+    before, inode = read_result(path), path.stat().st_ino
+    said = call(*MAIN_PATH, "--force", "--results", tmp_path / "copy", place=place)
+    assert said.code == 0, said.err
+    assert f"result: {path}\n" in said.out.replace("\n\n", "\n")
+    assert "trained" not in said.err, "the weights are there"
+    assert path.stat().st_ino != inode
+    assert read_result(path).outcomes_sha256 == before.outcomes_sha256
+
+
+def test_json_is_one_document_that_a_result_accepts(main_path: MainPath, call: Call) -> None:
+    place, _ = main_path
+    said = call(*MAIN_PATH, "--json", place=place)
+    assert (said.code, said.err) == (0, "")
+    assert Result.model_validate_json(said.out) == read_result(only_result(place.folder))
+    assert said.out == only_result(place.folder).read_text()
+
+
+def test_the_options_of_an_attack_reach_the_result(main_path: MainPath, call: Call, tmp_path: Path) -> None:
+    place, _ = main_path
+    parameters = ("--parameter", "steps=2", "--parameter", "searches=1", "--attack-seed", "7")
+    said = call(
+        *("run", "-m", "kd-ode", "-a", "cw", "--set", "epochs=2", "-n", "100", "--epsilon", "0.5", *parameters),
+        *("--results", tmp_path / "new", "--json"),
+        place=place,
+    )
+    assert said.code == 0, said.err
+    result = Result.model_validate_json(said.out)
+    assert result == read_result(only_result(tmp_path / "new"))
+    threat, attack = result.evaluation.threat_model, result.evaluation.attack
+    assert (threat.norm, threat.epsilons) == ("l2", (0.5,)), "cw knows l2 alone, so --norm need not be given"
+    assert (attack.parameters["steps"], attack.parameters["searches"], attack.seed) == (2, 1, 7)
+    assert result.evaluation.model.arguments == {"train_seed": 0, "epochs": 2}
+
+
+def test_run_evaluates_with_another_solver_on_the_same_weights(main_path: MainPath, call: Call, tmp_path: Path) -> None:
+    place, _ = main_path
+    options = ("--solver", "euler", "--step", "0.5", "--epsilon", "8/255,0.1", "--parameter", "steps=1")
+    said = call(*MAIN_PATH, *options, "--results", tmp_path / "new", "--json", place=place)
+    assert said.code == 0, said.err
+    assert "trained" not in said.err
+    result, first = Result.model_validate_json(said.out), read_result(only_result(place.folder))
+    assert result.evaluation.solver == fixed_step("euler", step=0.5)
+    assert result.evaluation.threat_model.epsilons == (8 / 255, 0.1)
+    assert result.found.weights_sha256 == first.found.weights_sha256
+    assert result.evaluation.model == first.evaluation.model
+    assert result.nfe.clean is not None
+    assert result.nfe.clean.mean == 2
+
+
+def test_run_of_a_model_without_a_field(main_path: MainPath, call: Call, tmp_path: Path) -> None:
+    place, _ = main_path
+    said = call("run", "-m", "resnet", "-a", "fgsm", "-n", "100", "--results", tmp_path / "new", place=place)
+    assert said.code == 0, said.err
+    assert "trained" not in said.err, "kd-ode has trained its teacher"
+    assert said.out.splitlines()[0] == "resnet on digits (test), 100 images, fgsm in linf"
+    assert "T=" not in said.out
+    result = read_result(only_result(tmp_path / "new"))
+    assert (result.evaluation.horizon, result.evaluation.solver, result.nfe.clean) == (None, None, None)
+    assert result.epsilons[0].figures.clean_accuracy.value > 0.9
+
+
+def test_run_takes_weights_from_a_file(main_path: MainPath, call: Call, tmp_path: Path) -> None:
+    place, _ = main_path
+    first = read_result(only_result(place.folder))
+    weights = shutil.copy(
+        place.cache / "weights" / f"{first.evaluation.model.weights}.safetensors", tmp_path / "mine.safetensors"
+    )
+    options = ("--weights", weights, "--parameter", "steps=1", "--epsilon", "0.1", "--results", tmp_path / "new")
+    said = call("run", "-m", "ode", "-a", "pgd", "-n", "100", *options, place=place)
+    assert said.code == 0, said.err
+    assert "trained" not in said.err
+    result = read_result(only_result(tmp_path / "new"))
+    assert result.evaluation.model.weights == result.found.weights_sha256 == first.found.weights_sha256
+    assert result.epsilons[0].figures.clean_accuracy == first.epsilons[0].figures.clean_accuracy
+
+
+def test_run_takes_the_validation_images(main_path: MainPath, call: Call, tmp_path: Path) -> None:
+    place, _ = main_path
+    words = ("run", "-m", "resnet", "-a", "fgsm", "--split", "validation", "--offset", "100", "--epsilon", "0.1")
+    said = call(*words, "--results", tmp_path / "new", "--json", place=place)
+    assert said.code == 0, said.err
+    data = Result.model_validate_json(said.out).evaluation.dataset
+    assert (data.split, data.n, data.offset) == ("validation", 100, 100)
+
+
+@pytest.mark.slow
+def test_the_first_command_as_the_readme_has_it(place: Place) -> None:
+    said = place.type("run", "--model", "kd-ode", "--attack", "pgd")
+    assert said.code == 0, said.err
+    assert "kd-ode on digits (test), 500 images, pgd in linf" in said.out
+    assert read_result(only_result(place.folder)).epsilons[0].figures.clean_accuracy.value > 0.9
+    assert place.type("leaderboard").code == 0
+
+
+# --- train -------------------------------------------------------------------------------------------------------
+
+
+def test_train_names_the_weights_and_trains_once(place: Place, call: Call) -> None:
+    words = ("train", "-m", "ode", "--set", "epochs=1", "--horizon", "0.5", "--seed", "3")
+    said = call(*words, place=place)
+    assert said.code == 0, said.err
+    assert "training OdeNet T=0.5 seed 3: trained" in said.err
+    path = only_result(place.cache)
+    shown = re.fullmatch(r"weights: (.*)\nsha256: ([0-9a-f]{64})\n", said.out)
+    assert shown is not None
+    assert Path(shown[1]) == path
+    again = call(*words, "--json", place=place)
+    assert (again.code, again.err) == (0, "")
+    assert json.loads(again.out) == {"path": str(path), "sha256": shown[2]}
+
+
+# --- lists and the schema ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("command", "registry"), [("models", MODELS), ("attacks", ATTACKS), ("datasets", DATASETS)])
+def test_lists_are_tables_of_80_columns_and_json(command: str, registry: Any, call: Call) -> None:
+    entries = list(registry.entries().values())
+    said = call(command)
+    assert (said.code, said.err) == (0, "")
+    assert widest(said.out) <= 80
+    heading, *rows = said.out.splitlines()
+    assert heading.split() == ["name", "what", "it", "is", "from"]
+    assert [row.split()[0] for row in rows if not row.startswith(" ")] == [entry.name for entry in entries]
+    assert " ".join(said.out.split()).count("built in") == len(entries)
+    said = call(command, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert json.loads(said.out) == [
+        {"name": entry.name, "summary": entry.summary, "origin": entry.origin} for entry in entries
+    ]
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_datasets_lists_image_folders(by: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "leaves" / "train").mkdir(parents=True)
+    (tmp_path / "digits").mkdir()
+    if by == "environment":
+        monkeypatch.setenv("ODEBENCH_DATA", str(tmp_path))
+    said = call("datasets", "--json", *(("--data-dir", tmp_path) if by == "option" else ()))
+    found = {entry["name"]: entry["origin"] for entry in json.loads(said.out)}
+    assert found["leaves"] == str(tmp_path / "leaves")
+    assert found["digits"] == "built in", "a built-in name is not shadowed"
+
+
+def check_instance(schema: dict[str, Any], value: Any, top: dict[str, Any], where: str = "$") -> None:
+    """Asserts that `value` is an instance of a JSON Schema, of those keywords that pydantic writes."""
+    known = {"title", "description", "$defs", "default"}
+    known |= {"$ref", "type", "const", "enum", "anyOf", "properties", "required", "additionalProperties", "items"}
+    known |= {"minimum", "maximum", "exclusiveMinimum", "minItems", "pattern"}
+    assert set(schema) <= known, f"{where}: {set(schema) - known}"
+    if "$ref" in schema:
+        name = schema["$ref"].removeprefix("#/$defs/")
+        return check_instance(top["$defs"][name], value, top, where)
+    if "anyOf" in schema:
+        for one in schema["anyOf"]:
+            try:
+                return check_instance(one, value, top, where)
+            except AssertionError:
+                continue
+        raise AssertionError(f"{where}: {value!r} fits none of {schema['anyOf']}")
+    kinds: dict[str, tuple[type, ...]] = {
+        "object": (dict,),
+        "array": (list,),
+        "string": (str,),
+        "integer": (int,),
+        "number": (int, float),
+        "null": (type(None),),
+        "boolean": (bool,),
+    }
+    if "type" in schema:
+        assert isinstance(value, kinds[schema["type"]]), f"{where}: {value!r} is no {schema['type']}"
+    assert value == schema.get("const", value), where
+    assert value in schema.get("enum", [value]), where
+    assert "pattern" not in schema or re.search(schema["pattern"], value), where
+    assert "minimum" not in schema or value >= schema["minimum"], where
+    assert "exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"], where
+    assert "maximum" not in schema or value <= schema["maximum"], where
+    assert "minItems" not in schema or len(value) >= schema["minItems"], where
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            check_instance(schema.get("items", {}), item, top, f"{where}[{index}]")
+    if isinstance(value, dict):
+        properties, rest = schema.get("properties", {}), schema.get("additionalProperties", True)
+        assert set(schema.get("required", [])) <= set(value), where
+        for name, item in value.items():
+            inner = properties.get(name, rest)
+            assert inner is not False, f"{where}: unknown key {name}"
+            check_instance(inner if isinstance(inner, dict) else {}, item, top, f"{where}.{name}")
+    return None
+
+
+def test_schema_describes_results(main_path: MainPath, call: Call) -> None:
+    place, _ = main_path
+    said = call("schema")
+    assert (said.code, said.err) == (0, "")
+    schema = json.loads(said.out)
+    assert schema["type"] == "object"
+    assert set(schema["properties"]) == set(schema["required"]) == set(Result.model_fields)
+    assert schema["additionalProperties"] is False
+    stored = json.loads(only_result(place.folder).read_text())
+    check_instance(schema, stored, schema)
+    for broken in (
+        stored | {"extra": 1},
+        stored | {"schema_version": 2},
+        {name: value for name, value in stored.items() if name != "nfe"},
+        stored | {"cost": stored["cost"] | {"seconds": "1.5"}},
+        stored | {"run_key": "short"},
+    ):
+        with pytest.raises(AssertionError):
+            check_instance(schema, broken, schema)
+
+
+# --- leaderboard -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_results(place: Place) -> Place:
+    for model, letters in {"kd-ode": "rrrf", "ode": "rfff"}.items():
+        write_result(make_result({0.1: letters}, model=model), place.folder / "results")
+    return place
+
+
+def test_leaderboard_writes_csv(two_results: Place, call: Call) -> None:
+    said = call("leaderboard", "--format", "csv", place=two_results)
+    assert (said.code, said.err) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(said.out)))
+    assert [(row["model"], float(row["robust_accuracy"])) for row in rows] == [("kd-ode", 0.75), ("ode", 0.25)]
+
+
+def test_leaderboard_writes_json(two_results: Place, call: Call) -> None:
+    said = call("leaderboard", "-f", "json", place=two_results)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.count("kd-ode") >= 1
+    assert json.loads(said.out)
+
+
+@pytest.mark.parametrize("format", ["md", "csv", "json"])
+def test_leaderboard_writes_to_a_file_what_it_would_print(format: str, two_results: Place, call: Call) -> None:
+    printed = call("leaderboard", "-f", format, place=two_results)
+    said = call("leaderboard", "-f", format, "--output", "new/board", place=two_results)
+    assert said == Said(0, "", "")
+    assert (two_results.folder / "new" / "board").read_text(encoding="utf-8") == printed.out
+    assert [path.name for path in (two_results.folder / "new").iterdir()] == ["board"]
+
+
+def test_leaderboard_reads_the_folders_it_is_given(two_results: Place, call: Call) -> None:
+    write_result(make_result({0.1: "ffff"}, model="resnet", horizon=None), two_results.folder / "other")
+    assert "resnet" not in call("leaderboard", place=two_results).out
+    other = call("leaderboard", "other").out
+    assert "resnet" in other
+    assert "kd-ode" not in other
+    both = call("leaderboard", "other", "results").out
+    assert "resnet" in both
+    assert "kd-ode" in both
+
+
+def test_leaderboard_shows_published_results_beside_ones_own(two_results: Place, call: Call) -> None:
+    published = two_results.folder / "leaderboard" / "results"
+    write_result(make_result({0.1: "ffff"}, model="resnet", horizon=None), published)
+    said = call("leaderboard", place=two_results)
+    assert "resnet" in said.out
+    assert "kd-ode" in said.out
+
+
+# --- help, version, completion -----------------------------------------------------------------------------------
+
+
+def test_help_lists_the_commands(call: Call) -> None:
+    said = call("--help")
+    assert (said.code, said.err) == (0, "")
+    assert call("-h") == said
+    assert tuple(re.findall(r"^│ ([a-z][a-z-]*) ", said.out, re.M)) == COMMANDS
+    assert "odebench run --model kd-ode --attack pgd" in said.out
+    assert widest(said.out) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_is_complete_and_shows_an_example(command: str, call: Call) -> None:
+    said = call(command, "--help")
+    assert (said.code, said.err) == (0, "")
+    assert call(command, "-h") == said
+    assert re.search(rf"Examples?: +\n( *\n)* odebench {command}", said.out)
+    root: Any = typer.main.get_command(app)
+    for parameter in root.commands[command].params:
+        names = parameter.opts if parameter.param_type_name == "option" else ["Folders"]
+        for name in names:
+            assert re.search(rf"{re.escape(name)}\b", said.out), name
+        assert parameter.help, f"{parameter.name} has no help"
+    assert widest(said.out) <= 80
+
+
+def test_every_example_of_the_help_is_a_command_that_parses(call: Call) -> None:
+    root: Any = typer.main.get_command(app)
+    for command in COMMANDS:
+        examples = re.findall(r"^ odebench (.*?) *$", call(command, "-h").out, re.M)
+        assert examples
+        for example in examples:
+            name, *words = example.partition(" > ")[0].split()
+            root.commands[name].make_context(name, words)
+
+
+def test_no_command_shows_the_help(call: Call) -> None:
+    said = call()
+    assert (said.code, said.err) == (2, "")
+    assert said.out.split() == call("--help").out.split()
+
+
+def test_version(call: Call) -> None:
+    assert call("--version") == Said(0, f"odebench {package.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("run --model ", list(MODELS.entries())),
+        ("run --model kd", ["kd-ode", "kd-ode-stemless"]),
+        ("run -m res", ["resnet"]),
+        ("run --attack ", list(ATTACKS.entries())),
+        ("train --dataset f", ["fashion-mnist"]),
+    ],
+)
+def test_the_shell_completes_names(words: str, expected: list[str], place: Place) -> None:
+    line = f"odebench {words}"
+    variables = {"_ODEBENCH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": "3"}
+    said = place.type(**variables)
+    assert (said.code, said.err, said.out.split()) == (0, "", expected)
+
+
+# --- what is not loaded ------------------------------------------------------------------------------------------
+
+
+def test_commands_that_need_no_torch_do_not_import_it(two_results: Place) -> None:
+    code = """
+import contextlib, io, sys
+from odebench.cli import _exit_code
+lines = sys.argv[1:]
+for line in lines:
+    sys.argv = ["odebench", *line.split()]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            code = _exit_code()
+        except SystemExit as stop:
+            code = stop.code
+    heavy = {"torch", "torchvision", "torchdiffeq", "torchode", "foolbox", "sklearn", "scipy"} & set(sys.modules)
+    print(line, code, sorted(heavy))
+"""
+    lines = {
+        **{"--help": 0, "--version": 0, "models": 0, "attacks --json": 0, "datasets": 0, "schema": 0},
+        **{"leaderboard": 0, "leaderboard -f csv": 0, "leaderboard -f json -o board.json": 0},
+        **{"run -h": 0, "run -m kdode -a pgd": 2, "run -m ode -a pgd --epsilon 8": 2, "run -m ode -a pdg": 2},
+        **{"run -m ode -a pgd --solver rk5": 2, "train -m ode --horizon 0": 2, "train -m ode --set epochs=x": 2},
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code, *lines],
+        cwd=two_results.folder,
+        env=two_results.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines() == [f"{line} {code} []" for line, code in lines.items()], done.stderr
+
+
+@pytest.mark.parametrize(("words", "bound"), [(("--help",), 1.5), (("leaderboard",), 3.0)])
+def test_short_commands_are_short(words: tuple[str, ...], bound: float, two_results: Place) -> None:
+    """Half a second and one second on an idle machine; three times that here."""
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        assert two_results.type(*words).code == 0
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < bound
+
+
+# --- options and progress ----------------------------------------------------------------------------------------
+
+
+def test_settings_are_json_where_they_are_json_else_text() -> None:
+    pairs = ["a=1", "b=0.5", "c=true", "d=null", "e=text", "f=", "g=x=y", 'h="1"', "i=NaN", "j=1e999", "k=-Infinity"]
+    assert settings(pairs) == {
+        **{"a": 1, "b": 0.5, "c": True, "d": None, "e": "text", "f": "", "g": "x=y", "h": "1"},
+        **{"i": "NaN", "j": "1e999", "k": "-Infinity"},
+    }
+    assert settings(None) == settings([]) == {}
+
+
+@pytest.mark.parametrize("pair", ["a", "=1", ""])
+def test_a_setting_has_a_name_and_a_value(pair: str) -> None:
+    with pytest.raises(UsageError, match=f"'{pair}' is not of the form name=value"):
+        settings([pair])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((None, None, None, None, None), None),
+        (("rk4", None, None, None, None), fixed_step("rk4", step=0.25)),
+        (("euler", "1/8", None, "torchdiffeq", None), fixed_step("euler", step=0.125)),
+        (("dopri5", None, None, None, None), adaptive("dopri5", rtol=1e-3, max_steps=1000)),
+        (("tsit5", None, "1e-5", None, 7), adaptive("tsit5", rtol=1e-5, max_steps=7)),
+        (("bosh3", None, "1e-2", "torchdiffeq", None), adaptive("bosh3", rtol=1e-2, backend="torchdiffeq")),
+    ],
+)
+def test_solver_options(options: tuple[Any, ...], expected: Solver | None) -> None:
+    assert solver(*options) == expected
+
+
+def test_progress_is_drawn_on_a_terminal_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> str:
+        with ScreenProgress().track("training", total=4, done=1) as step:
+            step.advance(2, note="loss 0.5")
+        out, err = capsys.readouterr()
+        assert out == ""
+        return err
+
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    assert work() == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", work())
+    assert "training" in drawn
+    assert "75%" in drawn
+    assert "left" in drawn
+    assert "loss 0.5" in drawn
