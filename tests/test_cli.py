@@ -68,7 +68,7 @@ class Place:
 def new_place(top: Path) -> Place:
     for name in ("work", "home"):
         (top / name).mkdir()
-    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TMPDIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SYSTEMROOT", "TMPDIR") if name in os.environ}
     return Place(
         top / "work",
         top / "cache",
