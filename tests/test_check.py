@@ -326,6 +326,22 @@ def test_models_that_look_at_the_position_are_seen() -> None:
     assert check.status == "flag"
 
 
+def test_models_that_look_at_the_order_are_seen() -> None:
+    class Order(nn.Module):
+        """Class 0 for images that stand where sorting by brightness would put them, and so for a single one."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            means = images.flatten(1).mean(1)
+            out_of_place = (means.argsort() != torch.arange(len(images))).float()
+            return torch.stack([1 - out_of_place, out_of_place], dim=1)
+
+    rising = torch.linspace(0.2, 0.8, N)[:, None, None, None].expand(N, 1, 8, 8).clone()
+    asked, labels = Classifier(Order(), n_classes=2), torch.zeros(N, dtype=torch.long)
+    assert "".join(Judge(asked).clean(rising, labels)) == "r" * N
+    check = batch_independence(asked, rising, labels, norm="linf", epsilon=1e-5)
+    assert check.status == "flag"
+
+
 def test_batch_independence_counts_an_image_once() -> None:
     class SizeOnly(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
