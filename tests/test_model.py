@@ -58,6 +58,7 @@ def test_odenet_has_the_parameters_of_its_model() -> None:
 def test_odenet_downsamples_and_normalises_as_its_model_does() -> None:
     module = odenet(1, 28)
     assert module.stem(torch.rand(2, 1, 28, 28)).shape == (2, 64, 6, 6)
+    assert odenet(1, 27).stem(torch.rand(2, 1, 27, 27)).shape == (2, 64, 13, 13)
     norms = [layer for layer in module.modules() if isinstance(layer, nn.GroupNorm)]
     assert {norm.num_groups for norm in norms} == {32}
     assert len(norms) == 6

@@ -262,6 +262,7 @@ def test_the_neighbours_of_a_failing_row_are_bit_equal_to_those_of_a_healthy_one
         assert_failed(found, [8])
         assert torch.equal(found.state[:8], whole.state[:8])
         assert found.nfe[:8].tolist() == whole.nfe[:8].tolist()
+        assert (found.nfe[8] == 0) == (not math.isfinite(bad)), "nothing is spent on a row that cannot begin"
 
 
 @pytest.mark.parametrize("starts", [[math.nan], [9.0], [9.0, math.nan, 3.0], [math.inf, math.nan], [2.0, 2.0]])
