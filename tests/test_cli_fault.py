@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from result_factory import make_result
 from safetensors.torch import save_file
 
@@ -65,7 +66,8 @@ def command(line: str) -> list[str]:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ODEBENCH", "COLUMNS"))}
+    own = ("ODEBENCH", "COLUMNS", "PYTHONUNBUFFERED")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     return {**kept, "ODEBENCH_CACHE": str(cache), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -482,10 +484,21 @@ def test_an_interrupted_attack_leaves_no_result(
     assert files(tmp_path) == {}
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, typer.Abort])
+def test_an_interruption_anywhere_is_exit_130(
+    stop: type[BaseException], call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(**_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("odebench.cli.app", interrupt)
+    assert_one_line(call("models"), 130, "interrupted; the same command goes on where it stopped$")
+
+
 # --- readers and writers that go away ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line", ["models", "schema", "leaderboard", "-h", "run -h"])
+@pytest.mark.parametrize("line", ["--version", "models", "schema", "leaderboard", "-h", "run -h"])
 def test_a_reader_that_goes_away_is_no_error_of_ours(line: str, tmp_path: Path) -> None:
     write_result(make_result({0.1: "rf"}), tmp_path / "results")
     reader, writer = os.pipe()

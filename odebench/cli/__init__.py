@@ -19,7 +19,12 @@ from odebench.cli import run, board, listing
 
 def main() -> None:
     """Runs the command line and exits: 0 done, 1 an error of ours or the data, 2 wrong usage, 130 interrupted."""
-    sys.exit(_exit_code())
+    code = _exit_code()
+    try:
+        sys.stdout.flush()
+    except OSError:  # said already; the interpreter would try again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _exit_code() -> int:
@@ -36,9 +41,7 @@ def _exit_code() -> int:
         return _complain(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted; the same command goes on where it stopped", 130)
-    except BrokenPipeError:
-        # The reader has gone: nothing more can be said, also not when the interpreter flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has gone: nothing more can be said
         return 1
     except OSError as error:
         return _complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
