@@ -31,7 +31,7 @@ from odebench.model.resnet import ResNet
 from odebench.recipe import Recipe, Schedule
 from odebench.training import Trained, distillation_loss, find_or_train, learning_rate, weights_path
 
-N_TRAIN, BATCH, EPOCHS = 150, 32, 4
+N_TRAIN, BATCH, EPOCHS = 150, 32, 3
 STEPS = math.ceil(N_TRAIN / BATCH)
 
 
