@@ -106,17 +106,6 @@ def test_what_is_installed_runs_from_an_empty_folder(installed: Path, tmp_path: 
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_every_module_of_the_installed_package_can_be_imported(installed: Path, tmp_path: Path) -> None:
-    code = (
-        "import importlib, pkgutil, odebench\n"
-        "for found in pkgutil.walk_packages(odebench.__path__, 'odebench.'):\n"
-        "    if found.name != 'odebench.__main__':\n"
-        "        importlib.import_module(found.name)\n"
-        "print([name for name in odebench.__all__ if getattr(odebench, name, None) is None])\n"
-    )
-    assert run("-W", "ignore", "-c", code, cwd=tmp_path, PYTHONPATH=str(installed)) == "[]\n"
-
-
 def test_there_is_one_version() -> None:
     version = odebench.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
