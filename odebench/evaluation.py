@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
+from odebench.candidate import CandidateError, Candidates, write_candidates
 from odebench.checkpoint import load_weights, read_tensors
 from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
 from odebench.dataset.definition import DatasetDefinition
 from odebench.environment import usable_device
-from odebench.errors import DatasetError, ModelError, ResultError
+from odebench.errors import DatasetError, ModelError, ResultError, UsageError
 from odebench.execution import execute
-from odebench.file import check_writable, sha256_file
+from odebench.file import FileError, check_writable, sha256_file
 from odebench.model.classifier import Classifier
 from odebench.plan import Plan, Slice
 from odebench.plan import threat_model as default_threat_model
@@ -36,6 +37,7 @@ def evaluate(
     horizon: float | None = None,
     solver: Solver | None = None,
     attack_seed: int = 0,
+    sources: Mapping[str, nn.Module] | None = None,
     name: str | None = None,
     device: str = "cpu",
     data_dir: Path | None = None,
@@ -45,7 +47,8 @@ def evaluate(
 
     A module that exposes stem, field(t, state), head, horizon and solver is integrated by odebench; any other is
     asked as a whole. `threat_model` is by default the data set's grid in the attack's first norm. The module is
-    put into evaluation mode while it is judged. `odebench.result.write_result` stores a result.
+    put into evaluation mode while it is judged. `sources` are other modules, by name, that transfer (and the worst
+    case) crafts candidates on. `odebench.result.write_result` stores a result.
 
     Raises UsageError for unknown names and values out of range, ModelError for a module that is not a
     deterministic classifier, DatasetError for images outside [0, 1].
@@ -57,12 +60,17 @@ def evaluate(
     else:
         definition = DatasetDefinition(dataset.name, dataset.image_shape, dataset.classes, epsilons={}, loader="")
         data = dataset
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"expected a torch.nn.Module, not {_kind(model)}")
+    for module in [model, *(sources or {}).values()]:
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"expected a torch.nn.Module, not {_kind(module)}")
     if data.n_classes < 2:
         raise DatasetError(f"{data.name} has {data.n_classes} class; a classifier can only err among two or more")
     classifier = Classifier(model, n_classes=data.n_classes, device=device, horizon=horizon, solver=solver)
-    digest = module_digest(model)
+    others = {
+        source: Classifier(module, n_classes=data.n_classes, device=device)
+        for source, module in (sources or {}).items()
+    }
+    digest, digests = module_digest(model), {source: module_digest(one.module) for source, one in others.items()}
     part = images.of(data.name, len(data_split(data, images.split)))
     norm, epsilons = (None, None) if threat_model is None else (threat_model.norm, threat_model.epsilons)
     evaluations = [
@@ -73,13 +81,29 @@ def evaluate(
             solver=classifier.solver,
             dataset=part,
             threat_model=default_threat_model(attack, definition, norm=norm, epsilons=epsilons),
-            attack=AttackSpec(name=attack, parameters=load_attack(attack).complete(), seed=attack_seed),
+            attack=AttackSpec(
+                name=attack,
+                parameters=load_attack(attack).complete(),
+                seed=attack_seed,
+                sources=tuple(others) if load_attack(attack).needs_sources else (),
+            ),
             chunk=images.chunk,
             precision="fp32",
         )
         for attack in attacks
     ]
-    return [_execute(evaluation, classifier, data, digest, progress) for evaluation in evaluations]
+    return [
+        _execute(
+            evaluation,
+            classifier,
+            data,
+            digest,
+            progress,
+            sources={source: others[source] for source in evaluation.attack.sources},
+            sources_sha256={source: digests[source] for source in evaluation.attack.sources},
+        )
+        for evaluation in evaluations
+    ]
 
 
 def _kind(value: object) -> str:
@@ -92,13 +116,18 @@ def run(
     *,
     results: Path,
     force: bool = False,
+    candidates: Candidates | None = None,
+    save_candidates: Path | None = None,
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> tuple[Result, Path, bool]:
     """Runs a plan, training what it needs, and writes its result below `results`.
 
     Returns the result, its file, and whether it is new: a run whose result exists is not run again unless
-    `force`. Raises ResultError where the result there was found with other images or weights than those at hand.
+    `force`. `candidates` are those that a plan of the attack "candidates" judges; `save_candidates` names a file for
+    the last candidates judged. Raises ResultError where the result there was found with other images or weights than
+    those at hand, CandidateError for candidates made for other images, UsageError where candidates should be saved of
+    a result that exists.
     """
     device = usable_device(device)
     path = result_path(results, plan.evaluation)
@@ -106,8 +135,15 @@ def run(
     if path.exists() and not force:
         result = read_result(path)
         _check_found(path, result, plan, split)
+        if save_candidates is not None:
+            raise UsageError(f"{path} is there already, and holds no candidates; give --force to find them again")
         return result, path, False
     check_writable(path.parent)
+    if save_candidates is not None:
+        check_writable(save_candidates.parent)
+        if save_candidates.is_dir():
+            raise FileError(f"cannot write {save_candidates}: it is a folder; name a file")
+    given = {} if candidates is None else _given(plan, candidates, split)
     module, digest = _model(plan, dataset, device, progress)
     classifier = Classifier(
         module,
@@ -116,8 +152,60 @@ def run(
         horizon=plan.evaluation.horizon,
         solver=plan.evaluation.solver,
     )
-    result = _execute(plan.evaluation, classifier, dataset, digest, progress)
-    return result, write_result(result, results), True
+    sources, digests = _sources(plan, dataset, module, digest, device, progress)
+    kept: dict[float, dict[int, Tensor]] | None = None if save_candidates is None else {}
+    result = _execute(
+        plan.evaluation,
+        classifier,
+        dataset,
+        digest,
+        progress,
+        sources=sources,
+        sources_sha256=digests,
+        given=given,
+        keep=kept,
+    )
+    written = write_result(result, results)
+    if save_candidates is not None and kept is not None:
+        write_candidates(save_candidates, _kept(result, split, kept))
+    return result, written, True
+
+
+def _given(plan: Plan, candidates: Candidates, split: Split) -> dict[float, Tensor]:
+    """The candidates of a file for the slice of a plan. Raises CandidateError where they are for other images."""
+    if candidates.dataset_sha256 != split.sha256:
+        raise CandidateError(
+            f"the candidates were made for {candidates.dataset} {candidates.split} images "
+            f"{candidates.dataset_sha256[:12]}, those at hand are {split.sha256[:12]}"
+        )
+    part = plan.evaluation.dataset
+    if int(candidates.indices.max()) >= len(split):
+        raise CandidateError(f"the file has a candidate for image {int(candidates.indices.max())} of {len(split)}")
+    inside = (candidates.indices >= part.offset) & (candidates.indices < part.offset + part.n)
+    if not inside.any():
+        raise CandidateError(
+            f"the file has no candidate for images {part.offset} to {part.offset + part.n - 1}, but for "
+            f"{int(candidates.indices.min())} to {int(candidates.indices.max())}: choose -n and --offset"
+        )
+    return candidates.by_epsilon(split.images[part.offset : part.offset + part.n], offset=part.offset)
+
+
+def _kept(result: Result, split: Split, kept: Mapping[float, Mapping[int, Tensor]]) -> Candidates:
+    """The candidates kept by an execution, as a file holds them."""
+    evaluation = result.evaluation
+    found = [(row, epsilon, image) for epsilon, rows in kept.items() for row, image in sorted(rows.items())]
+    if not found:
+        raise CandidateError("nothing was attacked, since no image is classified correctly: there are no candidates")
+    return Candidates(
+        images=torch.stack([image for _, _, image in found]),
+        indices=torch.tensor([row + evaluation.dataset.offset for row, _, _ in found]),
+        epsilons=torch.tensor([epsilon for _, epsilon, _ in found], dtype=torch.float64),
+        dataset=evaluation.dataset.name,
+        split=evaluation.dataset.split,
+        dataset_sha256=split.sha256,
+        norm=evaluation.threat_model.norm,
+        source=f"{evaluation.attack.name} on {evaluation.model.name}, run {result.run_key[:16]}",
+    )
 
 
 def _model(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> tuple[nn.Module, str]:
@@ -129,6 +217,23 @@ def _model(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> tup
     tensors, _ = read_tensors(plan.weights)
     load_weights(module, tensors, source=plan.weights)
     return module.to(device), sha256_file(plan.weights)
+
+
+def _sources(
+    plan: Plan, dataset: Dataset, module: nn.Module, digest: str, device: str, progress: Progress
+) -> tuple[dict[str, Classifier], dict[str, str]]:
+    """The classifiers of a plan's sources, trained if need be, and the sha256 of their weights, by their texts."""
+    classifiers, digests = {}, {}
+    for source in plan.sources:
+        weights, found = module, digest
+        if not source.itself:
+            trained = find_or_train(source.recipe, dataset, device=device, progress=progress)
+            weights, found = trained.module, trained.weights_sha256
+        classifiers[source.text] = Classifier(
+            weights, n_classes=dataset.n_classes, device=device, horizon=source.horizon, solver=source.solver
+        )
+        digests[source.text] = found
+    return classifiers, digests
 
 
 def _check_found(path: Path, result: Result, plan: Plan, split: Split) -> None:
@@ -148,7 +253,16 @@ def _check_found(path: Path, result: Result, plan: Plan, split: Split) -> None:
 
 
 def _execute(
-    evaluation: Evaluation, classifier: Classifier, data: Dataset, weights_sha256: str, progress: Progress
+    evaluation: Evaluation,
+    classifier: Classifier,
+    data: Dataset,
+    weights_sha256: str,
+    progress: Progress,
+    *,
+    sources: Mapping[str, Classifier],
+    sources_sha256: Mapping[str, str],
+    given: Mapping[float, Tensor] | None = None,
+    keep: dict[float, dict[int, Tensor]] | None = None,
 ) -> Result:
     split = data_split(data, evaluation.dataset.split)
     rows = slice(evaluation.dataset.offset, evaluation.dataset.offset + evaluation.dataset.n)
@@ -159,6 +273,10 @@ def _execute(
         split.labels[rows],
         dataset_sha256=split.sha256,
         weights_sha256=weights_sha256,
+        sources=sources,
+        sources_sha256=sources_sha256,
+        given=given,
+        keep=keep,
         progress=progress,
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timezone
 
 import numpy as np
@@ -12,9 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from odebench.attack.definition import load_attack
-from odebench.attack.seed import call_seed
-from odebench.attack.surface import Surface
-from odebench.ball import ROUNDING, distance
 from odebench.check.model import (
     batch_independence,
     determinism,
@@ -25,24 +23,22 @@ from odebench.check.model import (
 )
 from odebench.check.setting import reach
 from odebench.environment import device_name, versions
-from odebench.errors import AttackError, ModelError, OdebenchError
+from odebench.errors import ModelError, UsageError
 from odebench.ledger import Ledger, ever_failed
 from odebench.model.classifier import Classifier
-from odebench.progress import SILENT, Progress, Step
-from odebench.registry import load_target
+from odebench.progress import SILENT, Progress
 from odebench.result import (
-    FALLEN,
     Check,
     Cost,
     Found,
     Nfe,
     Result,
-    felled_letters,
     outcomes_digest,
 )
+from odebench.siege import Siege
 from odebench.spec import Evaluation
 from odebench.summary import flags_of, nfe_summary
-from odebench.verdict import Judge, Verdict
+from odebench.verdict import Judge
 
 Images = Float[Tensor, "n channel height width"]
 Labels = Int[Tensor, " n"]
@@ -56,15 +52,26 @@ def execute(
     *,
     dataset_sha256: str,
     weights_sha256: str,
+    sources: Mapping[str, Classifier] | None = None,
+    sources_sha256: Mapping[str, str] | None = None,
+    given: Mapping[float, Tensor] | None = None,
+    keep: dict[float, dict[int, Tensor]] | None = None,
     progress: Progress = SILENT,
 ) -> Result:
     """Runs one evaluation on the images of its slice, in order, and returns its result.
 
+    `sources` are the models that transfer crafts candidates on; `given` are candidates made elsewhere, by epsilon,
+    one for each image of the slice. `keep`, if handed over, is filled with the last candidate judged for each image
+    that was attacked, by epsilon and position in the slice.
+
     Raises ModelError for a model that is randomised, raises, or returns something else than logits, and
     AttackError for an attack that raises: neither is ever counted as robustness.
     """
-    with classifier.frozen():
-        return _Run(evaluation, classifier, images, labels, progress).result(dataset_sha256, weights_sha256)
+    with ExitStack() as frozen:
+        for one in [classifier, *(sources or {}).values()]:
+            frozen.enter_context(one.frozen())
+        run = _Run(evaluation, classifier, images, labels, sources or {}, given or {}, keep, progress)
+        return run.result(dataset_sha256, weights_sha256, sources_sha256 or {})
 
 
 class _Run:
@@ -76,19 +83,44 @@ class _Run:
         classifier: Classifier,
         images: Images,
         labels: Labels,
+        sources: Mapping[str, Classifier],
+        given: Mapping[float, Tensor],
+        keep: dict[float, dict[int, Tensor]] | None,
         progress: Progress,
     ) -> None:
         self.evaluation, self.classifier, self.progress = evaluation, classifier, progress
         self.images, self.labels = images, labels
         self.attack = load_attack(evaluation.attack.name)
-        self.legend = felled_letters([evaluation.attack.name])
-        self.surface = Surface(classifier)
+        self.sources, self.given, self.keep = sources, given, keep
+        stages = self.attack.stages(
+            evaluation.attack.parameters, norm=evaluation.threat_model.norm, n_classes=classifier.n_classes
+        )
+        self.stages = [stage for stage in stages if sources or not stage.definition.needs_sources]
+        if not self.stages:
+            raise UsageError(f"{self.attack.name} needs other models to craft candidates on; name them as sources")
+        if len(self.stages) < len(stages):
+            progress.say("no source to craft candidates on: the transfer stage is left out")
+        missing = set(evaluation.threat_model.epsilons) - set(given)
+        if missing and any(stage.definition.needs_candidates for stage in self.stages):
+            raise UsageError(f"{self.attack.name} are made elsewhere: judge a file of them with odebench judge")
+        self.passes = sum(stage.passes for stage in self.stages)
 
-    def result(self, dataset_sha256: str, weights_sha256: str) -> Result:
+    def result(self, dataset_sha256: str, weights_sha256: str, sources_sha256: Mapping[str, str]) -> Result:
         evaluation, classifier = self.evaluation, self.classifier
         probes = self._probe()
         alone = self._alone(probes)
         self.judge = Judge(classifier, alone=alone)
+        self.siege = Siege(
+            evaluation,
+            self.stages,
+            classifier,
+            self.judge,
+            self.images,
+            self.labels,
+            sources=list(self.sources.values()),
+            given=self.given,
+            carries_falls=self.attack.carries_falls,
+        )
         started = time.perf_counter()
         answer = self.judge.answer(self.images)
         clean = self.judge.clean_letters(answer, self.labels)
@@ -100,7 +132,7 @@ class _Run:
         checks = [*probes, reach(self.attack, evaluation.attack.parameters), failing]
         checks.sort(key=lambda check: check.id)
         epsilons = tuple(
-            ledger.epsilon_result(epsilon, self.legend)
+            ledger.epsilon_result(epsilon, self.siege.legend)
             for epsilon, ledger in zip(evaluation.threat_model.epsilons, ledgers, strict=True)
         )
         n = len(self.images)
@@ -111,7 +143,7 @@ class _Run:
             found=Found(
                 dataset_sha256=dataset_sha256,
                 weights_sha256=weights_sha256,
-                sources_sha256={},
+                sources_sha256=dict(sources_sha256),
                 parameters=classifier.parameters,
                 versions=versions(),
                 device=device_name(str(classifier.device)),
@@ -123,8 +155,8 @@ class _Run:
                 adversarial=nfe_summary([count for ledger in ledgers for count in ledger.nfe]),
             ),
             cost=Cost(
-                forward=(self.surface.forward_images + self.judge.forward_images) / n,
-                backward=self.surface.backward_images / n,
+                forward=(self.siege.forward_images + self.judge.forward_images) / n,
+                backward=self.siege.backward_images / n,
                 seconds=seconds,
             ),
             checks=tuple(checks),
@@ -163,11 +195,10 @@ class _Run:
                 started = time.perf_counter()
                 k += useless_gradients(self.classifier, self.images[standing], self.labels[standing])
                 slowest = time.perf_counter() - started
-        passes = max(1, self.attack.gradients(self.evaluation.attack.parameters))
-        steps = passes * len(self.evaluation.threat_model.epsilons) * len(list(self._chunks()))
+        steps = self.passes * len(self.evaluation.threat_model.epsilons) * len(list(self._chunks()))
         self.progress.say(
             f"{self.attack.name} on {len(self.images)} images, {len(self.evaluation.threat_model.epsilons)} epsilons, "
-            f"{passes} gradients each: at most about {_duration(slowest * steps)}"
+            f"{self.passes} passes each: at most about {_duration(slowest * steps)}"
         )
         return gradient_availability(k, int((clean == "r").sum()))
 
@@ -177,118 +208,23 @@ class _Run:
 
     def _attack_all(self, clean: np.ndarray) -> list[Ledger]:
         chunks, epsilons = self._chunks(), self.evaluation.threat_model.epsilons
-        passes = max(1, self.attack.gradients(self.evaluation.attack.parameters))
-        ledgers = [Ledger.of(clean) for _ in epsilons]
-        with self.progress.track(
-            f"attacking with {self.attack.name}", total=passes * len(chunks) * len(epsilons)
-        ) as step:
-            for epsilon, ledger in zip(epsilons, ledgers, strict=True):
+        ledgers = [Ledger.of(clean, keep=self.keep is not None) for _ in epsilons]
+        total = self.passes * len(chunks) * len(epsilons)
+        with self.progress.track(f"attacking with {self.attack.name}", total=total) as step:
+            for index, (epsilon, ledger) in enumerate(zip(epsilons, ledgers, strict=True)):
+                if index and self.attack.carries_falls:
+                    ledger.carry(ledgers[index - 1])
                 for number, rows in enumerate(chunks):
-                    done = self._attack_chunk(number, rows[clean[rows] == "r"], epsilon, ledger, step, passes)
-                    step.advance(passes - done, note=f"epsilon {epsilon:g}: {ledger.standing} standing")
+                    self.siege.attack_chunk(
+                        number + self.evaluation.dataset.offset // self.evaluation.chunk,
+                        rows[ledger.letters[rows] == "r"],
+                        epsilon,
+                        ledger,
+                        step,
+                    )
+                if self.keep is not None:
+                    self.keep[epsilon] = dict(ledger.judged or {})
         return ledgers
-
-    def _attack_chunk(
-        self, number: int, rows: np.ndarray, epsilon: float, ledger: Ledger, step: Step, passes: int
-    ) -> int:
-        """Attacks the clean-correct images `rows` of one chunk; returns how many passes it reported."""
-        if not len(rows):
-            return 0
-        evaluation, norm = self.evaluation, self.evaluation.threat_model.norm
-        images, labels = self.images[rows], self.labels[rows]
-        standing = torch.ones(len(rows), dtype=torch.bool)
-        letter = next(iter(self.legend))
-
-        def judge(local: Tensor, candidates: Tensor) -> Verdict:
-            return self.judge.candidates(
-                images[local],
-                labels[local],
-                candidates,
-                norm=norm,
-                epsilon=epsilon,
-                fixed_budget=self.attack.fixed_budget,
-            )
-
-        def fallen(local: Tensor, candidates: Tensor) -> Tensor:
-            local, here = local.cpu(), candidates.detach().cpu().float()
-            if not len(local):
-                return torch.zeros(0, dtype=torch.bool, device=candidates.device)
-            verdict = judge(local, here)
-            down = torch.from_numpy(np.isin(verdict.letters, list(FALLEN)))
-            ledger.enter(rows[local[down].numpy()], verdict.only(down), letter)
-            standing[local[down]] = False
-            return down.to(candidates.device)
-
-        reported = 0
-
-        def count(*_: object) -> None:
-            nonlocal reported
-            if reported < passes:
-                reported += 1
-                step.advance()
-
-        hook = self.surface.register_forward_hook(count)
-        self.surface.failures.clear()
-        chunk = evaluation.dataset.offset // evaluation.chunk + number
-        try:
-            candidates = self._candidates(images, labels, epsilon, chunk, fallen)
-        finally:
-            hook.remove()
-        left = standing.nonzero().flatten()
-        if len(left):
-            verdict = judge(left, candidates[left])
-            ledger.enter(rows[left.numpy()], verdict, letter)
-            standing[left] = torch.from_numpy(verdict.letters == "r")
-        self._judge_failures(images, standing, norm, epsilon, fallen)
-        return reported
-
-    def _judge_failures(
-        self,
-        images: Tensor,
-        standing: Tensor,
-        norm: str,
-        epsilon: float,
-        fallen: Callable[[Tensor, Tensor], Tensor],
-    ) -> None:
-        """Every input at which the model failed is a candidate for each standing image within whose budget it is."""
-        for point in self.surface.failures:
-            rows = standing.nonzero().flatten()
-            here = point.cpu()[None].expand(len(rows), *point.shape)
-            near = distance(images[rows], here, norm=norm) <= epsilon + ROUNDING
-            if near.any():
-                fallen(rows[near], here[near])
-
-    def _candidates(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        epsilon: float,
-        chunk: int,
-        fallen: Callable[[Tensor, Tensor], Tensor],
-    ) -> Tensor:
-        spec, device = self.evaluation.attack, self.classifier.device
-        try:
-            attack = load_target(self.attack.function)
-            # Copies: the verdict measures from the clean images, which an attack must not move.
-            found = attack(
-                self.surface,
-                images.to(device, copy=True),
-                labels.to(device, copy=True),
-                norm=self.evaluation.threat_model.norm,
-                epsilon=epsilon,
-                seed=call_seed(spec.seed, chunk=chunk, stage=spec.name, epsilon=epsilon),
-                fallen=fallen,
-                **spec.parameters,
-            )
-        except (OdebenchError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            line = str(error).strip().split("\n")[0]
-            raise AttackError(f"the attack {spec.name} raised {type(error).__name__}: {line}") from error
-        if not isinstance(found, Tensor) or found.shape != images.shape:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise AttackError(f"the attack {spec.name} returned {shape} for images of shape {tuple(images.shape)}")
-        return found.detach().cpu().float()
 
 
 def _duration(seconds: float) -> str:

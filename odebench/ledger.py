@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from odebench.result import FALLEN, UNFELLED, EpsilonResult, FelledBy, Figures, letter_figures
 from odebench.summary import quantiles
@@ -15,18 +16,22 @@ from odebench.verdict import Verdict
 
 @dataclass
 class Ledger:
-    """A letter an image, what felled it, and what was measured on the candidates that were judged."""
+    """A letter an image, what felled it, and what was measured on the candidates that were judged.
+
+    `judged`, if kept, holds the last candidate judged for an image, by its position: what felled it, if anything did.
+    """
 
     letters: np.ndarray
     felled: np.ndarray
     distances: list[float] = field(default_factory=list)
     nfe: list[int] = field(default_factory=list)
     invalid: int = 0
+    judged: dict[int, Tensor] | None = None
 
     @classmethod
-    def of(cls, clean: np.ndarray) -> Ledger:
-        """A ledger in which nobody has fallen: the letters m, u and r of the clean images."""
-        return cls(clean.copy(), np.full(len(clean), UNFELLED))
+    def of(cls, clean: np.ndarray, *, keep: bool = False) -> Ledger:
+        """A ledger in which nobody has fallen: the letters m, u and r of the clean images. `keep` the candidates?"""
+        return cls(clean.copy(), np.full(len(clean), UNFELLED), judged={} if keep else None)
 
     @property
     def standing(self) -> int:
@@ -39,9 +44,16 @@ class Ledger:
             here = rows[verdict.letters == letter]
             here = here[self.letters[here] != "f"]
             self.letters[here], self.felled[here] = letter, stage_letter
+        if self.judged is not None:
+            self.judged.update(zip(rows.tolist(), verdict.judged.clone(), strict=True))
         self.distances += verdict.distances[torch.from_numpy(verdict.letters == "f")].tolist()
         self.nfe += [] if verdict.nfe is None else verdict.nfe.tolist()
         self.invalid += int(verdict.invalid.sum())
+
+    def carry(self, smaller: Ledger) -> None:
+        """Takes over the falls at a smaller epsilon: they hold at this one too."""
+        self.letters, self.felled = smaller.letters.copy(), smaller.felled.copy()
+        self.judged = None if smaller.judged is None else dict(smaller.judged)
 
     def epsilon_result(self, epsilon: float, legend: Mapping[str, str]) -> EpsilonResult:
         """The letters and figures as a result stores them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from odebench.errors import UsageError, invalid_value
 from odebench.file import FileError, sha256_file
 from odebench.model.definition import load_definition
 from odebench.recipe import Recipe
+from odebench.source import Source, default_sources, parse_source
 from odebench.spec import (
     MAX_FIXED_STEPS,
     AttackSpec,
@@ -24,6 +25,7 @@ from odebench.spec import (
     ModelSpec,
     Norm,
     Solver,
+    Surrogate,
     ThreatModel,
     check_epsilon,
     check_horizon,
@@ -33,6 +35,7 @@ DEFAULT_N = 500
 DEFAULT_CHUNK = 100
 
 Split = Literal["test", "validation"]
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Plan:
     evaluation: Evaluation
     recipe: Recipe
     weights: Path | None
+    sources: tuple[Source, ...] = ()
 
 
 def threat_model(
@@ -122,11 +126,17 @@ def plan(
     changes: Mapping[str, JsonValue] | None = None,
     parameters: Mapping[str, JsonValue] | None = None,
     weights: Path | None = None,
+    sources: Sequence[str] | None = None,
+    surrogate: Solver | None = None,
+    precision: Precision = "fp32",
 ) -> Plan:
     """The evaluation of a registered model under an attack, on a split of `total` images.
 
     `solver` and `horizon` are those of the evaluation; the model is trained with its default solver, at
-    `train_horizon` (by default the evaluation's). `changes` alters the recipe by field name. Raises UsageError.
+    `train_horizon` (by default the evaluation's). `changes` alters the recipe by field name. `sources` are the models
+    that transfer crafts candidates on (None: resnet of the same data and train seed). `surrogate` is a cheaper solver
+    that proposes first, `precision` that of the attack's gradients; the verdict is fp32 on the declared solver. Raises
+    UsageError.
     """
     definition, attacked = load_definition(model), load_attack(attack)
     threat = threat_model(attack, dataset, norm=norm, epsilons=epsilons)
@@ -142,6 +152,24 @@ def plan(
     _check_steps(recipe.solver, trained_at)
     _check_steps(solver or recipe.solver, trained_at if horizon is None else horizon)
     images = images or Slice()
+    evaluated_at, evaluated_with = trained_at if horizon is None else horizon, solver or recipe.solver
+    texts: tuple[str, ...] = ()
+    if attacked.needs_sources:
+        texts = default_sources(dataset, recipe) if sources is None else tuple(dict.fromkeys(sources))
+        if not texts and attacked.expansion is None:
+            raise UsageError(f"{attack} needs a source to craft candidates on, such as --source ode:seed=1")
+    elif attacked.needs_candidates and "file_sha256" not in (parameters or {}):
+        raise UsageError(f"{attack} are made elsewhere: judge a file of them with odebench judge")
+    elif sources:
+        raise UsageError(f"{attack} crafts no candidates on other models, so it takes no source")
+    if surrogate is not None and evaluated_with is None:
+        raise UsageError(f"{model} integrates nothing, so no cheaper solver can propose for it")
+    parsed = tuple(
+        parse_source(text, dataset, recipe=recipe, horizon=evaluated_at, solver=evaluated_with) for text in texts
+    )
+    _check_steps(surrogate, evaluated_at)
+    for source in parsed:
+        _check_steps(source.solver, source.horizon)
     try:
         evaluation = Evaluation(
             model=ModelSpec(
@@ -150,17 +178,23 @@ def plan(
                 weights=_weights_identity(weights, recipe),
             ),
             train_horizon=trained_at,
-            horizon=trained_at if horizon is None else horizon,
-            solver=solver or recipe.solver,
+            horizon=evaluated_at,
+            solver=evaluated_with,
             dataset=images.of(dataset.name, total),
             threat_model=threat,
-            attack=AttackSpec(name=attack, parameters=attacked.complete(parameters), seed=attack_seed),
+            attack=AttackSpec(
+                name=attack,
+                parameters=attacked.complete(parameters),
+                seed=attack_seed,
+                sources=texts,
+                surrogate=None if surrogate is None else Surrogate(solver=surrogate),
+            ),
             chunk=images.chunk,
-            precision="fp32",
+            precision=precision,
         )
     except ValidationError as error:
         raise invalid_value(error) from error
-    return Plan(evaluation=evaluation, recipe=recipe, weights=weights)
+    return Plan(evaluation=evaluation, recipe=recipe, weights=weights, sources=parsed)
 
 
 def _check_steps(solver: Solver | None, horizon: float | None) -> None:

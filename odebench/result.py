@@ -215,6 +215,11 @@ def outcomes_digest(epsilons: tuple[EpsilonResult, ...]) -> str:
 
 def felled_letters(stages: list[str]) -> dict[str, str]:
     """A letter for each stage name, in order: a, b, c and so on."""
+    if len(stages) > len(string.ascii_letters):
+        raise ResultError(
+            f"{len(stages)} stages and epsilons are more than the {len(string.ascii_letters)} that felled_by can name; "
+            "attack fewer epsilons at once"
+        )
     return dict(zip(string.ascii_letters, stages, strict=False))
 
 

@@ -105,12 +105,13 @@ def _per_sample(field: Field, state: Tensor, horizon: float, solver: Solver) -> 
     else:  # no solve can be trusted
         end = _zeros(state)
     rows = suspects.nonzero().flatten().tolist()
-    for row in rows:
+    for index, row in enumerate(rows):
         if len(state) == 1:
             failed = suspects
             break
-        # A row counts as failed only if it also fails alone.
-        alone, stopped, spent = _torchode(field, state[row : row + 1], horizon, solver)
+        # A row counts as failed only if it also fails alone. Copies that fill up a batch are asked about once.
+        if index == 0 or not torch.equal(state[row], state[rows[index - 1]]):
+            alone, stopped, spent = _torchode(field, state[row : row + 1], horizon, solver)
         nfe = nfe.index_fill(0, torch.tensor([row], device=nfe.device), int(spent[0]))
         if stopped[0]:
             failed = failed.index_fill(0, torch.tensor([row], device=failed.device), True)

@@ -29,23 +29,26 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value",
     ),
     "definition": (
-        "attack attack.definition attack.builtin model model.definition model.builtin plan",
+        "attack attack.definition attack.builtin attack.worst_case model model.definition model.builtin source plan",
         "ground value record dataset",
     ),
     "model": (
-        "solver model.layer model.ode model.resnet model.classifier checkpoint training",
+        "solver model.layer model.ode model.resnet model.classifier checkpoint candidate training",
         "ground value record dataset",
     ),
-    "attack": ("ball attack.seed attack.surface attack.pursuit attack.foolbox", "model"),
+    "attack": (
+        "ball attack.seed attack.surface attack.pursuit attack.foolbox attack.autoattack attack.given attack.transfer",
+        "ground model",
+    ),
     "verdict": ("verdict ledger", "record model attack"),
     "check": ("check check.rule check.setting check.model", "ground record definition model attack verdict"),
     "evaluation": (
-        "environment execution evaluation",
+        "environment siege execution evaluation",
         "ground value record dataset definition model attack verdict check",
     ),
     "package": ("", "ground value record dataset definition model evaluation"),
     "command": (
-        "cli.root cli.option cli.screen cli.run cli.board cli.listing cli __main__",
+        "cli.root cli.option cli.screen cli.run cli.judge cli.board cli.listing cli __main__",
         "ground value record board dataset definition model evaluation package",
     ),
 }

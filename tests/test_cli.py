@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from odebench.spec import Solver, adaptive, fixed_step
 
 MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", "--set", "epochs=2", "-n", "100")
 SCRIPT = Path(sys.executable).with_name("odebench")
-COMMANDS = ("run", "train", "leaderboard", "models", "attacks", "datasets", "schema")
+COMMANDS = ("run", "train", "judge", "leaderboard", "models", "attacks", "datasets", "schema")
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def test_run_tells_of_its_training_and_of_the_time_on_standard_error(main_path: 
     teacher, student, estimate = said.err.splitlines()
     assert re.fullmatch(r"training ResNet seed 0: trained, \d+\.\d% on the validation images", teacher)
     assert re.fullmatch(r"distilling OdeNet T=1 seed 0: trained, \d+\.\d% on the validation images", student)
-    assert re.fullmatch(r"pgd on 100 images, 3 epsilons, 20 gradients each: at most about .*", estimate)
+    assert re.fullmatch(r"pgd on 100 images, 3 epsilons, 20 passes each: at most about .*", estimate)
 
 
 def test_run_writes_where_it_says_and_nowhere_else(main_path: MainPath) -> None:
@@ -445,12 +446,16 @@ def test_leaderboard_reads_the_folders_it_is_given(two_results: Place, call: Cal
     assert "kd-ode" in both
 
 
-def test_leaderboard_shows_published_results_beside_ones_own(two_results: Place, call: Call) -> None:
+def test_leaderboard_shows_published_results_where_one_has_none(two_results: Place, call: Call) -> None:
     published = two_results.folder / "leaderboard" / "results"
     write_result(make_result({0.1: "ffff"}, model="resnet", horizon=None), published)
-    said = call("leaderboard", place=two_results)
-    assert "resnet" in said.out
-    assert "kd-ode" in said.out
+    own = call("leaderboard", place=two_results).out
+    assert "kd-ode" in own
+    assert "resnet" not in own
+    shutil.rmtree(two_results.folder / "results")
+    others = call("leaderboard").out
+    assert "resnet" in others
+    assert "kd-ode" not in others
 
 
 # --- help, version, completion -----------------------------------------------------------------------------------
@@ -473,7 +478,7 @@ def test_help_of_a_command_is_complete_and_shows_an_example(command: str, call: 
     assert re.search(rf"Examples?: +\n( *\n)* odebench {command}", said.out)
     root: Any = typer.main.get_command(app)
     for parameter in root.commands[command].params:
-        names = parameter.opts if parameter.param_type_name == "option" else ["Folders"]
+        names = parameter.opts if parameter.param_type_name == "option" else [str(parameter.help).split()[0]]
         for name in names:
             assert re.search(rf"{re.escape(name)}\b", said.out), name
         assert parameter.help, f"{parameter.name} has no help"
@@ -486,7 +491,7 @@ def test_every_example_of_the_help_is_a_command_that_parses(call: Call) -> None:
         examples = re.findall(r"^ odebench (.*?) *$", call(command, "-h").out, re.M)
         assert examples
         for example in examples:
-            name, *words = example.partition(" > ")[0].split()
+            name, *words = shlex.split(example.partition(" > ")[0])
             root.commands[name].make_context(name, words)
 
 

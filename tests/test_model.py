@@ -20,7 +20,7 @@ from odebench.model.layer import POOLED_SIDE, TimeConv, group_norm, pooled_stem
 from odebench.model.ode import OdeNet, StemHead
 from odebench.registry import MODELS
 from odebench.solver import integrate
-from odebench.spec import fixed_step
+from odebench.spec import adaptive, fixed_step
 from odebench.training import build
 
 NAMES = sorted(["resnet", "ode", "kd-ode", "ode-ablated", "ode-stemless", "kd-ode-stemless"])
@@ -232,3 +232,17 @@ def test_a_recipe_is_written_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == load_definition("kd-ode").recipe(DIGITS).key
+
+
+def test_a_failing_solver_shows_when_the_module_is_wrapped() -> None:
+    model = OdeNet(
+        image_shape=(1, 8, 8),
+        n_classes=10,
+        channels=4,
+        stem="conv",
+        horizon=1.0,
+        solver=adaptive(max_steps=1, rtol=1e-6),
+    )
+    wrapped = Classifier(nn.Sequential(model), n_classes=10)
+    assert not wrapped.is_ode
+    assert wrapped.answer(torch.rand(3, 1, 8, 8)).failed.all()

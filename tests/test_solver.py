@@ -529,3 +529,18 @@ def test_the_gradient_through_a_network_is_a_finite_difference() -> None:
     with torch.no_grad():
         numeric = (loss(images + 1e-6 * direction) - loss(images - 1e-6 * direction)) / 2e-6
     torch.testing.assert_close((gradient * direction).sum(), numeric, rtol=1e-5, atol=1e-8)
+
+
+def test_copies_of_a_failing_row_are_confirmed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    solve = solver_module._torchode
+
+    def counted(field: Any, state: Tensor, *rest: Any) -> Any:
+        batches.append(len(state))
+        return solve(field, state, *rest)
+
+    monkeypatch.setattr(solver_module, "_torchode", counted)
+    start = torch.tensor([[0.1], [3.0], [3.0], [3.0], [4.0]])
+    solution = integrate(lambda t, y: y**2, start, horizon=1.0, solver=adaptive(max_steps=50))
+    assert solution.failed.tolist() == [False, True, True, True, True]
+    assert batches.count(1) == 2

@@ -23,3 +23,49 @@ CW = AttackDefinition(
     passes=("searches", "steps"),
     fixed_budget=False,
 )
+
+_BOTH = ("linf", "l2")
+_AUTOATTACK = "odebench.attack.autoattack"
+
+APGD_CE = AttackDefinition("apgd-ce", f"{_AUTOATTACK}:apgd_ce", _BOTH, {"steps": 100}, passes=("steps",))
+APGD_DLR = AttackDefinition("apgd-dlr", f"{_AUTOATTACK}:apgd_dlr", _BOTH, {"steps": 100}, passes=("steps",))
+APGD_T = AttackDefinition(
+    "apgd-t", f"{_AUTOATTACK}:apgd_targeted", _BOTH, {"steps": 100, "targets": 9}, passes=("steps", "targets")
+)
+FAB_T = AttackDefinition(
+    "fab-t",
+    f"{_AUTOATTACK}:fab_targeted",
+    _BOTH,
+    {"steps": 100, "targets": 9},
+    passes=("steps", "targets"),
+    fixed_budget=False,
+)
+SQUARE = AttackDefinition(
+    "square", f"{_AUTOATTACK}:square", _BOTH, {"queries": 5000}, passes=("queries",), uses_gradients=False
+)
+NOISE = AttackDefinition("noise", f"{_AUTOATTACK}:noise", _BOTH, {"draws": 20}, passes=("draws",), uses_gradients=False)
+TRANSFER = AttackDefinition(
+    "transfer",
+    "odebench.attack.transfer:transfer",
+    _BOTH,
+    {"steps": 100},
+    passes=("steps",),
+    needs_sources=True,
+)
+WORST_CASE = AttackDefinition(
+    "worst-case",
+    "",
+    _BOTH,
+    {"effort": "fast"},
+    choices={"effort": ("fast", "standard")},
+    needs_sources=True,
+    expansion="odebench.attack.worst_case:stages",
+)
+CANDIDATES = AttackDefinition(
+    "candidates",
+    "odebench.attack.given:given",
+    _BOTH,
+    {"file_sha256": "", "credit": ""},
+    needs_candidates=True,
+    uses_gradients=False,
+)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, prod
 
 from pydantic import JsonValue
 
 from odebench.errors import UsageError
-from odebench.registry import ATTACKS
+from odebench.registry import ATTACKS, RegistryError, load_target
 
 Parameters = dict[str, JsonValue]
 
@@ -21,7 +21,10 @@ class AttackDefinition:
     `function` is "module:attribute" of attack(model, images, labels, *, norm, epsilon, seed, fallen, parameters)
     -> candidates. The first of `norms` is the default. `passes` names the parameters whose product is the number
     of gradients an image takes. `fixed_budget`: whether its candidates should lie within epsilon by themselves.
-    `step_share`: the default of the parameter relative_step is this over the number of steps.
+    `step_share`: the default of the parameter relative_step is this over the number of steps. `choices` lists the
+    texts that a parameter may be. An attack that `needs_sources` gets `sources`, the surfaces of other models, one that
+    `needs_candidates` gets `proposals`, the candidates made elsewhere for its images.
+    `expansion` is "module:attribute" of (parameters, *, norm, n_classes) -> stages, for an attack made of others.
     """
 
     name: str
@@ -31,6 +34,23 @@ class AttackDefinition:
     passes: tuple[str, ...] = ()
     fixed_budget: bool = True
     step_share: float | None = None
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    needs_sources: bool = False
+    needs_candidates: bool = False
+    uses_gradients: bool = True
+    expansion: str | None = None
+
+    @property
+    def carries_falls(self) -> bool:
+        """Whether an image that has fallen keeps its letter at every larger epsilon: attacks made of stages."""
+        return self.expansion is not None
+
+    def stages(self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) -> tuple[Stage, ...]:
+        """What the attack is made of: itself alone, or the stages that its `expansion` names."""
+        if self.expansion is None:
+            return (Stage(self.name, self, dict(parameters)),)
+        stages: tuple[Stage, ...] = load_target(self.expansion)(parameters, norm=norm, n_classes=n_classes)
+        return stages
 
     def norm(self, given: str | None) -> str:
         """The norm to attack in: the given one, else the default. Raises UsageError for one it does not know."""
@@ -51,6 +71,8 @@ class AttackDefinition:
             raise UsageError(f"{self.name} has no parameter {', '.join(sorted(strange))}; known: {names}")
         for name, value in given.items():
             _check_type(self.name, name, value, known[name])
+            if name in self.choices and value not in self.choices[name]:
+                raise UsageError(f"{self.name}: {name} is {' or '.join(self.choices[name])}, not {value!r}")
         found = {**known, **given}
         if self.step_share is not None and found["relative_step"] is None:
             found["relative_step"] = self.step_share / float(str(found["steps"]))
@@ -59,6 +81,20 @@ class AttackDefinition:
     def gradients(self, parameters: Mapping[str, JsonValue]) -> int:
         """How many gradients of one image the attack takes at most."""
         return prod(int(str(parameters[name])) for name in self.passes)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack within an evaluation: its name there, what it is, all its parameters."""
+
+    name: str
+    definition: AttackDefinition
+    parameters: Parameters
+
+    @property
+    def passes(self) -> int:
+        """How many gradients of one image the stage takes at most; 1 where none are counted."""
+        return max(1, self.definition.gradients(self.parameters))
 
 
 def _check_type(attack: str, name: str, value: JsonValue, default: JsonValue) -> None:
@@ -78,5 +114,9 @@ def _check_type(attack: str, name: str, value: JsonValue, default: JsonValue) ->
 
 def load_attack(name: str) -> AttackDefinition:
     """The definition that a registered name stands for. Raises UsageError with the nearest match and the list."""
-    definition: AttackDefinition = ATTACKS.load(name)
+    definition = ATTACKS.load(name)
+    if not isinstance(definition, AttackDefinition):
+        raise RegistryError(
+            f"{name!r} names a {type(definition).__name__}; its entry point must name an AttackDefinition"
+        )
     return definition

@@ -6,7 +6,6 @@ foolbox's backward pass would fill the gradients of its parameters too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from foolbox.attacks import (
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from odebench.attack.pursuit import Fallen, pursue
+from odebench.attack.pursuit import Fallen, pursued
 from odebench.attack.seed import seeded
 from odebench.attack.surface import Surface
 
@@ -71,7 +70,7 @@ def pgd(
     def run(asked: nn.Module) -> Images:
         return _run(attack, asked, images, labels, epsilon=epsilon)
 
-    return _pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
+    return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
 
 
 def cw(
@@ -106,24 +105,7 @@ def cw(
         unsolved = (found == 0).flatten(1).all(1)
         return torch.where(unsolved[:, None, None, None], images, found)
 
-    return _pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
-
-
-def _pursued(
-    run: Callable[[nn.Module], Images],
-    model: Surface,
-    images: Images,
-    labels: Labels,
-    *,
-    norm: str,
-    epsilon: float,
-    seed: int,
-    fallen: Fallen | None,
-) -> Images:
-    if fallen is None:
-        with seeded(seed):
-            return run(model)
-    return pursue(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
+    return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
 
 
 def _run(attack: Any, model: nn.Module, images: Images, labels: Labels, **budget: float) -> Images:

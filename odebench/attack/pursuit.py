@@ -18,6 +18,24 @@ Fallen = Callable[[Tensor, Tensor], Tensor]
 Images = Float[Tensor, "batch channel height width"]
 
 
+def pursued(
+    attack: Callable[[nn.Module], Images],
+    surface: Surface,
+    images: Images,
+    labels: Int[Tensor, " batch"],
+    *,
+    norm: str,
+    epsilon: float,
+    seed: int,
+    fallen: Fallen | None,
+) -> Images:
+    """The candidates of `attack`: run to the end without `fallen`, stopped at verified falls with it."""
+    if fallen is None:
+        with seeded(seed):
+            return attack(surface)
+    return pursue(attack, surface, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
+
+
 def pursue(
     attack: Callable[[nn.Module], Images],
     surface: Surface,

@@ -20,12 +20,13 @@ class Surface(nn.Module):
     Inputs at which it failed are kept in `failures`: each is a candidate afterwards. Gradients that are not
     finite are zero, so that one failing image stays where it is and disturbs nothing; so are those of a model
     that is cut off from its input, which check 1 flags. Passes are counted an image in `forward_images` and
-    `backward_images`.
+    `backward_images`. With `precision` bf16 the model runs under autocast, which is for proposals alone.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, *, precision: str = "fp32") -> None:
         super().__init__()
         self.classifier = classifier
+        self.precision = precision
         self.n_classes = classifier.n_classes
         self.failures: list[Tensor] = []
         self.forward_images = self.backward_images = 0
@@ -35,10 +36,11 @@ class Surface(nn.Module):
         """Logits, differentiable in `images`; the model gets a copy, so it cannot change the attack's."""
         self.forward_images += len(images)
         guarded: Tensor = _Guarded.apply(images, self)
-        answer = self.classifier.answer(guarded)
+        with torch.autocast(guarded.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            answer = self.classifier.answer(guarded)
         if answer.failed.any() and len(self.failures) < MAX_RECORDED:
             self.failures.extend(images[answer.failed].detach().clone())
-        logits = answer.logits
+        logits = answer.logits.float()
         if guarded.requires_grad and not logits.requires_grad:
             logits = logits + 0 * guarded.flatten(1).sum(1, keepdim=True)
         return logits

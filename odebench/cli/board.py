@@ -30,7 +30,7 @@ class Format(str, Enum):
 def leaderboard(
     results: Annotated[
         list[Path] | None,
-        typer.Argument(help="Folders of results. Default: ./results and ./leaderboard/results."),
+        typer.Argument(help="Folders of results. Default: ./results, else ./leaderboard/results."),
     ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="Markdown, CSV or JSON.")] = Format.md,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
@@ -60,10 +60,11 @@ def leaderboard(
 
 
 def _default_folders() -> list[Path]:
-    folders = [folder for folder in (LOCAL_RESULTS, PUBLISHED_RESULTS) if folder.is_dir()]
-    if not folders:
-        raise ResultError(
-            f"there is no folder {LOCAL_RESULTS} here; run an evaluation first, such as "
-            "odebench run --model kd-ode --attack pgd, or name a folder of results"
-        )
-    return folders
+    """What `run` wrote here, else what is published here: weights trained on two machines are never joined."""
+    for folder in (LOCAL_RESULTS, PUBLISHED_RESULTS):
+        if folder.is_dir():
+            return [folder]
+    raise ResultError(
+        f"there is no folder {LOCAL_RESULTS} here; run an evaluation first, such as "
+        "odebench run --model kd-ode --attack pgd, or name a folder of results"
+    )

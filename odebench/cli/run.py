@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 @app.command(
     epilog="Examples:\n\nodebench run --model kd-ode --attack pgd\n\nodebench run -m resnet -a cw\n\n"
     "odebench run -m ode -a pgd --horizon 2 --epsilon 2/255,8/255 -n 200\n\n"
-    "odebench run -m ode -a pgd --solver dopri5 --tolerance 1e-3"
+    "odebench run -m ode -a pgd --solver dopri5 --tolerance 1e-3\n\n"
+    "odebench run -m kd-ode -a worst-case -n 200 --parameter effort=standard"
 )
 def run(
     model: ModelName,
@@ -65,10 +66,25 @@ def run(
     ] = None,
     changes: Changes = None,
     weights: Annotated[Path | None, typer.Option(help="Weights (safetensors) instead of training.")] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:KEY=VALUE]",
+            help="Craft transfer candidates on this model: ode:seed=1, self:solver=dopri5. Repeatable. Default resnet.",
+        ),
+    ] = None,
+    surrogate: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD:STEP", help="A cheaper solver of the same weights goes first: rk4:0.5."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16, of the attack; the verdict is fp32.")] = "fp32",
     chunk: Annotated[int, typer.Option(help="Images that an attack sees at once; part of the run key.")] = 100,
     data_dir: DataDir = None,
     device: Device = "cpu",
     results: Results = Path("results"),
+    save_candidates: Annotated[
+        Path | None, typer.Option(help="Save the last candidates judged (safetensors), for `odebench judge`.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run again although the result exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -91,6 +107,12 @@ def run(
         raise UsageError(f"--split is test or validation, not {split!r}")
     images = Slice(split="test" if split == "test" else "validation", n=n, offset=offset, chunk=chunk)
     recipe_changes, parameters = settings(changes), settings(parameter)
+    if precision not in ("fp32", "bf16"):
+        raise UsageError(f"--precision is fp32 or bf16, not {precision!r}")
+    proposing = None
+    if surrogate is not None:
+        cheap, _, length = surrogate.partition(":")
+        proposing = solver(cheap, length or None, None, None, None)
 
     def planned(total: int) -> Plan:
         return plan(
@@ -109,6 +131,9 @@ def run(
             changes=recipe_changes,
             parameters=parameters,
             weights=weights,
+            sources=source,
+            surrogate=proposing,
+            precision="bf16" if precision == "bf16" else "fp32",
         )
 
     from odebench.evaluation import data_split
@@ -120,6 +145,7 @@ def run(
         data,
         results=results,
         force=force,
+        save_candidates=save_candidates,
         device=device,
         progress=progress,
     )

@@ -93,7 +93,14 @@ def print_result(result: Result) -> None:
         if check.status == "flag":
             console.print(f"flag {check.id}, {check.name}: {_evidence(check)}; {check.why}")
     passed = sum(check.status == "pass" for check in result.checks)
-    console.print(f"{passed} of {len(result.checks)} checks passed; intervals are 95% over images, not over attacks")
+    for flag in result.flags:
+        if flag not in {check.name for check in result.checks}:
+            console.print(f"flag {flag}: images were judged one at a time")
+    skipped = sum(check.status == "skipped" for check in result.checks)
+    left = f" ({skipped} not made)" if skipped else ""
+    console.print(
+        f"{passed} of {len(result.checks)} checks passed{left}; intervals are 95% over images, not over attacks"
+    )
 
 
 def _evidence(check: Any) -> str:

@@ -86,7 +86,14 @@ class Classifier:
             logits = self.module(images)
             return logits, torch.zeros(len(images), dtype=torch.bool, device=images.device), None
         parts: Any = self.module
-        solution = integrate(parts.field, parts.stem(images), horizon=self.horizon, solver=self.solver)
+
+        def field(t: Tensor, state: Tensor) -> Tensor:
+            # Under autocast a field may answer in bf16, while the solver goes on in the precision of the state.
+            rate: Tensor = parts.field(t, state)
+            return rate.to(state.dtype) if isinstance(rate, Tensor) else rate
+
+        state = parts.stem(images)
+        solution = integrate(field, state.float(), horizon=self.horizon, solver=self.solver)
         return parts.head(solution.state), solution.failed, solution.nfe
 
     def _check(self, logits: object, n: int) -> None:

@@ -10,7 +10,7 @@ from pydantic import JsonValue, ValidationError
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
 from odebench.recipe import Loss, Recipe, Schedule
-from odebench.registry import MODELS
+from odebench.registry import MODELS, RegistryError
 from odebench.spec import Solver, check_horizon
 
 
@@ -122,5 +122,9 @@ def _first_line(error: ValidationError, changes: dict[str, JsonValue]) -> str:
 
 def load_definition(name: str) -> ModelDefinition:
     """The definition that a registered name stands for. Raises UsageError with the nearest match and the list."""
-    definition: ModelDefinition = MODELS.load(name)
+    definition = MODELS.load(name)
+    if not isinstance(definition, ModelDefinition):
+        raise RegistryError(
+            f"{name!r} names a {type(definition).__name__}; its entry point must name a ModelDefinition"
+        )
     return definition

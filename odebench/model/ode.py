@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -38,10 +39,10 @@ class OdeNet(nn.Module):
         self.solver = solver
 
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
-        """Logits; where the solver failed, those of a zero state."""
+        """Logits; where the solver failed NaN, so that the failure shows however the module is wrapped."""
         solution = integrate(self.field, self.stem(images), horizon=self.horizon, solver=self.solver)
         logits: Tensor = self.head(solution.state)
-        return logits
+        return logits.masked_fill(solution.failed[:, None], torch.nan) if solution.failed.any() else logits
 
 
 class StemHead(nn.Module):

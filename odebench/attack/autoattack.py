@@ -1,0 +1,235 @@
+"""APGD, FAB and Square through pyautoattack's attack classes, and random noise.
+
+Its harness is not used: it re-seeds, resumes and checks in ways of its own. Each call here is seeded by odebench.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
+from torch import Tensor, nn
+
+from odebench.attack.pursuit import Fallen, pursued, strictly_correct
+from odebench.attack.seed import seeded
+from odebench.attack.surface import Surface
+from odebench.ball import project
+from odebench.errors import AttackError
+
+Images = Float[Tensor, "batch channel height width"]
+Labels = Int[Tensor, " batch"]
+
+_NORMS = {"linf": "Linf", "l2": "L2"}
+_QUIET = logging.getLogger("odebench.attack.autoattack")
+"""APGD warns of zero gradients unless it is given a logger; check 1 counts them."""
+_QUIET.addHandler(logging.NullHandler())
+_QUIET.propagate = False
+
+
+def apgd_ce(
+    model: Surface,
+    images: Images,
+    labels: Labels,
+    *,
+    norm: str,
+    epsilon: float,
+    seed: int,
+    fallen: Fallen | None = None,
+    steps: int,
+    best: bool = False,
+) -> Images:
+    """Auto-PGD (Croce and Hein 2020) on the cross-entropy: the last iterate that fooled the model, else the start.
+
+    With `best`, the iterate of the largest loss instead.
+    """
+    attack = _apgd(images, norm=norm, epsilon=epsilon, seed=seed, steps=steps, loss="ce")
+
+    def run(asked: nn.Module) -> Images:
+        return _single_run(attack, asked, images, labels, best=best)
+
+    return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
+
+
+def apgd_dlr(
+    model: Surface,
+    images: Images,
+    labels: Labels,
+    *,
+    norm: str,
+    epsilon: float,
+    seed: int,
+    fallen: Fallen | None = None,
+    steps: int,
+) -> Images:
+    """Auto-PGD on the difference of logits ratio. Raises AttackError for fewer than three classes, where the ratio
+    is not defined."""
+    if model.n_classes < 3:
+        raise AttackError("the DLR loss needs at least three classes; use apgd-ce")
+    attack = _apgd(images, norm=norm, epsilon=epsilon, seed=seed, steps=steps, loss="dlr")
+
+    def run(asked: nn.Module) -> Images:
+        return _single_run(attack, asked, images, labels)
+
+    return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
+
+
+def _apgd(images: Images, *, norm: str, epsilon: float, seed: int, steps: int, loss: str) -> APGDAttack:
+    return APGDAttack(
+        None, n_iter=steps, norm=_NORMS[norm], eps=epsilon, seed=seed, loss=loss, device=images.device, logger=_QUIET
+    )
+
+
+def apgd_targeted(
+    model: Surface,
+    images: Images,
+    labels: Labels,
+    *,
+    norm: str,
+    epsilon: float,
+    seed: int,
+    fallen: Fallen | None = None,
+    steps: int,
+    targets: int,
+) -> Images:
+    """Auto-PGD towards each of the `targets` likeliest other classes, on the targeted DLR loss.
+
+    With fewer than four classes, where that loss is not defined, on its numerator: the target's logit over the
+    label's. No more targets are tried than there are other classes.
+    """
+    attack = APGDAttack_targeted(
+        None, n_iter=steps, norm=_NORMS[norm], eps=epsilon, seed=seed, device=images.device, logger=_QUIET
+    )
+    if model.n_classes < 4:
+        # The targeted cross-entropy would shy away from the third class, and is flat where logits are large.
+        attack.dlr_loss_targeted = lambda logits, own: _lead(logits, own, attack.y_target)
+    with torch.no_grad():
+        ranked = model(images).argsort(dim=1, descending=True)
+    # The label itself is left out, also where it is not the likeliest class.
+    others = ranked[ranked != labels[:, None]].view(len(images), -1)
+
+    def run(asked: nn.Module) -> Images:
+        found = images.clone()
+        for target in range(min(targets, model.n_classes - 1)):
+            attack.y_target = others[:, target]
+            candidates = _single_run(attack, asked, images, labels)
+            with torch.no_grad():
+                fooled = ~strictly_correct(asked(candidates), labels)
+            found[fooled] = candidates[fooled]
+        return found
+
+    return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
+
+
+def _lead(logits: Tensor, labels: Labels, targets: Labels) -> Float[Tensor, " batch"]:
+    lead: Tensor = (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+    return lead
+
+
+def _single_run(attack: Any, asked: nn.Module, images: Images, labels: Labels, *, best: bool = False) -> Images:
+    """One run of an APGD attack object. `perturb` would seed anew and leave out images that fall."""
+    attack.model = asked
+    attack.init_hyperparam(images)
+    loudest, _, _, fooling = attack.attack_single_run(images.clone(), labels.long())
+    found: Images = loudest if best else fooling
+    return found.detach()
+
+
+def fab_targeted(
+    model: Surface,
+    images: Images,
+    labels: Labels,
+    *,
+    norm: str,
+    epsilon: float,
+    seed: int,
+    fallen: Fallen | None = None,
+    steps: int,
+    targets: int,
+) -> Images:
+    """Targeted FAB (Croce and Hein 2020): the smallest perturbation towards each of the likeliest other classes.
+
+    It leaves out by itself what it has felled within `epsilon`, so `fallen` is not asked.
+    """
+    attack = FABAttack_PT(
+        model,
+        norm=_NORMS[norm],
+        n_iter=steps,
+        eps=epsilon,
+        seed=seed,
+        targeted=True,
+        device=images.device,
+        n_target_classes=min(targets, model.n_classes - 1),
+    )
+    with seeded(seed):
+        found: Images = attack.perturb(images.clone(), labels.long())
+    return found.detach()
+
+
+def square(
+    model: Surface,
+    images: Images,
+    labels: Labels,
+    *,
+    norm: str,
+    epsilon: float,
+    seed: int,
+    fallen: Fallen | None = None,
+    queries: int,
+) -> Images:
+    """Square (Andriushchenko et al. 2020): a random search on the logits alone, no gradient; the best points found.
+
+    It leaves out by itself what it has felled, so `fallen` is not asked.
+    """
+
+    attack = SquareAttack(
+        model, norm=_NORMS[norm], n_queries=queries, eps=epsilon, seed=seed, resc_schedule=False, device=images.device
+    )
+    # Its own function writes -inf into the model's logits, and a tie leaves it without an image to go on with.
+    attack.margin_and_loss = lambda points, own: (_margin(model(points), own),) * 2
+    attack.init_hyperparam(images)
+    with seeded(seed):
+        _, found = attack.attack_single_run(images.clone(), labels.long())
+    closest: Images = found.detach()
+    return closest
+
+
+def _margin(logits: Tensor, labels: Labels) -> Float[Tensor, " batch"]:
+    """The label's logit over the largest other: above 0 where the label is strictly the largest, else below 0."""
+    own = labels[:, None]
+    margin = (logits.gather(1, own) - logits.scatter(1, own, -torch.inf).amax(1, keepdim=True)).squeeze(1)
+    return torch.where(margin == 0, -torch.finfo(margin.dtype).tiny, margin)
+
+
+def noise(
+    model: Surface,
+    images: Images,
+    labels: Labels,
+    *,
+    norm: str,
+    epsilon: float,
+    seed: int,
+    fallen: Fallen | None = None,
+    draws: int,
+) -> Images:
+    """Random points on the sphere of radius `epsilon` (for linf: corners of the ball); the first that fools."""
+
+    def run(asked: nn.Module) -> Images:
+        found = images.clone()
+        for _ in range(draws):
+            shift = torch.randn_like(images)
+            if norm == "linf":
+                shift = shift.sign() * epsilon
+            else:
+                shift = shift * (epsilon / shift.flatten(1).norm(dim=1).clamp_min(1e-12))[:, None, None, None]
+            candidates = project(images, images + shift, norm=norm, epsilon=epsilon)
+            with torch.no_grad():
+                fooled = ~strictly_correct(asked(candidates), labels)
+            found[fooled] = candidates[fooled]
+        return found
+
+    return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)

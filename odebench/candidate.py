@@ -1,0 +1,102 @@
+"""Files of candidates: anybody's adversarial images, for the verdict to judge.
+
+A safetensors file with the tensors candidates (m, channels, height, width) float32, indices (m,) int64, positions in
+the fixed order of the split, and epsilons (m,) float64, and one metadata key "odebench" that holds JSON: dataset,
+split, dataset_sha256 (of the whole ordered split), norm, source (who or what made them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from odebench.checkpoint import read_tensors, write_tensors
+from odebench.errors import OdebenchError
+
+_TENSORS = ("candidates", "indices", "epsilons")
+_KEYS = ("dataset", "split", "dataset_sha256", "norm", "source")
+
+
+class CandidateError(OdebenchError):
+    """A file of candidates is damaged, or made for other images."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates for images of one split: one an image and epsilon at most."""
+
+    images: Float[Tensor, "m channel height width"]
+    indices: Int[Tensor, " m"]
+    epsilons: Float[Tensor, " m"]
+    dataset: str
+    split: str
+    dataset_sha256: str
+    norm: str
+    source: str
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """The epsilons that occur, rising."""
+        return tuple(sorted(set(self.epsilons.tolist())))
+
+    def by_epsilon(self, clean: Float[Tensor, "n channel height width"], *, offset: int) -> dict[float, Tensor]:
+        """For each epsilon a candidate for every image of a slice: the clean image where the file has none.
+
+        Raises CandidateError where a candidate has another shape than the images.
+        """
+        if self.images.shape[1:] != clean.shape[1:]:
+            raise CandidateError(
+                f"the candidates have shape {tuple(self.images.shape[1:])}, the images {tuple(clean.shape[1:])}"
+            )
+        found = {}
+        for epsilon in self.radii:
+            here = (self.epsilons == epsilon) & (self.indices >= offset) & (self.indices < offset + len(clean))
+            found[epsilon] = clean.clone()
+            found[epsilon][self.indices[here] - offset] = self.images[here]
+        return found
+
+
+def write_candidates(path: Path, candidates: Candidates) -> None:
+    """Writes a file of candidates, whole or not at all. Raises FileError."""
+    values = (candidates.images.float(), candidates.indices, candidates.epsilons.double())
+    write_tensors(path, dict(zip(_TENSORS, values, strict=True)), {key: getattr(candidates, key) for key in _KEYS})
+
+
+def read_candidates(path: Path) -> Candidates:
+    """Reads a file of candidates. Raises WeightError where it is no whole safetensors file, and CandidateError where
+    tensors or metadata are not as described above."""
+    tensors, metadata = read_tensors(path)
+    if set(tensors) != set(_TENSORS):
+        raise CandidateError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}; expected {', '.join(_TENSORS)}")
+    if missing := [key for key in _KEYS if not isinstance(metadata.get(key), str)]:
+        raise CandidateError(f"{path} does not say its {', '.join(missing)} in its metadata")
+    images, indices, epsilons = (tensors[name] for name in _TENSORS)
+    _check(path, images, indices, epsilons, metadata)
+    return Candidates(images.float(), indices.long(), epsilons, **{key: metadata[key] for key in _KEYS})
+
+
+def _check(path: Path, images: Tensor, indices: Tensor, epsilons: Tensor, metadata: Mapping[str, str]) -> None:
+    n = len(images)
+    if images.ndim != 4 or not images.is_floating_point() or indices.shape != (n,) or epsilons.shape != (n,) or not n:
+        raise CandidateError(
+            f"{path}: expected candidates (m, channels, height, width), indices (m,), epsilons (m,), m above 0; found "
+            f"{tuple(images.shape)}, {tuple(indices.shape)}, {tuple(epsilons.shape)}"
+        )
+    if indices.dtype not in (torch.int64, torch.int32) or (indices < 0).any():
+        raise CandidateError(f"{path}: indices must be whole numbers from 0 on (int64)")
+    if epsilons.dtype != torch.float64:
+        # 0.1 in float32 is another number, whose falls would not carry to 0.1.
+        raise CandidateError(f"{path}: epsilons must be float64, not {str(epsilons.dtype).removeprefix('torch.')}")
+    if not torch.isfinite(epsilons).all() or (epsilons <= 0).any():
+        raise CandidateError(f"{path}: epsilons must be finite numbers above 0")
+    if len(torch.unique(torch.stack([indices.double(), epsilons]), dim=1).T) != n:
+        raise CandidateError(f"{path} has two candidates for one image and epsilon; keep the stronger one")
+    if metadata["norm"] not in ("linf", "l2"):
+        raise CandidateError(f"{path}: the norm is linf or l2, not {metadata['norm']!r}")
+    if metadata["split"] not in ("test", "validation"):
+        raise CandidateError(f"{path}: the split is test or validation, not {metadata['split']!r}")

@@ -1,0 +1,216 @@
+"""Attacking one chunk, stage by stage, each on the images that still stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from odebench.attack.definition import Stage
+from odebench.attack.seed import call_seed
+from odebench.attack.surface import Surface
+from odebench.ball import ROUNDING, distance
+from odebench.errors import AttackError, OdebenchError
+from odebench.ledger import Ledger
+from odebench.model.classifier import Classifier
+from odebench.progress import Step
+from odebench.registry import load_target
+from odebench.result import FALLEN, felled_letters
+from odebench.spec import Evaluation
+from odebench.verdict import Judge, Verdict
+
+FellCheck = Callable[[Tensor, Tensor], Tensor]
+
+
+class Siege:
+    """The stages of an evaluation against one model.
+
+    A surrogate (the same weights under a cheaper solver) proposes first; the declared solver is attacked for what
+    it leaves standing. Whatever proposes, the judge alone decides. `legend` says what a letter of felled_by means:
+    the stage, and for an attack that carries falls to larger epsilons also the epsilon.
+    """
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        stages: Sequence[Stage],
+        classifier: Classifier,
+        judge: Judge,
+        images: Float[Tensor, "n channel height width"],
+        labels: Int[Tensor, " n"],
+        *,
+        sources: Sequence[Classifier],
+        given: Mapping[float, Tensor],
+        carries_falls: bool,
+    ) -> None:
+        self.evaluation, self.stages, self.judge = evaluation, stages, judge
+        self.images, self.labels, self.given = images, labels, given
+        self.device, precision = classifier.device, evaluation.precision
+        self.surface = Surface(classifier, precision=precision)
+        self.surrogate = None
+        if evaluation.attack.surrogate is not None:
+            cheap = Classifier(
+                classifier.module,
+                n_classes=classifier.n_classes,
+                device=classifier.device,
+                horizon=classifier.horizon,
+                solver=evaluation.attack.surrogate.solver,
+            )
+            self.surrogate = Surface(cheap, precision=precision)
+        self.sources = [Surface(source, precision=precision) for source in sources]
+        epsilons = evaluation.threat_model.epsilons if carries_falls else (None,)
+        names = [_felled_name(stage, epsilon) for epsilon in epsilons for stage in stages]
+        self.legend = felled_letters(names)
+        self._letters = {name: letter for letter, name in self.legend.items()}
+        self._carries = carries_falls
+
+    @property
+    def surfaces(self) -> list[Surface]:
+        """All that was attacked: the model, its surrogate, the sources."""
+        return [self.surface, *([self.surrogate] if self.surrogate else []), *self.sources]
+
+    @property
+    def forward_images(self) -> int:
+        """Images that went forward through a model while candidates were sought."""
+        return sum(surface.forward_images for surface in self.surfaces)
+
+    @property
+    def backward_images(self) -> int:
+        """Images that went backward."""
+        return sum(surface.backward_images for surface in self.surfaces)
+
+    def attack_chunk(self, number: int, rows: np.ndarray, epsilon: float, ledger: Ledger, step: Step) -> None:
+        """Attacks the standing images `rows` (positions in the slice) of chunk `number` of the whole order."""
+        for stage in self.stages:
+            asked = [self.surface]
+            if self.surrogate is not None and stage.definition.uses_gradients and not stage.definition.needs_sources:
+                asked.insert(0, self.surrogate)
+            reported = 0.0
+            for surface in asked:
+                standing = rows[ledger.letters[rows] == "r"]
+                if len(standing):
+                    call = _Call(self, stage, surface, number, standing, epsilon, ledger)
+                    share = stage.passes / len(asked)
+                    reported += call.run(step, at_most=share)
+            step.advance(stage.passes - reported, note=f"epsilon {epsilon:g}: {ledger.standing} standing")
+
+    def letter(self, stage: Stage, epsilon: float) -> str:
+        """The letter of felled_by for a fall to this stage at this epsilon."""
+        return self._letters[_felled_name(stage, epsilon if self._carries else None)]
+
+
+def _felled_name(stage: Stage, epsilon: float | None) -> str:
+    return stage.name if epsilon is None else f"{stage.name} at {epsilon:.6g}"
+
+
+class _Call:
+    """One call of one attack: on the standing images of one chunk, at one epsilon, through one surface."""
+
+    def __init__(
+        self,
+        siege: Siege,
+        stage: Stage,
+        surface: Surface,
+        number: int,
+        rows: np.ndarray,
+        epsilon: float,
+        ledger: Ledger,
+    ) -> None:
+        self.siege, self.stage, self.surface = siege, stage, surface
+        self.number, self.rows, self.epsilon, self.ledger = number, rows, epsilon, ledger
+        self.norm = siege.evaluation.threat_model.norm
+        self.images, self.labels = siege.images[rows], siege.labels[rows]
+        self.standing = torch.ones(len(rows), dtype=torch.bool)
+        self.letter = siege.letter(stage, epsilon)
+
+    def run(self, step: Step, *, at_most: float) -> float:
+        """Attacks and judges; returns how many passes it reported to `step`, `at_most` at most."""
+        reported = 0.0
+
+        def count(*_: object) -> None:
+            nonlocal reported
+            if reported + 1 <= at_most:
+                reported += 1
+                step.advance()
+
+        watched = self.siege.sources if self.stage.definition.needs_sources else [self.surface]
+        hooks = [surface.register_forward_hook(count) for surface in watched]
+        self.surface.failures.clear()
+        try:
+            candidates = self._candidates()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        left = self.standing.nonzero().flatten()
+        if len(left):
+            verdict = self._judge(left, candidates[left])
+            self.ledger.enter(self.rows[left.numpy()], verdict, self.letter)
+            self.standing[left] = torch.from_numpy(verdict.letters == "r")
+        self._judge_failures()
+        return reported
+
+    def _judge(self, local: Tensor, candidates: Tensor) -> Verdict:
+        return self.siege.judge.candidates(
+            self.images[local],
+            self.labels[local],
+            candidates,
+            norm=self.norm,
+            epsilon=self.epsilon,
+            fixed_budget=self.stage.definition.fixed_budget,
+        )
+
+    def _fallen(self, local: Tensor, candidates: Tensor) -> Tensor:
+        local, here = local.cpu(), candidates.detach().cpu().float()
+        if not len(local):
+            return torch.zeros(0, dtype=torch.bool, device=candidates.device)
+        verdict = self._judge(local, here)
+        down = torch.from_numpy(np.isin(verdict.letters, list(FALLEN)))
+        self.ledger.enter(self.rows[local[down].numpy()], verdict.only(down), self.letter)
+        self.standing[local[down]] = False
+        return down.to(candidates.device)
+
+    def _judge_failures(self) -> None:
+        """Every input at which the model failed is a candidate for each standing image within whose budget it is."""
+        for point in self.surface.failures:
+            rows = self.standing.nonzero().flatten()
+            here = point.cpu()[None].expand(len(rows), *point.shape)
+            near = distance(self.images[rows], here, norm=self.norm) <= self.epsilon + ROUNDING
+            if near.any():
+                self._fallen(rows[near], here[near])
+
+    def _candidates(self) -> Tensor:
+        spec, device, stage = self.siege.evaluation.attack, self.siege.device, self.stage
+        extra: dict[str, object] = {}
+        if stage.definition.needs_sources:
+            extra["sources"] = self.siege.sources
+        if stage.definition.needs_candidates:
+            extra["proposals"] = self.siege.given[self.epsilon][self.rows]
+        # The stage's own random numbers; a surrogate draws others than the declared solver after it.
+        name = stage.name if self.surface is self.siege.surface else f"{stage.name}/surrogate"
+        try:
+            attack = load_target(stage.definition.function)
+            # Copies: the verdict measures from the clean images, which an attack must not move.
+            found = attack(
+                self.surface,
+                self.images.to(device, copy=True),
+                self.labels.to(device, copy=True),
+                norm=self.norm,
+                epsilon=self.epsilon,
+                seed=call_seed(spec.seed, chunk=self.number, stage=name, epsilon=self.epsilon),
+                fallen=self._fallen,
+                **stage.parameters,
+                **extra,
+            )
+        except (OdebenchError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            line = str(error).strip().split("\n")[0]
+            raise AttackError(f"the attack {stage.name} raised {type(error).__name__}: {line}") from error
+        if not isinstance(found, Tensor) or found.shape != self.images.shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            expected = tuple(self.images.shape)
+            raise AttackError(f"the attack {stage.name} returned {shape} for images of shape {expected}")
+        return found.detach().cpu().float()

@@ -1,0 +1,91 @@
+"""Sources of transfer: other models that candidates are crafted on, written as short texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from odebench.dataset.definition import DatasetDefinition
+from odebench.errors import UsageError, invalid_value
+from odebench.model.definition import load_definition
+from odebench.recipe import Recipe
+from odebench.spec import FIXED_STEP_STAGES, Solver, check_horizon, parse_number
+
+DEFAULT_SOURCE = "resnet"
+"""Every model faces candidates from this one, of the same data and train seed, unless sources are named."""
+ITSELF = "self"
+_KEYS = ("seed", "horizon", "solver", "step", "tolerance", "backend")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source as written, the recipe of its weights, and how it is integrated (None: as it was trained)."""
+
+    text: str
+    recipe: Recipe
+    horizon: float | None
+    solver: Solver | None
+    itself: bool
+
+
+def parse_source(
+    text: str, dataset: DatasetDefinition, *, recipe: Recipe, horizon: float | None, solver: Solver | None
+) -> Source:
+    """The source that a text names, for the model of `recipe` evaluated at `horizon` with `solver`.
+
+    NAME[:KEY=VALUE]...: a model's name with seed, horizon, solver, step, tolerance, backend, such as resnet,
+    kd-ode:seed=1, ode:horizon=2; or self, the same weights, such as self:solver=dopri5:tolerance=1e-3. Raises
+    UsageError.
+    """
+    name, *pairs = text.split(":")
+    given = dict(pair.partition("=")[::2] for pair in pairs)
+    if len(given) < len(pairs):
+        raise UsageError(f"source {text!r} says one thing twice")
+    if strange := set(given) - set(_KEYS):
+        raise UsageError(f"source {text!r}: unknown {', '.join(sorted(strange))}; known: {', '.join(_KEYS)}")
+    at = parse_number(given["horizon"], name="horizon") if "horizon" in given else None
+    if at is not None:
+        check_horizon(at)
+    chosen = _solver(text, given)
+    if name == ITSELF:
+        if "seed" in given:
+            raise UsageError(f"source {text!r}: self has the weights of the model; name the model to choose a seed")
+        if recipe.horizon is None and (chosen, at) != (None, None):
+            raise UsageError(f"source {text!r}: the model integrates nothing, so it takes no horizon and no solver")
+        return Source(text, recipe, horizon if at is None else at, chosen or solver, itself=True)
+    definition = load_definition(name)
+    if not given.get("seed", "0").isdecimal():
+        raise UsageError(f"source {text!r}: a seed is a whole number from 0 on, not {given['seed']!r}")
+    if chosen is not None and not definition.has_horizon:
+        raise UsageError(f"source {text!r}: {name} integrates nothing, so it takes no solver")
+    seed = int(given.get("seed", recipe.train_seed))
+    trained = definition.recipe(dataset, horizon=at, train_seed=seed)
+    return Source(text, trained, trained.horizon, chosen or trained.solver, itself=False)
+
+
+def default_sources(dataset: DatasetDefinition, recipe: Recipe) -> tuple[str, ...]:
+    """The default source, unless the model is that very source."""
+    default = load_definition(DEFAULT_SOURCE).recipe(dataset, train_seed=recipe.train_seed)
+    return () if default.key == recipe.key else (DEFAULT_SOURCE,)
+
+
+def _solver(text: str, given: Mapping[str, str]) -> Solver | None:
+    if "solver" not in given:
+        if set(given) & {"step", "tolerance", "backend"}:
+            raise UsageError(f"source {text!r}: step, tolerance and backend go with a solver, such as solver=dopri5")
+        return None
+    method = given["solver"]
+    fixed = method in FIXED_STEP_STAGES
+    if idle := set(given) & ({"tolerance", "backend"} if fixed else {"step"}):
+        raise UsageError(f"source {text!r}: {method} takes no {' and no '.join(sorted(idle))}")
+    if fixed:
+        settings = {"backend": "torchdiffeq", "step": parse_number(given.get("step", "0.25"), name="step")}
+    else:
+        tolerance = parse_number(given.get("tolerance", "1e-3"), name="tolerance")
+        settings = {"backend": given.get("backend", "torchode"), "rtol": tolerance, "atol": tolerance}
+    try:
+        return Solver.model_validate({"method": method, "max_steps": None if fixed else 1000, **settings})
+    except ValidationError as error:
+        raise UsageError(f"source {text!r}: {invalid_value(error)}") from error

@@ -1,0 +1,188 @@
+"""Sources of transfer: how they are written, which one is the default, and where they stand in a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odebench.checkpoint import write_tensors
+from odebench.dataset import load_dataset
+from odebench.dataset.builtin import DIGITS, FASHION_MNIST
+from odebench.errors import UsageError
+from odebench.evaluation import run
+from odebench.file import sha256_file
+from odebench.model.definition import load_definition
+from odebench.plan import Plan, Slice, plan
+from odebench.result import read_result
+from odebench.source import Source, default_sources, parse_source
+from odebench.spec import adaptive, fixed_step
+from odebench.training import build, weights_path
+
+RK4 = fixed_step(step=0.25)
+
+
+def parsed(text: str, *, model: str = "kd-ode", seed: int = 0, horizon: float = 1.0) -> Source:
+    definition = load_definition(model)
+    recipe = definition.recipe(DIGITS, horizon=horizon if definition.has_horizon else None, train_seed=seed)
+    at = horizon if definition.has_horizon else None
+    return parse_source(text, DIGITS, recipe=recipe, horizon=at, solver=recipe.solver)
+
+
+def planned(model: str = "ode", attack: str = "transfer", **options: Any) -> Plan:
+    return plan(model, attack, options.pop("dataset", DIGITS), **{"total": 500, **options})
+
+
+# Texts
+
+
+def test_a_name_is_the_model_of_the_same_data_and_train_seed() -> None:
+    found = parsed("resnet", seed=3)
+    assert found.recipe == load_definition("resnet").recipe(DIGITS, train_seed=3)
+    assert (found.horizon, found.solver, found.itself) == (None, None, False)
+    ode = parsed("ode", seed=3)
+    assert (ode.recipe.train_seed, ode.horizon, ode.solver) == (3, 1.0, RK4)
+
+
+def test_seed_horizon_and_solver_are_chosen_by_key() -> None:
+    found = parsed("ode:seed=1:horizon=2")
+    assert found.recipe == load_definition("ode").recipe(DIGITS, horizon=2.0, train_seed=1)
+    assert (found.horizon, found.solver) == (2.0, RK4)
+    other = parsed("ode:solver=euler:step=1/2")
+    assert other.solver == fixed_step("euler", step=0.5)
+    assert other.recipe.solver == RK4, "it is trained with its default solver"
+
+
+@pytest.mark.parametrize(
+    ("text", "solver"),
+    [
+        ("self:solver=euler", fixed_step("euler", step=0.25)),
+        ("self:solver=dopri5", adaptive("dopri5", rtol=1e-3)),
+        ("self:solver=tsit5:tolerance=0.01", adaptive("tsit5", rtol=0.01)),
+        ("self:solver=dopri5:backend=torchdiffeq", adaptive("dopri5", rtol=1e-3, backend="torchdiffeq")),
+        ("self", RK4),
+    ],
+)
+def test_self_is_the_same_weights_with_another_solver(text: str, solver: Any) -> None:
+    found = parsed(text, horizon=2.0)
+    assert (found.solver, found.horizon, found.itself) == (solver, 2.0, True)
+    assert found.recipe.key == load_definition("kd-ode").recipe(DIGITS, horizon=2.0).key
+
+
+def test_self_may_look_from_another_horizon() -> None:
+    assert parsed("self:horizon=0.5").horizon == 0.5
+
+
+WRONG = {
+    "rsnet": "unknown model 'rsnet'; did you mean 'resnet'",
+    "": "unknown model ''",
+    "ode:sed=1": "source 'ode:sed=1': unknown sed; known: seed, horizon, solver, step, tolerance, backend",
+    "ode:seed": "source 'ode:seed': a seed is a whole number from 0 on, not ''",
+    "ode:seed=1.5": "a seed is a whole number from 0 on, not '1.5'",
+    "ode:seed=-1": "a seed is a whole number from 0 on, not '-1'",
+    "ode:seed=99999999999999999999": "train seed 99999999999999999999 must be an integer from 0 to",
+    "ode:seed=1:seed=2": "source 'ode:seed=1:seed=2' says one thing twice",
+    "ode:horizon=0": "horizon 0 must be a finite number above 0",
+    "ode:horizon=long": "horizon 'long' is not a finite number",
+    "resnet:horizon=2": "resnet integrates nothing, so it takes no horizon",
+    "resnet:solver=rk4": "source 'resnet:solver=rk4': resnet integrates nothing, so it takes no solver",
+    "self:seed=1": "source 'self:seed=1': self has the weights of the model; name the model to choose a seed",
+    "ode:step=0.5": "source 'ode:step=0.5': step, tolerance and backend go with a solver, such as solver=dopri5",
+    "ode:solver=rk5": "source 'ode:solver=rk5': unknown method 'rk5' for torchode; adaptive there: dopri5",
+    "ode:solver=rk4:step=0": "source .*: the fixed-step method rk4 needs a step above 0",
+    "ode:solver=rk4:step=1e-9": "a step of 1e-09 needs more than 10000 steps to reach horizon 1; take a longer step",
+    "ode:solver=rk4:tolerance=0.1": "source .*: rk4 takes no tolerance",
+    "ode:solver=rk4:backend=torchode:tolerance=1": "source .*: rk4 takes no backend and no tolerance",
+    "ode:solver=dopri5:step=0.1": "source .*: dopri5 takes no step",
+    "ode:solver=dopri5:tolerance=0": "source .*: the adaptive method dopri5 needs rtol and atol above 0",
+    "ode:solver=dopri5:tolerance=x": "tolerance 'x' is not a finite number",
+    "ode:solver=dopri5:backend=scipy": "source .*: backend cannot be 'scipy': it must be 'torchdiffeq' or 'torchode'",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_source_that_is_none_is_refused_before_anything_is_trained(text: str) -> None:
+    with pytest.raises(UsageError, match=WRONG[text]) as caught:
+        planned(sources=[text])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["self:solver=rk4", "self:horizon=2"])
+def test_a_model_that_integrates_nothing_is_no_source_with_a_solver(text: str) -> None:
+    with pytest.raises(UsageError, match=f"source '{text}': the model integrates nothing, so it takes no horizon"):
+        parsed(text, model="resnet")
+
+
+# Defaults
+
+
+@pytest.mark.parametrize("model", ["ode", "kd-ode", "ode-ablated"])
+def test_every_other_model_faces_the_resnet_of_its_seed(model: str) -> None:
+    found = planned(model, "worst-case", train_seed=2)
+    assert found.evaluation.attack.sources == ("resnet",)
+    (source,) = found.sources
+    assert source.recipe == load_definition("resnet").recipe(DIGITS, train_seed=2)
+
+
+def test_the_resnet_itself_has_no_default_source() -> None:
+    recipe = load_definition("resnet").recipe(DIGITS)
+    assert default_sources(DIGITS, recipe) == ()
+    assert planned("resnet", "worst-case").evaluation.attack.sources == ()
+    assert planned("resnet", "worst-case", changes={"epochs": 1}).evaluation.attack.sources == ("resnet",)
+    with pytest.raises(UsageError, match="transfer needs a source to craft candidates on, such as --source ode:seed=1"):
+        planned("resnet")
+    assert planned("resnet", sources=["ode"]).evaluation.attack.sources == ("ode",)
+
+
+def test_a_source_belongs_to_the_same_data() -> None:
+    (source,) = planned("ode", "worst-case", dataset=FASHION_MNIST, total=10_000).sources
+    assert source.recipe.dataset == "fashion-mnist"
+
+
+def test_sources_are_part_of_the_run_key_in_their_order_and_once() -> None:
+    one, two, twice = (planned(sources=texts) for texts in (["resnet"], ["resnet", "ode"], ["resnet", "resnet"]))
+    assert one.evaluation.run_key == twice.evaluation.run_key == planned().evaluation.run_key
+    assert one.evaluation.run_key != two.evaluation.run_key
+    assert [source.text for source in two.sources] == ["resnet", "ode"]
+
+
+def test_attacks_that_craft_on_nothing_else_take_no_source() -> None:
+    with pytest.raises(UsageError, match="pgd crafts no candidates on other models, so it takes no source"):
+        planned("ode", "pgd", sources=["resnet"])
+
+
+def test_a_surrogate_is_for_models_with_a_field() -> None:
+    euler = fixed_step("euler", step=0.5)
+    found = planned("ode", "pgd", surrogate=euler)
+    assert found.evaluation.attack.surrogate is not None
+    assert found.evaluation.attack.surrogate.solver == euler
+    assert found.evaluation.run_key != planned("ode", "pgd").evaluation.run_key
+    with pytest.raises(UsageError, match="resnet integrates nothing, so no cheaper solver can propose for it"):
+        planned("resnet", "pgd", surrogate=euler)
+    with pytest.raises(UsageError, match="needs more than 10000 steps to reach horizon 1"):
+        planned("ode", "pgd", surrogate=fixed_step(step=1e-9))
+
+
+# In a result
+
+
+def test_sources_and_their_weights_stand_in_the_result(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    assert digits.train is not None
+    found = planned(
+        sources=["resnet", "self:solver=euler", "ode:seed=1"],
+        images=Slice(n=20, chunk=20),
+        epsilons=(0.1,),
+        parameters={"steps": 2},
+    )
+    recipes = {"self:solver=euler": found.recipe} | {source.text: source.recipe for source in found.sources}
+    for recipe in recipes.values():  # untrained weights where trained ones would lie
+        metadata = {"recipe": recipe.model_dump(mode="json"), "train_sha256": digits.train.sha256}
+        write_tensors(weights_path(recipe), build(recipe).state_dict(), metadata)
+    result, path, new = run(found, digits, results=tmp_path / "results")
+    assert new
+    assert result.evaluation.attack.sources == ("resnet", "self:solver=euler", "ode:seed=1")
+    assert result.found.sources_sha256 == {text: sha256_file(weights_path(recipe)) for text, recipe in recipes.items()}
+    assert result.found.sources_sha256["self:solver=euler"] == result.found.weights_sha256
+    assert read_result(path) == result
