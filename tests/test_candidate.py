@@ -134,6 +134,17 @@ def test_what_a_run_saves_is_judged_to_the_same_letters(call: Call, digits: Data
     assert "(there already; --force judges it again)" in again.out
 
 
+def test_candidates_stand_at_their_places_in_the_whole_order(call: Call, digits: Dataset) -> None:
+    said = call(*PGD, "--offset", "100", "--save-candidates", "mine.safetensors", "--json")
+    assert said.code == 0, said.err
+    found = read_candidates(Path("mine.safetensors"))
+    assert 100 <= int(found.indices.min()) < int(found.indices.max()) < 200
+    assert (distance(digits.test.images[found.indices], found.images, norm="linf") <= 0.1 + ROUNDING).all()
+    ran, result = Result.model_validate_json(said.out), judge(call, "mine.safetensors", "--offset", "100")
+    assert [outcomes(result, index) for index in (0, 1)] == [outcomes(ran, index) for index in (0, 1)]
+    assert "f" in outcomes(result)
+
+
 def test_a_judged_file_joins_the_union_and_lowers_the_figure(call: Call) -> None:
     weak = call("run", *MODEL, "-a", "noise", "-n", "100", "--epsilon", "0.1", "--parameter", "draws=1")
     assert weak.code == 0, weak.err

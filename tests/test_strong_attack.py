@@ -381,6 +381,19 @@ def test_transfer_crafts_on_its_sources_and_does_not_ask_the_model() -> None:
     assert (after > before).all()
 
 
+def test_transfer_takes_the_iterate_of_the_largest_loss() -> None:
+    # Also where the source itself is not fooled: apgd-ce's own answer would be its random start there.
+    _, surface, images, _ = case(5)
+    other = linear(5, seed=3)
+    labels, options = predicted(other, images), {"steps": 10, "epsilon": 0.005}
+    found = attack("transfer", surface, images, labels, sources=[surface_of(other, 5)], **options)
+    own = attack("apgd-ce", surface_of(other, 5), images, labels, **options)
+    with torch.no_grad():
+        losses = [nn.functional.cross_entropy(other(points), labels, reduction="none") for points in (found, own)]
+    assert (losses[0] >= losses[1] - 1e-6).all()
+    assert (losses[0] > losses[1] + 1e-4).any()
+
+
 def test_an_image_that_fell_is_not_attacked_on_the_next_source() -> None:
     _, surface, images, labels = case(5)
     sources = [surface_of(linear(5, seed=seed), 5) for seed in (3, 4)]
