@@ -1,0 +1,64 @@
+"""What the README shows is what the project does: its table, its Python, its two commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from odebench.cli import app
+from odebench.leaderboard import build_tables, read_results
+from odebench.render.markdown import markdown
+from odebench.result import read_result, result_files
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PUBLISHED = ROOT / "leaderboard" / "results"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_table_is_what_the_published_results_say() -> None:
+    shown = README.split("<!-- table -->")[1].split("<!-- /table -->")[0].strip()
+    assert shown.count("\n| ") > 4
+    stored, problems = read_results([PUBLISHED])
+    tables, contradictions = build_tables(stored)
+    assert not problems
+    assert not contradictions
+    assert shown in markdown(tables)
+
+
+def test_every_published_result_is_whole_and_where_its_name_says() -> None:
+    files = list(result_files(PUBLISHED))
+    assert files
+    for path in files:
+        result = read_result(path)
+        assert path.parent.name == result.evaluation.model.name
+        assert result.run_key[:16] in path.name
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split("\n")[0])
+def test_python_runs_as_written(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_first_screen_holds_two_commands() -> None:
+    first = "\n".join(README.split("\n")[:60])
+    commands = [line for line in first.split("\n") if line.startswith("pip install")]
+    assert commands == [
+        "pip install . && odebench run --model kd-ode --attack pgd",
+        "pip install '.[test]' && pytest",
+    ]
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    named = set(re.findall(r"`odebench ([a-z][a-z-]*)", README)) | {"attacks", "datasets"}
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert named <= known
