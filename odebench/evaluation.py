@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
@@ -39,6 +40,7 @@ def evaluate(
     attack_seed: int = 0,
     sources: Mapping[str, nn.Module] | None = None,
     name: str | None = None,
+    arguments: Mapping[str, JsonValue] | None = None,
     device: str = "cpu",
     data_dir: Path | None = None,
     progress: Progress = SILENT,
@@ -47,8 +49,9 @@ def evaluate(
 
     A module that exposes stem, field(t, state), head, horizon and solver is integrated by odebench; any other is
     asked as a whole. `threat_model` is by default the data set's grid in the attack's first norm. The module is
-    put into evaluation mode while it is judged. `sources` are other modules, by name, that transfer (and the worst
-    case) crafts candidates on. `odebench.result.write_result` stores a result.
+    put into evaluation mode while it is judged. `name` and `arguments` tell apart models of one class whose weights are
+    equal, such as two strengths of one defence: they are part of the run key. `sources` are other modules, by name,
+    that transfer (and the worst case) crafts candidates on. `odebench.result.write_result` stores a result.
 
     Raises UsageError for unknown names and values out of range, ModelError for a module that is not a
     deterministic classifier, DatasetError for images outside [0, 1].
@@ -75,7 +78,7 @@ def evaluate(
     norm, epsilons = (None, None) if threat_model is None else (threat_model.norm, threat_model.epsilons)
     evaluations = [
         Evaluation(
-            model=ModelSpec(name=name or type(model).__name__, arguments={}, weights=digest),
+            model=ModelSpec(name=name or type(model).__name__, arguments=dict(arguments or {}), weights=digest),
             train_horizon=None,
             horizon=classifier.horizon,
             solver=classifier.solver,
@@ -165,7 +168,7 @@ def run(
         given=given,
         keep=kept,
     )
-    written = write_result(result, results)
+    written = write_result(result, results, replace=force)
     if save_candidates is not None and kept is not None:
         write_candidates(save_candidates, _kept(result, split, kept))
     return result, written, True

@@ -98,7 +98,8 @@ class _Run:
         self.stages = [stage for stage in stages if sources or not stage.definition.needs_sources]
         if not self.stages:
             raise UsageError(f"{self.attack.name} needs other models to craft candidates on; name them as sources")
-        if len(self.stages) < len(stages):
+        self.left_out = len(self.stages) < len(stages)
+        if self.left_out:
             progress.say("no source to craft candidates on: the transfer stage is left out")
         missing = set(evaluation.threat_model.epsilons) - set(given)
         if missing and any(stage.definition.needs_candidates for stage in self.stages):
@@ -160,10 +161,18 @@ class _Run:
                 seconds=seconds,
             ),
             checks=tuple(checks),
-            flags=flags_of(checks, alone=alone),
+            flags=flags_of(checks, alone=alone, left_out=self.left_out, few_candidates=self._few_candidates(clean)),
             outcomes_sha256=outcomes_digest(epsilons),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
+
+    def _few_candidates(self, clean: np.ndarray) -> bool:
+        """Whether a file left out images that could be attacked: these are judged as they are, and stand."""
+        could = torch.from_numpy(clean == "r")
+        missing = [int((given == self.images).flatten(1).all(1)[could].sum()) for given in self.given.values()]
+        if any(missing):
+            self.progress.say(f"the file has no candidate for {max(missing)} of {int(could.sum())} images: they stand")
+        return any(missing)
 
     def _probe(self) -> list[Check]:
         """Checks 2 and 15 on the first chunk: they decide how the verdict asks the model."""

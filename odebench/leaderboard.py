@@ -26,6 +26,8 @@ RANDOMISED = "randomised"
 FLAG_MEANINGS = {
     RANDOMISED: "the model draws random numbers; its letters rest on repeated passes, and it is not ranked",
     "batch-coupled": "the solver shares step sizes within a batch, so images were judged one at a time",
+    "no-transfer": "no other model was at hand to craft candidates on: the transfer stage was left out",
+    "few-candidates": "the file had no candidate for some images: these stand unattacked",
     "opaque-gradient": "the module hides its solver, and its gradient could not be confirmed",
 }
 
@@ -187,7 +189,7 @@ def _attack_counts(seeds: Sequence[_Seed], epsilon: float, images: int) -> dict[
     count: dict[str, int] = defaultdict(int)
     for seed in seeds:
         speaking = [i for i in seed.stored if _epsilons(i)[0] <= epsilon and image_set(i.result) & images]
-        for name in {_attack(item) for item in speaking}:
+        for name in {_attack_label(item) for item in speaking}:
             count[name] += 1
     return dict(sorted(count.items()))
 
@@ -275,6 +277,16 @@ def _epsilons(item: StoredResult) -> tuple[float, ...]:
 
 def _attack(item: StoredResult) -> str:
     return item.result.evaluation.attack.name
+
+
+def _attack_label(item: StoredResult) -> str:
+    """The attack with what makes it weaker or stronger: effort, precision, surrogate."""
+    evaluation = item.result.evaluation
+    effort = evaluation.attack.parameters.get("effort")
+    parts = [evaluation.attack.name, *([str(effort)] if effort else [])]
+    parts += [evaluation.precision] if evaluation.precision != "fp32" else []
+    parts += ["surrogate first"] if evaluation.attack.surrogate else []
+    return " ".join(parts)
 
 
 def _size(item: StoredResult) -> tuple[int, int]:

@@ -121,7 +121,7 @@ ATTACKS = Registry(
         "noise": ("odebench.attack.builtin:NOISE", "random points at distance epsilon"),
         "transfer": ("odebench.attack.builtin:TRANSFER", "candidates crafted on other models, the sources"),
         "candidates": ("odebench.attack.builtin:CANDIDATES", "made elsewhere, from a file: odebench judge"),
-        "worst-case": ("odebench.attack.builtin:WORST_CASE", "all of these in stages, each on what still stands"),
+        "worst-case": ("odebench.attack.builtin:WORST_CASE", "several of these in stages, each on what still stands"),
     },
 )
 

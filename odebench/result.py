@@ -235,9 +235,17 @@ def result_json(result: Result) -> str:
     return json.dumps(result.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_result(result: Result, folder: Path | str) -> Path:
-    """Writes a result below `folder`, whole or not at all, and returns its path. Raises FileError."""
+def write_result(result: Result, folder: Path | str, *, replace: bool = False) -> Path:
+    """Writes a result below `folder`, whole or not at all, and returns its path.
+
+    Raises FileError, and ResultError where the same run key lies there with other letters, unless `replace`.
+    """
     path = result_path(Path(folder), result.evaluation)
+    if path.exists() and not replace and read_result(path).outcomes_sha256 != result.outcomes_sha256:
+        raise ResultError(
+            f"{path} has the same run key and other letters: another model of the same class and weights? Tell them "
+            "apart by evaluate(..., name=...) or arguments=..., or replace it"
+        )
     write_atomically(path, result_json(result).encode())
     return path
 

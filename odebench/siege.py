@@ -50,6 +50,7 @@ class Siege:
         self.images, self.labels, self.given = images, labels, given
         self.device, precision = classifier.device, evaluation.precision
         self.surface = Surface(classifier, precision=precision)
+        self.exact = self.surface if precision == "fp32" else Surface(classifier)
         self.surrogate = None
         if evaluation.attack.surrogate is not None:
             cheap = Classifier(
@@ -70,7 +71,8 @@ class Siege:
     @property
     def surfaces(self) -> list[Surface]:
         """All that was attacked: the model, its surrogate, the sources."""
-        return [self.surface, *([self.surrogate] if self.surrogate else []), *self.sources]
+        exact = [] if self.exact is self.surface else [self.exact]
+        return [self.surface, *exact, *([self.surrogate] if self.surrogate else []), *self.sources]
 
     @property
     def forward_images(self) -> int:
@@ -85,7 +87,8 @@ class Siege:
     def attack_chunk(self, number: int, rows: np.ndarray, epsilon: float, ledger: Ledger, step: Step) -> None:
         """Attacks the standing images `rows` (positions in the slice) of chunk `number` of the whole order."""
         for stage in self.stages:
-            asked = [self.surface]
+            # An attack that goes by the surface's word alone would give up on falls that fp32 refuses.
+            asked = [self.surface if stage.definition.verifies_falls else self.exact]
             if self.surrogate is not None and stage.definition.uses_gradients and not stage.definition.needs_sources:
                 asked.insert(0, self.surrogate)
             reported = 0.0
@@ -189,7 +192,7 @@ class _Call:
         if stage.definition.needs_candidates:
             extra["proposals"] = self.siege.given[self.epsilon][self.rows]
         # The stage's own random numbers; a surrogate draws others than the declared solver after it.
-        name = stage.name if self.surface is self.siege.surface else f"{stage.name}/surrogate"
+        name = stage.name if self.surface is not self.siege.surrogate else f"{stage.name}/surrogate"
         try:
             attack = load_target(stage.definition.function)
             # Copies: the verdict measures from the clean images, which an attack must not move.

@@ -9,10 +9,14 @@ import numpy as np
 from odebench.result import Check, NfeSummary, Quantiles
 
 
-def flags_of(checks: Sequence[Check], *, alone: bool) -> tuple[str, ...]:
-    """The flags of a result: its flagged checks by name, and batch-coupled where images were judged alone."""
+def flags_of(
+    checks: Sequence[Check], *, alone: bool, left_out: bool = False, few_candidates: bool = False
+) -> tuple[str, ...]:
+    """The flags of a result: its flagged checks by name, batch-coupled where images were judged alone, no-transfer
+    where that stage was left out, few-candidates where a file had none for some images that could be attacked."""
     found = [check.name for check in checks if check.status == "flag" and check.id != 15]
-    return tuple([*found, *(["batch-coupled"] if alone else [])])
+    others = {"batch-coupled": alone, "no-transfer": left_out, "few-candidates": few_candidates}
+    return tuple([*found, *(flag for flag, raised in others.items() if raised)])
 
 
 def quantiles(distances: Sequence[float]) -> Quantiles | None:

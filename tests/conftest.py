@@ -7,8 +7,12 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Equal bytes are promised for equal threads. A pytest plugin may have imported torch before, so the variable, which
+# the tests' own processes inherit, is not enough here.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

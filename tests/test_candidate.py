@@ -357,3 +357,10 @@ def test_shapes_are_compared_with_the_images(digits: Dataset) -> None:
     shifted = replace(made(digits), indices=torch.arange(20) + 90).by_epsilon(digits.test.images[100:], offset=100)
     assert torch.equal(shifted[0.1][:10], made(digits).images[10:])
     assert torch.equal(shifted[0.1][10:], digits.test.images[110:])
+
+
+def test_a_file_with_few_candidates_is_flagged(call: Call, digits: Dataset) -> None:
+    write_candidates(Path("few.safetensors"), made(digits, n=20))
+    write_candidates(Path("all.safetensors"), made(digits, n=100))
+    assert "few-candidates" in judge(call, "few.safetensors").flags
+    assert "few-candidates" not in judge(call, "all.safetensors").flags

@@ -28,6 +28,7 @@ from odebench.model.definition import load_definition
 from odebench.result import read_result, write_result
 from odebench.training import build
 
+INTERRUPTED = "interrupted; a training goes on from its last whole epoch, an attack starts over"
 RUN = "run -m ode -a pgd -n 100"
 
 
@@ -459,7 +460,7 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_epoch(call: Call, tmp_pa
         process.kill()
         process.wait()
     said = Said(process.returncode, out, err)
-    assert_one_line(said, 130, "interrupted; the same command goes on where it stopped$")
+    assert_one_line(said, 130, f"{INTERRUPTED}$")
     (partial,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert partial.suffix == ".partial", "one whole checkpoint, no result, no temporary file"
     epoch = read_tensors(partial)[1]["epoch"]
@@ -480,7 +481,7 @@ def test_an_interrupted_attack_leaves_no_result(
     monkeypatch.setattr("odebench.attack.foolbox.pgd", interrupt)
     said = call(f"{RUN} --epsilon 0.1 --weights {weights / 'good.safetensors'}")
     assert said.code == 130
-    assert said.err.splitlines()[-1] == "odebench: interrupted; the same command goes on where it stopped"
+    assert said.err.splitlines()[-1] == f"odebench: {INTERRUPTED}"
     assert files(tmp_path) == {}
 
 
@@ -492,7 +493,7 @@ def test_an_interruption_anywhere_is_exit_130(
         raise stop
 
     monkeypatch.setattr("odebench.cli.app", interrupt)
-    assert_one_line(call("models"), 130, "interrupted; the same command goes on where it stopped$")
+    assert_one_line(call("models"), 130, f"{INTERRUPTED}$")
 
 
 # --- readers and writers that go away ----------------------------------------------------------------------------

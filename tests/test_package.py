@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import re
 import subprocess
@@ -10,10 +11,12 @@ import zipfile
 from email import message_from_string
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import odebench
+import odebench.__main__ as odebench_main
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,7 +91,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert metadata["Requires-Python"] == ">=3.10"
     needed = {re.split(r"[<>=; ]", requirement)[0] for requirement in metadata.get_all("Requires-Dist", [])}
     assert {"torch", "torchdiffeq", "torchode", "foolbox", "pydantic", "typer", "rich", "safetensors"} <= needed
-    assert "odebench = odebench.cli:main" in scripts
+    assert "odebench = odebench.__main__:run" in scripts
 
 
 def test_what_is_installed_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
@@ -125,9 +128,9 @@ def test_the_citation_and_the_change_log_name_this_version() -> None:
 
 
 def test_the_script_is_the_command_line() -> None:
-    assert in_project("project.scripts", "odebench") == "odebench.cli:main"
+    assert in_project("project.scripts", "odebench") == "odebench.__main__:run"
     points = [point for point in entry_points(group="console_scripts") if point.name == "odebench"]
-    assert {point.value for point in points} <= {"odebench.cli:main"}
+    assert {point.value for point in points} <= {"odebench.__main__:run"}
 
 
 def test_the_package_offers_what_it_lists_and_no_more() -> None:
@@ -136,3 +139,17 @@ def test_the_package_offers_what_it_lists_and_no_more() -> None:
         assert getattr(odebench, name) is not None
     with pytest.raises(AttributeError, match="module 'odebench' has no attribute 'nosuch'"):
         _ = odebench.nosuch
+
+
+def test_an_interruption_while_importing_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    real = builtins.__import__
+
+    def interrupted(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "odebench.cli":
+            raise KeyboardInterrupt
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        odebench_main.run()
+    assert capsys.readouterr().err == "odebench: interrupted\n"

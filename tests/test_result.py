@@ -201,3 +201,15 @@ def assert_refused(path: Path, message: str) -> None:
         read_result(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_result_is_not_replaced_by_other_letters_of_its_run_key(tmp_path: Path) -> None:
+    first, second = make_result({0.1: "rrrf"}), make_result({0.1: "rrff"})
+    assert first.run_key == second.run_key
+    path = write_result(first, tmp_path)
+    assert write_result(first, tmp_path) == path
+    with pytest.raises(ResultError, match="same run key and other letters"):
+        write_result(second, tmp_path)
+    assert read_result(path) == first
+    write_result(second, tmp_path, replace=True)
+    assert read_result(path) == second

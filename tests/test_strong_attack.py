@@ -139,9 +139,13 @@ def test_candidates_are_those_of_pyautoattack_bit_for_bit(name: str, loss: str, 
     theirs.init_hyperparam(images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        _, _, _, expected = theirs.attack_single_run(images.clone(), labels.clone())
+        loudest, standing, _, fooling = theirs.attack_single_run(images.clone(), labels.clone())
     found = attack(name, surface, images, labels, norm=norm, epsilon=EPSILON[norm], steps=15)
-    assert torch.equal(found, expected)
+    stands = standing.bool()
+    assert stands.any(), "the case must hold images that are never fooled"
+    assert torch.equal(found[~stands], fooling[~stands])
+    assert torch.equal(found[stands], loudest[stands]), "not the random start"
+    assert not torch.equal(loudest[stands], fooling[stands])
     assert (found != images).flatten(1).any(1).all()
 
 
@@ -382,16 +386,17 @@ def test_transfer_crafts_on_its_sources_and_does_not_ask_the_model() -> None:
 
 
 def test_transfer_takes_the_iterate_of_the_largest_loss() -> None:
-    # Also where the source itself is not fooled: apgd-ce's own answer would be its random start there.
+    # Also where the source is fooled: the last iterate that fools it may do so barely, and not transfer.
     _, surface, images, _ = case(5)
     other = linear(5, seed=3)
-    labels, options = predicted(other, images), {"steps": 10, "epsilon": 0.005}
-    found = attack("transfer", surface, images, labels, sources=[surface_of(other, 5)], **options)
-    own = attack("apgd-ce", surface_of(other, 5), images, labels, **options)
-    with torch.no_grad():
-        losses = [nn.functional.cross_entropy(other(points), labels, reduction="none") for points in (found, own)]
-    assert (losses[0] >= losses[1] - 1e-6).all()
-    assert (losses[0] > losses[1] + 1e-4).any()
+    labels = predicted(other, images)
+    found = attack("transfer", surface, images, labels, sources=[surface_of(other, 5)], steps=10, epsilon=0.005)
+    theirs = APGDAttack(other, n_iter=10, norm="Linf", eps=0.005, loss="ce", device=torch.device("cpu"))
+    theirs.init_hyperparam(images)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        expected = theirs.attack_single_run(images.clone(), labels.clone())[0]
+    assert torch.equal(found, expected)
 
 
 def test_an_image_that_fell_is_not_attacked_on_the_next_source() -> None:

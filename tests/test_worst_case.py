@@ -172,6 +172,7 @@ def test_the_transfer_stage_is_left_out_without_a_source_and_said_so() -> None:
     told = Told()
     result = judged(model, images, predicted(model, images), n_classes=2, epsilons=(0.02,), progress=told)
     assert "no source to craft candidates on: the transfer stage is left out" in told.lines
+    assert "no-transfer" in result.flags
     stages_run = result.epsilons[0].felled_by.legend.values()
     assert len(stages_run) == 5
     assert not any("transfer" in name for name in stages_run)
@@ -308,3 +309,20 @@ def test_a_surrogate_takes_over_most_of_the_work(ode: nn.Module, digits: Dataset
         judged(Counting(), images, labels, attack="pgd", epsilons=(0.15,), surrogate=surrogate)
         counts.append(asked["rk4"])
     assert counts[1] < counts[0]
+
+
+@pytest.mark.parametrize(("attack", "parameters"), [("square", {"queries": 5}), ("fab-t", {"steps": 2, "targets": 1})])
+def test_what_goes_by_the_surfaces_word_runs_in_fp32(
+    attack: str, parameters: dict[str, int], ode: nn.Module, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[str] = set()
+    forward = Surface.forward
+
+    def watched(self: Surface, images: Tensor) -> Tensor:
+        asked.add(self.precision)
+        return forward(self, images)
+
+    monkeypatch.setattr(Surface, "forward", watched)
+    images, labels = digits.test.images[:20], digits.test.labels[:20]
+    judged(ode, images, labels, attack=attack, precision="bf16", **parameters)
+    assert asked == {"fp32"}

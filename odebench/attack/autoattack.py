@@ -43,7 +43,8 @@ def apgd_ce(
     steps: int,
     best: bool = False,
 ) -> Images:
-    """Auto-PGD (Croce and Hein 2020) on the cross-entropy: the last iterate that fooled the model, else the start.
+    """Auto-PGD (Croce and Hein 2020) on the cross-entropy: the last iterate that fooled the model, else that of the
+    largest loss.
 
     With `best`, the iterate of the largest loss instead.
     """
@@ -134,8 +135,10 @@ def _single_run(attack: Any, asked: nn.Module, images: Images, labels: Labels, *
     """One run of an APGD attack object. `perturb` would seed anew and leave out images that fall."""
     attack.model = asked
     attack.init_hyperparam(images)
-    loudest, _, _, fooling = attack.attack_single_run(images.clone(), labels.long())
-    found: Images = loudest if best else fooling
+    loudest, standing, _, fooling = attack.attack_single_run(images.clone(), labels.long())
+    # Where the surface was never fooled APGD's third answer is its random start: the verdict gets the largest loss.
+    stands = standing.bool()[:, None, None, None]
+    found: Images = loudest if best else torch.where(stands, loudest, fooling)
     return found.detach()
 
 

@@ -39,9 +39,16 @@ FAB_T = AttackDefinition(
     {"steps": 100, "targets": 9},
     passes=("steps", "targets"),
     fixed_budget=False,
+    verifies_falls=False,
 )
 SQUARE = AttackDefinition(
-    "square", f"{_AUTOATTACK}:square", _BOTH, {"queries": 5000}, passes=("queries",), uses_gradients=False
+    "square",
+    f"{_AUTOATTACK}:square",
+    _BOTH,
+    {"queries": 5000},
+    passes=("queries",),
+    uses_gradients=False,
+    verifies_falls=False,
 )
 NOISE = AttackDefinition("noise", f"{_AUTOATTACK}:noise", _BOTH, {"draws": 20}, passes=("draws",), uses_gradients=False)
 TRANSFER = AttackDefinition(

@@ -24,6 +24,7 @@ class AttackDefinition:
     `step_share`: the default of the parameter relative_step is this over the number of steps. `choices` lists the
     texts that a parameter may be. An attack that `needs_sources` gets `sources`, the surfaces of other models, one that
     `needs_candidates` gets `proposals`, the candidates made elsewhere for its images.
+    One that does not let its falls be verified on the way (`verifies_falls`) is always run in fp32.
     `expansion` is "module:attribute" of (parameters, *, norm, n_classes) -> stages, for an attack made of others.
     """
 
@@ -38,6 +39,7 @@ class AttackDefinition:
     needs_sources: bool = False
     needs_candidates: bool = False
     uses_gradients: bool = True
+    verifies_falls: bool = True
     expansion: str | None = None
 
     @property

@@ -35,12 +35,12 @@ def _exit_code() -> int:
         code = app(prog_name="odebench", standalone_mode=False)
         sys.stdout.flush()
         if code == 130:
-            _complain("interrupted; the same command goes on where it stopped")
+            _complain("interrupted; a training goes on from its last whole epoch, an attack starts over")
         return code if isinstance(code, int) else 0
     except OdebenchError as error:
         return _complain(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted; the same command goes on where it stopped", 130)
+        return _complain("interrupted; a training goes on from its last whole epoch, an attack starts over", 130)
     except BrokenPipeError:  # the reader has gone: nothing more can be said
         return 1
     except OSError as error:
