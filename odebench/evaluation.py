@@ -167,6 +167,7 @@ def run(
         sources_sha256=digests,
         given=given,
         keep=kept,
+        expects_sources=False,  # by the plan only the default source itself has none
     )
     written = write_result(result, results, replace=force)
     if save_candidates is not None and kept is not None:
@@ -266,6 +267,7 @@ def _execute(
     sources_sha256: Mapping[str, str],
     given: Mapping[float, Tensor] | None = None,
     keep: dict[float, dict[int, Tensor]] | None = None,
+    expects_sources: bool = True,
 ) -> Result:
     split = data_split(data, evaluation.dataset.split)
     rows = slice(evaluation.dataset.offset, evaluation.dataset.offset + evaluation.dataset.n)
@@ -280,6 +282,7 @@ def _execute(
         sources_sha256=sources_sha256,
         given=given,
         keep=keep,
+        expects_sources=expects_sources,
         progress=progress,
     )
 

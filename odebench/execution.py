@@ -56,13 +56,15 @@ def execute(
     sources_sha256: Mapping[str, str] | None = None,
     given: Mapping[float, Tensor] | None = None,
     keep: dict[float, dict[int, Tensor]] | None = None,
+    expects_sources: bool = True,
     progress: Progress = SILENT,
 ) -> Result:
     """Runs one evaluation on the images of its slice, in order, and returns its result.
 
     `sources` are the models that transfer crafts candidates on; `given` are candidates made elsewhere, by epsilon,
     one for each image of the slice. `keep`, if handed over, is filled with the last candidate judged for each image
-    that was attacked, by epsilon and position in the slice.
+    that was attacked, by epsilon and position in the slice. Where `expects_sources`, a stage that is left out for want
+    of them is flagged.
 
     Raises ModelError for a model that is randomised, raises, or returns something else than logits, and
     AttackError for an attack that raises: neither is ever counted as robustness.
@@ -71,6 +73,7 @@ def execute(
         for one in [classifier, *(sources or {}).values()]:
             frozen.enter_context(one.frozen())
         run = _Run(evaluation, classifier, images, labels, sources or {}, given or {}, keep, progress)
+        run.left_out &= expects_sources
         return run.result(dataset_sha256, weights_sha256, sources_sha256 or {})
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from odebench.leaderboard import FLAG_MEANINGS
 from odebench.progress import SILENT, Step
 from odebench.result import Figure, Result
 
@@ -95,12 +96,10 @@ def print_result(result: Result) -> None:
     passed = sum(check.status == "pass" for check in result.checks)
     for flag in result.flags:
         if flag not in {check.name for check in result.checks}:
-            console.print(f"flag {flag}: images were judged one at a time")
+            console.print(f"flag {flag}: {FLAG_MEANINGS.get(flag, 'see the result file')}")
     skipped = sum(check.status == "skipped" for check in result.checks)
     left = f" ({skipped} not made)" if skipped else ""
-    console.print(
-        f"{passed} of {len(result.checks)} checks passed{left}; intervals are 95% over images, not over attacks"
-    )
+    console.print(f"{passed} of {len(result.checks)} checks passed{left}; intervals: 95% over images, not attacks")
 
 
 def _evidence(check: Any) -> str:
