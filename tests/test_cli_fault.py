@@ -447,6 +447,8 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_epoch(call: Call, tmp_pa
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background of a shell, SIGINT is ignored, and that would be inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         until = time.monotonic() + 120
