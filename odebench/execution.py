@@ -73,8 +73,9 @@ def execute(
         for one in [classifier, *(sources or {}).values()]:
             frozen.enter_context(one.frozen())
         run = _Run(evaluation, classifier, images, labels, sources or {}, given or {}, keep, progress)
-        run.left_out &= expects_sources
-        return run.result(dataset_sha256, weights_sha256, sources_sha256 or {})
+        return run.result(
+            dataset_sha256, weights_sha256, sources_sha256 or {}, flag_left_out=run.left_out and expects_sources
+        )
 
 
 class _Run:
@@ -109,7 +110,9 @@ class _Run:
             raise UsageError(f"{self.attack.name} are made elsewhere: judge a file of them with odebench judge")
         self.passes = sum(stage.passes for stage in self.stages)
 
-    def result(self, dataset_sha256: str, weights_sha256: str, sources_sha256: Mapping[str, str]) -> Result:
+    def result(
+        self, dataset_sha256: str, weights_sha256: str, sources_sha256: Mapping[str, str], *, flag_left_out: bool
+    ) -> Result:
         evaluation, classifier = self.evaluation, self.classifier
         probes = self._probe()
         alone = self._alone(probes)
@@ -164,7 +167,7 @@ class _Run:
                 seconds=seconds,
             ),
             checks=tuple(checks),
-            flags=flags_of(checks, alone=alone, left_out=self.left_out, few_candidates=self._few_candidates(clean)),
+            flags=flags_of(checks, alone=alone, left_out=flag_left_out, few_candidates=self._few_candidates(clean)),
             outcomes_sha256=outcomes_digest(epsilons),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
