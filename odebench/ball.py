@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,3 +30,8 @@ def project(images: Images, candidates: Images, *, norm: str, epsilon: float) ->
         length = distance(images, candidates, norm=norm).clamp_min(1e-12)
         inside = images + shift * (epsilon / length).clamp_max(1.0)[:, None, None, None]
     return inside.clamp(0.0, 1.0)
+
+
+def grey_radius(norm: str, image_shape: tuple[int, ...]) -> float:
+    """The radius within which plain grey lies of every image in [0, 1]: 0.5 in linf, 0.5 sqrt(pixels) in l2."""
+    return 0.5 if norm == "linf" else 0.5 * math.sqrt(math.prod(image_shape))

@@ -38,6 +38,7 @@ def evaluate(
     horizon: float | None = None,
     solver: Solver | None = None,
     attack_seed: int = 0,
+    parameters: Mapping[str, Mapping[str, JsonValue]] | None = None,
     sources: Mapping[str, nn.Module] | None = None,
     name: str | None = None,
     arguments: Mapping[str, JsonValue] | None = None,
@@ -50,13 +51,16 @@ def evaluate(
     A module that exposes stem, field(t, state), head, horizon and solver is integrated by odebench; any other is
     asked as a whole. `threat_model` is by default the data set's grid in the attack's first norm. The module is
     put into evaluation mode while it is judged. `name` and `arguments` tell apart models of one class whose weights are
-    equal, such as two strengths of one defence: they are part of the run key. `sources` are other modules, by name,
-    that transfer (and the worst case) crafts candidates on. `odebench.result.write_result` stores a result.
+    equal, such as two strengths of one defence: they are part of the run key. `parameters` are those of the attacks, by
+    attack, such as {"worst-case": {"effort": "standard"}}. `sources` are other modules, by name, that transfer (and the
+    worst case) crafts candidates on. `odebench.result.write_result` stores a result.
 
-    Raises UsageError for unknown names and values out of range, ModelError for a module that is not a
-    deterministic classifier, DatasetError for images outside [0, 1].
+    Raises UsageError for unknown names and values out of range, ModelError for a module that is no classifier,
+    DatasetError for images outside [0, 1].
     """
     device, images = usable_device(device), images or Slice()
+    if strange := set(parameters or {}) - set(attacks):
+        raise UsageError(f"parameters for {', '.join(sorted(strange))}, which is not among the attacks")
     if isinstance(dataset, str):
         definition = describe_dataset(dataset, data_dir=data_dir, progress=progress)
         data = load_dataset(dataset, data_dir=data_dir, progress=progress)
@@ -86,7 +90,7 @@ def evaluate(
             threat_model=default_threat_model(attack, definition, norm=norm, epsilons=epsilons),
             attack=AttackSpec(
                 name=attack,
-                parameters=load_attack(attack).complete(),
+                parameters=load_attack(attack).complete((parameters or {}).get(attack)),
                 seed=attack_seed,
                 sources=tuple(others) if load_attack(attack).needs_sources else (),
             ),
@@ -167,7 +171,7 @@ def run(
         sources_sha256=digests,
         given=given,
         keep=kept,
-        expects_sources=False,  # by the plan only the default source itself has none
+        handed_over=False,
     )
     written = write_result(result, results, replace=force)
     if save_candidates is not None and kept is not None:
@@ -234,7 +238,12 @@ def _sources(
             trained = find_or_train(source.recipe, dataset, device=device, progress=progress)
             weights, found = trained.module, trained.weights_sha256
         classifiers[source.text] = Classifier(
-            weights, n_classes=dataset.n_classes, device=device, horizon=source.horizon, solver=source.solver
+            weights,
+            n_classes=dataset.n_classes,
+            device=device,
+            horizon=source.horizon,
+            solver=source.solver,
+            gradient=source.gradient,
         )
         digests[source.text] = found
     return classifiers, digests
@@ -267,7 +276,7 @@ def _execute(
     sources_sha256: Mapping[str, str],
     given: Mapping[float, Tensor] | None = None,
     keep: dict[float, dict[int, Tensor]] | None = None,
-    expects_sources: bool = True,
+    handed_over: bool = True,
 ) -> Result:
     split = data_split(data, evaluation.dataset.split)
     rows = slice(evaluation.dataset.offset, evaluation.dataset.offset + evaluation.dataset.n)
@@ -282,7 +291,7 @@ def _execute(
         sources_sha256=sources_sha256,
         given=given,
         keep=keep,
-        expects_sources=expects_sources,
+        handed_over=handed_over,
         progress=progress,
     )
 

@@ -50,6 +50,17 @@ class Ledger:
         self.nfe += [] if verdict.nfe is None else verdict.nfe.tolist()
         self.invalid += int(verdict.invalid.sum())
 
+    def join(self, other: Ledger) -> None:
+        """Takes over what another attack found on the same images at the same epsilon."""
+        for letter in FALLEN[::-1]:
+            here = (other.letters == letter) & (self.letters != "f")
+            self.letters[here], self.felled[here] = letter, other.felled[here]
+        if self.judged is not None:
+            self.judged.update(other.judged or {})
+        self.distances += other.distances
+        self.nfe += other.nfe
+        self.invalid += other.invalid
+
     def carry(self, smaller: Ledger) -> None:
         """Takes over the falls at a smaller epsilon: they hold at this one too."""
         self.letters, self.felled = smaller.letters.copy(), smaller.felled.copy()

@@ -16,7 +16,7 @@ from odebench.errors import UsageError, invalid_value
 from odebench.file import FileError, sha256_file
 from odebench.model.definition import load_definition
 from odebench.recipe import Recipe
-from odebench.source import Source, default_sources, parse_source
+from odebench.source import Source, default_sources, parse_source, several_sources
 from odebench.spec import (
     MAX_FIXED_STEPS,
     AttackSpec,
@@ -87,9 +87,13 @@ class Plan:
 def threat_model(
     attack: str, dataset: DatasetDefinition, *, norm: str | None, epsilons: tuple[float, ...] | None
 ) -> ThreatModel:
-    """The norm and radii of a run: given, or the attack's first norm and the data set's grid for it."""
-    chosen = load_attack(attack).norm(norm)
+    """The norm and radii of a run: given, or the attack's first norm and the data set's grid for it (of which an
+    attack that is narrow takes the middle one)."""
+    definition = load_attack(attack)
+    chosen = definition.norm(norm)
     radii = epsilons or dataset.epsilons.get(chosen)
+    if definition.narrow and not epsilons and radii:
+        radii = (radii[len(radii) // 2],)
     if not radii:
         raise UsageError(
             f"{dataset.name} has no default epsilons for {chosen}; give them, such as --epsilon 2/255,4/255"
@@ -155,7 +159,8 @@ def plan(
     evaluated_at, evaluated_with = trained_at if horizon is None else horizon, solver or recipe.solver
     texts: tuple[str, ...] = ()
     if attacked.needs_sources:
-        texts = default_sources(dataset, recipe) if sources is None else tuple(dict.fromkeys(sources))
+        default = several_sources(model, dataset, recipe) if attacked.many_sources else default_sources(dataset, recipe)
+        texts = default if sources is None else tuple(dict.fromkeys(sources))
         if not texts and attacked.expansion is None:
             raise UsageError(f"{attack} needs a source to craft candidates on, such as --source ode:seed=1")
     elif attacked.needs_candidates and "file_sha256" not in (parameters or {}):

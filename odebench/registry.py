@@ -122,6 +122,11 @@ ATTACKS = Registry(
         "transfer": ("odebench.attack.builtin:TRANSFER", "candidates crafted on other models, the sources"),
         "candidates": ("odebench.attack.builtin:CANDIDATES", "made elsewhere, from a file: odebench judge"),
         "worst-case": ("odebench.attack.builtin:WORST_CASE", "several of these in stages, each on what still stands"),
+        "quick-diagnosis": (
+            "odebench.attack.builtin:QUICK_DIAGNOSIS",
+            "the quick checks, with PGD: odebench diagnose",
+        ),
+        "diagnosis": ("odebench.attack.builtin:DIAGNOSIS", "all checks: odebench diagnose --full"),
     },
 )
 

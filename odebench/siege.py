@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from odebench.attack.definition import Stage
 from odebench.attack.seed import call_seed
 from odebench.attack.surface import Surface
+from odebench.attack.trace import Trace
 from odebench.ball import ROUNDING, distance
 from odebench.errors import AttackError, OdebenchError
 from odebench.ledger import Ledger
@@ -49,8 +51,8 @@ class Siege:
         self.evaluation, self.stages, self.judge = evaluation, stages, judge
         self.images, self.labels, self.given = images, labels, given
         self.device, precision = classifier.device, evaluation.precision
-        self.surface = Surface(classifier, precision=precision)
-        self.exact = self.surface if precision == "fp32" else Surface(classifier)
+        self.surface = Surface(classifier, precision=precision, passes=judge.passes)
+        self.exact = self.surface if precision == "fp32" else Surface(classifier, passes=judge.passes)
         self.surrogate = None
         if evaluation.attack.surrogate is not None:
             cheap = Classifier(
@@ -60,7 +62,7 @@ class Siege:
                 horizon=classifier.horizon,
                 solver=evaluation.attack.surrogate.solver,
             )
-            self.surrogate = Surface(cheap, precision=precision)
+            self.surrogate = Surface(cheap, precision=precision, passes=judge.passes)
         self.sources = [Surface(source, precision=precision) for source in sources]
         epsilons = evaluation.threat_model.epsilons if carries_falls else (None,)
         names = [_felled_name(stage, epsilon) for epsilon in epsilons for stage in stages]
@@ -84,18 +86,33 @@ class Siege:
         """Images that went backward."""
         return sum(surface.backward_images for surface in self.surfaces)
 
-    def attack_chunk(self, number: int, rows: np.ndarray, epsilon: float, ledger: Ledger, step: Step) -> None:
-        """Attacks the standing images `rows` (positions in the slice) of chunk `number` of the whole order."""
-        for stage in self.stages:
+    def attack_chunk(
+        self,
+        number: int,
+        rows: np.ndarray,
+        epsilon: float,
+        ledger: Ledger,
+        step: Step,
+        *,
+        stages: Sequence[Stage] | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        """Attacks the standing images `rows` (positions in the slice) of chunk `number` of the whole order.
+
+        By all stages, or some of them. With a `trace`, which takes one stage, the attack runs to its end: an image
+        falls where it ends, or at the first point of its path that seemed to fool.
+        """
+        for stage in self.stages if stages is None else stages:
             # An attack that goes by the surface's word alone would give up on falls that fp32 refuses.
             asked = [self.surface if stage.definition.verifies_falls else self.exact]
-            if self.surrogate is not None and stage.definition.uses_gradients and not stage.definition.needs_sources:
+            cheap_first = stage.definition.uses_gradients and not stage.definition.needs_sources and trace is None
+            if self.surrogate is not None and cheap_first:
                 asked.insert(0, self.surrogate)
             reported = 0.0
             for surface in asked:
                 standing = rows[ledger.letters[rows] == "r"]
                 if len(standing):
-                    call = _Call(self, stage, surface, number, standing, epsilon, ledger)
+                    call = _Call(self, stage, surface, number, standing, epsilon, ledger, trace)
                     share = stage.passes / len(asked)
                     reported += call.run(step, at_most=share)
             step.advance(stage.passes - reported, note=f"epsilon {epsilon:g}: {ledger.standing} standing")
@@ -121,8 +138,9 @@ class _Call:
         rows: np.ndarray,
         epsilon: float,
         ledger: Ledger,
+        trace: Trace | None,
     ) -> None:
-        self.siege, self.stage, self.surface = siege, stage, surface
+        self.siege, self.stage, self.surface, self.trace = siege, stage, surface, trace
         self.number, self.rows, self.epsilon, self.ledger = number, rows, epsilon, ledger
         self.norm = siege.evaluation.threat_model.norm
         self.images, self.labels = siege.images[rows], siege.labels[rows]
@@ -152,6 +170,8 @@ class _Call:
             verdict = self._judge(left, candidates[left])
             self.ledger.enter(self.rows[left.numpy()], verdict, self.letter)
             self.standing[left] = torch.from_numpy(verdict.letters == "r")
+        if self.trace is not None:
+            self._judge_path(self.trace, candidates)
         self._judge_failures()
         return reported
 
@@ -175,6 +195,14 @@ class _Call:
         self.standing[local[down]] = False
         return down.to(candidates.device)
 
+    def _judge_path(self, trace: Trace, ends: Tensor) -> None:
+        """Judges the first suspected fall of each image that stands at the end of its path."""
+        trace.ends.update(zip(self.rows.tolist(), ends, strict=True))
+        here = [index for index in self.standing.nonzero().flatten().tolist() if self.rows[index] in trace.suspects]
+        if here:
+            points = torch.stack([trace.suspects[int(self.rows[index])] for index in here])
+            trace.silent += int(self._fallen(torch.tensor(here), points).sum())
+
     def _judge_failures(self) -> None:
         """Every input at which the model failed is a candidate for each standing image within whose budget it is."""
         for point in self.surface.failures:
@@ -193,20 +221,26 @@ class _Call:
             extra["proposals"] = self.siege.given[self.epsilon][self.rows]
         # The stage's own random numbers; a surrogate draws others than the declared solver after it.
         name = stage.name if self.surface is not self.siege.surrogate else f"{stage.name}/surrogate"
+        watching: AbstractContextManager[None] = nullcontext()
+        if self.trace is not None:
+            watching = self.trace.watching(
+                self.surface, self.rows, self.images, self.labels, norm=self.norm, epsilon=self.epsilon
+            )
         try:
             attack = load_target(stage.definition.function)
             # Copies: the verdict measures from the clean images, which an attack must not move.
-            found = attack(
-                self.surface,
-                self.images.to(device, copy=True),
-                self.labels.to(device, copy=True),
-                norm=self.norm,
-                epsilon=self.epsilon,
-                seed=call_seed(spec.seed, chunk=self.number, stage=name, epsilon=self.epsilon),
-                fallen=self._fallen,
-                **stage.parameters,
-                **extra,
-            )
+            with watching:
+                found = attack(
+                    self.surface,
+                    self.images.to(device, copy=True),
+                    self.labels.to(device, copy=True),
+                    norm=self.norm,
+                    epsilon=self.epsilon,
+                    seed=call_seed(spec.seed, chunk=self.number, stage=name, epsilon=self.epsilon),
+                    fallen=self._fallen if self.trace is None else None,
+                    **stage.parameters,
+                    **extra,
+                )
         except (OdebenchError, torch.OutOfMemoryError):
             raise
         except Exception as error:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,18 +32,28 @@ class Solution:
     nfe: Int[Tensor, " batch"]
 
 
-def integrate(field: Field, state: Float[Tensor, batch * shape], *, horizon: float, solver: Solver) -> Solution:
+def integrate(
+    field: Field,
+    state: Float[Tensor, batch * shape],
+    *,
+    horizon: float,
+    solver: Solver,
+    gradient: Literal["direct", "adjoint"] = "direct",
+) -> Solution:
     """Solves d state / dt = field(t, state) from t = 0 to t = `horizon` with `solver`, image by image.
 
     A row fails when its state is not finite or its solve does not end within the step limit; the rows beside
-    it are solved as if it were not there. Raises UsageError for a horizon or step that cannot be used.
+    it are solved as if it were not there. With the `gradient` "adjoint" the backward pass solves the adjoint equation
+    (Chen et al. 2018) by torchdiffeq, with the method and tolerances of `solver`, the whole batch at once: a gradient
+    to compare with, or to craft candidates for others. Raises UsageError for a horizon or step that cannot be used.
     """
     check_horizon(horizon)
+    adjoint = gradient == "adjoint"
     if not solver.adaptive:
-        return _fixed_step(field, state, horizon, solver)
-    if solver.backend == "torchode":
+        return _fixed_step(field, state, horizon, solver, adjoint=adjoint)
+    if solver.backend == "torchode" and not adjoint:
         return _per_sample(field, state, horizon, solver)
-    return _joint(field, state, horizon, solver)
+    return _joint(field, state, horizon, solver, adjoint=adjoint)
 
 
 def fixed_steps(horizon: float, step: float) -> int:
@@ -56,16 +67,27 @@ def fixed_steps(horizon: float, step: float) -> int:
     return steps
 
 
-def _fixed_step(field: Field, state: Tensor, horizon: float, solver: Solver) -> Solution:
-    from torchdiffeq import odeint
+_JOINT_NAMES = {"heun": "adaptive_heun", "tsit5": "dopri5"}
+"""What torchdiffeq calls, or has instead of, torchode's methods."""
 
+
+def _odeint(*, adjoint: bool) -> Callable[..., Any]:
+    """torchdiffeq's solver, whose gradient is direct or that of the adjoint equation."""
+    from torchdiffeq import odeint, odeint_adjoint
+
+    return partial(odeint_adjoint, adjoint_params=()) if adjoint else odeint
+
+
+def _fixed_step(field: Field, state: Tensor, horizon: float, solver: Solver, *, adjoint: bool) -> Solution:
     step = cast(float, solver.step)
     steps = fixed_steps(horizon, step)
     # A grid of our own: torchdiffeq's rounds horizon / step in fp32 and may add a step of no length.
     grid = torch.tensor([*(step * index for index in range(steps)), horizon], dtype=state.dtype, device=state.device)
     ends = torch.stack([grid[0], grid[-1]])
-    options = {"grid_constructor": lambda *_: grid}
-    end = cast(Tensor, odeint(field, state, ends, method=solver.method, options=options)[-1])
+    options: dict[str, Any] = {"options": {"grid_constructor": lambda *_: grid}}
+    if adjoint:
+        options["adjoint_options"] = {"grid_constructor": lambda *_: grid.flip(0)}
+    end = cast(Tensor, _odeint(adjoint=adjoint)(field, state, ends, method=solver.method, **options)[-1])
     nfe = steps * FIXED_STEP_STAGES[solver.method]
     return _finished(end, torch.full((len(state),), nfe, device=state.device))
 
@@ -154,9 +176,7 @@ def _torchode(field: Field, state: Tensor, horizon: float, solver: Solver) -> tu
     return end, stopped, 2 + per_step * found.stats["n_steps"]
 
 
-def _joint(field: Field, state: Tensor, horizon: float, solver: Solver) -> Solution:
-    from torchdiffeq import odeint
-
+def _joint(field: Field, state: Tensor, horizon: float, solver: Solver, *, adjoint: bool) -> Solution:
     calls = 0
     inside = False
 
@@ -170,18 +190,20 @@ def _joint(field: Field, state: Tensor, horizon: float, solver: Solver) -> Solut
     ends = torch.tensor([0.0, horizon], dtype=state.dtype, device=state.device)
     # step_t: the last step ends at the horizon. From a step past it torchdiffeq interpolates, for bosh3 and its kind
     # far outside the tolerance.
-    options = {"max_num_steps": solver.max_steps, "step_t": ends[1:]}
+    options: dict[str, Any] = {"options": {"max_num_steps": solver.max_steps, "step_t": ends[1:]}}
+    if adjoint:
+        options["adjoint_options"] = {"max_num_steps": solver.max_steps}
+    method = _JOINT_NAMES.get(solver.method, solver.method)
     try:
-        end = odeint(counted, state, ends, rtol=solver.rtol, atol=solver.atol, method=solver.method, options=options)[
-            -1
-        ]
+        solve = _odeint(adjoint=adjoint)
+        end = solve(counted, state, ends, rtol=solver.rtol, atol=solver.atol, method=method, **options)[-1]
     except AssertionError:  # how torchdiffeq tells that a step underflowed, or that there were too many
         if inside:
             raise  # the field's own
         nfe = torch.full((len(state),), calls, device=state.device)
         if len(state) == 1:
             return Solution(_zeros(state), torch.ones_like(nfe, dtype=torch.bool), nfe)
-        alone = [_joint(field, state[row : row + 1], horizon, solver) for row in range(len(state))]
+        alone = [_joint(field, state[row : row + 1], horizon, solver, adjoint=adjoint) for row in range(len(state))]
         return Solution(
             torch.cat([one.state for one in alone]),
             torch.cat([one.failed for one in alone]),

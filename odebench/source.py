@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -15,19 +16,23 @@ from odebench.spec import FIXED_STEP_STAGES, Solver, check_horizon, parse_number
 
 DEFAULT_SOURCE = "resnet"
 """Every model faces candidates from this one, of the same data and train seed, unless sources are named."""
+OTHER_SOURCES = ("resnet", "ode-ablated")
+"""Those that check 12 crafts on, beside the next train seed of the model itself."""
 ITSELF = "self"
-_KEYS = ("seed", "horizon", "solver", "step", "tolerance", "backend")
+_KEYS = ("seed", "horizon", "solver", "step", "tolerance", "backend", "gradient")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source as written, the recipe of its weights, and how it is integrated (None: as it was trained)."""
+    """A source as written, the recipe of its weights, how it is integrated (None: as it was trained), and whether its
+    gradient is direct or that of the adjoint equation."""
 
     text: str
     recipe: Recipe
     horizon: float | None
     solver: Solver | None
     itself: bool
+    gradient: Literal["direct", "adjoint"] = "direct"
 
 
 def parse_source(
@@ -36,7 +41,8 @@ def parse_source(
     """The source that a text names, for the model of `recipe` evaluated at `horizon` with `solver`.
 
     NAME[:KEY=VALUE]...: a model's name with seed, horizon, solver, step, tolerance, backend, such as resnet,
-    kd-ode:seed=1, ode:horizon=2; or self, the same weights, such as self:solver=dopri5:tolerance=1e-3. Raises
+    kd-ode:seed=1, ode:horizon=2; or self, the same weights, such as self:solver=dopri5:tolerance=1e-3. With
+    gradient=adjoint the candidates follow the adjoint's gradient, as those of a user of odeint_adjoint would. Raises
     UsageError.
     """
     name, *pairs = text.split(":")
@@ -48,27 +54,45 @@ def parse_source(
     at = parse_number(given["horizon"], name="horizon") if "horizon" in given else None
     if at is not None:
         check_horizon(at)
-    chosen = _solver(text, given)
+    chosen, gradient = _solver(text, given), _gradient(text, given)
     if name == ITSELF:
         if "seed" in given:
             raise UsageError(f"source {text!r}: self has the weights of the model; name the model to choose a seed")
-        if recipe.horizon is None and (chosen, at) != (None, None):
-            raise UsageError(f"source {text!r}: the model integrates nothing, so it takes no horizon and no solver")
-        return Source(text, recipe, horizon if at is None else at, chosen or solver, itself=True)
+        if recipe.horizon is None and (chosen, at, gradient) != (None, None, "direct"):
+            raise UsageError(f"source {text!r}: the model integrates nothing: no horizon, no solver, no adjoint")
+        return Source(text, recipe, horizon if at is None else at, chosen or solver, itself=True, gradient=gradient)
     definition = load_definition(name)
     if not given.get("seed", "0").isdecimal():
         raise UsageError(f"source {text!r}: a seed is a whole number from 0 on, not {given['seed']!r}")
-    if chosen is not None and not definition.has_horizon:
-        raise UsageError(f"source {text!r}: {name} integrates nothing, so it takes no solver")
+    if (chosen is not None or gradient == "adjoint") and not definition.has_horizon:
+        raise UsageError(f"source {text!r}: {name} integrates nothing, so it takes no solver and has no adjoint")
     seed = int(given.get("seed", recipe.train_seed))
     trained = definition.recipe(dataset, horizon=at, train_seed=seed)
-    return Source(text, trained, trained.horizon, chosen or trained.solver, itself=False)
+    return Source(text, trained, trained.horizon, chosen or trained.solver, itself=False, gradient=gradient)
 
 
 def default_sources(dataset: DatasetDefinition, recipe: Recipe) -> tuple[str, ...]:
     """The default source, unless the model is that very source."""
     default = load_definition(DEFAULT_SOURCE).recipe(dataset, train_seed=recipe.train_seed)
     return () if default.key == recipe.key else (DEFAULT_SOURCE,)
+
+
+def several_sources(model: str, dataset: DatasetDefinition, recipe: Recipe) -> tuple[str, ...]:
+    """resnet, ode-ablated and the next train seed of the model, those that are not the model itself."""
+    others = [
+        name
+        for name in OTHER_SOURCES
+        if load_definition(name).recipe(dataset, train_seed=recipe.train_seed).key != recipe.key
+    ]
+    horizon = "" if recipe.horizon in (None, 1.0) else f":horizon={recipe.horizon:.17g}"
+    return (*others, f"{model}:seed={recipe.train_seed + 1}{horizon}")
+
+
+def _gradient(text: str, given: Mapping[str, str]) -> Literal["direct", "adjoint"]:
+    gradient = given.get("gradient", "direct")
+    if gradient not in ("direct", "adjoint"):
+        raise UsageError(f"source {text!r}: the gradient is direct or adjoint, not {gradient!r}")
+    return "adjoint" if gradient == "adjoint" else "direct"
 
 
 def _solver(text: str, given: Mapping[str, str]) -> Solver | None:

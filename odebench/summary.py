@@ -8,14 +8,30 @@ import numpy as np
 
 from odebench.result import Check, NfeSummary, Quantiles
 
+_SAID_OTHERWISE = (2, 15)
+"""Checks whose flags go by another name: randomised, batch-coupled."""
+
 
 def flags_of(
-    checks: Sequence[Check], *, alone: bool, left_out: bool = False, few_candidates: bool = False
+    checks: Sequence[Check],
+    *,
+    alone: bool,
+    randomised: bool = False,
+    opaque: bool = False,
+    left_out: bool = False,
+    few_candidates: bool = False,
 ) -> tuple[str, ...]:
-    """The flags of a result: its flagged checks by name, batch-coupled where images were judged alone, no-transfer
-    where that stage was left out, few-candidates where a file had none for some images that could be attacked."""
-    found = [check.name for check in checks if check.status == "flag" and check.id != 15]
-    others = {"batch-coupled": alone, "no-transfer": left_out, "few-candidates": few_candidates}
+    """The flags of a result: its flagged checks by name, batch-coupled where images were judged alone, randomised
+    where over repeated passes, opaque-gradient where a module's gradient could not be confirmed, no-transfer where
+    that stage was left out, few-candidates where a file had none for some images that could be attacked."""
+    found = [check.name for check in checks if check.status == "flag" and check.id not in _SAID_OTHERWISE]
+    others = {
+        "batch-coupled": alone,
+        "randomised": randomised,
+        "opaque-gradient": opaque,
+        "no-transfer": left_out,
+        "few-candidates": few_candidates,
+    }
     return tuple([*found, *(flag for flag, raised in others.items() if raised)])
 
 

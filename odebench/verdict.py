@@ -1,11 +1,15 @@
 """The verdict: one door for all candidates, in fp32 on the declared solver, no image touched by another.
 
-Letters: m wrong or tied clean, u unsolved clean, f fooled, x failure under attack, r robust.
+Letters: m wrong or tied clean, u unsolved clean, f fooled, x failure under attack, r robust. A randomised model is
+asked in repeated passes, and the majority decides.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,12 +17,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from odebench.attack.pursuit import strictly_correct
+from odebench.attack.seed import seeded
 from odebench.ball import ROUNDING, distance, project
 from odebench.model.classifier import Answer, Classifier
 
 VERDICT_BATCH = 100
 NEAR_TIE = 1e-3
 """A gap between the two largest logits below this share of the largest |logit| is judged again alone."""
+RANDOMISED_PASSES = 20
+"""How often a randomised model is asked about one point; an attack averages the gradients of as many passes."""
 
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]
@@ -43,21 +50,37 @@ class Verdict:
         return Verdict(self.letters[mask.numpy()], nfe, self.judged[mask], self.distances[mask], self.invalid[mask])
 
 
-class Judge:
-    """Judges points for one classifier. `alone`: every image in a batch of its own."""
+@dataclass(frozen=True)
+class Opinion:
+    """What a judge makes of points with labels: whether each is correct, or has failed, and the answer to it (of a
+    randomised model that of the first pass)."""
 
-    def __init__(self, classifier: Classifier, *, alone: bool = False) -> None:
+    correct: Bool[Tensor, " batch"]
+    failed: Bool[Tensor, " batch"]
+    answer: Answer
+
+    def letters(self, *, wrong: str, failed: str) -> np.ndarray:
+        """r where a point is correct, else why not."""
+        return np.where(self.correct, "r", np.where(self.failed, failed, wrong))
+
+
+class Judge:
+    """Judges points for one classifier. `alone`: every image in a batch of its own.
+
+    With more than one of `passes` the model draws random numbers: a point is asked about alone, that often, with
+    generators seeded by `seed`, the clean image that the point belongs to, and the pass; the majority decides.
+    """
+
+    def __init__(self, classifier: Classifier, *, alone: bool = False, passes: int = 1, seed: int = 0) -> None:
         self.classifier = classifier
         self.alone = alone
+        self.passes = passes
+        self.seed = seed
         self.forward_images = 0
 
     def clean(self, images: Images, labels: Labels) -> np.ndarray:
         """Letters m (wrong or tied), u (failed) or r (correct so far) of clean images."""
-        return self.clean_letters(self.answer(images), labels)
-
-    def clean_letters(self, answer: Answer, labels: Labels) -> np.ndarray:
-        """The same letters, from an answer of this judge."""
-        return _letters(answer, labels, wrong="m", failed="u")
+        return self.opinion(images, labels, of=images).letters(wrong="m", failed="u")
 
     def candidates(
         self,
@@ -79,21 +102,26 @@ class Judge:
         judged = project(images, usable, norm=norm, epsilon=epsilon)
         moved = distance(usable, judged, norm="linf") > ROUNDING
         invalid = ~finite | (moved if fixed_budget else torch.zeros_like(finite))
-        answer = self.answer(judged)
-        letters = _letters(answer, labels, wrong="f", failed="x")
-        return Verdict(letters, answer.nfe, judged, distance(images, judged, norm=norm), invalid)
+        opinion = self.opinion(judged, labels, of=images)
+        letters = opinion.letters(wrong="f", failed="x")
+        return Verdict(letters, opinion.answer.nfe, judged, distance(images, judged, norm=norm), invalid)
+
+    def opinion(self, points: Images, labels: Labels, *, of: Images) -> Opinion:
+        """Whether points, each within reach of one of the clean images `of`, are classified as their labels."""
+        labels = labels.cpu()
+        if self.passes == 1:
+            answer = self.answer(points)
+            return Opinion(strictly_correct(answer.logits, labels) & ~answer.failed, answer.failed, answer)
+        votes = [self._vote(*each) for each in zip(points, labels, of, strict=True)]
+        correct, failed = (torch.tensor([vote[index] for vote in votes], dtype=torch.bool) for index in (0, 1))
+        return Opinion(correct, failed, _joined([vote[2] for vote in votes]))
 
     @torch.no_grad()
     def answer(self, points: Images) -> Answer:
         """Logits, failures and NFE, on the CPU, in the canonical batch shape; near ties as they are alone."""
         size = 1 if self.alone else VERDICT_BATCH
-        parts = [self._ask(part, size) for part in torch.split(points, size)]
-        logits, failed = (
-            torch.cat([part.logits for part in parts]),
-            torch.cat([part.failed for part in parts]),
-        )
-        counts = [part.nfe for part in parts if part.nfe is not None]
-        nfe = torch.cat(counts) if counts else None
+        answer = _joined([self._ask(part, size) for part in torch.split(points, size)])
+        logits, failed, nfe = answer.logits, answer.failed, answer.nfe
         if not self.alone:
             for row in _near_ties(logits, failed).nonzero().flatten().tolist():
                 one = self._ask(points[row : row + 1], 1)
@@ -101,6 +129,27 @@ class Judge:
                 if nfe is not None and one.nfe is not None:
                     nfe[row] = one.nfe[0]
         return Answer(logits, failed, nfe)
+
+    @torch.no_grad()
+    def _vote(self, point: Tensor, label: Tensor, image: Tensor) -> tuple[bool, bool, Answer]:
+        """Whether most passes are correct; if not, whether most others failed; and the first answer.
+
+        It stops where the passes that are left can change nothing.
+        """
+        identity = hashlib.sha256(image.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
+        correct = failures = mistakes = 0
+        first = None
+        for index in range(self.passes):
+            with seeded(_pass_seed(self.seed, identity, index)):
+                answer = self._ask(point[None], 1)
+            first = first or answer
+            failed = bool(answer.failed[0])
+            right = not failed and bool(strictly_correct(answer.logits, label[None])[0])
+            correct, failures, mistakes = correct + right, failures + failed, mistakes + (not failed and not right)
+            left = self.passes - index - 1
+            if 2 * correct > self.passes or (2 * (correct + left) <= self.passes and abs(failures - mistakes) > left):
+                break
+        return 2 * correct > self.passes, failures > mistakes, cast(Answer, first)
 
     def _ask(self, points: Images, size: int) -> Answer:
         """One batch of exactly `size` rows, filled up with copies of the last one."""
@@ -114,9 +163,17 @@ class Judge:
         return Answer(answer.logits[rows].float().cpu(), answer.failed[rows].cpu(), nfe)
 
 
-def _letters(answer: Answer, labels: Labels, *, wrong: str, failed: str) -> np.ndarray:
-    correct = strictly_correct(answer.logits, labels.cpu())
-    return np.where(answer.failed, failed, np.where(correct, "r", wrong))
+def _joined(parts: Sequence[Answer]) -> Answer:
+    counts = [part.nfe for part in parts if part.nfe is not None]
+    return Answer(
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.failed for part in parts]),
+        torch.cat(counts) if counts else None,
+    )
+
+
+def _pass_seed(seed: int, identity: str, index: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{identity}/{index}".encode()).digest()[:4], "big")
 
 
 def _near_ties(logits: Tensor, failed: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "value": ("spec file registry", "ground"),
     "record": ("recipe result summary", "ground value"),
     "board": (
-        "table union leaderboard render render.markdown render.record",
+        "table union leaderboard render render.markdown render.record render.curve render.terminal render.chart",
         "ground value record",
     ),
     "dataset": (
@@ -29,7 +29,8 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value",
     ),
     "definition": (
-        "attack attack.definition attack.builtin attack.worst_case model model.definition model.builtin source plan",
+        "attack attack.definition attack.builtin attack.worst_case attack.diagnosis model "
+        "model.definition model.builtin source plan",
         "ground value record dataset",
     ),
     "model": (
@@ -37,18 +38,22 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record dataset",
     ),
     "attack": (
-        "ball attack.seed attack.surface attack.pursuit attack.foolbox attack.autoattack attack.given attack.transfer",
+        "ball attack.seed attack.surface attack.pursuit attack.trace attack.foolbox attack.autoattack attack.given "
+        "attack.transfer",
         "ground model",
     ),
     "verdict": ("verdict ledger", "record model attack"),
-    "check": ("check check.rule check.setting check.model", "ground record definition model attack verdict"),
+    "check": (
+        "check check.rule check.setting check.model check.gradient check.comparison",
+        "ground value record definition model attack verdict",
+    ),
     "evaluation": (
-        "environment siege execution evaluation",
+        "environment siege examination execution evaluation",
         "ground value record dataset definition model attack verdict check",
     ),
     "package": ("", "ground value record dataset definition model evaluation"),
     "command": (
-        "cli.root cli.option cli.screen cli.run cli.judge cli.board cli.listing cli __main__",
+        "cli.root cli.option cli.screen cli.run cli.diagnose cli.judge cli.board cli.listing cli __main__",
         "ground value record board dataset definition model evaluation package",
     ),
 }

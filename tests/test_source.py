@@ -108,9 +108,11 @@ def test_a_source_that_is_none_is_refused_before_anything_is_trained(text: str) 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["self:solver=rk4", "self:horizon=2"])
+@pytest.mark.parametrize("text", ["self:solver=rk4", "self:horizon=2", "self:gradient=adjoint"])
 def test_a_model_that_integrates_nothing_is_no_source_with_a_solver(text: str) -> None:
-    with pytest.raises(UsageError, match=f"source '{text}': the model integrates nothing, so it takes no horizon"):
+    with pytest.raises(
+        UsageError, match=f"source '{text}': the model integrates nothing: no horizon, no solver, no adjoint"
+    ):
         parsed(text, model="resnet")
 
 

@@ -48,6 +48,7 @@ SQUARE = AttackDefinition(
     {"queries": 5000},
     passes=("queries",),
     uses_gradients=False,
+    doubles="queries",
     verifies_falls=False,
 )
 NOISE = AttackDefinition("noise", f"{_AUTOATTACK}:noise", _BOTH, {"draws": 20}, passes=("draws",), uses_gradients=False)
@@ -58,6 +59,7 @@ TRANSFER = AttackDefinition(
     {"steps": 100},
     passes=("steps",),
     needs_sources=True,
+    doubles="steps",
 )
 WORST_CASE = AttackDefinition(
     "worst-case",
@@ -75,4 +77,27 @@ CANDIDATES = AttackDefinition(
     {"file_sha256": "", "credit": ""},
     needs_candidates=True,
     uses_gradients=False,
+)
+
+_EXAMINED = {"steps": 20, "random_start": True}
+QUICK_DIAGNOSIS = AttackDefinition(
+    "quick-diagnosis",
+    "",
+    _BOTH,
+    _EXAMINED,
+    step_share=2.5,
+    expansion="odebench.attack.diagnosis:quick_stages",
+    examines=(5, 8, 11, 16, 17),
+    narrow=True,
+)
+DIAGNOSIS = AttackDefinition(
+    "diagnosis",
+    "",
+    _BOTH,
+    _EXAMINED,
+    step_share=2.5,
+    needs_sources=True,
+    expansion="odebench.attack.diagnosis:full_stages",
+    examines=(4, 5, 6, 7, 8, 9, 10, 11, 12, 16, 17),
+    many_sources=True,
 )

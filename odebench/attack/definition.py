@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite, prod
 
 from pydantic import JsonValue
@@ -24,8 +24,12 @@ class AttackDefinition:
     `step_share`: the default of the parameter relative_step is this over the number of steps. `choices` lists the
     texts that a parameter may be. An attack that `needs_sources` gets `sources`, the surfaces of other models, one that
     `needs_candidates` gets `proposals`, the candidates made elsewhere for its images.
+    `doubles` names the parameter that counts for twice where a module's gradient could not be confirmed.
     One that does not let its falls be verified on the way (`verifies_falls`) is always run in fp32.
     `expansion` is "module:attribute" of (parameters, *, norm, n_classes) -> stages, for an attack made of others.
+    `examines` are the checks that it makes by comparing its stages, each of which then attacks all images afresh; it
+    attacks the middle radius alone by default if it is `narrow`. With `many_sources` its default sources are all that
+    check 12 names.
     """
 
     name: str
@@ -39,13 +43,17 @@ class AttackDefinition:
     needs_sources: bool = False
     needs_candidates: bool = False
     uses_gradients: bool = True
+    doubles: str | None = None
     verifies_falls: bool = True
     expansion: str | None = None
+    examines: tuple[int, ...] = ()
+    narrow: bool = False
+    many_sources: bool = False
 
     @property
     def carries_falls(self) -> bool:
         """Whether an image that has fallen keeps its letter at every larger epsilon: attacks made of stages."""
-        return self.expansion is not None
+        return self.expansion is not None and not self.examines
 
     def stages(self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) -> tuple[Stage, ...]:
         """What the attack is made of: itself alone, or the stages that its `expansion` names."""
@@ -97,6 +105,14 @@ class Stage:
     def passes(self) -> int:
         """How many gradients of one image the stage takes at most; 1 where none are counted."""
         return max(1, self.definition.gradients(self.parameters))
+
+    def doubled(self) -> Stage:
+        """The stage with twice the queries or steps, where its attack has something to double; else itself."""
+        name = self.definition.doubles
+        if name is None:
+            return self
+        twice = 2 * int(str(self.parameters[name]))
+        return replace(self, name=f"{self.name} doubled", parameters={**self.parameters, name: twice})
 
 
 def _check_type(attack: str, name: str, value: JsonValue, default: JsonValue) -> None:

@@ -20,13 +20,16 @@ class Surface(nn.Module):
     Inputs at which it failed are kept in `failures`: each is a candidate afterwards. Gradients that are not
     finite are zero, so that one failing image stays where it is and disturbs nothing; so are those of a model
     that is cut off from its input, which check 1 flags. Passes are counted an image in `forward_images` and
-    `backward_images`. With `precision` bf16 the model runs under autocast, which is for proposals alone.
+    `backward_images`. With `precision` bf16 the model runs under autocast, which is for proposals alone. Of a
+    randomised model it shows the mean logits of several `passes`, and so the mean of their gradients (EOT: Athalye et
+    al. 2018).
     """
 
-    def __init__(self, classifier: Classifier, *, precision: str = "fp32") -> None:
+    def __init__(self, classifier: Classifier, *, precision: str = "fp32", passes: int = 1) -> None:
         super().__init__()
         self.classifier = classifier
         self.precision = precision
+        self.passes = passes
         self.n_classes = classifier.n_classes
         self.failures: list[Tensor] = []
         self.forward_images = self.backward_images = 0
@@ -34,6 +37,11 @@ class Surface(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
         """Logits, differentiable in `images`; the model gets a copy, so it cannot change the attack's."""
+        if self.passes == 1:
+            return self._pass(images)
+        return torch.stack([self._pass(images) for _ in range(self.passes)]).mean(0)
+
+    def _pass(self, images: Tensor) -> Tensor:
         self.forward_images += len(images)
         guarded: Tensor = _Guarded.apply(images, self)
         with torch.autocast(guarded.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):

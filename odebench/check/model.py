@@ -9,10 +9,11 @@ from torch import Tensor
 
 from odebench.attack.seed import seeded
 from odebench.ball import project
-from odebench.check.rule import counted, measured
+from odebench.check.rule import counted, measured, skipped
 from odebench.errors import ModelError
 from odebench.model.classifier import Classifier
 from odebench.result import Check
+from odebench.spec import Norm, Solver
 from odebench.verdict import Judge
 
 Images = Float[Tensor, "batch channel height width"]
@@ -27,7 +28,7 @@ def useless_gradients(classifier: Classifier, images: Images, labels: Labels) ->
     """How many images have an input gradient of the cross-entropy that is zero everywhere, or not finite.
 
     All of them where the logits do not depend on the input differentiably. Raises ModelError where the backward
-    pass raises.
+    pass raises. A randomised model should be asked with its generators seeded.
     """
     points = images.detach().clone().to(classifier.device).requires_grad_()
     with torch.enable_grad():
@@ -120,6 +121,51 @@ def batch_independence(classifier: Classifier, images: Images, labels: Labels, *
         k=int(moved.sum()),
         n=len(images),
         why="letters that move between batch, permuted batch and alone: a flagged model is judged image by image",
+    )
+
+
+def finer(solver: Solver) -> Solver:
+    """Half the step, or a tenth of the tolerances (with room for the more steps that these take)."""
+    if solver.step is not None:
+        return solver.model_copy(update={"step": solver.step / 2})
+    tighter = {name: getattr(solver, name) / 10 for name in ("rtol", "atol")}
+    return solver.model_copy(update={**tighter, "max_steps": 10 * (solver.max_steps or 1)})
+
+
+def solver_gap(
+    judge: Judge, images: Images, labels: Labels, candidates: Images, *, norm: Norm, epsilon: float
+) -> Check:
+    """Check 16 (Ott et al. 2021): images whose letter, clean or at its candidate, moves under a finer solver.
+
+    `images` are clean-correct under the solver of `judge`, each with one of the `candidates`.
+    """
+    name, declared = "solver gap", judge.classifier.solver
+    if declared is None:
+        return skipped(16, name, speaks_of="model", why="the model integrates nothing that odebench could refine")
+    if not len(images):
+        return skipped(16, name, speaks_of="model", why="no image is classified correctly")
+    asked = Classifier(
+        judge.classifier.module,
+        n_classes=judge.classifier.n_classes,
+        device=judge.classifier.device,
+        horizon=judge.classifier.horizon,
+        solver=finer(declared),
+    )
+    fine = Judge(asked, alone=judge.alone, passes=judge.passes, seed=judge.seed)
+    moved = fine.clean(images, labels) != "r"
+    before, after = (
+        one.candidates(images, labels, candidates, norm=norm, epsilon=epsilon).letters for one in (judge, fine)
+    )
+    moved |= before != after
+    return counted(
+        16,
+        name,
+        speaks_of="model",
+        k=int(moved.sum()),
+        n=len(images),
+        why="images whose letter moves under half the step or a tenth of the tolerance: the solver's error decides, "
+        "not the field; declare a finer solver, or say that the discretisation is the model",
+        evidence={"declared": str(declared), "finer": str(finer(declared))},
     )
 
 

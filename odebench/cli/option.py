@@ -11,6 +11,7 @@ import typer
 from pydantic import JsonValue, ValidationError
 
 from odebench.errors import UsageError, invalid_value
+from odebench.plan import Split
 from odebench.registry import ATTACKS, DATASETS, MODELS, Registry
 from odebench.spec import FIXED_STEP_STAGES, Solver, parse_number
 
@@ -62,12 +63,45 @@ Changes = Annotated[
     ),
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder that results are written to.")]
+Epsilon = Annotated[str | None, typer.Option(help="Radii, such as 0.1,8/255. Default: the data set's.")]
+NormName = Annotated[str | None, typer.Option("--norm", help="linf or l2. Default: the attack's first.")]
+Images = Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks. Default 500.")]
+Offset = Annotated[int, typer.Option(help="The first image, in the fixed order.")]
+SplitName = Annotated[str, typer.Option("--split", help="test or validation.")]
+AttackSeed = Annotated[int, typer.Option(min=0, help="Seed of the attack's random numbers.")]
+TrainHorizon = Annotated[str | None, typer.Option(help="T of training, if not --horizon; alone it sets both.")]
+Method = Annotated[str | None, typer.Option("--solver", help="Evaluate with rk4, euler, dopri5, tsit5, heun ...")]
+StepLength = Annotated[str | None, typer.Option("--step", help="Step of a fixed-step solver. Default 0.25.")]
+Tolerance = Annotated[str | None, typer.Option(help="rtol and atol of an adaptive solver. Default 1e-3.")]
+BackendName = Annotated[str | None, typer.Option("--backend", help="torchode or torchdiffeq.")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Step limit of an adaptive solver. Default 1000.")]
+AttackParameters = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", metavar="NAME=VALUE", help="Change the attack, such as steps=100. Repeatable."),
+]
+WeightsFile = Annotated[Path | None, typer.Option("--weights", help="Weights (safetensors) instead of training.")]
+SourceNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="NAME[:KEY=VALUE]",
+        help="Craft transfer candidates on this model: ode:seed=1, self:solver=dopri5. Repeatable. Default resnet.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Run again although the result exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def number(text: str | None, name: str) -> float | None:
     """The number an option writes; None where it is not given. Raises UsageError."""
     return None if text is None else parse_number(text, name=name)
+
+
+def split_name(text: str) -> Split:
+    """The split that an option names. Raises UsageError."""
+    if text not in ("test", "validation"):
+        raise UsageError(f"--split is test or validation, not {text!r}")
+    return "test" if text == "test" else "validation"
 
 
 def settings(pairs: list[str] | None) -> dict[str, JsonValue]:

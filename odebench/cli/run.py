@@ -10,17 +10,34 @@ import typer
 from odebench.cli.option import (
     AsJson,
     AttackName,
+    AttackParameters,
+    AttackSeed,
+    BackendName,
     Changes,
     DataDir,
     DatasetName,
     Device,
+    Epsilon,
+    Force,
     Horizon,
+    Images,
+    MaxSteps,
+    Method,
     ModelName,
+    NormName,
+    Offset,
     Results,
     Seed,
+    SourceNames,
+    SplitName,
+    StepLength,
+    Tolerance,
+    TrainHorizon,
+    WeightsFile,
     number,
     settings,
     solver,
+    split_name,
 )
 from odebench.cli.root import app
 from odebench.errors import UsageError
@@ -41,38 +58,23 @@ def run(
     attack: AttackName,
     dataset: DatasetName = "digits",
     horizon: Horizon = None,
-    epsilon: Annotated[str | None, typer.Option(help="Radii, such as 0.1,8/255. Default: the data set's.")] = None,
-    norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the attack's first.")] = None,
-    n: Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks. Default 500.")] = None,
-    offset: Annotated[int, typer.Option(help="The first image, in the fixed order.")] = 0,
-    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    epsilon: Epsilon = None,
+    norm: NormName = None,
+    n: Images = None,
+    offset: Offset = 0,
+    split: SplitName = "test",
     seed: Seed = 0,
-    attack_seed: Annotated[int, typer.Option(min=0, help="Seed of the attack's random numbers.")] = 0,
-    train_horizon: Annotated[
-        str | None, typer.Option(help="T of training, if not --horizon; alone it sets both.")
-    ] = None,
-    method: Annotated[
-        str | None, typer.Option("--solver", help="Evaluate with rk4, euler, dopri5, tsit5, heun ...")
-    ] = None,
-    step: Annotated[str | None, typer.Option(help="Step of a fixed-step solver. Default 0.25.")] = None,
-    tolerance: Annotated[str | None, typer.Option(help="rtol and atol of an adaptive solver. Default 1e-3.")] = None,
-    backend: Annotated[str | None, typer.Option(help="torchode or torchdiffeq.")] = None,
-    max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Step limit of an adaptive solver. Default 1000.")
-    ] = None,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Change the attack, such as steps=100. Repeatable."),
-    ] = None,
+    attack_seed: AttackSeed = 0,
+    train_horizon: TrainHorizon = None,
+    method: Method = None,
+    step: StepLength = None,
+    tolerance: Tolerance = None,
+    backend: BackendName = None,
+    max_steps: MaxSteps = None,
+    parameter: AttackParameters = None,
     changes: Changes = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights (safetensors) instead of training.")] = None,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[:KEY=VALUE]",
-            help="Craft transfer candidates on this model: ode:seed=1, self:solver=dopri5. Repeatable. Default resnet.",
-        ),
-    ] = None,
+    weights: WeightsFile = None,
+    source: SourceNames = None,
     surrogate: Annotated[
         str | None,
         typer.Option(metavar="METHOD:STEP", help="A cheaper solver of the same weights goes first: rk4:0.5."),
@@ -85,7 +87,7 @@ def run(
     save_candidates: Annotated[
         Path | None, typer.Option(help="Save the last candidates judged (safetensors), for `odebench judge`.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run again although the result exists.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Train or load a model, attack it, judge every image, write the result."""
@@ -103,9 +105,7 @@ def run(
     evaluated_at, trained_at = number(horizon, "horizon"), number(train_horizon, "train horizon")
     described = describe_dataset(dataset, data_dir=data_dir, progress=progress)
     threat_model(attack, described, norm=norm, epsilons=radii)
-    if split not in ("test", "validation"):
-        raise UsageError(f"--split is test or validation, not {split!r}")
-    images = Slice(split="test" if split == "test" else "validation", n=n, offset=offset, chunk=chunk)
+    images = Slice(split=split_name(split), n=n, offset=offset, chunk=chunk)
     recipe_changes, parameters = settings(changes), settings(parameter)
     if precision not in ("fp32", "bf16"):
         raise UsageError(f"--precision is fp32 or bf16, not {precision!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -13,7 +12,9 @@ from rich.table import Column, Table
 
 from odebench.leaderboard import FLAG_MEANINGS
 from odebench.progress import SILENT, Step
-from odebench.result import Figure, Result
+from odebench.render.curve import curves, nfe_bars
+from odebench.render.terminal import bars_text, curve_text
+from odebench.result import Check, Figure, Result
 
 
 class _ScreenStep:
@@ -92,7 +93,7 @@ def print_result(result: Result) -> None:
     print_table(["epsilon", "clean %", "robust %", "fooled", "failed", "invalid"], rows, right=(0, 1, 2, 3, 4, 5))
     for check in result.checks:
         if check.status == "flag":
-            console.print(f"flag {check.id}, {check.name}: {_evidence(check)}; {check.why}")
+            console.print(f"flag {check.id}, {check.name}: {_measured(check)}; {check.why}")
     passed = sum(check.status == "pass" for check in result.checks)
     for flag in result.flags:
         if flag not in {check.name for check in result.checks}:
@@ -102,8 +103,36 @@ def print_result(result: Result) -> None:
     console.print(f"{passed} of {len(result.checks)} checks passed{left}; intervals: 95% over images, not attacks")
 
 
-def _evidence(check: Any) -> str:
-    return f"{check.k} of {check.n}" if check.k is not None else f"{check.figure:.3g} (threshold {check.threshold:g})"
+def print_diagnosis(result: Result) -> None:
+    """A diagnosis for people: a line a check, what to do where one flags, and the curves of its evidence."""
+    console = Console(highlight=False, markup=False)
+    evaluation = result.evaluation
+    data = evaluation.dataset
+    solver = "" if evaluation.solver is None else f", T={evaluation.horizon:g}, {evaluation.solver}"
+    console.print(f"{evaluation.model.name} on {data.name} ({data.split}), {data.n} images{solver}")
+    rows = [[str(check.id), check.name, check.status, _measured(check), check.speaks_of] for check in result.checks]
+    print_table(["", "check", "status", "found", "speaks of"], rows, right=(0,))
+    for check in result.checks:
+        if check.status == "skipped" or check.status == "flag":
+            said = "not made" if check.status == "skipped" else "flag"
+            console.print(f"\n{check.id} {check.name}, {said}: {check.why}")
+    for flag in result.flags:
+        if flag not in {check.name for check in result.checks}:
+            console.print(f"\nflag {flag}: {FLAG_MEANINGS.get(flag, 'see the result file')}")
+    bars = nfe_bars(result)
+    pictures = [curve_text(curve) for curve in curves(result)] + ([] if bars is None else [bars_text(bars)])
+    for picture in pictures:
+        write_text("\n" + picture)
+    console.print()
+
+
+def _measured(check: Check) -> str:
+    """What a check found: k of n images, or a quantity and its threshold."""
+    if check.k is not None:
+        return f"{check.k} of {check.n} images"
+    if check.figure is None:
+        return ""
+    return f"{check.figure:.3g} (threshold {check.threshold:g})"
 
 
 def _nfe(result: Result) -> str:

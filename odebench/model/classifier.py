@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from odebench.errors import ModelError, OdebenchError
 from odebench.solver import integrate
 from odebench.spec import Solver
+
+Gradient = Literal["direct", "adjoint"]
+"""Through the solver's own steps, or by the adjoint equation solved backwards (Chen et al. 2018): another one."""
 
 _ODE_PARTS = ("stem", "field", "head", "horizon", "solver")
 
@@ -32,7 +35,8 @@ class Classifier:
     """A module that maps images in [0, 1] to logits, with the solver it declares.
 
     A module that exposes stem, field(t, state), head, horizon and solver is an ODE classifier and odebench
-    integrates; `horizon` and `solver` replace its own. Any other module is asked as a whole.
+    integrates; `horizon` and `solver` replace its own. Any other module is asked as a whole. The `gradient` is direct,
+    but for sources of transfer and for diagnosis.
     """
 
     def __init__(
@@ -43,10 +47,12 @@ class Classifier:
         device: str | torch.device = "cpu",
         horizon: float | None = None,
         solver: Solver | None = None,
+        gradient: Gradient = "direct",
     ) -> None:
         self.module = module.to(device)
         self.n_classes = n_classes
         self.device = torch.device(device)
+        self.gradient: Gradient = gradient
         self.is_ode = all(hasattr(module, part) for part in _ODE_PARTS)
         self.horizon = self.solver = None
         if self.is_ode:
@@ -58,7 +64,7 @@ class Classifier:
                     f"{type(module).__name__}.solver must be an odebench.Solver, not {type(self.solver).__name__}; "
                     "make one with odebench.fixed_step or odebench.adaptive"
                 )
-        elif horizon is not None or solver is not None:
+        elif horizon is not None or solver is not None or gradient != "direct":
             raise ModelError(f"{type(module).__name__} has no field to integrate: it takes no horizon and no solver")
 
     @property
@@ -88,12 +94,13 @@ class Classifier:
         parts: Any = self.module
 
         def field(t: Tensor, state: Tensor) -> Tensor:
-            # Under autocast a field may answer in bf16, while the solver goes on in the precision of the state.
+            # Under autocast a field may answer in bf16, while the solver goes on in fp32.
             rate: Tensor = parts.field(t, state)
             return rate.to(state.dtype) if isinstance(rate, Tensor) else rate
 
         state = parts.stem(images)
-        solution = integrate(field, state.float(), horizon=self.horizon, solver=self.solver)
+        start = state if state.dtype == torch.float64 else state.float()
+        solution = integrate(field, start, horizon=self.horizon, solver=self.solver, gradient=self.gradient)
         return parts.head(solution.state), solution.failed, solution.nfe
 
     def _check(self, logits: object, n: int) -> None:
