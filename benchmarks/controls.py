@@ -1,0 +1,196 @@
+"""Are dishonest models caught, and honest ones left alone? Exits 1 where not.
+
+    python benchmarks/controls.py [--seeds 0,1,2] [--images 200] [--epsilon 0.1]
+
+On digits: a distilled Neural ODE of each train seed, the controls made of it (odebench/control.py), and honest models.
+Each is diagnosed and attacked by the worst case (fast). A control must be flagged by a check that is meant for it, and
+the worst case must bring it down: within 2 points of its honest twin where it has the twin's function, else within 3
+points of an attacker who knows the defence. No check that speaks of the model may flag an honest one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+import odebench
+from odebench.control import Control, controls, oracle
+from odebench.dataset import Dataset, describe_dataset, load_dataset
+from odebench.model.classifier import Classifier
+from odebench.model.definition import load_definition
+from odebench.model.ode import OdeNet
+from odebench.plan import Slice
+from odebench.result import Check, Result
+from odebench.spec import ThreatModel, adaptive
+from odebench.training import find_or_train
+from odebench.verdict import RANDOMISED_PASSES, Judge
+
+TWIN_MARGIN, ORACLE_MARGIN = 0.02, 0.03
+RANDOMISED_IMAGES = 100
+"""A randomised model costs twenty times as much: it is shown on one chunk."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model: the checks that were made of it, what the worst case left standing, and against which figure."""
+
+    name: str
+    checks: tuple[Check, ...]
+    robust: float
+    beside: str
+    reference: float | None
+    faults: tuple[str, ...]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table of every seed and returns 0, or 1 where anything is not as it must be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0", help="train seeds, such as 0,1,2")
+    parser.add_argument("--images", type=int, default=200, help="how many test images, in chunks of 100")
+    parser.add_argument("--epsilon", type=float, default=0.1, help="linf radius; at least 1/14 for the 3-bit control")
+    given = parser.parse_args(arguments)
+    if given.epsilon < 1 / 14:
+        parser.error("below 1/14 rounding to 3 bits makes a model truly harder to fool: take a larger --epsilon")
+    started, missed = time.perf_counter(), 0
+    for seed in (int(text) for text in given.seeds.split(",")):
+        found = examined(seed, images=given.images, epsilon=given.epsilon)
+        print_rows(found, seed=seed)
+        missed += sum(bool(row.faults) for row in found)
+    print(f"{missed} missed; {time.perf_counter() - started:.0f} s")
+    return 1 if missed else 0
+
+
+def examined(seed: int, *, images: int, epsilon: float) -> list[Row]:
+    """The rows of one train seed: the twin first, then controls, then other honest models."""
+    described, data = describe_dataset("digits"), load_dataset("digits")
+    bench = Bench(data, epsilon)
+
+    def trained(name: str) -> nn.Module:
+        return find_or_train(load_definition(name).recipe(described, train_seed=seed), data).module
+
+    net, teacher = trained("kd-ode"), trained("resnet")
+    assert isinstance(net, OdeNet)
+    sources = {"resnet": teacher}
+    rows = [bench.honest("rk4", net, sources, images)]
+    for control in controls(net):
+        count = RANDOMISED_IMAGES if control.randomised else images
+        rows.append(bench.control(control, sources, count, twin=rows[0].robust))
+    dopri5 = adaptive("dopri5", rtol=1e-3)
+    rows.append(bench.honest("torchode dopri5", net, sources, images, solver=dopri5))
+    rows.append(bench.honest("adversarially trained", trained("kd-ode-at"), sources, images))
+    rows.append(bench.honest("resnet", teacher, {"ode": trained("ode")}, images))
+    return rows
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is asked of every model."""
+
+    data: Dataset
+    epsilon: float
+
+    def honest(
+        self,
+        name: str,
+        module: nn.Module,
+        sources: Mapping[str, nn.Module],
+        images: int,
+        *,
+        solver: odebench.Solver | None = None,
+    ) -> Row:
+        """An honest model: all checks, none of which may flag it."""
+        diagnosed, worst = self._evaluate(module, ["diagnosis", "worst-case"], sources, images, solver=solver)
+        flagged = [check for check in diagnosed.checks if check.status == "flag" and check.speaks_of == "model"]
+        faults = [f"flagged by {check.id}: {check.k if check.k is not None else check.figure}" for check in flagged]
+        return Row(name, diagnosed.checks, robust(worst), "", None, tuple(faults))
+
+    def control(self, control: Control, sources: Mapping[str, nn.Module], images: int, *, twin: float) -> Row:
+        """A control: it must be flagged by what is meant for it, and fall as far as it must."""
+        attacks = ["quick-diagnosis", "worst-case"]
+        if 9 in control.meant:
+            attacks[0] = "diagnosis"
+        diagnosed, worst = self._evaluate(control.module, attacks, sources, images)
+        caught = [c.id for c in diagnosed.checks if c.status == "flag" and c.id in control.meant]
+        faults = [] if caught else [f"missed by {' and '.join(map(str, control.meant))}"]
+        if control.preserves_function:
+            beside, reference, margin = "twin", twin, TWIN_MARGIN
+        else:
+            beside, reference, margin = "oracle", self._oracle(control, images), ORACLE_MARGIN
+        if robust(worst) > reference + margin + 1e-9:
+            faults.append(f"the worst case leaves {robust(worst):.1%}")
+        return Row(control.name, diagnosed.checks, robust(worst), beside, reference, tuple(faults))
+
+    def _oracle(self, control: Control, images: int) -> float:
+        passes = RANDOMISED_PASSES if control.randomised else 1
+        judge = Judge(Classifier(control.module, n_classes=self.data.n_classes), passes=passes)
+        stand_in = control.module if control.randomised else control.stand_in
+        with judge.classifier.frozen():
+            part, labels = self.data.test.images[:images], self.data.test.labels[:images]
+            correct = torch.from_numpy(judge.clean(part, labels) == "r")
+            asked = Differentiable(stand_in, self.data.n_classes) if control.randomised else stand_in
+            letters = oracle(
+                judge, asked, part[correct], labels[correct], norm="linf", epsilon=self.epsilon, passes=passes
+            )
+        return float((letters == "r").sum()) / images
+
+    def _evaluate(
+        self,
+        module: nn.Module,
+        attacks: Sequence[str],
+        sources: Mapping[str, nn.Module],
+        images: int,
+        *,
+        solver: odebench.Solver | None = None,
+    ) -> list[Result]:
+        return odebench.evaluate(
+            module,
+            self.data,
+            attacks=attacks,
+            threat_model=ThreatModel(norm="linf", epsilons=(self.epsilon,)),
+            images=Slice(n=images),
+            sources=sources,
+            solver=solver,
+        )
+
+
+class Differentiable(nn.Module):
+    """A classifier's logits as a module, whoever integrates."""
+
+    def __init__(self, module: nn.Module, n_classes: int) -> None:
+        super().__init__()
+        self.classifier = Classifier(module, n_classes=n_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        return self.classifier.answer(images).logits
+
+
+def robust(result: Result) -> float:
+    """The share of images that nothing felled."""
+    return result.epsilons[0].figures.robust_accuracy.value
+
+
+def print_rows(rows: Sequence[Row], *, seed: int) -> None:
+    """The table controls x checks: F a flag, . a pass, - not made; the checks of the settings are left out."""
+    console = Console(highlight=False, markup=False, width=100)
+    ids = sorted({check.id for row in rows for check in row.checks if check.speaks_of == "model"})
+    console.print(f"\ntrain seed {seed}")
+    console.print(f"{'':22}" + "".join(f"{number:>3}" for number in ids) + "  robust")
+    marks = {"flag": "F", "pass": ".", "skipped": "-"}
+    for row in rows:
+        by_id = {check.id: marks[check.status] for check in row.checks}
+        cells = "".join(f"{by_id.get(number, '-'):>3}" for number in ids)
+        reference = "" if row.reference is None else f"  {row.beside} {row.reference:.1%}"
+        faults = f"  MISSED: {'; '.join(row.faults)}" if row.faults else ""
+        console.print(f"{row.name:22}{cells}  {row.robust:6.1%}{reference}{faults}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
