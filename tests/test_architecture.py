@@ -33,11 +33,11 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record dataset",
     ),
     "model": (
-        "solver model.layer model.ode model.resnet model.classifier checkpoint candidate training",
+        "solver model.layer model.ode model.resnet model.classifier checkpoint candidate ball adversary training",
         "ground value record dataset",
     ),
     "attack": (
-        "ball attack.seed attack.surface attack.pursuit attack.foolbox attack.autoattack attack.given attack.transfer",
+        "attack.seed attack.surface attack.pursuit attack.foolbox attack.autoattack attack.given attack.transfer",
         "ground model",
     ),
     "verdict": ("verdict ledger", "record model attack"),
