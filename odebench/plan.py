@@ -14,7 +14,7 @@ from odebench.attack.definition import load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, invalid_value
 from odebench.file import FileError, sha256_file
-from odebench.model.definition import load_definition
+from odebench.model.definition import changeable, load_definition
 from odebench.recipe import Recipe
 from odebench.source import Source, default_sources, parse_source, several_sources
 from odebench.spec import (
@@ -215,7 +215,7 @@ def _check_steps(solver: Solver | None, horizon: float | None) -> None:
 
 def _changed(recipe: Recipe, changes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """The changes as the recipe holds them: 2 and 2.0 are one temperature, and one run key."""
-    held = recipe.schedule.model_dump() | recipe.loss.model_dump()
+    held = changeable(recipe)
     return {name: held[name] for name in changes}
 
 

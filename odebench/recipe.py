@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from odebench.spec import Solver, Spec, digest
 
 RECIPE_VERSION: Literal[1] = 1
 """Raised when the training code computes something else from the same recipe."""
+
+BETA = 6.0
+"""What TRADES weighs its divergence with unless told otherwise, as its authors do."""
 
 
 class Loss(Spec):
@@ -31,6 +34,37 @@ class Loss(Spec):
         return self
 
 
+class Adversary(Spec):
+    """Adversarial training: which images x' near x a batch is trained on, and how they are found.
+
+    "madry" (Madry et al. 2018, eq. 2.1): the recipe's own loss at x', where x' maximises CE(s(x'), y). "trades"
+    (Zhang et al. 2019, algorithm 1): the recipe's own loss at x plus beta KL(p(x) || p(x')), where x' maximises that
+    divergence; s are the model's logits, p their softmax, KL averaged over the images ("batchmean"). `epsilon` and
+    `step`, the length of one of the `steps`, are in units of the image range [0, 1]. `beta` is TRADES' alone, and 6
+    unless given.
+    """
+
+    kind: Literal["madry", "trades"]
+    norm: Literal["linf"] = "linf"
+    epsilon: Annotated[float, Field(gt=0, le=1)]
+    steps: Annotated[int, Field(ge=1)]
+    step: Annotated[float, Field(gt=0, le=10)]
+    beta: Annotated[float, Field(ge=0, le=1000)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and fields.get("kind") == "trades" and "beta" not in fields:
+            return fields | {"beta": BETA}
+        return fields
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Adversary:
+        if (self.beta is not None) != (self.kind == "trades"):
+            raise ValueError("trades needs a beta, madry takes none")
+        return self
+
+
 class Schedule(Spec):
     """AdamW with a linear warm-up over the first `warmup` of the steps and a cosine decay to zero."""
 
@@ -42,7 +76,10 @@ class Schedule(Spec):
 
 
 class Recipe(Spec):
-    """Architecture and its arguments, data, losses, schedule, train seed, and the teacher's own recipe."""
+    """Architecture and its arguments, data, losses, schedule, train seed, the teacher's own recipe, the adversary.
+
+    A recipe without an adversary is written without the key, so that its digest is what it was before there were any.
+    """
 
     version: Literal[1] = RECIPE_VERSION
     architecture: str
@@ -55,12 +92,20 @@ class Recipe(Spec):
     augmentation: Literal["none", "flip-crop"]
     train_seed: Annotated[int, Field(ge=0)]
     teacher: Recipe | None
+    adversary: Adversary | None = None
 
     @model_validator(mode="after")
     def _taught(self) -> Recipe:
         if (self.loss.kind == "distillation") != (self.teacher is not None):
             raise ValueError("a teacher goes with distillation, and only with it")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = dump(self)
+        if self.adversary is None:
+            dumped.pop("adversary", None)
+        return dumped
 
     @property
     def key(self) -> str:

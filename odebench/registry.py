@@ -97,6 +97,8 @@ MODELS = Registry(
         ),
         "ode": ("odebench.model.builtin:ODE", "Neural ODE with a learned stem, trained on the labels"),
         "kd-ode": ("odebench.model.builtin:KD_ODE", "the same Neural ODE, distilled from resnet"),
+        "ode-at": ("odebench.model.builtin:ODE_AT", "ode, trained on adversarial images (Madry et al.)"),
+        "kd-ode-at": ("odebench.model.builtin:KD_ODE_AT", "kd-ode, distilled on adversarial images"),
         "ode-ablated": ("odebench.model.builtin:ODE_ABLATED", "control: ode with the ODE block cut out"),
         "ode-stemless": (
             "odebench.model.builtin:ODE_STEMLESS",

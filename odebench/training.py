@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn import functional
 
+from odebench.adversary import adversarial_images, divergence
 from odebench.checkpoint import load_weights, read_tensors, write_tensors
 from odebench.dataset import Dataset, Split
 from odebench.errors import ModelError, OdebenchError, WeightError
@@ -121,6 +122,8 @@ def _check_origin(path: Path, metadata: dict[str, Any], recipe: Recipe, dataset:
 
 def _title(recipe: Recipe) -> str:
     kind = "distilling" if recipe.teacher is not None else "training"
+    if recipe.adversary is not None:
+        kind = f"adversarially {kind}"
     name = recipe.architecture.rpartition(":")[2]
     horizon = f" T={recipe.horizon:g}" if recipe.horizon is not None else ""
     return f"{kind} {name}{horizon} seed {recipe.train_seed}"
@@ -199,8 +202,7 @@ class _Training:
             if self.teacher is not None and targets is None:
                 with torch.no_grad():
                     targets = self.teacher(images)
-            logits = self.module(images)
-            loss = self.loss(logits, labels, targets)
+            logits, loss = self._ask(images, labels, targets)
             self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
@@ -214,6 +216,23 @@ class _Training:
         # The last step may spoil the weights without a loss that tells.
         if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
             raise self._diverged("a weight is not finite")
+
+    def _ask(self, images: Tensor, labels: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The logits and the loss of a batch: at the images, at adversarial ones (Madry), or at both (TRADES).
+
+        `targets` are the teacher's logits at the clean images, whichever images the student sees (as in ARD, Goldblum
+        et al. 2020). TRADES' logits are those of the clean images.
+        """
+        adversary = self.recipe.adversary
+        found = images
+        if adversary is not None:
+            found = adversarial_images(self.module, images, labels, adversary=adversary, generator=self.generator)
+        if adversary is None or adversary.kind == "madry":
+            logits = self.module(found)
+            return logits, self.loss(logits, labels, targets)
+        logits = self.module(images)
+        apart = divergence(logits, self.module(found))
+        return logits, self.loss(logits, labels, targets) + cast(float, adversary.beta) * apart
 
     def _diverged(self, why: str) -> ModelError:
         return ModelError(f"{_title(self.recipe)} diverged in epoch {self.epoch + 1}: {why}; lower the learning rate")

@@ -34,11 +34,11 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record dataset",
     ),
     "model": (
-        "solver model.layer model.ode model.resnet model.classifier checkpoint candidate training",
+        "solver model.layer model.ode model.resnet model.classifier checkpoint candidate ball adversary training",
         "ground value record dataset",
     ),
     "attack": (
-        "ball attack.seed attack.surface attack.pursuit attack.trace attack.foolbox attack.autoattack attack.given "
+        "attack.seed attack.surface attack.pursuit attack.trace attack.foolbox attack.autoattack attack.given "
         "attack.transfer",
         "ground model",
     ),

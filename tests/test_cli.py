@@ -509,7 +509,7 @@ def test_version(call: Call) -> None:
     ("words", "expected"),
     [
         ("run --model ", list(MODELS.entries())),
-        ("run --model kd", ["kd-ode", "kd-ode-stemless"]),
+        ("run --model kd", ["kd-ode", "kd-ode-at", "kd-ode-stemless"]),
         ("run -m res", ["resnet"]),
         ("run --attack ", list(ATTACKS.entries())),
         ("train --dataset f", ["fashion-mnist"]),

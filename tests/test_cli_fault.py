@@ -98,7 +98,7 @@ def full_disk(room: int) -> Iterator[None]:
 
 # --- wrong words -------------------------------------------------------------------------------------------------
 
-MODELS = "kd-ode, kd-ode-stemless, ode, ode-ablated, ode-stemless, resnet"
+MODELS = "kd-ode, kd-ode-at, kd-ode-stemless, ode, ode-ablated, ode-at, ode-stemless, resnet"
 WRONG = {
     # names
     "run -m kdode -a pgd": f"unknown model 'kdode'; did you mean 'kd-ode'\\? known: {MODELS}$",
@@ -107,6 +107,10 @@ WRONG = {
     "run -m ode -a pgd -d ../secret": r"unknown data set '\.\./secret'; known: ",
     "train -m resnett": r"unknown model 'resnett'; did you mean 'resnet'\?",
     "train -m ode -d mnits": r"unknown data set 'mnits'; did you mean 'mnist'\?",
+    # recipes
+    f"{RUN} --set adversary=pgd": "adversary='pgd' does not fit a recipe: it must be none, madry or trades",
+    f"{RUN} --set beta=6": "beta without an adversary: add adversary=madry or adversary=trades",
+    f"{RUN} --set adversary=madry --set adversary_epsilon=8": r"adversary_epsilon=8 is above 1, .* did you mean 8/255",
     # radii
     f"{RUN} --epsilon -0.1": r"epsilon -0\.1 must be a finite number above 0",
     f"{RUN} --epsilon nan": "epsilon 'nan' is not a finite number; write it like 0.1 or 8/255",

@@ -23,7 +23,7 @@ from odebench.solver import integrate
 from odebench.spec import adaptive, fixed_step
 from odebench.training import build
 
-NAMES = sorted(["resnet", "ode", "kd-ode", "ode-ablated", "ode-stemless", "kd-ode-stemless"])
+NAMES = sorted(["resnet", "ode", "kd-ode", "ode-at", "kd-ode-at", "ode-ablated", "ode-stemless", "kd-ode-stemless"])
 SIDES = [
     *((8, 8), (9, 9), (12, 12), (16, 16), (20, 20), (27, 27), (28, 28), (32, 32), (33, 33), (48, 48)),
     *((8, 12), (12, 8), (16, 40), (20, 33), (28, 31), (64, 32)),
@@ -154,7 +154,10 @@ def test_an_ode_model_solves_what_it_exposes() -> None:
 
 
 @pytest.mark.parametrize("dataset", [DIGITS, FASHION_MNIST, SVHN], ids=lambda dataset: dataset.name)
-@pytest.mark.parametrize(("plain", "distilled"), [("ode", "kd-ode"), ("ode-stemless", "kd-ode-stemless")])
+@pytest.mark.parametrize(
+    ("plain", "distilled"),
+    [("ode", "kd-ode"), ("ode-at", "kd-ode-at"), ("ode", "ode-at"), ("ode-stemless", "kd-ode-stemless")],
+)
 def test_plain_and_distilled_models_begin_with_the_same_weights(
     dataset: DatasetDefinition, plain: str, distilled: str
 ) -> None:

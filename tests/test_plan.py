@@ -81,6 +81,25 @@ def test_the_run_key_does_not_depend_on_how_a_number_is_written() -> None:
     assert one.evaluation.model.arguments == {"train_seed": 0, "temperature": 2.0}
 
 
+def test_changes_of_the_adversary_stand_in_the_evaluation_as_the_recipe_holds_them() -> None:
+    one, other = (planned("kd-ode", changes={"adversary": "trades", "beta": value}) for value in (2, 2.0))
+    assert one.recipe.key == other.recipe.key
+    assert one.evaluation.run_key == other.evaluation.run_key
+    assert one.evaluation.model.arguments == {"train_seed": 0, "adversary": "trades", "beta": 2.0}
+    fractions = [
+        planned("ode", changes={"adversary": "madry", "adversary_epsilon": value, "adversary_step": 1})
+        for value in ("1/10", 0.1)
+    ]
+    assert len({found.evaluation.run_key for found in fractions}) == 1
+    assert fractions[0].evaluation.model.arguments == {
+        "train_seed": 0, "adversary": "madry", "adversary_epsilon": 0.1, "adversary_step": 1.0
+    }  # fmt: skip
+    assert planned("ode", changes={"adversary": "none"}).evaluation.model.arguments == {
+        "train_seed": 0, "adversary": "none"
+    }  # fmt: skip
+    assert planned("ode-at", changes={"adversary_steps": 3}).evaluation.model.arguments["adversary_steps"] == 3
+
+
 def test_a_default_that_is_spelled_out_is_the_same_run() -> None:
     spelled = planned(
         "ode",
@@ -110,6 +129,8 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "train seed": {"train_seed": 1},
     "attack seed": {"attack_seed": 1},
     "recipe": {"changes": {"epochs": 2}},
+    "adversary": {"changes": {"adversary": "madry"}},
+    "beta": {"changes": {"adversary": "trades", "beta": 5}},
     "parameter": {"parameters": {"steps": 40}},
     "n": {"images": Slice(n=100)},
     "offset": {"images": Slice(n=100, offset=100)},
@@ -310,6 +331,7 @@ def test_an_image_is_always_in_the_same_chunk(n: int, offset: int, chunk: int, t
         ({"attack": "pdg"}, "unknown attack 'pdg'; did you mean 'pgd'"),
         ({"changes": {"nosuch": 1}}, "a recipe has no nosuch; known: epochs, batch_size"),
         ({"changes": {"epochs": 0}}, "epochs"),
+        ({"changes": {"beta": 6}}, "beta without an adversary: add adversary=madry or adversary=trades"),
         ({"parameters": {"nosuch": 1}}, "pgd has no parameter nosuch; known: steps, random_start, relative_step"),
         ({"parameters": {"steps": 0}}, "pgd: steps must be a whole number of at least 1, not 0"),
         ({"train_seed": -1}, "train seed -1"),

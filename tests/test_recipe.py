@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from odebench.dataset.builtin import DIGITS, FASHION_MNIST
+from odebench.dataset.builtin import CIFAR10, DIGITS, FASHION_MNIST, MNIST
+from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
 from odebench.model.definition import load_definition
-from odebench.recipe import Loss, Recipe, Schedule
+from odebench.recipe import Adversary, Loss, Recipe, Schedule
 from odebench.spec import adaptive, canonical_json, fixed_step
 
+MADRY = Adversary(kind="madry", epsilon=0.1, steps=7, step=0.25 / 7)
+TRADES = Adversary(kind="trades", epsilon=0.1, steps=7, step=0.25 / 7, beta=6.0)
 SCHEDULE = Schedule(epochs=3, batch_size=32, learning_rate=0.01, weight_decay=0.0005, warmup=0.2)
 
 
@@ -53,6 +57,83 @@ def test_the_digest_of_a_recipe_stays_what_it_is() -> None:
     assert written().key == "1230ea1edbfe564c8a43e822876f926906efe2cf0c755f8817266d3dd957f1d7"
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "key"),
+    [
+        ("kd-ode", {}, "f140c8a386ee2212e5c63d3fbb59d507ffda412813cd001fca4180ddb2a7e9d3"),
+        ("resnet", {}, "58ea533175e0aa953bea1d69dea31b4e47d5539c8e32011683804b747e5a3571"),
+        ("ode", {}, "a79bf13b1a2e6e16926e93c998dba1cc33c4432109fad5a9dd950924cb91f5e2"),
+        ("ode-ablated", {}, "672564d39eaf2c9a1990080b5ba8268ac5b89c5b17e8c4f8ce6f85ae5278530f"),
+        ("kd-ode", {"temperature": 2}, "22c1dd266006bde91f312f9e35d4ff851a1e8350b18a3c16a98a1a2870faed72"),
+    ],
+)
+def test_recipes_of_published_results_are_what_they_were_before_there_were_adversaries(
+    name: str, changes: dict[str, Any], key: str
+) -> None:
+    for also in ({}, {"adversary": "none"}):
+        recipe = load_definition(name).recipe(DIGITS, changes=changes | also)
+        assert recipe.adversary is None
+        assert recipe.key == key
+
+
+def test_an_adversary_is_written_where_there_is_one_and_nowhere_else() -> None:
+    for mode in ("json", "python"):
+        assert "adversary" not in written().model_dump(mode=mode)
+        assert "adversary" not in written().model_dump(mode=mode)["teacher"]
+        taught = written(adversary=TRADES).model_dump(mode=mode)
+        assert taught["adversary"] == {
+            "kind": "trades", "norm": "linf", "epsilon": 0.1, "steps": 7, "step": 0.25 / 7, "beta": 6.0
+        }  # fmt: skip
+        assert "adversary" not in taught["teacher"]
+    assert "adversary" not in written().model_dump_json()
+
+
+def test_the_digest_of_an_adversarial_recipe_stays_what_it_is() -> None:
+    assert written(adversary=MADRY).key == "c86769e935818cff06f5f70406938a3329126b1908bb20510f7e44bbc20c2ff9"
+    assert written(adversary=TRADES).key == "f518bd8c67e4cd4520ff97dede64c61ba65cd946e6990c459fc5e80fc0039d65"
+
+
+@pytest.mark.parametrize("adversary", [MADRY, TRADES], ids=lambda adversary: adversary.kind)
+def test_an_adversarial_recipe_survives_its_json(adversary: Adversary) -> None:
+    recipe = written(adversary=adversary)
+    again = Recipe.model_validate_json(canonical_json(recipe))
+    assert again == recipe
+    assert again.key == recipe.key
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "pgd"}, "'madry' or 'trades'"),
+        ({"beta": 6.0}, "trades needs a beta, madry takes none"),
+        ({"kind": "trades", "beta": None}, "trades needs a beta, madry takes none"),
+        ({"kind": "trades", "beta": -1.0}, "greater than or equal to 0"),
+        ({"norm": "l1"}, "linf"),
+        ({"epsilon": 0.0}, "greater than 0"),
+        ({"epsilon": 1.5}, "less than or equal to 1"),
+        ({"epsilon": "0.1"}, "valid number"),
+        ({"epsilon": True}, "valid number"),
+        ({"epsilon": float("nan")}, "finite"),
+        ({"steps": 0}, "greater than or equal to 1"),
+        ({"steps": 2.0}, "valid integer"),
+        ({"step": 0.0}, "greater than 0"),
+        ({"step": 1e39}, "less than or equal to 10"),
+        ({"restarts": 2}, "restarts"),
+    ],
+)
+def test_adversaries_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Adversary.model_validate({"kind": "madry", "epsilon": 0.1, "steps": 7, "step": 0.03} | changes)
+
+
+def test_trades_beta_is_its_authors_unless_it_is_given() -> None:
+    fields = {"kind": "trades", "epsilon": 0.1, "steps": 7, "step": 0.25 / 7}
+    assert Adversary.model_validate(fields) == TRADES
+    assert Adversary.model_validate(fields | {"beta": 1}).beta == 1.0
+    assert MADRY.beta is None
+
+
 def test_a_recipe_survives_its_json() -> None:
     recipe = written()
     assert Recipe.model_validate_json(canonical_json(recipe)) == recipe
@@ -73,6 +154,7 @@ def test_a_recipe_survives_its_json() -> None:
         {"teacher": teacher().model_copy(update={"train_seed": 1})},
         {"architecture": "odebench.model.ode:StemHead"},
         {"arguments": {}},
+        {"adversary": MADRY},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -161,8 +243,74 @@ def test_changes_replace_fields_by_name() -> None:
     assert recipe.teacher == default.teacher
 
 
+def test_each_field_of_an_adversary_changes_the_digest() -> None:
+    changes: list[dict[str, Any]] = [{}, {"epsilon": 0.2}, {"steps": 8}, {"step": 0.1}, {"beta": 3.0}]
+    keys = {written(adversary=TRADES.model_copy(update=change)).key for change in changes}
+    assert len(keys | {written().key, written(adversary=MADRY).key}) == len(changes) + 2
+
+
+def adversary_of(name: str, dataset: DatasetDefinition = DIGITS, **changes: Any) -> Adversary | None:
+    return load_definition(name).recipe(dataset, changes=changes).adversary
+
+
+@pytest.mark.parametrize(
+    ("dataset", "epsilon"),
+    [
+        (DIGITS, 0.1),
+        (FASHION_MNIST, 0.04),
+        (MNIST, 0.3),
+        (CIFAR10, 8 / 255),
+        (DatasetDefinition("own", (3, 48, 48), ("a", "b"), {}, "own:load"), 8 / 255),
+        (DatasetDefinition("own", (3, 12, 48), ("a", "b"), {}, "own:load"), 0.1),
+    ],
+    ids=lambda given: getattr(given, "name", None),
+)
+def test_an_adversary_takes_its_defaults_from_the_images(dataset: DatasetDefinition, epsilon: float) -> None:
+    expected = Adversary(kind="madry", epsilon=epsilon, steps=7, step=2.5 * epsilon / 7)
+    for name in ("kd-ode-at", "ode-at"):
+        assert adversary_of(name, dataset) == expected
+    assert adversary_of("kd-ode", dataset) is None
+    assert adversary_of("kd-ode", dataset, adversary="madry") == expected
+    trades = expected.model_copy(update={"kind": "trades", "beta": 6.0})
+    for name in ("resnet", "kd-ode", "kd-ode-at"):
+        assert adversary_of(name, dataset, adversary="trades") == trades
+
+
+def test_changes_replace_fields_of_the_adversary_by_name() -> None:
+    assert adversary_of("ode", adversary="trades", beta=3, adversary_steps=5) == Adversary(
+        kind="trades", epsilon=0.1, steps=5, step=0.05, beta=3.0
+    )
+    assert adversary_of("ode-at", adversary_epsilon="8/255", adversary_steps=2) == Adversary(
+        kind="madry", epsilon=8 / 255, steps=2, step=1.25 * 8 / 255
+    )
+    assert adversary_of("ode-at", adversary_step="1/255") == Adversary(kind="madry", epsilon=0.1, steps=7, step=1 / 255)
+    assert adversary_of("kd-ode-at", adversary_epsilon=1).epsilon == 1.0
+    assert adversary_of("kd-ode-at", adversary="none") is None
+
+
+def test_an_adversary_changes_neither_the_rest_of_the_recipe_nor_the_teacher() -> None:
+    plain = load_definition("kd-ode").recipe(DIGITS)
+    hardened = load_definition("kd-ode").recipe(DIGITS, changes={"adversary": "madry"})
+    assert hardened.model_copy(update={"adversary": None}) == plain
+    assert hardened.teacher == plain.teacher == load_definition("kd-ode-at").recipe(DIGITS).teacher
+
+
+def test_a_setting_may_carry_any_adversary() -> None:
+    definition = load_definition("ode")
+    setting = replace(definition.settings[8], adversary={"kind": "trades", "epsilon": 0.2, "beta": 2.0})
+    own = replace(definition, settings={8: setting})
+    assert own.recipe(DIGITS).adversary == Adversary(kind="trades", epsilon=0.2, steps=7, step=0.5 / 7, beta=2.0)
+    madry = own.recipe(DIGITS, changes={"adversary": "madry"}).adversary
+    assert madry == Adversary(kind="madry", epsilon=0.2, steps=7, step=0.5 / 7)
+    assert own.recipe(DIGITS, changes={"adversary": "none"}).adversary is None
+    wrong = replace(definition, settings={8: replace(setting, adversary={"kind": "madry", "steps": 0})})
+    with pytest.raises(UsageError, match="adversary_steps=0 does not fit a recipe: input should be greater than or"):
+        wrong.recipe(DIGITS)
+
+
 def test_unknown_changes_are_answered_with_the_known_ones() -> None:
     known = "known: epochs, batch_size, learning_rate, weight_decay, warmup, temperature, weight"
+    known += ", adversary, adversary_epsilon, adversary_steps, adversary_step, beta$"
     with pytest.raises(UsageError, match=f"a recipe has no channels, epoch; {known}"):
         load_definition("ode").recipe(DIGITS, changes={"epoch": 3, "channels": 8, "warmup": 0.1})
 
@@ -193,6 +341,52 @@ def test_unknown_changes_are_answered_with_the_known_ones() -> None:
         ("kd-ode", {"weight": 2}, "weight=2 does not fit a recipe: input should be less than or equal to 1"),
         ("kd-ode", {"temperature": "hot"}, "temperature='hot' does not fit a recipe"),
         ("kd-ode", {"temperature": None}, "distillation needs a temperature and a weight"),
+        ("ode", {"adversary": "pgd"}, "adversary='pgd' does not fit a recipe: it must be none, madry or trades"),
+        ("ode", {"adversary": None}, "adversary=None does not fit a recipe: it must be none, madry or trades"),
+        ("ode", {"adversary": ["madry"]}, r"adversary=\['madry'\] does not fit a recipe"),
+        (
+            "ode",
+            {"adversary_epsilon": 0.1},
+            "^adversary_epsilon without an adversary: add adversary=madry or adversary=trades$",
+        ),
+        (
+            "ode-at",
+            {"beta": 1, "adversary_steps": 3, "adversary": "none"},
+            "^adversary_steps, beta without an adversary: add",
+        ),
+        ("ode", {"beta": 6, "adversary": "madry"}, "^beta goes with adversary=trades, not with adversary=madry$"),
+        ("kd-ode-at", {"beta": 6}, "^beta goes with adversary=trades, not with adversary=madry$"),
+        ("ode", {"beta": -1, "adversary": "trades"}, "beta=-1 does not fit a recipe: input should be greater than or"),
+        ("ode", {"beta": None, "adversary": "trades"}, "this recipe cannot be changed so: trades needs a beta"),
+        (
+            "ode-at",
+            {"adversary_epsilon": 8},
+            r"^adversary_epsilon=8 is above 1, but images are in \[0, 1\]; did you mean 8/255\?$",
+        ),
+        (
+            "ode-at",
+            {"adversary_epsilon": 0},
+            "adversary_epsilon=0 does not fit a recipe: input should be greater than 0",
+        ),
+        (
+            "ode-at",
+            {"adversary_epsilon": float("nan")},
+            "adversary_epsilon=nan does not fit a recipe: input should be a finite number",
+        ),
+        ("ode-at", {"adversary_epsilon": "8/0"}, "adversary_epsilon '8/0' is not a finite number; write it like 0.1"),
+        ("ode-at", {"adversary_epsilon": "far"}, "adversary_epsilon='far' does not fit a recipe: input should be a"),
+        ("ode-at", {"adversary_epsilon": True}, "adversary_epsilon=True does not fit a recipe: input should be a val"),
+        ("ode-at", {"adversary_epsilon": None}, "adversary_epsilon=None does not fit a recipe: input should be a val"),
+        ("ode-at", {"adversary_steps": 1.5}, "adversary_steps=1.5 does not fit a recipe: input should be a valid int"),
+        ("ode-at", {"adversary_steps": 0}, "adversary_steps=0 does not fit a recipe: input should be greater than or"),
+        ("ode-at", {"adversary_step": -0.1}, "adversary_step=-0.1 does not fit a recipe: input should be greater th"),
+        ("ode-at", {"adversary_step": 2}, r"^adversary_step=2 is above 1, but images are in .* did you mean 2/255\?$"),
+        (
+            "ode-at",
+            {"adversary_epsilon": 256},
+            "adversary_epsilon=256 does not fit a recipe: input should be less than",
+        ),
+        ("ode-at", {"adversary_epsilon": 10**400}, "adversary_epsilon=1000+ does not fit a recipe: input should be "),
         ("ode", {"temperature": 2.0}, "this recipe cannot be changed so: .*cross-entropy takes neither"),
     ],
 )

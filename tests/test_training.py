@@ -49,9 +49,12 @@ def digits() -> Dataset:
 
 
 def recipe_of(kind: str, **changes: Any) -> Recipe:
-    """A short recipe: resnet, ode, kd-ode, or one of them with "+" for augmentation."""
+    """A short recipe: a model, then "/" and an adversary if any, then "+" for augmentation."""
     given = {"epochs": EPOCHS, "batch_size": BATCH} | changes
-    recipe = load_definition(kind.rstrip("+")).recipe(DIGITS, train_seed=3, changes=given)
+    name, _, adversary = kind.rstrip("+").partition("/")
+    if adversary:
+        given |= {"adversary": adversary, "adversary_steps": 2}
+    recipe = load_definition(name).recipe(DIGITS, train_seed=3, changes=given)
     if recipe.teacher is not None:
         teacher = load_definition("resnet").recipe(DIGITS, train_seed=3, changes={"epochs": 3})
         recipe = recipe.model_copy(update={"teacher": teacher})
@@ -257,6 +260,24 @@ def test_a_weights_file_says_what_it_was_trained_by(whole: Callable[[str], Train
     assert set(tensors) == set(trained.module.state_dict())
 
 
+def test_an_adversary_is_told_of_and_makes_other_weights(
+    tmp_path: Path, whole: Callable[[str], Trained], digits: Dataset
+) -> None:
+    for plain, hardened in (("kd-ode", "kd-ode/madry"), ("ode+", "ode/trades+")):
+        assert whole(plain).weights_sha256 != whole(hardened).weights_sha256
+    teacher = recipe_of("kd-ode").teacher
+    assert teacher is not None
+    shutil.copy(weights_path(teacher, whole("kd-ode").path.parent), tmp_path)
+    watched = Watching()
+    find_or_train(recipe_of("kd-ode/madry", epochs=1), digits, folder=tmp_path, progress=watched)
+    assert list(watched.notes) == ["adversarially distilling OdeNet T=1 seed 3"]
+    (line,) = watched.lines
+    assert line.startswith("adversarially distilling OdeNet T=1 seed 3: trained, ")
+    recorded = read_tensors(whole("ode/trades+").path)[1]["recipe"]
+    assert recorded["adversary"]["kind"] == "trades"
+    assert "adversary" not in read_tensors(whole("kd-ode").path)[1]["recipe"]
+
+
 def test_a_distilled_model_has_its_teacher_trained_first(whole: Callable[[str], Trained]) -> None:
     trained = whole("kd-ode")
     teacher = recipe_of("kd-ode").teacher
@@ -293,7 +314,7 @@ def test_distillation_augmentation_and_seed_each_make_other_weights(
 # Interrupted
 
 
-@pytest.mark.parametrize("kind", ["kd-ode", "kd-ode+", "resnet", "ode+"])
+@pytest.mark.parametrize("kind", ["kd-ode", "kd-ode+", "resnet", "ode+", "kd-ode/madry", "ode/trades+"])
 def test_an_interrupted_training_goes_on_to_the_same_weights(
     tmp_path: Path, whole: Callable[[str], Trained], digits: Dataset, kind: str
 ) -> None:

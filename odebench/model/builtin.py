@@ -32,6 +32,11 @@ def _distilled(settings: dict[int, Setting]) -> dict[int, Setting]:
     return {side: replace(setting, loss=_DISTILLATION) for side, setting in settings.items()}
 
 
+def _adversarial(settings: dict[int, Setting]) -> dict[int, Setting]:
+    """Madry's training, all else as without. Radius, epochs and learning rate were tried on digits alone."""
+    return {side: replace(setting, adversary={"kind": "madry"}) for side, setting in settings.items()}
+
+
 def _stemless(settings: dict[int, Setting]) -> dict[int, Setting]:
     return {
         side: replace(setting, arguments={"channels": min(int(str(setting.arguments["channels"])), 32), "stem": "pool"})
@@ -46,6 +51,10 @@ def _without_solver(settings: dict[int, Setting]) -> dict[int, Setting]:
 RESNET = ModelDefinition("resnet", "odebench.model.resnet:ResNet", _RESNET, has_horizon=False)
 ODE = ModelDefinition("ode", "odebench.model.ode:OdeNet", _ODE, has_horizon=True)
 KD_ODE = ModelDefinition("kd-ode", "odebench.model.ode:OdeNet", _distilled(_ODE), has_horizon=True, teacher="resnet")
+ODE_AT = ModelDefinition("ode-at", "odebench.model.ode:OdeNet", _adversarial(_ODE), has_horizon=True)
+KD_ODE_AT = ModelDefinition(
+    "kd-ode-at", "odebench.model.ode:OdeNet", _adversarial(_distilled(_ODE)), has_horizon=True, teacher="resnet"
+)
 ODE_ABLATED = ModelDefinition("ode-ablated", "odebench.model.ode:StemHead", _without_solver(_ODE), has_horizon=False)
 ODE_STEMLESS = ModelDefinition("ode-stemless", "odebench.model.ode:OdeNet", _stemless(_ODE), has_horizon=True)
 KD_ODE_STEMLESS = ModelDefinition(

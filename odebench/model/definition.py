@@ -9,20 +9,40 @@ from pydantic import JsonValue, ValidationError
 
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
-from odebench.recipe import Loss, Recipe, Schedule
+from odebench.recipe import Adversary, Loss, Recipe, Schedule
 from odebench.registry import MODELS, RegistryError
-from odebench.spec import Solver, check_horizon
+from odebench.spec import Solver, check_horizon, parse_number
+
+_ADVERSARY = {
+    "adversary": "kind",
+    "adversary_epsilon": "epsilon",
+    "adversary_steps": "steps",
+    "adversary_step": "step",
+    "beta": "beta",
+}
+"""How a change names the fields of an adversary."""
+
+_SMALL_SIDE, _SMALL_EPSILON = 28, 0.1
+_COMMON_EPSILON = 8 / 255
+_STEPS = 7
+_CROSSING = 2.5
+"""How many times epsilon the steps are long together, unless a step is given: they reach any corner of the ball."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Defaults that depend on the images: arguments of the architecture, solver, schedule, augmentation."""
+    """Defaults that depend on the images: arguments of the architecture, solver, schedule, augmentation, adversary.
+
+    `adversary` holds fields of a recipe's Adversary, its kind at least; those that it leaves out are the defaults of
+    `default_adversary`. Without any the training is not adversarial.
+    """
 
     arguments: Mapping[str, JsonValue]
     schedule: Schedule
     solver: Solver | None = None
     loss: Loss = field(default_factory=lambda: Loss(kind="cross-entropy"))
     augmentation: str = "none"
+    adversary: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,10 +77,10 @@ class ModelDefinition:
         train_seed: int = 0,
         changes: Mapping[str, JsonValue] | None = None,
     ) -> Recipe:
-        """The recipe for a data set. `changes` replaces fields of the schedule and of the loss by name.
+        """The recipe for a data set. `changes` replaces fields of schedule, loss and adversary by name.
 
-        Raises UsageError for a horizon or solver given to a model that has none, and for changes that are unknown
-        or do not fit.
+        A teacher is trained by its own default recipe, whatever is changed. Raises UsageError for a horizon or solver
+        given to a model that has none, and for changes that are unknown or do not fit.
         """
         setting = self.setting(dataset.image_shape)
         if not 0 <= train_seed < 2**63:
@@ -72,6 +92,7 @@ class ModelDefinition:
         elif horizon is not None or solver is not None:
             raise UsageError(f"{self.name} integrates nothing, so it takes no horizon and no solver")
         schedule, loss = _changed(setting.schedule, setting.loss, dict(changes or {}))
+        adversary = _adversary(setting.adversary, dataset, dict(changes or {}))
         teacher = None
         if self.teacher is not None:
             definition: ModelDefinition = MODELS.load(self.teacher)
@@ -92,6 +113,7 @@ class ModelDefinition:
                 "augmentation": setting.augmentation,
                 "train_seed": train_seed,
                 "teacher": teacher,
+                "adversary": adversary,
             }
         )
 
@@ -99,8 +121,8 @@ class ModelDefinition:
 def _changed(schedule: Schedule, loss: Loss, changes: dict[str, JsonValue]) -> tuple[Schedule, Loss]:
     in_schedule = {name: value for name, value in changes.items() if name in Schedule.model_fields}
     in_loss = {name: value for name, value in changes.items() if name in ("temperature", "weight")}
-    if strange := set(changes) - set(in_schedule) - set(in_loss):
-        known = ", ".join([*Schedule.model_fields, "temperature", "weight"])
+    if strange := set(changes) - set(in_schedule) - set(in_loss) - set(_ADVERSARY):
+        known = ", ".join([*Schedule.model_fields, "temperature", "weight", *_ADVERSARY])
         raise UsageError(f"a recipe has no {', '.join(sorted(strange))}; known: {known}")
     try:
         return (
@@ -108,16 +130,72 @@ def _changed(schedule: Schedule, loss: Loss, changes: dict[str, JsonValue]) -> t
             Loss.model_validate(loss.model_dump() | in_loss),
         )
     except ValidationError as error:
-        raise UsageError(_first_line(error, changes)) from error
+        raise UsageError(_first_line(error)) from error
 
 
-def _first_line(error: ValidationError, changes: dict[str, JsonValue]) -> str:
+def changeable(recipe: Recipe) -> dict[str, JsonValue]:
+    """All that changes can name, as the recipe holds it; "none" and None for an adversary that it has not."""
+    adversary = {} if recipe.adversary is None else recipe.adversary.model_dump()
+    held = {name: adversary.get(key) for name, key in _ADVERSARY.items()}
+    held["adversary"] = adversary.get("kind", "none")
+    return {**recipe.schedule.model_dump(), **recipe.loss.model_dump(), **held}
+
+
+def default_adversary(dataset: DatasetDefinition) -> dict[str, JsonValue]:
+    """Epsilon and number of steps of an adversary that says nothing of them.
+
+    Epsilon is 0.1 for images of fewer than 28 pixels a side, else the largest linf radius that the data set is judged
+    at, or 8/255 where it has none.
+    """
+    small = min(dataset.image_shape[1:]) < _SMALL_SIDE
+    radii = dataset.epsilons.get("linf") or (_COMMON_EPSILON,)
+    return {"epsilon": _SMALL_EPSILON if small else radii[-1], "steps": _STEPS}
+
+
+def _adversary(
+    default: Mapping[str, JsonValue], dataset: DatasetDefinition, changes: dict[str, JsonValue]
+) -> Adversary | None:
+    given = {key: changes[name] for name, key in _ADVERSARY.items() if name in changes}
+    kind = given.get("kind", default.get("kind", "none"))
+    if kind not in ("none", "madry", "trades"):
+        raise UsageError(f"adversary={kind!r} does not fit a recipe: it must be none, madry or trades")
+    if kind == "none":
+        if idle := [name for name, key in _ADVERSARY.items() if key in given and key != "kind"]:
+            raise UsageError(f"{', '.join(idle)} without an adversary: add adversary=madry or adversary=trades")
+        return None
+    if kind != "trades" and "beta" in given:
+        raise UsageError(f"beta goes with adversary=trades, not with adversary={kind}")
+    fields = default_adversary(dataset) | dict(default) | given | {"kind": kind}
+    if kind != "trades":
+        fields.pop("beta", None)
+    for name in ("adversary_epsilon", "adversary_step"):
+        if name in changes:
+            fields[_ADVERSARY[name]] = _length(name, changes[name])
+    try:
+        found = Adversary.model_validate({"step": 1.0} | fields)
+        if "step" in fields:
+            return found
+        return Adversary.model_validate(fields | {"step": _CROSSING * found.epsilon / found.steps})
+    except ValidationError as error:
+        raise UsageError(_first_line(error, {key: name for name, key in _ADVERSARY.items()})) from error
+
+
+def _length(name: str, value: JsonValue) -> JsonValue:
+    """A length as it is given, or as its fraction says, such as 8/255. Raises UsageError for one of pixels in 255."""
+    length = parse_number(value, name=name) if isinstance(value, str) and "/" in value else value
+    if isinstance(length, int | float) and 1 < length <= 255:
+        raise UsageError(f"{name}={length:g} is above 1, but images are in [0, 1]; did you mean {length:g}/255?")
+    return length
+
+
+def _first_line(error: ValidationError, names: Mapping[str, str] | None = None) -> str:
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
         return f"this recipe cannot be changed so: {message}"
-    name = str(first["loc"][0])
-    return f"{name}={changes[name]!r} does not fit a recipe: {message[0].lower()}{message[1:]}"
+    key = str(first["loc"][0])
+    name = (names or {}).get(key, key)
+    return f"{name}={first['input']!r} does not fit a recipe: {message[0].lower()}{message[1:]}"
 
 
 def load_definition(name: str) -> ModelDefinition:

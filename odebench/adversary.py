@@ -1,0 +1,97 @@
+"""Adversarial images for a training: the inner maximisations of Madry's loss and of TRADES, and TRADES' divergence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from odebench.ball import project
+from odebench.recipe import Adversary
+
+Images = Float[Tensor, "batch channel height width"]
+Logits = Float[Tensor, "batch classes"]
+
+NEARBY = 1e-3
+"""Standard deviation of TRADES' start around an image, where the divergence has no gradient (its authors' code)."""
+
+
+def divergence(clean: Logits, adversarial: Logits) -> Float[Tensor, ""]:
+    """KL(softmax(clean) || softmax(adversarial)), averaged over the images (Zhang et al. 2019, algorithm 1).
+
+    This is "batchmean", as in the authors' code: torch's default would divide it by the number of classes as well.
+    """
+    return functional.kl_div(
+        functional.log_softmax(adversarial, dim=1),
+        functional.log_softmax(clean, dim=1),
+        log_target=True,
+        reduction="batchmean",
+    )
+
+
+def adversarial_images(
+    module: nn.Module,
+    images: Images,
+    labels: Int[Tensor, " batch"],
+    *,
+    adversary: Adversary,
+    generator: torch.Generator,
+) -> Images:
+    """Images within epsilon of `images` and in [0, 1], after `steps` steps along the sign of the gradient.
+
+    "madry" ascends the cross-entropy from a start drawn from the whole ball, "trades" the divergence from the clean
+    answer, from a start beside the image. The module is in evaluation mode meanwhile; no gradient of a parameter is
+    left behind, and all random numbers come from `generator` (on the CPU).
+    """
+    with _evaluating(module):
+        if adversary.kind == "madry":
+            noise = 2 * torch.rand(images.shape, generator=generator) - 1
+            start = project(
+                images, images + adversary.epsilon * noise.to(images), norm=adversary.norm, epsilon=adversary.epsilon
+            )
+
+            def gain(logits: Logits) -> Float[Tensor, ""]:
+                return functional.cross_entropy(logits, labels)
+        else:
+            noise = torch.randn(images.shape, generator=generator)
+            start = images + NEARBY * noise.to(images)
+            with torch.no_grad():
+                clean = module(images)
+
+            def gain(logits: Logits) -> Float[Tensor, ""]:
+                return divergence(clean, logits)
+
+        return _ascended(module, images, start, gain, adversary=adversary)
+
+
+def _ascended(
+    module: nn.Module,
+    images: Images,
+    start: Images,
+    gain: Callable[[Logits], Float[Tensor, ""]],
+    *,
+    adversary: Adversary,
+) -> Images:
+    found = start.detach()
+    for _ in range(adversary.steps):
+        found.requires_grad_()
+        (slope,) = torch.autograd.grad(gain(module(found)), found)
+        moved = found.detach() + adversary.step * slope.sign()
+        found = project(images, moved, norm=adversary.norm, epsilon=adversary.epsilon)
+    return found
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode while inside, each part's own mode afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
