@@ -19,6 +19,7 @@ from odebench.environment import usable_device
 from odebench.errors import DatasetError, ModelError, ResultError, UsageError
 from odebench.execution import execute
 from odebench.file import FileError, check_writable, sha256_file
+from odebench.groundwork import Groundwork
 from odebench.model.classifier import Classifier
 from odebench.plan import Plan, Slice
 from odebench.plan import threat_model as default_threat_model
@@ -99,6 +100,7 @@ def evaluate(
         )
         for attack in attacks
     ]
+    laid: dict[str, Groundwork] = {}
     return [
         _execute(
             evaluation,
@@ -108,6 +110,7 @@ def evaluate(
             progress,
             sources={source: others[source] for source in evaluation.attack.sources},
             sources_sha256={source: digests[source] for source in evaluation.attack.sources},
+            laid=laid,
         )
         for evaluation in evaluations
     ]
@@ -277,6 +280,7 @@ def _execute(
     given: Mapping[float, Tensor] | None = None,
     keep: dict[float, dict[int, Tensor]] | None = None,
     handed_over: bool = True,
+    laid: dict[str, Groundwork] | None = None,
 ) -> Result:
     split = data_split(data, evaluation.dataset.split)
     rows = slice(evaluation.dataset.offset, evaluation.dataset.offset + evaluation.dataset.n)
@@ -292,6 +296,7 @@ def _execute(
         given=given,
         keep=keep,
         handed_over=handed_over,
+        laid=laid,
         progress=progress,
     )
 

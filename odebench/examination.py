@@ -25,9 +25,8 @@ from odebench.check.comparison import (
     transferred,
     unbounded,
 )
-from odebench.check.gradient import gradient_fidelity
 from odebench.check.model import solver_gap
-from odebench.check.rule import skipped
+from odebench.groundwork import fidelity_check
 from odebench.ledger import Ledger
 from odebench.progress import Step
 from odebench.result import Check
@@ -138,11 +137,8 @@ class Examination:
         )
 
     def _gradient_fidelity(self) -> Check:
-        if self.judge.passes > 1:
-            why = "the model draws random numbers: its gradient is another one at every pass"
-            return skipped(17, "gradient fidelity", speaks_of="model", why=why)
         rows = self.chunks[0][self.clean[self.chunks[0]] == "r"]
-        return gradient_fidelity(self.judge.classifier, self.images[torch.from_numpy(rows)], adjoint=True)
+        return fidelity_check(self.judge, self.images[torch.from_numpy(rows)], adjoint=True)
 
     def _unbounded(self, stage: Stage) -> Check:
         """Check 9, within the ball in which plain grey lies for every image."""

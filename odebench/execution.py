@@ -13,21 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from odebench.attack.definition import load_attack
-from odebench.attack.seed import seeded
-from odebench.check.gradient import gradient_fidelity
-from odebench.check.model import (
-    batch_independence,
-    determinism,
-    gradient_availability,
-    logits_not_probabilities,
-    solver_failure,
-    useless_gradients,
-)
-from odebench.check.rule import skipped
+from odebench.check.model import solver_failure
 from odebench.check.setting import reach
 from odebench.environment import device_name, versions
 from odebench.errors import UsageError
 from odebench.examination import Examination
+from odebench.groundwork import Groundwork, chunks, lay
 from odebench.ledger import Ledger, ever_failed
 from odebench.model.classifier import Classifier
 from odebench.progress import SILENT, Progress, Step
@@ -40,9 +31,8 @@ from odebench.result import (
     outcomes_digest,
 )
 from odebench.siege import Siege
-from odebench.spec import Evaluation
+from odebench.spec import Evaluation, canonical_json
 from odebench.summary import flags_of, nfe_summary
-from odebench.verdict import RANDOMISED_PASSES, Judge
 
 Images = Float[Tensor, "n channel height width"]
 Labels = Int[Tensor, " n"]
@@ -61,6 +51,7 @@ def execute(
     given: Mapping[float, Tensor] | None = None,
     keep: dict[float, dict[int, Tensor]] | None = None,
     handed_over: bool = True,
+    laid: dict[str, Groundwork] | None = None,
     progress: Progress = SILENT,
 ) -> Result:
     """Runs one evaluation on the images of its slice, in order, and returns its result.
@@ -68,7 +59,8 @@ def execute(
     `sources` are the models that transfer crafts candidates on; `given` are candidates made elsewhere, by epsilon,
     one for each image of the slice. `keep`, if handed over, is filled with the last candidate judged for each image
     that was attacked, by epsilon and position in the slice. Of a module that was `handed_over` nothing is known: check
-    17 looks at its gradient first, and a stage that is left out for want of sources is flagged.
+    17 looks at its gradient first, and a stage that is left out for want of sources is flagged. `laid` keeps the
+    groundwork for further attacks on the same model and slice, so that clean predictions are made once.
 
     Raises ModelError for a model that raises or returns something else than logits, and AttackError for an attack that
     raises: neither is ever counted as robustness.
@@ -77,11 +69,18 @@ def execute(
         for one in [classifier, *(sources or {}).values()]:
             frozen.enter_context(one.frozen())
         run = _Run(evaluation, classifier, images, labels, sources or {}, given or {}, keep, handed_over, progress)
+        laid = {} if laid is None else laid
+        key = canonical_json(evaluation.threat_model)
+        if key not in laid:
+            laid[key] = lay(evaluation, classifier, images, labels, handed_over=handed_over, progress=progress)
+        run.groundwork = laid[key]
         return run.result(dataset_sha256, weights_sha256, sources_sha256 or {})
 
 
 class _Run:
     """One evaluation under way."""
+
+    groundwork: Groundwork
 
     def __init__(
         self,
@@ -119,14 +118,9 @@ class _Run:
 
     def result(self, dataset_sha256: str, weights_sha256: str, sources_sha256: Mapping[str, str]) -> Result:
         evaluation, classifier = self.evaluation, self.classifier
-        self.judge, probes = self._judge()
-        started = time.perf_counter()
-        opinion = self.judge.opinion(self.images, self.labels, of=self.images)
-        clean = opinion.letters(wrong="m", failed="u")
-        probes.append(logits_not_probabilities(opinion.answer.logits))
-        fidelity = self._gradient_fidelity(clean)
-        self.opaque = fidelity is not None and fidelity.status != "pass"
-        if self.opaque:
+        groundwork, clean = self.groundwork, self.groundwork.clean
+        self.judge = groundwork.judge(classifier)
+        if groundwork.opaque:
             self.stages = [stage.doubled() for stage in self.stages]
         self.siege = Siege(
             evaluation,
@@ -139,17 +133,19 @@ class _Run:
             given=self.given,
             carries_falls=self.attack.carries_falls,
         )
-        probes.append(self._gradient_check(clean))
+        self._estimate()
+        started = time.perf_counter()
         ledgers, examined = self._attack_all(clean)
-        seconds = time.perf_counter() - started
-        found = [*probes, *examined, reach(self.attack, evaluation.attack.parameters)]
-        found += [] if fidelity is None or 17 in self.attack.examines else [fidelity]
-        checks = sorted([*found, solver_failure(ever_failed(ledgers))], key=lambda check: check.id)
+        seconds = time.perf_counter() - started + groundwork.seconds
+        own = [reach(self.attack, evaluation.attack.parameters), solver_failure(ever_failed(ledgers))]
+        # A check that the attack makes itself, with more evidence, stands for the first look.
+        by_id = {check.id: check for check in [*groundwork.checks, *own, *examined]}
+        checks = [by_id[number] for number in sorted(by_id)]
         epsilons = tuple(
             ledger.epsilon_result(epsilon, self.siege.legend)
             for epsilon, ledger in zip(evaluation.threat_model.epsilons, ledgers, strict=True)
         )
-        n = len(self.images)
+        n, clean_nfe = len(self.images), groundwork.opinion.answer.nfe
         return Result(
             schema_version=1,
             run_key=evaluation.run_key,
@@ -165,7 +161,7 @@ class _Run:
             ),
             epsilons=epsilons,
             nfe=Nfe(
-                clean=nfe_summary([] if opinion.answer.nfe is None else opinion.answer.nfe.tolist()),
+                clean=nfe_summary([] if clean_nfe is None else clean_nfe.tolist()),
                 adversarial=nfe_summary([count for ledger in ledgers for count in ledger.nfe]),
             ),
             cost=Cost(
@@ -178,12 +174,21 @@ class _Run:
                 checks,
                 alone=self.judge.alone,
                 randomised=self.judge.passes > 1,
-                opaque=self.opaque,
+                opaque=groundwork.opaque,
                 left_out=self.left_out and self.handed_over,
                 few_candidates=self._few_candidates(clean),
             ),
             outcomes_sha256=outcomes_digest(epsilons),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+
+    def _estimate(self) -> None:
+        """Says how long the attack may take, from the time that the gradients of one chunk took."""
+        count = len(self.evaluation.threat_model.epsilons)
+        steps = self.passes * count * len(chunks(self.evaluation, len(self.images)))
+        self.progress.say(
+            f"{self.attack.name} on {len(self.images)} images, {count} epsilon{'s' * (count > 1)}, {self.passes} "
+            f"passes each: at most about {_duration(self.groundwork.slowest * steps)}"
         )
 
     def _few_candidates(self, clean: np.ndarray) -> bool:
@@ -194,61 +199,10 @@ class _Run:
             self.progress.say(f"the file has no candidate for {max(missing)} of {int(could.sum())} images: they stand")
         return any(missing)
 
-    def _judge(self) -> tuple[Judge, list[Check]]:
-        """Checks 2 and 15 on the first chunk, and the judge that they ask for: in batches, alone, or over passes."""
-        first = slice(0, self.evaluation.chunk)
-        images, labels = self.images[first], self.labels[first]
-        threat, seed = self.evaluation.threat_model, self.evaluation.attack.seed
-        middle = threat.epsilons[len(threat.epsilons) // 2]
-        coupled = self.classifier.solver is not None and self.classifier.solver.couples_batch
-        steady = determinism(self.classifier, images, alone=coupled)
-        if steady.status == "flag":
-            self.progress.say(
-                f"{self.evaluation.model.name} is randomised (logits differ by {steady.figure:.1%} between passes): "
-                f"every letter is taken over {RANDOMISED_PASSES} passes, every gradient averaged over as many"
-            )
-            why = "a randomised model is asked about one image at a time"
-            independence = skipped(15, "batch independence", speaks_of="model", why=why)
-            return Judge(self.classifier, passes=RANDOMISED_PASSES, seed=seed), [steady, independence]
-        independence = batch_independence(self.classifier, images, labels, norm=threat.norm, epsilon=middle)
-        return Judge(self.classifier, alone=coupled or independence.status == "flag"), [steady, independence]
-
-    def _gradient_fidelity(self, clean: np.ndarray) -> Check | None:
-        """Check 17 on the first chunk of a module of which nothing is known; None where it was built here."""
-        if not self.handed_over:
-            return None
-        rows = np.flatnonzero(clean[: self.evaluation.chunk] == "r")
-        if self.judge.passes > 1:
-            why = "the model draws random numbers: its gradient is another one at every pass"
-            return skipped(17, "gradient fidelity", speaks_of="model", why=why)
-        return gradient_fidelity(self.classifier, self.images[torch.from_numpy(rows)])
-
-    def _gradient_check(self, clean: np.ndarray) -> Check:
-        """Check 1 over all clean-correct images; its time for one chunk is the estimate of the attack's."""
-        k, slowest = 0, 0.0
-        for rows in self._chunks():
-            standing = rows[clean[rows] == "r"]
-            if len(standing):
-                started = time.perf_counter()
-                with seeded(self.evaluation.attack.seed):
-                    k += useless_gradients(self.classifier, self.images[standing], self.labels[standing])
-                slowest = (time.perf_counter() - started) * self.judge.passes
-        steps = self.passes * len(self.evaluation.threat_model.epsilons) * len(list(self._chunks()))
-        count = len(self.evaluation.threat_model.epsilons)
-        self.progress.say(
-            f"{self.attack.name} on {len(self.images)} images, {count} epsilon{'s' * (count > 1)}, {self.passes} "
-            f"passes each: at most about {_duration(slowest * steps)}"
-        )
-        return gradient_availability(k, int((clean == "r").sum()))
-
-    def _chunks(self) -> list[np.ndarray]:
-        size = self.evaluation.chunk
-        return [np.arange(first, min(first + size, len(self.images))) for first in range(0, len(self.images), size)]
-
     def _attack_all(self, clean: np.ndarray) -> tuple[list[Ledger], list[Check]]:
         """A ledger for each epsilon, and the checks that the attack makes by itself."""
-        chunks, epsilons = self._chunks(), self.evaluation.threat_model.epsilons
-        total = self.passes * len(chunks) * len(epsilons)
+        parts, epsilons = chunks(self.evaluation, len(self.images)), self.evaluation.threat_model.epsilons
+        total = self.passes * len(parts) * len(epsilons)
         with self.progress.track(f"attacking with {self.attack.name}", total=total) as step:
             if self.attack.examines:
                 return Examination(
@@ -259,9 +213,9 @@ class _Run:
                     self.images,
                     self.labels,
                     clean,
-                    chunks,
+                    parts,
                     step,
-                    doubled=self.opaque,
+                    doubled=self.groundwork.opaque,
                 ).conduct()
             return self._besiege(clean, step), []
 
@@ -271,7 +225,7 @@ class _Run:
         for index, (epsilon, ledger) in enumerate(zip(epsilons, ledgers, strict=True)):
             if index and self.attack.carries_falls:
                 ledger.carry(ledgers[index - 1])
-            for number, rows in enumerate(self._chunks()):
+            for number, rows in enumerate(chunks(self.evaluation, len(self.images))):
                 self.siege.attack_chunk(
                     number + self.evaluation.dataset.offset // self.evaluation.chunk,
                     rows[ledger.letters[rows] == "r"],

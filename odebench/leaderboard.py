@@ -166,7 +166,14 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
             )
     n = images.bit_count()
     shares = [seed.letters.shares(epsilon, images) for seed in seeds]
-    flags = {flag: _meaning(flag, item) for seed in seeds for item in seed.stored for flag in item.result.flags}
+    flags = {
+        flag: _meaning(flag, item)
+        for seed in seeds
+        for item in seed.stored
+        for flag in item.result.flags
+        # What speaks of the settings of another attack says nothing of a model ranked by its worst case.
+        if not (ranked and _attack(item) != WORST_CASE and _speaks_of_settings(flag, item))
+    }
     nfe = [item.result.nfe for item in largest]
     evaluation = largest[0].result.evaluation
     return Cell(
@@ -222,6 +229,10 @@ def _mean(values: Sequence[float]) -> float | None:
 def _meaning(flag: str, item: StoredResult) -> str:
     named = [check.why for check in item.result.checks if check.name == flag and check.status == "flag"]
     return FLAG_MEANINGS.get(flag) or next(iter(named), "see the checks in the result file")
+
+
+def _speaks_of_settings(flag: str, item: StoredResult) -> bool:
+    return any(check.name == flag and check.speaks_of == "settings" for check in item.result.checks)
 
 
 def _two_datasets(first: StoredResult, second: StoredResult) -> ResultError:

@@ -48,7 +48,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record definition model attack verdict",
     ),
     "evaluation": (
-        "environment siege examination execution evaluation control",
+        "environment groundwork siege examination execution evaluation control",
         "ground value record dataset definition model attack verdict check",
     ),
     "package": ("", "ground value record dataset definition model evaluation"),

@@ -346,6 +346,28 @@ def test_a_solver_that_shares_its_step_is_judged_alone(ode_net: SmallOde, digits
     assert len(outcomes(result)) == 10
 
 
+def test_several_attacks_share_what_is_known_of_the_model(linear: Linear, halves: Dataset) -> None:
+    asked: list[int] = []
+
+    def counted(attacks: list[str]) -> tuple[int, list[Result]]:
+        asked.clear()
+        hook = linear.register_forward_hook(lambda *_: asked.append(1))
+        found = odebench.evaluate(linear, halves, attacks=attacks, threat_model=LINF, images=Slice(n=100))
+        hook.remove()
+        return len(asked), found
+
+    (one, (fgsm,)), (other, (noise,)), (both, together) = (
+        counted(["fgsm"]),
+        counted(["noise"]),
+        counted(["fgsm", "noise"]),
+    )
+    assert [outcomes(result) for result in together] == [outcomes(fgsm), outcomes(noise)]
+    assert [result.cost.forward for result in together] == [fgsm.cost.forward, noise.cost.forward]
+    assert [result.checks for result in together] == [fgsm.checks, noise.checks]
+    # Five passes of check 2, 200 points asked alone by check 15, and more.
+    assert both < one + other - 200
+
+
 class Noisy(nn.Module):
     """A model that sees its images through noise."""
 

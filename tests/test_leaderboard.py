@@ -392,6 +392,15 @@ CONVERGENCE = Check(
 )  # fmt: skip
 
 
+def test_settings_of_another_attack_do_not_flag_a_ranked_model() -> None:
+    worst = make_result({0.1: "rf"}, attack="worst-case")
+    weak = make_result({0.1: "rr"}, flags=["convergence", "solver failure"], checks=[CONVERGENCE])
+    assert list(only_cell(worst, weak).flags) == ["solver failure"]
+    assert list(only_cell(weak).flags) == ["convergence", "solver failure"]
+    itself = make_result({0.1: "rf"}, attack="worst-case", flags=["convergence"], checks=[CONVERGENCE])
+    assert list(only_cell(itself).flags) == ["convergence"]
+
+
 def small_board() -> list[Table]:
     letters = {8 / 255: "m" * 10 + "f" * 280 + "r" * 210}
     return tables_of(
