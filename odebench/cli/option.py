@@ -59,7 +59,7 @@ Changes = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Change the recipe, such as epochs=30 or temperature=2. Repeatable.",
+        help="Change the recipe: epochs=30, temperature=2, adversary=trades. Repeatable.",
     ),
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder that results are written to.")]
