@@ -50,7 +50,6 @@ class Siege:
         self.images, self.labels, self.given = images, labels, given
         self.device, precision = classifier.device, evaluation.precision
         self.surface = Surface(classifier, precision=precision)
-        self.exact = self.surface if precision == "fp32" else Surface(classifier)
         self.surrogate = None
         if evaluation.attack.surrogate is not None:
             cheap = Classifier(
@@ -70,9 +69,9 @@ class Siege:
 
     @property
     def surfaces(self) -> list[Surface]:
-        """All that was attacked: the model, its surrogate, the sources."""
-        exact = [] if self.exact is self.surface else [self.exact]
-        return [self.surface, *exact, *([self.surrogate] if self.surrogate else []), *self.sources]
+        """All that was attacked: the model, its surrogate, the sources, each with its fp32 twin if it has one."""
+        asked = [self.surface, *([self.surrogate] if self.surrogate else []), *self.sources]
+        return [*asked, *(surface.twin for surface in asked if surface.twin is not None)]
 
     @property
     def forward_images(self) -> int:
@@ -88,7 +87,7 @@ class Siege:
         """Attacks the standing images `rows` (positions in the slice) of chunk `number` of the whole order."""
         for stage in self.stages:
             # An attack that goes by the surface's word alone would give up on falls that fp32 refuses.
-            asked = [self.surface if stage.definition.verifies_falls else self.exact]
+            asked = [self.surface if stage.definition.verifies_falls else self.surface.exact]
             if self.surrogate is not None and stage.definition.uses_gradients and not stage.definition.needs_sources:
                 asked.insert(0, self.surrogate)
             reported = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 import odebench
 from odebench import Slice, ThreatModel
+from odebench.attack import builtin
 from odebench.attack.builtin import WORST_CASE
 from odebench.attack.surface import Surface
 from odebench.attack.worst_case import stages
@@ -311,9 +313,8 @@ def test_a_surrogate_takes_over_most_of_the_work(ode: nn.Module, digits: Dataset
     assert counts[1] < counts[0]
 
 
-@pytest.mark.parametrize(("attack", "parameters"), [("square", {"queries": 5}), ("fab-t", {"steps": 2, "targets": 1})])
 def test_what_goes_by_the_surfaces_word_runs_in_fp32(
-    attack: str, parameters: dict[str, int], ode: nn.Module, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+    ode: nn.Module, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: set[str] = set()
     forward = Surface.forward
@@ -324,5 +325,35 @@ def test_what_goes_by_the_surfaces_word_runs_in_fp32(
 
     monkeypatch.setattr(Surface, "forward", watched)
     images, labels = digits.test.images[:20], digits.test.labels[:20]
-    judged(ode, images, labels, attack=attack, precision="bf16", **parameters)
+    judged(ode, images, labels, attack="noise", precision="bf16")
+    assert asked == {"bf16"}
+    asked.clear()
+    monkeypatch.setattr(builtin, "NOISE", replace(builtin.NOISE, verifies_falls=False))
+    judged(ode, images, labels, attack="noise", precision="bf16")
     assert asked == {"fp32"}
+
+
+@pytest.mark.parametrize(
+    ("attack", "parameters"), [("square", {"queries": 300}), ("fab-t", {"steps": 10, "targets": 3})]
+)
+def test_bf16_loses_no_fall_of_square_and_fab(
+    attack: str, parameters: dict[str, int], ode: nn.Module, digits: Dataset
+) -> None:
+    images, labels = digits.test.images[:50], digits.test.labels[:50]
+    kept: dict[float, dict[int, Tensor]] = {}
+    plain = judged(ode, images, labels, attack=attack, epsilons=(0.07,), **parameters)
+    quick = judged(ode, images, labels, attack=attack, epsilons=(0.07,), precision="bf16", keep=kept, **parameters)
+    wrong = wrong_under(Judge(Classifier(ode, n_classes=10)), kept[0.07], labels)
+    assert {row: outcomes(quick)[row] == "f" for row in wrong} == wrong
+    assert 5 < outcomes(plain).count("f") < 45
+    assert abs(outcomes(quick).count("f") - outcomes(plain).count("f")) <= 2
+
+
+def test_the_head_answers_in_fp32_under_bf16(ode: nn.Module, digits: Dataset) -> None:
+    seen = set()
+    hook = ode.head.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    try:
+        Surface(Classifier(ode, n_classes=10), precision="bf16")(digits.test.images[:20])
+    finally:
+        hook.remove()
+    assert seen == {torch.float32}

@@ -25,6 +25,8 @@ Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
+BF16_DOUBT = 5e-3
+"""A bf16 margin below this share of the largest |logit| is doubtful: that much may be rounding."""
 _QUIET = logging.getLogger("odebench.attack.autoattack")
 """APGD warns of zero gradients unless it is given a logger; check 1 counts them."""
 _QUIET.addHandler(logging.NullHandler())
@@ -156,9 +158,10 @@ def fab_targeted(
 ) -> Images:
     """Targeted FAB (Croce and Hein 2020): the smallest perturbation towards each of the likeliest other classes.
 
-    It leaves out by itself what it has felled within `epsilon`, so `fallen` is not asked.
+    It leaves out by itself what it has felled within `epsilon`, so `fallen` is not asked: whether a point lies beyond
+    the boundary is the exact surface's word, and a bf16 surface gives the plane to step to.
     """
-    attack = FABAttack_PT(
+    attack = _Fab(
         model,
         norm=_NORMS[norm],
         n_iter=steps,
@@ -171,6 +174,14 @@ def fab_targeted(
     with seeded(seed):
         found: Images = attack.perturb(images.clone(), labels.long())
     return found.detach()
+
+
+class _Fab(FABAttack_PT):  # type: ignore[misc]
+    """FAB whose gradients are the surface's and whose predictions are the exact surface's."""
+
+    def _predict_fn(self, x: Images) -> Float[Tensor, "batch classes"]:
+        logits: Tensor = self.predict.exact(x)
+        return logits
 
 
 def square(
@@ -186,14 +197,24 @@ def square(
 ) -> Images:
     """Square (Andriushchenko et al. 2020): a random search on the logits alone, no gradient; the best points found.
 
-    It leaves out by itself what it has felled, so `fallen` is not asked.
+    It leaves out by itself what it has felled, so `fallen` is not asked: a point that a bf16 surface says has fallen
+    is scored anew by the exact surface, and the search goes on from there if it has not.
     """
+
+    def margin(points: Images, own: Labels) -> Float[Tensor, " batch"]:
+        logits = model(points)
+        found = _margin(logits, own)
+        if model.exact is not model:
+            near = (found <= BF16_DOUBT * logits.abs().amax(1)).nonzero().flatten()
+            if len(near):
+                found[near] = _margin(model.exact(points[near]), own[near])
+        return found
 
     attack = SquareAttack(
         model, norm=_NORMS[norm], n_queries=queries, eps=epsilon, seed=seed, resc_schedule=False, device=images.device
     )
     # Its own function writes -inf into the model's logits, and a tie leaves it without an image to go on with.
-    attack.margin_and_loss = lambda points, own: (_margin(model(points), own),) * 2
+    attack.margin_and_loss = lambda points, own: (margin(points, own),) * 2
     attack.init_hyperparam(images)
     with seeded(seed):
         _, found = attack.attack_single_run(images.clone(), labels.long())

@@ -39,7 +39,6 @@ FAB_T = AttackDefinition(
     {"steps": 100, "targets": 9},
     passes=("steps", "targets"),
     fixed_budget=False,
-    verifies_falls=False,
 )
 SQUARE = AttackDefinition(
     "square",
@@ -48,7 +47,6 @@ SQUARE = AttackDefinition(
     {"queries": 5000},
     passes=("queries",),
     uses_gradients=False,
-    verifies_falls=False,
 )
 NOISE = AttackDefinition("noise", f"{_AUTOATTACK}:noise", _BOTH, {"draws": 20}, passes=("draws",), uses_gradients=False)
 TRANSFER = AttackDefinition(

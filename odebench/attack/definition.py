@@ -24,7 +24,8 @@ class AttackDefinition:
     `step_share`: the default of the parameter relative_step is this over the number of steps. `choices` lists the
     texts that a parameter may be. An attack that `needs_sources` gets `sources`, the surfaces of other models, one that
     `needs_candidates` gets `proposals`, the candidates made elsewhere for its images.
-    One that does not let its falls be verified on the way (`verifies_falls`) is always run in fp32.
+    One that does not have its falls verified on the way (`verifies_falls`), by `fallen` or on the surface's `exact`,
+    is always run in fp32.
     `expansion` is "module:attribute" of (parameters, *, norm, n_classes) -> stages, for an attack made of others.
     """
 
