@@ -332,32 +332,29 @@ def test_refusing_every_fall_is_running_to_the_end(name: str) -> None:
 
 
 class Hasty(nn.Module):
-    """A model that says under autocast, when only asked for its opinion, that every label is wrong; in fp32 it fails at
-    the black image."""
+    """A model that says under autocast that every label is wrong; in fp32 it fails at the black image."""
 
     def __init__(self, inner: Linear) -> None:
         super().__init__()
         self.inner = inner
-        self.asked = {"bf16": 0, "fp32": 0}
 
     def forward(self, images: Tensor) -> Tensor:
         autocast = torch.is_autocast_enabled("cpu")
-        self.asked["bf16" if autocast else "fp32"] += len(images)
         with torch.autocast("cpu", enabled=False):
             logits: Tensor = self.inner(images)
-        if autocast and not torch.is_grad_enabled():
+        if autocast:
             return -logits
-        return torch.where((images == 0).flatten(1).all(1)[:, None] & ~torch.tensor(autocast), torch.nan, logits)
+        return logits.masked_fill((images == 0).flatten(1).all(1)[:, None], torch.nan)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", ["square", "fab-t"])
-def test_a_fall_that_fp32_refuses_stops_neither_square_nor_fab(name: str, norm: str) -> None:
+def test_a_fall_that_fp32_refuses_does_not_stop_square(norm: str) -> None:
     model, exact, images, labels = case(5)
     classifier = Classifier(Hasty(model).eval().requires_grad_(False), n_classes=5)
     hasty = Surface(classifier, precision="bf16")
-    # Square stops the whole batch once none stands: some must stand to the end.
-    expected, found = (attack(name, one, images, labels, norm=norm, epsilon=EPSILON[norm]) for one in (exact, hasty))
+    expected, found = (
+        attack("square", one, images, labels, norm=norm, epsilon=EPSILON[norm]) for one in (exact, hasty)
+    )
     fooled = predicted(model, expected) != labels
     assert fooled.any()
     assert not fooled.all()

@@ -158,10 +158,10 @@ def fab_targeted(
 ) -> Images:
     """Targeted FAB (Croce and Hein 2020): the smallest perturbation towards each of the likeliest other classes.
 
-    It leaves out by itself what it has felled within `epsilon`, so `fallen` is not asked: whether a point lies beyond
-    the boundary is the exact surface's word, and a bf16 surface gives the plane to step to.
+    It leaves out by itself what it has felled within `epsilon`, so `fallen` is not asked. It runs in fp32: it looks for
+    the boundary itself, and a bf16 model has another one.
     """
-    attack = _Fab(
+    attack = FABAttack_PT(
         model,
         norm=_NORMS[norm],
         n_iter=steps,
@@ -174,14 +174,6 @@ def fab_targeted(
     with seeded(seed):
         found: Images = attack.perturb(images.clone(), labels.long())
     return found.detach()
-
-
-class _Fab(FABAttack_PT):  # type: ignore[misc]
-    """FAB whose gradients are the surface's and whose predictions are the exact surface's."""
-
-    def _predict_fn(self, x: Images) -> Float[Tensor, "batch classes"]:
-        logits: Tensor = self.predict.exact(x)
-        return logits
 
 
 def square(

@@ -39,6 +39,7 @@ FAB_T = AttackDefinition(
     {"steps": 100, "targets": 9},
     passes=("steps", "targets"),
     fixed_budget=False,
+    verifies_falls=False,
 )
 SQUARE = AttackDefinition(
     "square",
