@@ -18,11 +18,12 @@ import json
 import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from bench import attacked, finish, parser, show, test_images
+from bench import attacked, clocked, finish, parser, show, test_images
 
 from odebench.attack.seed import seeded
 from odebench.model.ode import OdeNet
@@ -38,8 +39,9 @@ AXES = {
 EPSILON = 1e-4
 
 
-def measured(point: dict[str, int], threads: int) -> dict[str, float]:
-    """Seconds by odebench's clock and peak memory in MiB of one point, in this process."""
+def measured(point: dict[str, int], threads: int, *, cpu: bool) -> dict[str, float]:
+    """Seconds by odebench's clock (else of the CPU, probes included) and peak memory in MiB of one point, in this
+    process."""
     torch.set_num_threads(threads)
     solver = fixed_step(step=4 / point["nfe"])
     with seeded(0):
@@ -50,14 +52,20 @@ def measured(point: dict[str, int], threads: int) -> dict[str, float]:
     with torch.no_grad():
         labels = torch.cat([net(part).argmax(1) for part in torch.split(images, 100)])
     parameters = {"steps": point["steps"]}
-    result = attacked(net.eval(), images, labels, attack="pgd", epsilon=EPSILON, parameters=parameters, solver=solver)
+    spent, result = clocked(
+        partial(
+            attacked, net.eval(), images, labels, attack="pgd", epsilon=EPSILON, parameters=parameters, solver=solver
+        ),
+        cpu=cpu,
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
-    return {"seconds": result.cost.seconds, "mib": peak, "backward": result.cost.backward}
+    return {"seconds": spent if cpu else result.cost.seconds, "mib": peak, "backward": result.cost.backward}
 
 
-def in_a_process(point: dict[str, int], threads: int) -> dict[str, float]:
+def in_a_process(point: dict[str, int], threads: int, *, cpu: bool) -> dict[str, float]:
     """The same, in a fresh process."""
     command = [sys.executable, str(Path(__file__).resolve()), "--point", json.dumps(point), "--threads", str(threads)]
+    command += ["--cpu-clock"] if cpu else []
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(answer.strip().split("\n")[-1])
     return found
@@ -75,13 +83,13 @@ def main() -> None:
     options.add_argument("--point", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.point:
-        print(json.dumps(measured(json.loads(given.point), given.threads)))
+        print(json.dumps(measured(json.loads(given.point), given.threads, cpu=given.cpu_clock)))
         return
     points = [BASE | {axis: value} for axis, values in AXES.items() for value in values]
     found: dict[str, list[dict[str, float]]] = {json.dumps(point): [] for point in points}
     for _ in range(given.repeats):
         for name, runs in found.items():
-            runs.append(in_a_process(json.loads(name), given.threads))
+            runs.append(in_a_process(json.loads(name), given.threads, cpu=given.cpu_clock))
     rows, fits = [], []
     ends: dict[str, float] = {}
     for axis, values in AXES.items():
