@@ -7,8 +7,8 @@ step, on the same weights, whose solver is dopri5 with rtol = atol = 1e-3.
     python benchmarks/speed/attack_vs_foolbox.py --surrogate rk4:0.5
     python benchmarks/speed/attack_vs_foolbox.py --levers --repeats 1
 
-The last line is foolbox's seconds over odebench's at equal work: clean verdict, gradient check, attack and verdicts, without
-the two probes of the model that an evaluation begins with. The whole evaluation's ratio stands in the table.
+The last line is foolbox's seconds over odebench's at equal work: clean verdict, gradient check, attack and verdicts,
+without the two probes of the model that an evaluation begins with. The whole evaluation's ratio stands in the table.
 """
 
 from __future__ import annotations
