@@ -52,7 +52,6 @@ class Siege:
         self.images, self.labels, self.given = images, labels, given
         self.device, precision = classifier.device, evaluation.precision
         self.surface = Surface(classifier, precision=precision, passes=judge.passes)
-        self.exact = self.surface if precision == "fp32" else Surface(classifier, passes=judge.passes)
         self.surrogate = None
         if evaluation.attack.surrogate is not None:
             cheap = Classifier(
@@ -72,9 +71,9 @@ class Siege:
 
     @property
     def surfaces(self) -> list[Surface]:
-        """All that was attacked: the model, its surrogate, the sources."""
-        exact = [] if self.exact is self.surface else [self.exact]
-        return [self.surface, *exact, *([self.surrogate] if self.surrogate else []), *self.sources]
+        """All that was attacked: the model, its surrogate, the sources, each with its fp32 twin if it has one."""
+        asked = [self.surface, *([self.surrogate] if self.surrogate else []), *self.sources]
+        return [*asked, *(surface.twin for surface in asked if surface.twin is not None)]
 
     @property
     def forward_images(self) -> int:
@@ -103,19 +102,47 @@ class Siege:
         falls where it ends, or at the first point of its path that seemed to fool.
         """
         for stage in self.stages if stages is None else stages:
-            # An attack that goes by the surface's word alone would give up on falls that fp32 refuses.
-            asked = [self.surface if stage.definition.verifies_falls else self.exact]
-            cheap_first = stage.definition.uses_gradients and not stage.definition.needs_sources and trace is None
-            if self.surrogate is not None and cheap_first:
-                asked.insert(0, self.surrogate)
             reported = 0.0
+            ends: dict[int, Tensor] = {}
+            asked = self._asked(stage, cheap_first=trace is None)
             for surface in asked:
                 standing = rows[ledger.letters[rows] == "r"]
-                if len(standing):
-                    call = _Call(self, stage, surface, number, standing, epsilon, ledger, trace)
-                    share = stage.passes / len(asked)
-                    reported += call.run(step, at_most=share)
+                resumed = np.isin(standing, self._faithful(stage, ends))
+                for part, start in ((standing[resumed], ends), (standing[~resumed], {})):
+                    if len(part):
+                        call = _Call(self, stage, surface, number, part, epsilon, ledger, trace, start)
+                        share = min(stage.passes / len(asked), stage.passes - reported)
+                        reported += call.run(step, at_most=share)
+                        ends = call.ends
             step.advance(stage.passes - reported, note=f"epsilon {epsilon:g}: {ledger.standing} standing")
+
+    def _faithful(self, stage: Stage, ends: Mapping[int, Tensor]) -> list[int]:
+        """The images, of those that the surrogate's attack left at `ends`, that the stage may go on with from there.
+
+        The declared solver has at least half of the surrogate's loss there. The others were led astray.
+        """
+        if not ends or stage.definition.resumes is None or self.surrogate is None:
+            return []
+        rows = sorted(ends)
+        points = torch.stack([ends[row] for row in rows]).to(self.device)
+        labels = self.labels[torch.tensor(rows)].to(self.device)
+        with torch.no_grad():
+            true, seen = (
+                torch.nn.functional.cross_entropy(surface(points), labels, reduction="none")
+                for surface in (self.surface, self.surrogate)
+            )
+        return [row for row, good in zip(rows, (true >= seen / 2).tolist(), strict=True) if good]
+
+    def _asked(self, stage: Stage, *, cheap_first: bool) -> list[Surface]:
+        """The surfaces that a stage attacks in turn: the surrogate first where there is one."""
+        # An attack that goes by the surface's word alone would give up on falls that fp32 refuses.
+        exact = not stage.definition.verifies_falls
+        own = self.surface.exact if exact else self.surface
+        if self.surrogate is None or not cheap_first:
+            return [own]
+        if stage.definition.needs_sources or not stage.definition.uses_gradients:
+            return [own]
+        return [self.surrogate.exact if exact else self.surrogate, own]
 
     def letter(self, stage: Stage, epsilon: float) -> str:
         """The letter of felled_by for a fall to this stage at this epsilon."""
@@ -127,7 +154,11 @@ def _felled_name(stage: Stage, epsilon: float | None) -> str:
 
 
 class _Call:
-    """One call of one attack: on the standing images of one chunk, at one epsilon, through one surface."""
+    """One call of one attack: on the standing images of one chunk, at one epsilon, through one surface.
+
+    `start` holds where an earlier call, through the surrogate, has left the images (by position): an attack that can
+    goes on from there, for a quarter of its steps. `ends` is where this one leaves those that it did not fell.
+    """
 
     def __init__(
         self,
@@ -139,6 +170,7 @@ class _Call:
         epsilon: float,
         ledger: Ledger,
         trace: Trace | None,
+        start: Mapping[int, Tensor],
     ) -> None:
         self.siege, self.stage, self.surface, self.trace = siege, stage, surface, trace
         self.number, self.rows, self.epsilon, self.ledger = number, rows, epsilon, ledger
@@ -146,6 +178,8 @@ class _Call:
         self.images, self.labels = siege.images[rows], siege.labels[rows]
         self.standing = torch.ones(len(rows), dtype=torch.bool)
         self.letter = siege.letter(stage, epsilon)
+        self.start = torch.stack([start[row] for row in rows.tolist()]) if start else None
+        self.ends: dict[int, Tensor] = {}
 
     def run(self, step: Step, *, at_most: float) -> float:
         """Attacks and judges; returns how many passes it reported to `step`, `at_most` at most."""
@@ -173,6 +207,8 @@ class _Call:
         if self.trace is not None:
             self._judge_path(self.trace, candidates)
         self._judge_failures()
+        left = self.standing.nonzero().flatten()
+        self.ends = dict(zip(self.rows[left.numpy()].tolist(), candidates[left], strict=True))
         return reported
 
     def _judge(self, local: Tensor, candidates: Tensor) -> Verdict:
@@ -214,13 +250,14 @@ class _Call:
 
     def _candidates(self) -> Tensor:
         spec, device, stage = self.siege.evaluation.attack, self.siege.device, self.stage
-        extra: dict[str, object] = {}
+        extra: dict[str, object] = dict(stage.parameters)
+        resumes = stage.definition.resumes
+        if self.start is not None and resumes is not None:
+            extra |= {"start": self.start.to(device), resumes: stage.resumed_steps}
         if stage.definition.needs_sources:
             extra["sources"] = self.siege.sources
         if stage.definition.needs_candidates:
             extra["proposals"] = self.siege.given[self.epsilon][self.rows]
-        # The stage's own random numbers; a surrogate draws others than the declared solver after it.
-        name = stage.name if self.surface is not self.siege.surrogate else f"{stage.name}/surrogate"
         watching: AbstractContextManager[None] = nullcontext()
         if self.trace is not None:
             watching = self.trace.watching(
@@ -236,9 +273,8 @@ class _Call:
                     self.labels.to(device, copy=True),
                     norm=self.norm,
                     epsilon=self.epsilon,
-                    seed=call_seed(spec.seed, chunk=self.number, stage=name, epsilon=self.epsilon),
+                    seed=call_seed(spec.seed, chunk=self.number, stage=stage.name, epsilon=self.epsilon),
                     fallen=self._fallen if self.trace is None else None,
-                    **stage.parameters,
                     **extra,
                 )
         except (OdebenchError, torch.OutOfMemoryError):

@@ -15,13 +15,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_model import grey_images, linear
 from torch import Tensor, nn
 
 import odebench.attack.foolbox as attack_module
 from odebench.attack.definition import AttackDefinition, load_attack
 from odebench.attack.seed import call_seed, seeded
 from odebench.attack.surface import MAX_RECORDED, Surface
-from odebench.ball import ROUNDING, distance
+from odebench.ball import ROUNDING, distance, project
 from odebench.dataset import load_dataset
 from odebench.errors import UsageError
 from odebench.model.classifier import Classifier
@@ -614,3 +615,26 @@ def test_an_unknown_attack_has_a_nearest_match() -> None:
         UsageError, match=r"unknown attack 'pdg'; did you mean 'pgd'\? known: .*, cw, .*, fgsm, .*, pgd, "
     ):
         load_attack("pdg")
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd-ce"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_attack_goes_on_from_where_it_is_told(name: str, norm: str) -> None:
+    asked: list[Tensor] = []
+
+    class Watched(Surface):
+        def forward(self, images: Tensor) -> Tensor:
+            asked.append(images.detach().clone())
+            return super().forward(images)
+
+    model, images = linear(3), grey_images(6)
+    labels = predicted(model, images)
+    start = project(images, images + 0.05, norm=norm, epsilon=0.03)
+    surface = Watched(Classifier(model.requires_grad_(False), n_classes=3))
+    call = load_target(load_attack(name).function)
+    parameters = load_attack(name).complete({"steps": 2})
+    call(surface, images, labels, norm=norm, epsilon=0.03, seed=0, start=start, **parameters)
+    assert torch.allclose(asked[0], start, atol=1e-6)
+    asked.clear()
+    call(surface, images, labels, norm=norm, epsilon=0.03, seed=0, **parameters)
+    assert not torch.allclose(asked[0], start, atol=1e-3)

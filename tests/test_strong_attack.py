@@ -331,6 +331,73 @@ def test_refusing_every_fall_is_running_to_the_end(name: str) -> None:
     torch.testing.assert_close(found, end, rtol=0, atol=1e-5)
 
 
+class Hasty(nn.Module):
+    """A model that says under autocast that every label is wrong; in fp32 it fails at the black image."""
+
+    def __init__(self, inner: Linear) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        autocast = torch.is_autocast_enabled("cpu")
+        with torch.autocast("cpu", enabled=False):
+            logits: Tensor = self.inner(images)
+        if autocast:
+            return -logits
+        return logits.masked_fill((images == 0).flatten(1).all(1)[:, None], torch.nan)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_fall_that_fp32_refuses_does_not_stop_square(norm: str) -> None:
+    model, exact, images, labels = case(5)
+    classifier = Classifier(Hasty(model).eval().requires_grad_(False), n_classes=5)
+    hasty = Surface(classifier, precision="bf16")
+    expected, found = (
+        attack("square", one, images, labels, norm=norm, epsilon=EPSILON[norm]) for one in (exact, hasty)
+    )
+    fooled = predicted(model, expected) != labels
+    assert fooled.any()
+    assert not fooled.all()
+    assert torch.equal(found, expected)
+
+
+def test_square_asks_fp32_about_doubtful_points_alone() -> None:
+    model, _, images, labels = case(5)
+    surface = Surface(Classifier(model.requires_grad_(False), n_classes=5), precision="bf16")
+    found = attack("square", surface, images, labels)
+    fooled = predicted(model, found) != labels
+    assert 0 < fooled.sum() < len(images)
+    assert fooled.sum() <= surface.exact.forward_images < surface.forward_images / 4
+
+
+def test_the_exact_surface_of_fp32_is_itself_and_that_of_bf16_shares_its_failures() -> None:
+    plain = surface_of(linear(5), 5)
+    assert plain.exact is plain
+    quick = Surface(Classifier(Hasty(linear(5)), n_classes=5), precision="bf16")
+    assert quick.exact.precision == "fp32"
+    quick(torch.zeros(1, 1, 8, 8))
+    assert not quick.failures
+    quick.exact(torch.zeros(1, 1, 8, 8))
+    assert len(quick.failures) == 1
+    quick.failures.clear()
+    assert not quick.exact.failures
+
+
+def test_what_the_exact_surface_is_asked_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"bf16": 0, "fp32": 0}
+    forward = Surface.forward
+
+    def watched(self: Surface, images: Tensor) -> Tensor:
+        asked[self.precision] += len(images)
+        return forward(self, images)
+
+    monkeypatch.setattr(Surface, "forward", watched)
+    model, _, images, labels = case(5)
+    result = judged(Hasty(model).eval(), images, labels, n_classes=5, attack="square", precision="bf16", queries=100)
+    assert asked["fp32"] >= asked["bf16"] > 10 * len(images)
+    assert result.cost.forward * len(images) > asked["bf16"] + asked["fp32"]
+
+
 def test_a_smallest_perturbation_beyond_epsilon_is_not_invalid() -> None:
     model, _, images, labels = case(5)
     far = (images + 0.2).clamp(0, 1)

@@ -241,6 +241,31 @@ def test_a_surrogate_that_errs_everywhere_fells_nobody_by_itself() -> None:
         assert result.evaluation.solver == fixed_step(step=0.25)
 
 
+def test_after_a_faithful_surrogate_a_quarter_of_the_steps_is_left(ode: nn.Module, digits: Dataset) -> None:
+    images, labels = digits.test.images[:50], digits.test.labels[:50]
+    for attack in ("pgd", "apgd-ce"):
+        plain = judged(ode, images, labels, attack=attack, steps=20)
+        itself = judged(ode, images, labels, attack=attack, steps=20, surrogate=ode.solver)
+        stood = outcomes(plain).count("r")
+        assert outcomes(itself).count("r") <= stood
+        # The same solver goes first: what stands after it is attacked once more, and not from the beginning.
+        extra = (itself.cost.backward - plain.cost.backward) * len(images)
+        assert 0 < extra <= 6 * stood + 20, attack
+
+
+def test_after_a_surrogate_that_leads_astray_all_steps_are_left() -> None:
+    model, images = linear(2), grey_images(40)
+    labels = predicted(model, images)
+    counts = {}
+    for name, surrogate in {"none": None, "astray": fixed_step("euler", step=1.0)}.items():
+        result = judged(
+            Decaying(model), images, labels, n_classes=2, attack="pgd", epsilons=(0.02,), surrogate=surrogate
+        )
+        counts[name] = result.cost.backward * len(images)
+        stood = outcomes(result).count("r")
+    assert counts["astray"] >= counts["none"] + 15 * stood
+
+
 def wrong_under(judge: Judge, kept: dict[int, Tensor], labels: Tensor) -> dict[int, bool]:
     rows = sorted(kept)
     answer = judge.answer(torch.stack([kept[row] for row in rows]))
@@ -312,9 +337,8 @@ def test_a_surrogate_takes_over_most_of_the_work(ode: nn.Module, digits: Dataset
     assert counts[1] < counts[0]
 
 
-@pytest.mark.parametrize(("attack", "parameters"), [("square", {"queries": 5}), ("fab-t", {"steps": 2, "targets": 1})])
 def test_what_goes_by_the_surfaces_word_runs_in_fp32(
-    attack: str, parameters: dict[str, int], ode: nn.Module, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+    ode: nn.Module, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: set[str] = set()
     forward = Surface.forward
@@ -325,5 +349,30 @@ def test_what_goes_by_the_surfaces_word_runs_in_fp32(
 
     monkeypatch.setattr(Surface, "forward", watched)
     images, labels = digits.test.images[:20], digits.test.labels[:20]
-    judged(ode, images, labels, attack=attack, precision="bf16", **parameters)
+    judged(ode, images, labels, attack="fab-t", precision="bf16", steps=2, targets=1)
     assert asked == {"fp32"}
+    asked.clear()
+    judged(ode, images, labels, attack="noise", precision="bf16")
+    assert asked == {"bf16"}
+
+
+def test_bf16_loses_no_fall_of_square(ode: nn.Module, digits: Dataset) -> None:
+    images, labels = digits.test.images[:50], digits.test.labels[:50]
+    kept: dict[float, dict[int, Tensor]] = {}
+    options: dict[str, Any] = {"attack": "square", "epsilons": (0.07,), "queries": 300}
+    plain = judged(ode, images, labels, **options)
+    quick = judged(ode, images, labels, precision="bf16", keep=kept, **options)
+    wrong = wrong_under(Judge(Classifier(ode, n_classes=10)), kept[0.07], labels)
+    assert {row: outcomes(quick)[row] == "f" for row in wrong} == wrong
+    assert 5 < outcomes(plain).count("f") < 45
+    assert abs(outcomes(quick).count("f") - outcomes(plain).count("f")) <= 2
+
+
+def test_the_head_answers_in_fp32_under_bf16(ode: nn.Module, digits: Dataset) -> None:
+    seen = set()
+    hook = ode.head.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    try:
+        Surface(Classifier(ode, n_classes=10), precision="bf16")(digits.test.images[:20])
+    finally:
+        hook.remove()
+    assert seen == {torch.float32}

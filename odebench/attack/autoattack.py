@@ -25,6 +25,8 @@ Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
+BF16_DOUBT = 5e-3
+"""A bf16 margin below this share of the largest |logit| is doubtful: that much may be rounding."""
 _QUIET = logging.getLogger("odebench.attack.autoattack")
 """APGD warns of zero gradients unless it is given a logger; check 1 counts them."""
 _QUIET.addHandler(logging.NullHandler())
@@ -42,16 +44,17 @@ def apgd_ce(
     fallen: Fallen | None = None,
     steps: int,
     best: bool = False,
+    start: Images | None = None,
 ) -> Images:
     """Auto-PGD (Croce and Hein 2020) on the cross-entropy: the last iterate that fooled the model, else that of the
     largest loss.
 
-    With `best`, the iterate of the largest loss instead.
+    With `best`, the iterate of the largest loss instead. With `start` it begins at these points of the balls.
     """
     attack = _apgd(images, norm=norm, epsilon=epsilon, seed=seed, steps=steps, loss="ce")
 
     def run(asked: nn.Module) -> Images:
-        return _single_run(attack, asked, images, labels, best=best)
+        return _single_run(attack, asked, images, labels, best=best, start=start)
 
     return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
 
@@ -66,6 +69,7 @@ def apgd_dlr(
     seed: int,
     fallen: Fallen | None = None,
     steps: int,
+    start: Images | None = None,
 ) -> Images:
     """Auto-PGD on the difference of logits ratio. Raises AttackError for fewer than three classes, where the ratio
     is not defined."""
@@ -74,7 +78,7 @@ def apgd_dlr(
     attack = _apgd(images, norm=norm, epsilon=epsilon, seed=seed, steps=steps, loss="dlr")
 
     def run(asked: nn.Module) -> Images:
-        return _single_run(attack, asked, images, labels)
+        return _single_run(attack, asked, images, labels, start=start)
 
     return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
 
@@ -131,11 +135,20 @@ def _lead(logits: Tensor, labels: Labels, targets: Labels) -> Float[Tensor, " ba
     return lead
 
 
-def _single_run(attack: Any, asked: nn.Module, images: Images, labels: Labels, *, best: bool = False) -> Images:
-    """One run of an APGD attack object. `perturb` would seed anew and leave out images that fall."""
+def _single_run(
+    attack: Any,
+    asked: nn.Module,
+    images: Images,
+    labels: Labels,
+    *,
+    best: bool = False,
+    start: Images | None = None,
+) -> Images:
+    """One run of an APGD attack object, from random points or from `start`. `perturb` would seed anew and leave out
+    images that fall."""
     attack.model = asked
     attack.init_hyperparam(images)
-    loudest, standing, _, fooling = attack.attack_single_run(images.clone(), labels.long())
+    loudest, standing, _, fooling = attack.attack_single_run(images.clone(), labels.long(), x_init=start)
     # Where the surface was never fooled APGD's third answer is its random start: the verdict gets the largest loss.
     stands = standing.bool()[:, None, None, None]
     found: Images = loudest if best else torch.where(stands, loudest, fooling)
@@ -156,7 +169,8 @@ def fab_targeted(
 ) -> Images:
     """Targeted FAB (Croce and Hein 2020): the smallest perturbation towards each of the likeliest other classes.
 
-    It leaves out by itself what it has felled within `epsilon`, so `fallen` is not asked.
+    It leaves out by itself what it has felled within `epsilon`, so `fallen` is not asked. It runs in fp32: it looks for
+    the boundary itself, and a bf16 model has another one.
     """
     attack = FABAttack_PT(
         model,
@@ -186,14 +200,24 @@ def square(
 ) -> Images:
     """Square (Andriushchenko et al. 2020): a random search on the logits alone, no gradient; the best points found.
 
-    It leaves out by itself what it has felled, so `fallen` is not asked.
+    It leaves out by itself what it has felled, so `fallen` is not asked: a point that a bf16 surface says has fallen
+    is scored anew by the exact surface, and the search goes on from there if it has not.
     """
+
+    def margin(points: Images, own: Labels) -> Float[Tensor, " batch"]:
+        logits = model(points)
+        found = _margin(logits, own)
+        if model.exact is not model:
+            near = (found <= BF16_DOUBT * logits.abs().amax(1)).nonzero().flatten()
+            if len(near):
+                found[near] = _margin(model.exact(points[near]), own[near])
+        return found
 
     attack = SquareAttack(
         model, norm=_NORMS[norm], n_queries=queries, eps=epsilon, seed=seed, resc_schedule=False, device=images.device
     )
     # Its own function writes -inf into the model's logits, and a tie leaves it without an image to go on with.
-    attack.margin_and_loss = lambda points, own: (_margin(model(points), own),) * 2
+    attack.margin_and_loss = lambda points, own: (margin(points, own),) * 2
     attack.init_hyperparam(images)
     with seeded(seed):
         _, found = attack.attack_single_run(images.clone(), labels.long())

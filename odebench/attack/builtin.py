@@ -13,6 +13,7 @@ PGD = AttackDefinition(
     {"steps": 20, "random_start": True},
     passes=("steps",),
     step_share=2.5,
+    resumes="steps",
 )
 
 CW = AttackDefinition(
@@ -27,8 +28,12 @@ CW = AttackDefinition(
 _BOTH = ("linf", "l2")
 _AUTOATTACK = "odebench.attack.autoattack"
 
-APGD_CE = AttackDefinition("apgd-ce", f"{_AUTOATTACK}:apgd_ce", _BOTH, {"steps": 100}, passes=("steps",))
-APGD_DLR = AttackDefinition("apgd-dlr", f"{_AUTOATTACK}:apgd_dlr", _BOTH, {"steps": 100}, passes=("steps",))
+APGD_CE = AttackDefinition(
+    "apgd-ce", f"{_AUTOATTACK}:apgd_ce", _BOTH, {"steps": 100}, passes=("steps",), resumes="steps"
+)
+APGD_DLR = AttackDefinition(
+    "apgd-dlr", f"{_AUTOATTACK}:apgd_dlr", _BOTH, {"steps": 100}, passes=("steps",), resumes="steps"
+)
 APGD_T = AttackDefinition(
     "apgd-t", f"{_AUTOATTACK}:apgd_targeted", _BOTH, {"steps": 100, "targets": 9}, passes=("steps", "targets")
 )
@@ -49,7 +54,6 @@ SQUARE = AttackDefinition(
     passes=("queries",),
     uses_gradients=False,
     doubles="queries",
-    verifies_falls=False,
 )
 NOISE = AttackDefinition("noise", f"{_AUTOATTACK}:noise", _BOTH, {"draws": 20}, passes=("draws",), uses_gradients=False)
 TRANSFER = AttackDefinition(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite, prod
@@ -24,8 +25,11 @@ class AttackDefinition:
     `step_share`: the default of the parameter relative_step is this over the number of steps. `choices` lists the
     texts that a parameter may be. An attack that `needs_sources` gets `sources`, the surfaces of other models, one that
     `needs_candidates` gets `proposals`, the candidates made elsewhere for its images.
+    One that can start from given points (`start`) names in `resumes` the parameter that is its number of steps: where a
+    surrogate has been attacked first, it goes on from there for a quarter of them.
     `doubles` names the parameter that counts for twice where a module's gradient could not be confirmed.
-    One that does not let its falls be verified on the way (`verifies_falls`) is always run in fp32.
+    One that does not have its falls verified on the way (`verifies_falls`), by `fallen` or on the surface's `exact`,
+    is always run in fp32.
     `expansion` is "module:attribute" of (parameters, *, norm, n_classes) -> stages, for an attack made of others.
     `examines` are the checks that it makes by comparing its stages, each of which then attacks all images afresh; it
     attacks the middle radius alone by default if it is `narrow`. With `many_sources` its default sources are all that
@@ -43,6 +47,7 @@ class AttackDefinition:
     needs_sources: bool = False
     needs_candidates: bool = False
     uses_gradients: bool = True
+    resumes: str | None = None
     doubles: str | None = None
     verifies_falls: bool = True
     expansion: str | None = None
@@ -105,6 +110,11 @@ class Stage:
     def passes(self) -> int:
         """How many gradients of one image the stage takes at most; 1 where none are counted."""
         return max(1, self.definition.gradients(self.parameters))
+
+    @property
+    def resumed_steps(self) -> int:
+        """The steps that are taken from where a surrogate has left off: a quarter, rounded up."""
+        return math.ceil(int(str(self.parameters[str(self.definition.resumes)])) / 4)
 
     def doubled(self) -> Stage:
         """The stage with twice the queries or steps, where its attack has something to double; else itself."""

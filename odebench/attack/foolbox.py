@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import eagerpy
 import torch
 from foolbox import PyTorchModel
 from foolbox.attacks import (
@@ -59,13 +60,17 @@ def pgd(
     steps: int,
     relative_step: float,
     random_start: bool,
+    start: Images | None = None,
 ) -> Images:
     """Projected gradient ascent of the cross-entropy (Madry et al. 2018); the last iterate, norm linf or l2.
 
-    A step is `relative_step` x epsilon long; foolbox's own default of epsilon / 30 does not cross the ball.
+    A step is `relative_step` x epsilon long; foolbox's own default of epsilon / 30 does not cross the ball. With
+    `start` it begins at these points of the balls.
     """
     kind = {"linf": LinfProjectedGradientDescentAttack, "l2": L2ProjectedGradientDescentAttack}[norm]
-    attack = kind(rel_stepsize=relative_step, steps=steps, random_start=random_start)
+    attack = kind(rel_stepsize=relative_step, steps=steps, random_start=random_start or start is not None)
+    if start is not None:
+        attack.get_random_start = lambda *_: eagerpy.astensor(start)
 
     def run(asked: nn.Module) -> Images:
         return _run(attack, asked, images, labels, epsilon=epsilon)

@@ -20,7 +20,8 @@ class Surface(nn.Module):
     Inputs at which it failed are kept in `failures`: each is a candidate afterwards. Gradients that are not
     finite are zero, so that one failing image stays where it is and disturbs nothing; so are those of a model
     that is cut off from its input, which check 1 flags. Passes are counted an image in `forward_images` and
-    `backward_images`. With `precision` bf16 the model runs under autocast, which is for proposals alone. Of a
+    `backward_images`. With `precision` bf16 the model runs under autocast, which is for proposals alone; `exact` is
+    then a second surface of the same classifier in fp32, for an attack that must know whether an image has fallen. Of a
     randomised model it shows the mean logits of several `passes`, and so the mean of their gradients (EOT: Athalye et
     al. 2018).
     """
@@ -33,7 +34,15 @@ class Surface(nn.Module):
         self.n_classes = classifier.n_classes
         self.failures: list[Tensor] = []
         self.forward_images = self.backward_images = 0
+        self.twin = None if precision == "fp32" else Surface(classifier, passes=passes)
+        if self.twin is not None:
+            self.twin.failures = self.failures
         self.eval()
+
+    @property
+    def exact(self) -> Surface:
+        """The surface of the same classifier in fp32: itself where it is that already."""
+        return self if self.twin is None else self.twin
 
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
         """Logits, differentiable in `images`; the model gets a copy, so it cannot change the attack's."""

@@ -101,7 +101,10 @@ class Classifier:
         state = parts.stem(images)
         start = state if state.dtype == torch.float64 else state.float()
         solution = integrate(field, start, horizon=self.horizon, solver=self.solver, gradient=self.gradient)
-        return parts.head(solution.state), solution.failed, solution.nfe
+        # In the precision of the state under autocast too: it costs next to nothing, and logits in bf16 would tie.
+        with torch.autocast(images.device.type, enabled=False):
+            logits = parts.head(solution.state)
+        return logits, solution.failed, solution.nfe
 
     def _check(self, logits: object, n: int) -> None:
         name = type(self.module).__name__

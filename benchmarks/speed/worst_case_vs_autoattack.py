@@ -1,0 +1,131 @@
+"""Worst case, effort standard, against pyautoattack's own standard harness, on the same weights and images.
+
+Both attack the rk4 network in linf. The transfer stage has no source here: the harness has none either.
+
+    python benchmarks/speed/worst_case_vs_autoattack.py
+    python benchmarks/speed/worst_case_vs_autoattack.py --precision bf16
+
+The last line is the harness's seconds over those of odebench in the given precision.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from bench import attacked, finish, median, middle_ratio, network, parser, show, switched_off, test_images, turn_about
+from pyautoattack import AutoAttack
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
+from torch import Tensor, nn
+
+from odebench.model.classifier import Classifier
+from odebench.result import Result
+from odebench.siege import _Call
+from odebench.verdict import Judge
+
+
+def harness(net: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, frozen: bool, batch_size: int) -> Tensor:
+    """The candidates of AutoAttack's standard version, its seed fixed."""
+    with switched_off(net, learn=not frozen), torch.random.fork_rng(devices=[]):
+        attack = AutoAttack(net, norm="Linf", eps=epsilon, version="standard", seed=0, device="cpu")
+        found: Tensor = attack.run_standard_evaluation(images, labels, batch_size=batch_size)[0]
+    return found.detach()
+
+
+def judged(net: nn.Module, images: Tensor, labels: Tensor, candidates: Tensor, epsilon: float) -> list[str]:
+    """odebench's letters of the harness's candidates."""
+    with switched_off(net, learn=False):
+        judge = Judge(Classifier(net, n_classes=10))
+        clean = judge.clean(images, labels)
+        letters = judge.candidates(images, labels, candidates, norm="linf", epsilon=epsilon).letters
+    return [str(found if before == "r" else before) for before, found in zip(clean, letters, strict=True)]
+
+
+class Share:
+    """Seconds that each attack of either side takes, from clocks around its calls."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def watch(self, owner: type, name: str, label: object) -> None:
+        """Puts a clock around a method; `label` is the row's name, or a function of its arguments."""
+        original = getattr(owner, name)
+
+        def timed(*arguments: object, **named: object) -> object:
+            started = time.perf_counter()
+            try:
+                return original(*arguments, **named)
+            finally:
+                row = label(*arguments) if callable(label) else str(label)
+                self.seconds[row] = self.seconds.get(row, 0.0) + time.perf_counter() - started
+
+        setattr(owner, name, timed)
+
+    def print(self, title: str) -> None:
+        """A table of what was spent since the last one."""
+        total = sum(self.seconds.values())
+        show((title, "seconds", "share"), [(row, spent, f"{spent / total:.0%}") for row, spent in self.seconds.items()])
+        self.seconds.clear()
+
+
+def main() -> None:
+    options = parser(str(__doc__).split("\n")[0], repeats=1)
+    options.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="which ratio is printed last")
+    options.add_argument("--frozen", action="store_true", help="freeze the parameters for the harness too")
+    options.add_argument("--batch-size", type=int, default=250, help="of the harness (default: its own, 250)")
+    options.add_argument("--shares", action="store_true", help="run each side once more under clocks: who takes what")
+    given = options.parse_args()
+    torch.set_num_threads(given.threads)
+    net = network(given.channels)
+    images, labels = test_images(given.images)
+    epsilon = given.epsilon
+
+    def ours(precision: str) -> Result:
+        parameters = {"effort": "standard"}
+        return attacked(
+            net, images, labels, attack="worst-case", epsilon=epsilon, parameters=parameters, precision=precision
+        )
+
+    def theirs() -> Tensor:
+        return harness(net, images, labels, epsilon=epsilon, frozen=given.frozen, batch_size=given.batch_size)
+
+    tasks = {"harness": theirs, "fp32": lambda: ours("fp32"), "bf16": lambda: ours("bf16")}
+    print(f"{len(images)} images, linf {epsilon:g}, the harness {'' if given.frozen else 'not '}frozen")
+    seconds, answers = turn_about(tasks, given.repeats, cpu=given.cpu_clock)
+    letters = {
+        "harness": judged(net, images, labels, answers["harness"], epsilon),
+        "fp32": list(answers["fp32"].epsilons[0].outcomes),
+        "bf16": list(answers["bf16"].epsilons[0].outcomes),
+    }
+    ratios = {name: middle_ratio(seconds["harness"], seconds[name]) for name in tasks}
+    rows = []
+    for name in tasks:
+        only = [a in "fx" and b == "r" for a, b in zip(letters[name], letters["harness"], strict=True)]
+        missed = [b in "fx" and a == "r" for a, b in zip(letters[name], letters["harness"], strict=True)]
+        robust = f"{letters[name].count('r')} of {len(images)}"
+        rows.append((name, median(seconds[name]), ratios[name], robust, sum(only), sum(missed)))
+    show(("side", "seconds", "times faster", "robust", "fells, harness not", "harness fells, it not"), rows)
+    for precision in ("fp32", "bf16"):
+        cost = answers[precision].cost
+        print(f"{precision}: {cost.seconds:.1f} s by odebench's clock, {cost.forward:.0f} forward and ", end="")
+        print(f"{cost.backward:.0f} backward passes an image")
+    if given.shares:
+        share = Share()
+        for owner, name in ((APGDAttack, "apgd-ce"), (APGDAttack_targeted, "apgd-t")):
+            share.watch(owner, "perturb", name)
+        share.watch(FABAttack_PT, "perturb", "fab-t")
+        share.watch(SquareAttack, "perturb", "square")
+        theirs()
+        share.print("harness")
+        share = Share()
+        share.watch(_Call, "run", lambda call, *rest: call.stage.name)
+        for precision in ("fp32", "bf16"):
+            ours(precision)
+            share.print(precision)
+    finish(ratios[given.precision])
+
+
+if __name__ == "__main__":
+    main()
