@@ -424,6 +424,8 @@ def test_letters_at_the_candidates_count_too_and_an_image_once() -> None:
     candidates = pixels([0.15, 0.25, 0.9, 0.55])
     assert gap(COARSE["euler"], images, candidates, epsilon=0.2).k == 3
     assert gap(COARSE["euler"], images, candidates, epsilon=0.05).k == 1
+    # Fooled at its candidate under both, and moved at the image itself.
+    assert gap(COARSE["euler"], pixels([0.6]), pixels([0.15]), epsilon=0.5).k == 1
 
 
 def test_a_loose_tolerance_on_a_fast_field_is_seen_and_a_tight_one_is_not() -> None:

@@ -166,6 +166,8 @@ def test_the_share_of_the_rise_in_the_last_tenth(curve: list[float], share: floa
 def test_the_median_image_decides() -> None:
     assert incomplete_optimisation(traced(RISING, SETTLED, SETTLED)).status == "pass"
     assert incomplete_optimisation(traced(RISING, RISING, SETTLED)).status == "flag"
+    late = [0.0] * 20 + [1.0]  # the whole of its rise comes at the end
+    assert incomplete_optimisation(traced(SETTLED, late, SETTLED)).figure == 0.0
     edge = [0.0, *[0.95] * 18, 1.0, 1.0]  # exactly a twentieth is not above it
     assert incomplete_optimisation(traced(edge)).figure == pytest.approx(0.05)
 

@@ -15,6 +15,7 @@ import odebench
 import odebench.siege as siege_module
 from odebench.attack.builtin import DIAGNOSIS, QUICK_DIAGNOSIS
 from odebench.attack.diagnosis import full_stages, probes, quick_stages
+from odebench.attack.seed import call_seed
 from odebench.dataset import Dataset, load_dataset
 from odebench.result import Check, Result, read_result, write_result
 from odebench.spec import ThreatModel
@@ -334,7 +335,14 @@ def test_a_model_without_a_field_has_no_gap_and_no_adjoint() -> None:
     assert set(check(result, 17).evidence) == {"images", "compared"}
 
 
-def test_chunks_are_counted_in_the_whole_order() -> None:
+def test_chunks_are_counted_in_the_whole_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, str]] = []
+
+    def note(attack_seed: int, *, chunk: int, stage: str, epsilon: float) -> int:
+        asked.append((chunk, stage))
+        return call_seed(attack_seed, chunk=chunk, stage=stage, epsilon=epsilon)
+
+    monkeypatch.setattr("odebench.siege.call_seed", note)
     net = SmallOde()
     digits = load_dataset("digits")
     data = Dataset.from_tensors("mine", digits.test.images[:40], digits.test.labels[:40])
@@ -351,5 +359,7 @@ def test_chunks_are_counted_in_the_whole_order() -> None:
         for n, offset in ((40, 0), (20, 20))
     ]
     assert outcomes(found[1]) == outcomes(found[0])[20:]
+    names = ("pgd", "fgsm", "noise")
+    assert asked == [(chunk, name) for name in names for chunk in (0, 1)] + [(1, name) for name in names]
     assert np.isin(list(outcomes(found[0])), list("mfr")).all()
     assert found[0].evaluation.attack.parameters["relative_step"] == pytest.approx(2.5 / 3)
