@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,18 +77,19 @@ class Examination:
             self._solver_gap(trace),
             self._gradient_fidelity(),
         ]
-        if self.definition.needs_sources:
-            checks += self._slower(parts, trace, iterated)
-        return list(self.found.values()), [check for check in checks if check.id in self.definition.examines]
-
-    def _slower(self, parts: Probes, trace: Trace, iterated: np.ndarray) -> list[Check]:
-        """The checks that the quick set leaves out."""
-        longer = self._attack(parts.longer, self.middle).letters
-        restarted = self._attack(parts.restarted, self.middle).letters
         by_epsilon = {
             epsilon: iterated if epsilon == self.middle else self._attack(parts.iterated, epsilon).letters
             for epsilon in self.threat.epsilons
         }
+        if self.definition.needs_sources:
+            checks += self._slower(parts, trace, by_epsilon)
+        return list(self.found.values()), [check for check in checks if check.id in self.definition.examines]
+
+    def _slower(self, parts: Probes, trace: Trace, by_epsilon: Mapping[float, np.ndarray]) -> list[Check]:
+        """The checks that the quick set leaves out."""
+        iterated = by_epsilon[self.middle]
+        longer = self._attack(parts.longer, self.middle).letters
+        restarted = self._attack(parts.restarted, self.middle).letters
         worst = self._attack(parts.worst_case, self.middle)
         return [
             convergence(iterated, longer, restarted),

@@ -499,6 +499,52 @@ def test_failing_rows_are_recorded_and_disturb_nobody(build: Callable[[], nn.Mod
     assert (surface.forward_images, surface.backward_images) == (12, 12)
 
 
+class Foggy(nn.Module):
+    """A small network that sees its images through noise, each pass through other noise; it fails at bright ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with seeded(0):
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 5))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.net(images + 0.3 * torch.randn_like(images))
+        return torch.where((images[:, 0, 0, 0] > 0.94)[:, None], torch.nan, logits)
+
+
+@pytest.mark.parametrize("passes", [1, 20])
+def test_a_surface_over_passes_has_the_mean_logits_and_the_mean_gradient(passes: int) -> None:
+    classifier, images = Classifier(Foggy(), n_classes=5), interior_images(4)
+    weights = torch.randn(4, 5, generator=torch.Generator().manual_seed(5))
+    surface = Surface(classifier, passes=passes)
+    points = images.clone().requires_grad_()
+    with seeded(3):
+        logits = surface(points)
+    (gradient,) = torch.autograd.grad((weights * logits).sum(), points)
+    singles, gradients = [], []
+    with seeded(3):
+        for _ in range(passes):
+            points = images.clone().requires_grad_()
+            singles.append(classifier.answer(points.clone()).logits)
+            gradients.append(torch.autograd.grad((weights * singles[-1]).sum(), points)[0])
+    torch.testing.assert_close(logits, torch.stack(singles).mean(0))
+    torch.testing.assert_close(gradient, torch.stack(gradients).mean(0))
+    if passes > 1:
+        assert not torch.allclose(gradient, gradients[0], rtol=0.1)
+    assert (surface.forward_images, surface.backward_images) == (4 * passes, 4 * passes)
+
+
+def test_a_surface_over_passes_records_each_failure_and_bounds_them() -> None:
+    surface = Surface(Classifier(Foggy(), n_classes=5), passes=20)
+    images = interior_images(4)
+    images[1, 0, 0, 0] = 0.95
+    logits, gradient = gradient_of(surface, images, torch.zeros(4, dtype=torch.long))
+    assert torch.equal(torch.stack(surface.failures), images[[1] * 20])
+    assert (logits[1] == 0).all()
+    assert (gradient[1] == 0).all()
+    assert (gradient[[0, 2, 3]] != 0).flatten(1).any(1).all()
+
+
 def test_recorded_failures_do_not_grow_without_end() -> None:
     surface = frozen_surface(brittle_linear(), 2)
     points = torch.full((300, 1, 8, 8), 0.95)

@@ -15,9 +15,11 @@ from odebench.attack.seed import seeded
 from odebench.check.model import (
     batch_independence,
     determinism,
+    finer,
     gradient_availability,
     logits_not_probabilities,
     solver_failure,
+    solver_gap,
     useless_gradients,
 )
 from odebench.check.rule import counted, measured, skipped
@@ -351,6 +353,122 @@ def test_batch_independence_counts_an_image_once() -> None:
     asked = Classifier(SizeOnly(), n_classes=2)
     check = batch_independence(asked, digits(), torch.zeros(N, dtype=torch.long), norm="linf", epsilon=0.1)
     assert (check.k, check.n) == (N, N)
+
+
+# 16 solver gap
+
+
+class Moving(nn.Module):
+    """An ODE classifier of one pixel, y' = rate y: class 1 where the end lies above `edge`."""
+
+    def __init__(self, solver: Solver, *, rate: float, edge: float) -> None:
+        super().__init__()
+        self.horizon, self.solver, self.rate, self.edge = 1.0, solver, rate, edge
+
+    def stem(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :1]
+
+    def field(self, t: Tensor, state: Tensor) -> Tensor:
+        return self.rate * state
+
+    def head(self, state: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(state), state - self.edge], dim=1)
+
+
+class Turning(Moving):
+    """The first two pixels, turned about grey `rate` times the horizon: class 1 where the first ends above grey."""
+
+    def stem(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :2] - 0.5
+
+    def field(self, t: Tensor, state: Tensor) -> Tensor:
+        return self.rate * torch.stack([-state[:, 1], state[:, 0]], dim=1)
+
+    def head(self, state: Tensor) -> Tensor:
+        return torch.stack([torch.zeros_like(state[:, 0]), state[:, 0]], dim=1)
+
+
+def pixels(values: list[float]) -> Tensor:
+    return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone()
+
+
+def gap(module: nn.Module, images: Tensor, candidates: Tensor | None = None, *, epsilon: float = 0.2) -> Check:
+    """Check 16 on images with the labels that the declared solver gives them."""
+    judge = Judge(Classifier(module, n_classes=2))
+    labels = judge.answer(images).logits.argmax(1)
+    points = images if candidates is None else candidates
+    return solver_gap(judge, images, labels, points, norm="linf", epsilon=epsilon)
+
+
+# One Euler step of y' = -1.5 y over [0, 1] ends at -0.5 y, two of half the length at 0.0625 y. One step of RK4 of
+# y' = -3 y ends at 1.375 y, two at 0.0748 y. So a bright pixel changes its class and a dark one does not.
+COARSE = {
+    "euler": Moving(fixed_step("euler", step=1.0), rate=-1.5, edge=-0.1),
+    "rk4": Moving(fixed_step("rk4", step=1.0), rate=-3.0, edge=0.3),
+}
+
+
+@pytest.mark.parametrize("name", COARSE)
+@pytest.mark.parametrize(("k", "status"), [(0, "pass"), (4, "pass"), (5, "flag"), (200, "flag")])
+def test_letters_that_a_finer_step_moves_are_counted(name: str, k: int, status: str) -> None:
+    check = gap(COARSE[name], pixels([0.6] * k + [0.1] * (200 - k)))
+    assert (check.id, check.name, check.speaks_of) == (16, "solver gap", "model")
+    assert (check.k, check.n, check.status) == (k, 200, status)
+    assert check.evidence == {"declared": f"{name} step 1", "finer": f"{name} step 0.5"}
+
+
+def test_letters_at_the_candidates_count_too_and_an_image_once() -> None:
+    images = pixels([0.1, 0.1, 0.1, 0.6])
+    # Beyond 0.2 an Euler step errs, where two do not: the second is fooled under the coarse step alone. The third
+    # would be, but is projected back; the fourth moves at the image and at the candidate.
+    candidates = pixels([0.15, 0.25, 0.9, 0.55])
+    assert gap(COARSE["euler"], images, candidates, epsilon=0.2).k == 3
+    assert gap(COARSE["euler"], images, candidates, epsilon=0.05).k == 1
+    # Fooled at its candidate under both, and moved at the image itself.
+    assert gap(COARSE["euler"], pixels([0.6]), pixels([0.15]), epsilon=0.5).k == 1
+
+
+def test_a_loose_tolerance_on_a_fast_field_is_seen_and_a_tight_one_is_not() -> None:
+    images = torch.rand(100, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    loose = gap(Turning(adaptive("dopri5", rtol=0.1), rate=40.0, edge=0.0), images)
+    assert loose.status == "flag"
+    assert loose.evidence["finer"] == "dopri5 rtol 0.01 atol 0.01 (torchode)"
+    tight = gap(Turning(adaptive("dopri5", rtol=1e-5), rate=40.0, edge=0.0), images)
+    assert (tight.k, tight.n, tight.status) == (0, 100, "pass")
+    assert gap(Turning(fixed_step(step=0.02), rate=10.0, edge=0.0), images).k == 0
+
+
+def test_a_solver_that_fails_where_a_finer_one_does_not_has_a_gap() -> None:
+    images = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    tired = adaptive("dopri5", rtol=1e-5, max_steps=3)
+    judge = Judge(Classifier(Turning(tired, rate=10.0, edge=0.0), n_classes=2))
+    check = solver_gap(judge, images, torch.zeros(20, dtype=torch.long), images, norm="linf", epsilon=0.1)
+    assert check.k == 20
+
+
+def test_without_a_field_or_an_image_there_is_no_gap_to_find() -> None:
+    judge = Judge(classifier(linear_net()))
+    none = solver_gap(judge, digits(), labels_of(linear_net()), digits(), norm="linf", epsilon=0.1)
+    assert (none.id, none.status, none.k) == (16, "skipped", None)
+    assert "integrates nothing" in none.why
+    nobody = pixels([0.5])[:0]
+    asked = Judge(Classifier(COARSE["rk4"], n_classes=2))
+    empty = solver_gap(asked, nobody, torch.zeros(0, dtype=torch.long), nobody, norm="linf", epsilon=0.1)
+    assert (empty.status, empty.why) == ("skipped", "no image is classified correctly")
+
+
+def test_finer_is_half_the_step_or_a_tenth_of_the_tolerances() -> None:
+    assert finer(fixed_step("rk4", step=0.25)) == fixed_step("rk4", step=0.125)
+    assert finer(fixed_step("euler", step=1.0)) == fixed_step("euler", step=0.5)
+    tighter = finer(adaptive("dopri5", rtol=1e-2, atol=1e-4, max_steps=30, backend="torchdiffeq"))
+    assert tighter.model_dump() == {
+        "method": "dopri5",
+        "backend": "torchdiffeq",
+        "step": None,
+        "rtol": pytest.approx(1e-3),
+        "atol": pytest.approx(1e-5),
+        "max_steps": 300,
+    }
 
 
 # 18 solver failure

@@ -26,14 +26,16 @@ from odebench.dataset import Split, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import AttackError, DatasetError, ModelError, ResultError, UsageError
 from odebench.evaluation import module_digest, run
+from odebench.execution import execute
 from odebench.file import FileError
 from odebench.ledger import Ledger, ever_failed
+from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.plan import Plan, plan
 from odebench.result import Result, letter_figures, outcomes_digest, read_result, result_path, write_result
-from odebench.spec import Solver, adaptive, fixed_step
+from odebench.spec import AttackSpec, Evaluation, Solver, adaptive, fixed_step
 from odebench.training import weights_path
-from odebench.verdict import Verdict
+from odebench.verdict import RANDOMISED_PASSES, Judge, Verdict
 
 LINF = ThreatModel(norm="linf", epsilons=(0.1,))
 
@@ -382,7 +384,11 @@ class Noisy(nn.Module):
 
 def test_a_random_model_is_judged_over_passes_and_flagged(linear: Linear, halves: Dataset) -> None:
     told = Told()
-    attacked = {"attacks": ["pgd"], "threat_model": ThreatModel(norm="linf", epsilons=(0.02,))}
+    attacked: dict[str, Any] = {
+        "attacks": ["pgd"],
+        "threat_model": ThreatModel(norm="linf", epsilons=(0.02,)),
+        "images": Slice(n=20, chunk=20),
+    }
     first = evaluate(Noisy(linear, 0.05), halves, progress=told, **attacked)
     again = evaluate(Noisy(linear, 0.05), halves, **attacked)
     assert any("Noisy is randomised" in line and "20 passes" in line for line in told.lines)
@@ -459,6 +465,319 @@ def test_a_model_without_a_gradient_is_flagged_not_refused(linear: Linear, halve
     # The captured model cannot be taken to fp64, so its gradient cannot be confirmed either.
     assert result.flags == ("gradient availability", "opaque-gradient")
     assert check(result, 1).k == check(result, 1).n == 100 - outcomes(result).count("m")
+
+
+# Gradients that cannot be confirmed
+
+
+class Mirror(nn.Module):
+    """A module whose logits are right and whose gradient points the other way."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(2 * images.detach() - images)
+        return logits
+
+
+class Single(nn.Module):
+    """A module that wants single precision, so that no differences can be taken."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.dtype == torch.float32, "single precision, please"
+        logits: Tensor = self.inner(images)
+        return logits
+
+
+@pytest.mark.parametrize(("wrap", "status"), [(Mirror, "flag"), (Single, "skipped")])
+def test_an_opaque_module_gets_square_and_transfer_with_twice_the_budget(
+    linear: Linear, halves: Dataset, wrap: Callable[[nn.Module], nn.Module], status: str
+) -> None:
+    given: dict[str, Any] = {"attacks": ["worst-case"], "images": Slice(n=20, chunk=20)}
+    opaque = evaluate(wrap(linear), halves, sources={"twin": linear}, **given)
+    assert check(opaque, 17).status == status
+    assert "opaque-gradient" in opaque.flags
+    names = [name.partition(" at ")[0] for name in opaque.epsilons[0].felled_by.legend.values()]
+    assert names == ["fgsm", "pgd 20", "apgd-ce 50", "apgd-t 1x50", "transfer 50 doubled", "square 500 doubled"]
+    honest = evaluate(linear, halves, sources={"twin": linear}, **given)
+    assert check(honest, 17).status == "pass"
+    assert honest.flags == ()
+    names = [name.partition(" at ")[0] for name in honest.epsilons[0].felled_by.legend.values()]
+    assert names[-2:] == ["transfer 50", "square 500"]
+    # The mirror hides the falls from gradients, and from nothing else.
+    assert outcomes(opaque).count("r") <= outcomes(honest).count("r") + 1
+
+
+def test_the_doubled_budget_is_spent(linear: Linear, halves: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent: dict[str, Any] = {}
+
+    def remember(name: str) -> Callable[..., Tensor]:
+        def attack(model: nn.Module, images: Tensor, labels: Tensor, **given: Any) -> Tensor:
+            spent[name] = {key: given[key] for key in ("steps", "queries") if key in given}
+            return images
+
+        return attack
+
+    monkeypatch.setattr("odebench.attack.transfer.transfer", remember("transfer"))
+    monkeypatch.setattr("odebench.attack.autoattack.square", remember("square"))
+    for model in (linear, Mirror(linear)):
+        given: dict[str, Any] = {"attacks": ["worst-case"], "images": Slice(n=20, chunk=20)}
+        evaluate(
+            model, halves, sources={"twin": linear}, threat_model=ThreatModel(norm="linf", epsilons=(1e-3,)), **given
+        )
+        factor = 1 if model is linear else 2
+        assert spent == {"transfer": {"steps": 50 * factor}, "square": {"queries": 500 * factor}}
+    # Alone too, they are asked for more.
+    evaluate(Mirror(linear), halves, attacks=["square"], parameters={"square": {"queries": 7}}, images=Slice(n=100))
+    assert spent["square"] == {"queries": 14}
+
+
+def test_a_gradient_is_looked_at_of_modules_alone_that_are_handed_over(trained: Path, digits: Dataset) -> None:
+    result, _, _ = run(a_plan(), digits, results=trained / "unflagged")
+    assert [check.id for check in result.checks] == [1, 2, 3, 14, 15, 18]
+    assert "opaque-gradient" not in result.flags
+
+
+# Randomised models
+
+
+def test_candidates_for_a_random_model_are_judged_over_passes_too(linear: Linear, halves: Dataset) -> None:
+    images, labels = halves.test.images[:20], halves.test.labels[:20]
+    noisy = Noisy(linear, 0.05)
+    asked = Classifier(noisy, n_classes=2)
+    candidates = (images + 0.05 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    evaluation = replace_attack(evaluate(noisy, halves, attacks=["fgsm"], images=Slice(n=20, chunk=20)).evaluation)
+    result = execute(
+        evaluation,
+        asked,
+        images,
+        labels,
+        dataset_sha256="0" * 64,
+        weights_sha256="0" * 64,
+        given={0.1: candidates},
+        handed_over=False,
+    )
+    judge = Judge(asked, passes=RANDOMISED_PASSES, seed=0)
+    clean = judge.clean(images, labels)
+    letters = judge.candidates(images, labels, candidates, norm="linf", epsilon=0.1).letters
+    assert outcomes(result) == "".join(np.where(clean == "r", letters, clean))
+    assert result.flags == ("randomised",)
+
+
+def replace_attack(evaluation: Evaluation) -> Evaluation:
+    """The evaluation of candidates made elsewhere, for the same model and images."""
+    attack = AttackSpec(name="candidates", parameters={"file_sha256": "0" * 64, "credit": "me"}, seed=0)
+    return evaluation.model_copy(update={"attack": attack})
+
+
+def test_letters_of_a_random_model_do_not_depend_on_the_slice(linear: Linear, halves: Dataset) -> None:
+    noisy = Noisy(linear, 0.05)
+    given: dict[str, Any] = {"attacks": ["fgsm"], "threat_model": ThreatModel(norm="linf", epsilons=(0.02,))}
+    whole = evaluate(noisy, halves, images=Slice(n=20, chunk=10), **given)
+    part = evaluate(noisy, halves, images=Slice(n=10, offset=10, chunk=10), **given)
+    assert outcomes(part) == outcomes(whole)[10:]
+    assert "randomised" in part.flags
+    other = evaluate(noisy, halves, images=Slice(n=20, chunk=10), attack_seed=3, **given)
+    assert other.run_key != whole.run_key
+
+
+# Modules that misbehave on the way
+
+
+class Misbehaving(nn.Module):
+    """A linear model that does something besides."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        logits: Tensor = self.inner(self.seen(images))
+        return logits
+
+    def seen(self, images: Tensor) -> Tensor:
+        return images
+
+
+class InPlace(Misbehaving):
+    def seen(self, images: Tensor) -> Tensor:
+        return images.mul_(0.9).add_(0.01)
+
+
+def test_a_module_that_changes_its_input_in_place_changes_nothing_else(linear: Linear, halves: Dataset) -> None:
+    before = halves.test.images[:100].clone()
+    result = evaluate(InPlace(linear), halves, attacks=["worst-case"], parameters={"worst-case": {"effort": "fast"}})
+    assert torch.equal(halves.test.images[:100], before)
+    honest = evaluate(nn.Sequential(Shrink(), linear), halves, attacks=["worst-case"])
+    assert outcomes(result) == outcomes(honest)
+    assert result.flags == honest.flags == ("no-transfer",)
+    assert check(result, 17).status == "pass"
+
+
+class Shrink(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images * 0.9 + 0.01
+
+
+class WithoutGrad(Misbehaving):
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return super().forward(images)
+
+
+class Inferring(Misbehaving):
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return super().forward(images)
+
+
+class OnlyWeights(Misbehaving):
+    """The output needs a gradient, but not that of its input."""
+
+    def seen(self, images: Tensor) -> Tensor:
+        return images.detach()
+
+
+@pytest.mark.parametrize("kind", [WithoutGrad, Inferring, OnlyWeights])
+def test_a_module_that_needs_gradients_off_is_attacked_without_them(
+    linear: Linear, halves: Dataset, kind: Callable[[nn.Module], nn.Module]
+) -> None:
+    result = evaluate(kind(linear), halves, attacks=["worst-case"], images=Slice(n=20, chunk=20))
+    assert {"gradient availability", "gradient fidelity", "opaque-gradient", "no-transfer"} <= set(result.flags)
+    assert check(result, 1).k == check(result, 1).n == 20 - outcomes(result).count("m")
+    assert check(result, 17).status == "flag"
+    assert check(result, 17).figure == 0.0
+    felled = result.epsilons[0].felled_by
+    by = [felled.legend[letter].partition(" at ")[0] for letter in felled.letters if letter != "-"]
+    # Random starts fell some, and square, which asks for no gradient, most of the others.
+    assert set(by) <= {"pgd 20", "apgd-ce 50", "apgd-t 1x50", "square 500 doubled"}
+    assert by.count("square 500 doubled") > outcomes(result).count("r")
+
+
+class Quitting(Misbehaving):
+    def seen(self, images: Tensor) -> Tensor:
+        if self.calls == 2:
+            raise RuntimeError("out of order")
+        return images
+
+
+class Ungraded(Misbehaving):
+    def seen(self, images: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("no gradients here")
+        return images
+
+
+class Stubborn(Misbehaving):
+    def seen(self, images: Tensor) -> Tensor:
+        if images.requires_grad:
+            images.register_hook(self.refuse)
+        return images
+
+    @staticmethod
+    def refuse(gradient: Tensor) -> Tensor:
+        raise AssertionError("underflow in dt 0.0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Quitting, "Quitting raised RuntimeError: out of order"),
+        (Ungraded, "Ungraded raised RuntimeError: no gradients here"),
+        (Stubborn, "the gradient of Stubborn cannot be taken: underflow in dt 0.0"),
+    ],
+)
+@pytest.mark.parametrize("attack", ["pgd", "quick-diagnosis"])
+def test_a_module_that_raises_on_the_way_is_an_error_that_names_it(
+    linear: Linear, halves: Dataset, kind: Callable[[nn.Module], nn.Module], message: str, attack: str
+) -> None:
+    with pytest.raises(ModelError, match=f"^{message}$"):
+        evaluate(kind(linear), halves, attacks=[attack])
+
+
+class Normed(nn.Module):
+    """A module with batch norm, which in training mode looks at its neighbours and changes itself."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.inner = nn.BatchNorm2d(1), inner
+        self.norm.running_mean += 0.1
+        self.norm.running_var *= 0.5
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(self.norm(images))
+        return logits
+
+
+def test_batch_norm_in_training_mode_is_judged_in_evaluation_mode_and_put_back(linear: Linear, halves: Dataset) -> None:
+    model = Normed(linear).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = evaluate(model, halves)
+    assert model.norm.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert "batch-coupled" not in result.flags
+    assert check(result, 17).status == "pass"
+    with torch.no_grad():
+        model.eval()
+        right = model(halves.test.images[:100]).argmax(1) == halves.test.labels[:100]
+    assert [letter != "m" for letter in outcomes(result)] == right.tolist()
+
+
+def test_a_module_that_never_answers_is_failed_throughout(halves: Dataset) -> None:
+    def failing_answer(images: Tensor) -> Tensor:
+        return torch.full((len(images), 2), torch.nan) + 0 * images.flatten(1)[:, :1]
+
+    result = evaluate(Answers(failing_answer), halves)
+    assert outcomes(result) == "u" * 100
+    assert result.epsilons[0].figures.clean_accuracy.value == 0
+    assert check(result, 18).status == "flag"
+    assert check(result, 18).evidence == {"clean": 100, "attacked": 0}
+    assert "solver failure" in result.flags
+
+
+# Parameters of the attacks
+
+
+def test_parameters_reach_their_attack(linear: Linear, halves: Dataset) -> None:
+    results = odebench.evaluate(
+        linear,
+        halves,
+        attacks=["fgsm", "pgd"],
+        threat_model=LINF,
+        images=Slice(n=100),
+        parameters={"pgd": {"steps": 3, "random_start": False}},
+    )
+    assert results[0].evaluation.attack.parameters == {}
+    assert results[1].evaluation.attack.parameters == {
+        "steps": 3,
+        "random_start": False,
+        "relative_step": pytest.approx(2.5 / 3),
+    }
+    assert check(results[1], 14).figure == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"pdg": {"steps": 3}}, "parameters for pdg, which is not among the attacks"),
+        ({"cw": {}, "apgd-ce": {}, "pgd": {}}, "parameters for apgd-ce, cw, which is not among the attacks"),
+        ({"pgd": {"stesp": 3}}, "pgd has no parameter stesp; known: steps, random_start, relative_step"),
+        ({"pgd": {"steps": 0}}, "pgd: steps must be a whole number of at least 1, not 0"),
+    ],
+)
+def test_parameters_that_are_none_are_refused(
+    linear: Linear, halves: Dataset, monkeypatch: pytest.MonkeyPatch, parameters: Any, message: str
+) -> None:
+    monkeypatch.setattr("odebench.evaluation.execute", untouchable)
+    with pytest.raises(UsageError, match=message):
+        evaluate(linear, halves, parameters=parameters)
 
 
 # Failing solvers

@@ -52,6 +52,17 @@ def test_a_plan_without_options_is_the_documented_one() -> None:
     assert found.recipe.teacher == planned("resnet").recipe
 
 
+@pytest.mark.parametrize(("attack", "epsilons"), [("quick-diagnosis", (0.1,)), ("diagnosis", (0.05, 0.1, 0.15))])
+def test_a_narrow_attack_takes_the_middle_of_the_grid(attack: str, epsilons: tuple[float, ...]) -> None:
+    assert planned("ode", attack).evaluation.threat_model.epsilons == epsilons
+    given = planned("ode", attack, epsilons=(0.05, 0.15)).evaluation.threat_model
+    assert given.epsilons == (0.05, 0.15), "what is given is taken as it is"
+    four = replace(DIGITS, epsilons={"linf": (0.1, 0.2, 0.3, 0.4)})
+    assert threat_model("quick-diagnosis", four, norm=None, epsilons=None).epsilons == (0.3,)
+    with pytest.raises(UsageError, match="photographs has no default epsilons for linf"):
+        threat_model(attack, GRIDLESS, norm=None, epsilons=None)
+
+
 def test_a_plan_is_made_without_torch() -> None:
     code = (
         "import sys; from odebench.plan import plan; from odebench.dataset.builtin import DIGITS;"

@@ -544,3 +544,87 @@ def test_copies_of_a_failing_row_are_confirmed_once(monkeypatch: pytest.MonkeyPa
     solution = integrate(lambda t, y: y**2, start, horizon=1.0, solver=adaptive(max_steps=50))
     assert solution.failed.tolist() == [False, True, True, True, True]
     assert batches.count(1) == 2
+
+
+# The adjoint equation
+
+
+ADJOINT = {
+    "rk4": fixed_step("rk4", step=0.01),
+    "torchode": adaptive("dopri5", rtol=1e-6),
+    "torchdiffeq": adaptive("dopri5", rtol=1e-6, backend="torchdiffeq"),
+    "tsit5": adaptive("tsit5", rtol=1e-6),
+    "heun": adaptive("heun", rtol=1e-5),
+}
+
+
+def ends_and_slopes(solver: Any, gradient: Any, *, field: Any = square) -> tuple[torch.Tensor, torch.Tensor]:
+    """The end states of three starts and the derivative of their sum."""
+    start = torch.tensor([[0.1], [0.3], [0.5]], dtype=torch.float64, requires_grad=True)
+    found = integrate(field, start, horizon=1.0, solver=solver, gradient=gradient)
+    assert not found.failed.any()
+    (slope,) = torch.autograd.grad(found.state.sum(), start)
+    return found.state.detach(), slope
+
+
+@pytest.mark.parametrize("name", ADJOINT)
+def test_the_adjoint_has_the_same_values_and_the_gradient_of_the_closed_form(name: str) -> None:
+    """y' = y^2 ends at y / (1 - y), whose derivative is 1 / (1 - y)^2; y' = y ends at e y."""
+    direct, _ = ends_and_slopes(ADJOINT[name], "direct")
+    state, slope = ends_and_slopes(ADJOINT[name], "adjoint")
+    if name in ("rk4", "torchdiffeq"):
+        assert torch.equal(state, direct)
+    else:  # torchode's steps are its own
+        torch.testing.assert_close(state, direct, rtol=1e-4, atol=1e-5)
+    start = torch.tensor([[0.1], [0.3], [0.5]], dtype=torch.float64)
+    torch.testing.assert_close(slope, 1 / (1 - start) ** 2, rtol=1e-3, atol=1e-4)
+    _, growth = ends_and_slopes(ADJOINT[name], "adjoint", field=lambda t, state: state)
+    torch.testing.assert_close(growth, torch.full_like(growth, math.e), rtol=1e-4, atol=1e-4)
+
+
+def test_where_the_step_is_coarse_the_adjoint_is_another_gradient() -> None:
+    coarse = fixed_step("euler", step=0.5)
+    direct, slope = ends_and_slopes(coarse, "direct")
+    adjoint, other = ends_and_slopes(coarse, "adjoint")
+    assert torch.equal(direct, adjoint), "the values are those of the same steps"
+    # Two steps by hand: y -> y + y^2 / 2, forward from y0 to y1 to y2; the adjoint from y2 backward with its own ys.
+    y0 = torch.tensor([[0.1], [0.3], [0.5]], dtype=torch.float64)
+    y1 = y0 + y0**2 / 2
+    y2 = y1 + y1**2 / 2
+    torch.testing.assert_close(slope, (1 + y0) * (1 + y1))
+    back = y2 - y2**2 / 2
+    torch.testing.assert_close(other, (1 + y2) * (1 + back))
+    assert not torch.allclose(slope, other, rtol=0.05)
+
+
+def test_the_adjoint_of_an_uneven_grid_takes_its_steps_backwards() -> None:
+    """Steps of 0.75 and 0.25 forward; backward 0.25 first."""
+    uneven = fixed_step("euler", step=0.75)
+    state, slope = ends_and_slopes(uneven, "adjoint")
+    back = state - 0.25 * state**2
+    torch.testing.assert_close(slope, (1 + 0.5 * state) * (1 + 1.5 * back))
+
+
+@pytest.mark.parametrize("name", ADJOINT)
+def test_the_adjoint_leaves_no_gradient_in_the_parameters_of_a_field(name: str) -> None:
+    layer = torch.nn.Linear(1, 1).double()
+    _, slope = ends_and_slopes(ADJOINT[name], "adjoint", field=lambda t, state: layer(state))
+    assert slope.isfinite().all()
+    assert all(parameter.grad is None for parameter in layer.parameters())
+
+
+def test_a_failing_row_has_no_adjoint_gradient_and_leaves_the_others_right() -> None:
+    start = torch.tensor([[0.5], [3.0]], requires_grad=True)
+    found = integrate(square, start, horizon=1.0, solver=adaptive("dopri5", rtol=1e-4), gradient="adjoint")
+    assert found.failed.tolist() == [False, True]
+    (slope,) = torch.autograd.grad(found.state.sum(), start)
+    assert float(slope[0]) == pytest.approx(4.0, rel=1e-2)
+    assert float(slope[1]) == 0.0
+    # Beside a failing row too it is the adjoint's: at a loose tolerance another one than through the steps.
+    loose = adaptive("dopri5", rtol=0.3, backend="torchdiffeq")
+    slopes = []
+    for rows, gradient in ((2, "adjoint"), (1, "adjoint"), (1, "direct")):
+        start = torch.tensor([[0.6], [3.0]][:rows], requires_grad=True)
+        found = integrate(square, start, horizon=1.0, solver=loose, gradient=gradient)  # type: ignore[arg-type]
+        slopes.append(torch.autograd.grad(found.state.sum(), start)[0][0].item())
+    assert slopes[0] == slopes[1] != slopes[2]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from odebench.candidate import read_candidates
 from odebench.checkpoint import write_tensors
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS, FASHION_MNIST
@@ -16,7 +17,7 @@ from odebench.file import sha256_file
 from odebench.model.definition import load_definition
 from odebench.plan import Plan, Slice, plan
 from odebench.result import read_result
-from odebench.source import Source, default_sources, parse_source
+from odebench.source import Source, default_sources, parse_source, several_sources
 from odebench.spec import adaptive, fixed_step
 from odebench.training import build, weights_path
 
@@ -116,7 +117,55 @@ def test_a_model_that_integrates_nothing_is_no_source_with_a_solver(text: str) -
         parsed(text, model="resnet")
 
 
+def test_candidates_may_follow_the_gradient_of_the_adjoint() -> None:
+    assert parsed("ode").gradient == parsed("self").gradient == "direct"
+    assert parsed("ode:gradient=adjoint").gradient == parsed("self:gradient=adjoint").gradient == "adjoint"
+    assert parsed("self:gradient=direct", model="resnet").gradient == "direct"
+    found = parsed("self:solver=dopri5:gradient=adjoint")
+    assert (found.solver, found.gradient, found.itself) == (adaptive("dopri5", rtol=1e-3), "adjoint", True)
+    one, other = (planned(sources=[text]) for text in ("ode:seed=1", "ode:seed=1:gradient=adjoint"))
+    assert one.evaluation.run_key != other.evaluation.run_key
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ode:gradient=exact", "source 'ode:gradient=exact': the gradient is direct or adjoint, not 'exact'"),
+        ("self:gradient=", "the gradient is direct or adjoint, not ''"),
+        ("resnet:gradient=adjoint", "resnet integrates nothing, so it takes no solver and has no adjoint"),
+    ],
+)
+def test_a_gradient_that_is_none_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        planned(sources=[text])
+
+
 # Defaults
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "sources"),
+    [
+        ("kd-ode", {}, ("resnet", "ode-ablated", "kd-ode:seed=1")),
+        ("ode", {"train_seed": 4}, ("resnet", "ode-ablated", "ode:seed=5")),
+        ("ode-ablated", {}, ("resnet", "ode-ablated:seed=1")),
+        ("resnet", {}, ("ode-ablated", "resnet:seed=1")),
+        ("kd-ode", {"horizon": 2.0}, ("resnet", "ode-ablated", "kd-ode:seed=1:horizon=2")),
+        ("ode", {"changes": {"epochs": 1}}, ("resnet", "ode-ablated", "ode:seed=1")),
+    ],
+)
+def test_a_diagnosis_crafts_on_several_models_that_are_not_its_own(
+    model: str, options: dict[str, Any], sources: tuple[str, ...]
+) -> None:
+    found = planned(model, "diagnosis", **options)
+    assert found.evaluation.attack.sources == sources
+    recipe = found.recipe
+    assert several_sources(model, DIGITS, recipe) == sources
+    assert recipe.key not in {source.recipe.key for source in found.sources}
+    assert found.sources[-1].recipe.train_seed == recipe.train_seed + 1
+    assert found.sources[-1].recipe.horizon == recipe.horizon
+    assert planned(model, "diagnosis", sources=["ode:seed=9"], **options).evaluation.attack.sources == ("ode:seed=9",)
+    assert planned(model, "quick-diagnosis", **options).evaluation.attack.sources == ()
 
 
 @pytest.mark.parametrize("model", ["ode", "kd-ode", "ode-ablated"])
@@ -188,3 +237,24 @@ def test_sources_and_their_weights_stand_in_the_result(tmp_path: Path) -> None:
     assert result.found.sources_sha256 == {text: sha256_file(weights_path(recipe)) for text, recipe in recipes.items()}
     assert result.found.sources_sha256["self:solver=euler"] == result.found.weights_sha256
     assert read_result(path) == result
+
+
+def test_a_source_with_the_gradient_of_the_adjoint_crafts_other_candidates(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    assert digits.train is not None
+    kept: dict[str, Any] = {}
+    for text in ("self", "self:gradient=adjoint"):
+        found = planned(
+            sources=[text],
+            solver=fixed_step("euler", step=0.5),
+            images=Slice(n=20, chunk=20),
+            epsilons=(0.1,),
+            parameters={"steps": 5},
+        )
+        metadata = {"recipe": found.recipe.model_dump(mode="json"), "train_sha256": digits.train.sha256}
+        write_tensors(weights_path(found.recipe), build(found.recipe).state_dict(), metadata)
+        file = tmp_path / f"{len(kept)}.safetensors"
+        run(found, digits, results=tmp_path / "results", save_candidates=file)
+        kept[text] = read_candidates(file)
+    assert kept["self"].indices.tolist() == kept["self:gradient=adjoint"].indices.tolist()
+    assert not kept["self"].images.equal(kept["self:gradient=adjoint"].images)

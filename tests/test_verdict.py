@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from odebench.dataset import load_dataset
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.spec import Solver, adaptive, fixed_step
-from odebench.verdict import NEAR_TIE, VERDICT_BATCH, Judge
+from odebench.verdict import NEAR_TIE, RANDOMISED_PASSES, VERDICT_BATCH, Judge
 
 N = 250
 RK4 = fixed_step(step=0.125)
@@ -453,3 +456,164 @@ def test_part_of_a_verdict_is_that_of_its_images() -> None:
     assert torch.equal(part.distances, verdict.distances[1:])
     assert part.invalid.tolist() == [True]
     assert part.nfe is None
+
+
+# Randomised models
+
+
+class Votes(nn.Module):
+    """A model whose answers follow a script: r the first class, f the second, t a tie, x not finite; and again."""
+
+    ANSWERS: ClassVar = {"r": [1.0, 0.0], "f": [0.0, 1.0], "t": [1.0, 1.0], "x": [torch.nan, 0.0]}
+
+    def __init__(self, script: str) -> None:
+        super().__init__()
+        self.script, self.calls = script, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert len(images) == 1, "a randomised model is asked about one image at a time"
+        answer = self.ANSWERS[self.script[self.calls % len(self.script)]]
+        self.calls += 1
+        return torch.tensor([answer])
+
+
+GREY = torch.full((1, 1, 8, 8), 0.5)
+ZERO = torch.zeros(1, dtype=torch.long)
+
+
+def vote(script: str) -> tuple[str, str, int]:
+    """The letters of a clean image and of a candidate, and how many passes the first took."""
+    model = Votes(script)
+    clean = "".join(Judge(Classifier(model, n_classes=2), passes=len(script)).clean(GREY, ZERO))
+    asked = Judge(Classifier(Votes(script), n_classes=2), passes=len(script))
+    attacked = "".join(asked.candidates(GREY, ZERO, GREY, norm="linf", epsilon=0.1).letters)
+    assert asked.forward_images == model.calls
+    return clean, attacked, model.calls
+
+
+@pytest.mark.parametrize(
+    ("script", "clean", "attacked"),
+    [
+        ("r" * 20, "r", "r"),
+        ("r" * 11 + "f" * 9, "r", "r"),
+        ("f" * 9 + "r" * 11, "r", "r"),
+        ("x" * 9 + "r" * 11, "r", "r"),
+        ("r" * 10 + "f" * 10, "m", "f"),  # half is no majority
+        ("f" * 10 + "r" * 10, "m", "f"),
+        ("r" * 10 + "t" * 10, "m", "f"),  # a tie is not correct
+        ("rf" * 10, "m", "f"),
+        ("f" * 20, "m", "f"),
+        ("x" * 20, "u", "x"),
+        ("r" * 10 + "x" * 10, "u", "x"),
+        ("r" * 5 + "f" * 7 + "x" * 8, "u", "x"),
+        ("x" * 8 + "f" * 7 + "r" * 5, "u", "x"),
+        ("r" * 4 + "x" * 8 + "f" * 8, "m", "f"),  # failures must outnumber mistakes
+        ("f" * 8 + "x" * 8 + "r" * 4, "m", "f"),
+    ],
+)
+def test_the_majority_of_twenty_passes_decides(script: str, clean: str, attacked: str) -> None:
+    assert len(script) == RANDOMISED_PASSES
+    assert vote(script)[:2] == (clean, attacked)
+
+
+@given(st.text("rftx", min_size=20, max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_stopping_early_gives_the_letter_of_all_passes(script: str) -> None:
+    counts = {kind: script.count(kind) for kind in "rftx"}
+    mistakes = counts["f"] + counts["t"]
+    expected = ("r", "r") if counts["r"] > 10 else ("u", "x") if counts["x"] > mistakes else ("m", "f")
+    clean, attacked, calls = vote(script)
+    assert (clean, attacked) == expected
+    assert calls <= 20
+
+
+def test_passes_stop_where_the_rest_can_change_nothing() -> None:
+    assert vote("r" * 20)[2] == 11
+    # Eleven correct can no longer be had after ten mistakes, and no failures outnumber them.
+    assert vote("f" * 20)[2] == vote("x" * 20)[2] == 11
+    assert vote("r" * 10 + "f" * 10)[2] == 20
+    assert vote("f" * 5 + "x" * 5 + "r" * 10)[2] == 20, "one more failure would make it u"
+
+
+class Drawing(nn.Module):
+    """Logits are normal random numbers, of torch, numpy and Python, and are remembered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[float] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.drawn.append(float(torch.randn(())))
+        return torch.tensor([[self.drawn[-1], np.random.randn(), random.gauss(0, 1)]]).float()
+
+
+def test_a_pass_is_seeded_by_seed_image_and_number() -> None:
+    images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = Drawing()
+    state = torch.get_rng_state()
+    Judge(Classifier(model, n_classes=3), passes=20, seed=5).clean(images, torch.zeros(2, dtype=torch.long))
+    assert torch.equal(torch.get_rng_state(), state)
+    expected = []
+    for image in images:
+        identity = hashlib.sha256(image.numpy().tobytes()).hexdigest()
+        for index in range(20):
+            text = f"5/{identity}/{index}"
+            with seeded(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")):
+                expected.append(float(torch.randn(())))
+    first = model.drawn.index(expected[20])
+    assert model.drawn[:first] == expected[:first]
+    assert model.drawn[first:] == expected[20 : 20 + len(model.drawn) - first]
+    assert len(set(expected)) == 40
+
+
+class Shaken(Table):
+    """Table with noise on its logits."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + 2 * torch.randn(len(images), self.n_classes)
+
+
+def shaken(seed: int = 0, passes: int = 20) -> Judge:
+    return Judge(Classifier(Shaken(), n_classes=3), passes=passes, seed=seed)
+
+
+def test_letters_of_a_random_model_do_not_depend_on_order_neighbours_or_slice() -> None:
+    rows = [[3.0, 3.0 - 0.05 * index, 0.0] for index in range(16)]
+    images, labels = table_images(rows), torch.zeros(16, dtype=torch.long)
+    candidates = (images - 0.02).clamp(0, 1)
+
+    def of(rows: Tensor, judge: Judge) -> str:
+        found = judge.candidates(images[rows], labels[rows], candidates[rows], norm="linf", epsilon=0.1).letters
+        return "".join(judge.clean(images[rows], labels[rows])) + "".join(found)
+
+    whole = of(torch.arange(16), shaken())
+    assert {"m", "r", "f"} <= set(whole)
+    clean, attacked = whole[:16], whole[16:]
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(2))
+    torch.manual_seed(77)
+    permuted = of(order, shaken())
+    assert permuted[:16] == "".join(clean[row] for row in order)
+    assert permuted[16:] == "".join(attacked[row] for row in order)
+    assert of(torch.arange(12, 16), shaken()) == clean[12:] + attacked[12:]
+    assert of(torch.tensor([14]), shaken()) == clean[14] + attacked[14]
+    assert of(torch.arange(16), shaken(seed=1)) != whole
+
+
+def test_a_point_is_seeded_by_the_clean_image_it_belongs_to() -> None:
+    """So that a candidate faces the random numbers of its image, not such as it has chosen for itself."""
+    images = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    models = Drawing(), Drawing()
+    for model, point in zip(models, (images, images * 0.99), strict=True):
+        Judge(Classifier(model, n_classes=3), passes=20).opinion(point, ZERO, of=images)
+    shared = min(len(model.drawn) for model in models)
+    assert models[0].drawn[:shared] == models[1].drawn[:shared]
+
+
+def test_the_answer_of_a_random_model_is_that_of_its_first_pass() -> None:
+    found = Judge(Classifier(Votes("r" + "f" * 19), n_classes=2), passes=20).opinion(GREY, ZERO, of=GREY)
+    assert found.answer.logits.tolist() == [[1.0, 0.0]]
+    assert found.correct.tolist() == [False]
+    assert found.answer.nfe is None
+    asked = Judge(Classifier(Exploding(fixed_step("rk4", step=0.5)), n_classes=3), passes=4)
+    images = table_images([[3.0, 0.0, 0.0]] * 3)
+    assert asked.opinion(images, torch.zeros(3, dtype=torch.long), of=images).answer.nfe.tolist() == [8] * 3

@@ -45,7 +45,7 @@ class Trace:
 
         def note(_: object, asked: tuple[Tensor, ...], answer: Tensor) -> None:
             points, logits = asked[0].detach().cpu(), answer.detach().float().cpu()
-            losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+            losses = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
             fooled = ~strictly_correct(logits, labels)
             fooled &= distance(images, points, norm=norm) <= epsilon + ROUNDING
             for index, position in enumerate(positions):

@@ -38,9 +38,9 @@ def useless_gradients(classifier: Classifier, images: Images, labels: Labels) ->
         loss = torch.nn.functional.cross_entropy(logits, labels.to(classifier.device), reduction="sum")
         try:
             (gradient,) = torch.autograd.grad(loss, points, allow_unused=True, materialize_grads=True)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
             line = str(error).strip().split("\n")[0]
             raise ModelError(f"the gradient of {type(classifier.module).__name__} cannot be taken: {line}") from error
     flat = gradient.flatten(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def diagnose(
     horizon: Horizon = None,
     epsilon: Epsilon = None,
     norm: NormName = None,
-    n: Annotated[int, typer.Option("-n", help="How many images, in whole chunks.")] = DEFAULT_IMAGES,
+    n: Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks. Default 200.")] = None,
     offset: Offset = 0,
     split: SplitName = "test",
     seed: Seed = 0,
@@ -106,11 +107,14 @@ def diagnose(
     from odebench.evaluation import run as run_plan
 
     data = load_dataset(dataset, data_dir=data_dir, progress=progress)
+    total = len(data_split(data, images.split))
+    if n is None and 0 <= offset < total:
+        images = replace(images, n=min(DEFAULT_IMAGES, total - offset))
     planned = plan(
         model,
         attack,
         described,
-        total=len(data_split(data, images.split)),
+        total=total,
         images=images,
         horizon=evaluated_at,
         train_horizon=trained_at,
