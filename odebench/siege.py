@@ -61,7 +61,7 @@ class Siege:
                 horizon=classifier.horizon,
                 solver=evaluation.attack.surrogate.solver,
             )
-            self.surrogate = Surface(cheap, precision=precision, passes=judge.passes)
+            self.surrogate = Surface(cheap, precision=precision, passes=judge.passes, provisional=True)
         self.sources = [Surface(source, precision=precision) for source in sources]
         epsilons = evaluation.threat_model.epsilons if carries_falls else (None,)
         names = [_felled_name(stage, epsilon) for epsilon in epsilons for stage in stages]

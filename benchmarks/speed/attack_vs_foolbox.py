@@ -7,8 +7,8 @@ step, on the same weights, whose solver is dopri5 with rtol = atol = 1e-3.
     python benchmarks/speed/attack_vs_foolbox.py --surrogate rk4:0.5
     python benchmarks/speed/attack_vs_foolbox.py --levers --repeats 1
 
-The last line is foolbox's seconds over odebench's at equal work: clean verdict, gradient check, attack and verdicts,
-without the two probes of the model that an evaluation begins with. The whole evaluation's ratio stands in the table.
+The last line is foolbox's seconds over odebench's at equal work: clean verdict, attack and verdicts, without the checks
+of the model that an evaluation begins with. The whole evaluation's ratio stands in the table.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class Contest:
         return felled, candidates
 
     def odebench(self, *, surrogate: str | None = None, precision: str = "fp32") -> Felled:
-        """A whole evaluation through odebench. Which share of it odebench's own clock counts is kept: all but two
-        probes of the model beforehand, which foolbox has none of."""
+        """A whole evaluation through odebench. Which share of it odebench's own clock counts is kept: all but the
+        checks of the model beforehand, which foolbox has none of."""
         keep: dict[float, dict[int, Tensor]] = {}
         whole, result = clocked(
             lambda: attacked(
@@ -207,7 +207,7 @@ def main() -> None:
         whole_ratio, ratio = (middle_ratio(seconds["foolbox, adjoint"], values) for values in (spent, own))
         ratios.append(ratio)
         rows.append((name, median(spent), whole_ratio, median(own), ratio, _robust(contest, felled[name])))
-    show(("way", "seconds", "times faster", "without probes", "times faster", "robust"), rows)
+    show(("way", "seconds", "times faster", "without checks", "times faster", "robust"), rows)
     for name in list(tasks)[1:]:
         count, far = contest.missed(felled["foolbox, adjoint"], felled[name])
         print(f"{name}: {count} images that foolbox fells stand, {far} of them no near ties")

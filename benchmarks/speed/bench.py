@@ -106,7 +106,7 @@ def attacked(
         dataset_sha256="0" * 64,
         weights_sha256="0" * 64,
         keep=keep,
-        expects_sources=False,
+        handed_over=False,
     )
 
 

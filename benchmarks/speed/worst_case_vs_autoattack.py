@@ -75,6 +75,7 @@ def main() -> None:
     options.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="which ratio is printed last")
     options.add_argument("--frozen", action="store_true", help="freeze the parameters for the harness too")
     options.add_argument("--batch-size", type=int, default=250, help="of the harness (default: its own, 250)")
+    options.add_argument("--chunk", type=int, default=200, help="of odebench: images attacked at once (default 200)")
     options.add_argument("--shares", action="store_true", help="run each side once more under clocks: who takes what")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
@@ -85,7 +86,14 @@ def main() -> None:
     def ours(precision: str) -> Result:
         parameters = {"effort": "standard"}
         return attacked(
-            net, images, labels, attack="worst-case", epsilon=epsilon, parameters=parameters, precision=precision
+            net,
+            images,
+            labels,
+            attack="worst-case",
+            epsilon=epsilon,
+            parameters=parameters,
+            precision=precision,
+            chunk=given.chunk,
         )
 
     def theirs() -> Tensor:

@@ -51,12 +51,13 @@ def pursue(
 
     `attack` must ask its model about all images, in order, at each call. An image that the surface says has
     fallen within the budget is dropped at once, and all of them are verified together at the end. Those that
-    `fallen` refuses run once more from the same random numbers, each suspicion verified on the spot.
+    `fallen` refuses run once more from the same random numbers, each suspicion verified on the spot; but not on a
+    provisional surface, after which they are attacked on another one, from the point that was refused.
     """
     candidates = images.clone()
     everyone = torch.ones(len(images), dtype=torch.bool, device=images.device)
     felled = torch.zeros_like(everyone)
-    for verify in (None, fallen):
+    for verify in (None,) if surface.provisional else (None, fallen):
         pack = _Pack(surface, images, labels, everyone & ~felled, norm=norm, epsilon=epsilon, verify=verify)
         if not pack.live.any():
             break

@@ -23,11 +23,14 @@ class Surface(nn.Module):
     `backward_images`. With `precision` bf16 the model runs under autocast, which is for proposals alone; `exact` is
     then a second surface of the same classifier in fp32, for an attack that must know whether an image has fallen. Of a
     randomised model it shows the mean logits of several `passes`, and so the mean of their gradients (EOT: Athalye et
-    al. 2018).
+    al. 2018). `provisional`: another surface is attacked after this one.
     """
 
-    def __init__(self, classifier: Classifier, *, precision: str = "fp32", passes: int = 1) -> None:
+    def __init__(
+        self, classifier: Classifier, *, precision: str = "fp32", passes: int = 1, provisional: bool = False
+    ) -> None:
         super().__init__()
+        self.provisional = provisional
         self.classifier = classifier
         self.precision = precision
         self.passes = passes
