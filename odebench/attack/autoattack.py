@@ -6,10 +6,12 @@ Its harness is not used: it re-seeds, resumes and checks in ways of its own. Eac
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from odebench.attack.pursuit import Fallen, pursued, strictly_correct
 from odebench.attack.seed import seeded
 from odebench.attack.surface import Surface
-from odebench.ball import project
+from odebench.ball import distance, project
 from odebench.errors import AttackError
 
 Images = Float[Tensor, "batch channel height width"]
@@ -27,6 +29,8 @@ Labels = Int[Tensor, " batch"]
 _NORMS = {"linf": "Linf", "l2": "L2"}
 BF16_DOUBT = 5e-3
 """A bf16 margin below this share of the largest |logit| is doubtful: that much may be rounding."""
+PASS_IMAGES = 100
+"""Up to so many copies of images, one a target, are attacked in one pass."""
 _QUIET = logging.getLogger("odebench.attack.autoattack")
 """APGD warns of zero gradients unless it is given a logger; check 1 counts them."""
 _QUIET.addHandler(logging.NullHandler())
@@ -104,7 +108,7 @@ def apgd_targeted(
     """Auto-PGD towards each of the `targets` likeliest other classes, on the targeted DLR loss.
 
     With fewer than four classes, where that loss is not defined, on its numerator: the target's logit over the
-    label's. No more targets are tried than there are other classes.
+    label's. No more targets are tried than there are other classes; where few images stand, several in one pass.
     """
     attack = APGDAttack_targeted(
         None, n_iter=steps, norm=_NORMS[norm], eps=epsilon, seed=seed, device=images.device, logger=_QUIET
@@ -112,22 +116,95 @@ def apgd_targeted(
     if model.n_classes < 4:
         # The targeted cross-entropy would shy away from the third class, and is flat where logits are large.
         attack.dlr_loss_targeted = lambda logits, own: _lead(logits, own, attack.y_target)
+    found, standing = images.clone(), torch.ones_like(labels, dtype=torch.bool)
+    for number, (alive, aims) in enumerate(_together(standing, _ranked(model, images, labels)[:, :targets])):
+        rows = alive.repeat(len(aims) // len(alive))
+        points, own = images[rows], labels[rows]
+
+        def run(asked: nn.Module, points: Images = points, own: Labels = own, aims: Labels = aims) -> Images:
+            attack.y_target = aims
+            return _single_run(attack, asked, points, own)
+
+        once = None if fallen is None else _OncePerImage(fallen, rows, images)
+        candidates = pursued(
+            run, model, points, own, norm=norm, epsilon=epsilon, seed=(seed + number) % 2**32, fallen=once
+        )
+        with torch.no_grad():
+            fooled = ~strictly_correct(model(candidates), own)
+        _propose(found, alive, candidates, fooled)
+        if once is not None:
+            found[once.down] = once.proof[once.down]
+        standing &= ~once.down if once is not None else ~_any_copy(rows, fooled, len(images))
+    return found
+
+
+def _ranked(model: Surface, images: Images, labels: Labels) -> Int[Tensor, "batch others"]:
+    """The classes other than the label, the likeliest first; also where the label itself is not the likeliest."""
     with torch.no_grad():
         ranked = model(images).argsort(dim=1, descending=True)
-    # The label itself is left out, also where it is not the likeliest class.
-    others = ranked[ranked != labels[:, None]].view(len(images), -1)
+    others: Tensor = ranked[ranked != labels[:, None]].view(len(images), -1)
+    return others
 
-    def run(asked: nn.Module) -> Images:
-        found = images.clone()
-        for target in range(min(targets, model.n_classes - 1)):
-            attack.y_target = others[:, target]
-            candidates = _single_run(attack, asked, images, labels)
-            with torch.no_grad():
-                fooled = ~strictly_correct(asked(candidates), labels)
-            found[fooled] = candidates[fooled]
-        return found
 
-    return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
+def _together(
+    standing: Bool[Tensor, " batch"], others: Int[Tensor, "batch targets"]
+) -> Iterator[tuple[Int[Tensor, " alive"], Int[Tensor, " rows"]]]:
+    """The images that stand, and for as many targets as fit into one pass those of all of them, target by target.
+
+    A pass has a fixed cost, so an image is dear in a small one. What falls on the way is left out of the next.
+    """
+    done = 0
+    while done < others.shape[1] and standing.any():
+        alive = standing.nonzero().flatten()
+        count = max(1, PASS_IMAGES // len(alive))
+        aims = others[alive, done : done + count].T.flatten()
+        yield alive, aims
+        done += count
+
+
+class _OncePerImage:
+    """`fallen` for copies of images: a copy whose image has fallen, by itself or by another copy, is not judged.
+
+    `down` says which of the images have fallen, `proof` holds what felled them.
+    """
+
+    def __init__(self, fallen: Fallen, rows: Int[Tensor, " rows"], images: Images) -> None:
+        self.fallen, self.rows, self.proof = fallen, rows, images.clone()
+        self.down = torch.zeros(len(images), dtype=torch.bool, device=rows.device)
+
+    def __call__(self, copies: Tensor, candidates: Tensor) -> Tensor:
+        """Which of these copies are of fallen images, now that these candidates are judged."""
+        images, waiting = self.rows[copies], torch.ones_like(copies, dtype=torch.bool)
+        while (waiting := waiting & ~self.down[images]).any():
+            first = _first_copies(images, waiting)
+            fell = self.fallen(images[first], candidates[first])
+            self.down[images[first]] = fell
+            self.proof[images[first[fell]]] = candidates[first[fell]]
+            waiting[first] = False
+        return self.down[images]
+
+
+def _first_copies(images: Int[Tensor, " copies"], waiting: Bool[Tensor, " copies"]) -> Int[Tensor, " some"]:
+    """The positions of the first waiting copy of each image."""
+    positions = waiting.nonzero().flatten()
+    _, which = np.unique(images[positions].cpu().numpy(), return_index=True)
+    return positions[torch.from_numpy(which).to(positions.device)]
+
+
+def _any_copy(rows: Int[Tensor, " rows"], fooled: Bool[Tensor, " rows"], n: int) -> Bool[Tensor, " batch"]:
+    """For each of n images whether one of its copies fools."""
+    any_copy = torch.zeros(n, dtype=torch.bool, device=rows.device)
+    any_copy[rows[fooled]] = True
+    return any_copy
+
+
+def _propose(found: Images, alive: Int[Tensor, " alive"], candidates: Images, fooled: Bool[Tensor, " rows"]) -> None:
+    """Enters candidates of the images that stand, copy by copy: the last one, or the last that fools."""
+    parts = list(zip(torch.split(candidates, len(alive)), torch.split(fooled, len(alive)), strict=True))
+    for part, _ in parts:
+        found[alive] = part
+    for part, good in parts:
+        found[alive[good]] = part[good]
 
 
 def _lead(logits: Tensor, labels: Labels, targets: Labels) -> Float[Tensor, " batch"]:
@@ -172,19 +249,40 @@ def fab_targeted(
     It leaves out by itself what it has felled within `epsilon`, so `fallen` is not asked. It runs in fp32: it looks for
     the boundary itself, and a bf16 model has another one.
     """
-    attack = FABAttack_PT(
-        model,
-        norm=_NORMS[norm],
-        n_iter=steps,
-        eps=epsilon,
-        seed=seed,
-        targeted=True,
-        device=images.device,
-        n_target_classes=min(targets, model.n_classes - 1),
-    )
-    with seeded(seed):
-        found: Images = attack.perturb(images.clone(), labels.long())
-    return found.detach()
+    attack = _Aimed(model, norm=_NORMS[norm], n_iter=steps, eps=epsilon, seed=seed, device=images.device)
+    found = images.clone()
+    with torch.no_grad():
+        standing = strictly_correct(model(images), labels)
+    for alive, aims in _together(standing, _ranked(model, images, labels)[:, :targets]):
+        rows = alive.repeat(len(aims) // len(alive))
+        with seeded(seed):
+            candidates = attack.towards(images[rows], labels[rows], aims)
+        with torch.no_grad():
+            fooled = ~strictly_correct(model(candidates), labels[rows])
+        fooled &= distance(images[rows], candidates, norm=norm) <= epsilon
+        _propose(found, alive, torch.where(fooled[:, None, None, None], candidates, found[rows]), fooled)
+        standing &= ~_any_copy(rows, fooled, len(images))
+    return found
+
+
+class _Aimed(FABAttack_PT):  # type: ignore[misc]
+    """FAB with a target of its own for each row; its own loop gives all rows the class of one rank."""
+
+    def towards(self, images: Images, labels: Labels, aims: Labels) -> Images:
+        """The closest points found at which the label is not the likeliest class any more, on the way to `aims`."""
+        self.labels, self.aims, self.target_class = labels.long(), aims, 2
+        found: Images = self.attack_single_run(images.clone(), self.labels, is_targeted=True)
+        return found.detach()
+
+    def _predict_fn(self, images: Images) -> Tensor:
+        """What FAB ranks the classes by, once a run: the label first, then the aim."""
+        marks = images.new_zeros(len(images), self.predict.n_classes)
+        return marks.scatter(1, self.aims[:, None], 1.0).scatter(1, self.labels[:, None], 2.0)
+
+    def _get_predicted_label(self, images: Images) -> Tensor:
+        with torch.no_grad():
+            likeliest: Tensor = self.predict(images).argmax(1)
+        return likeliest
 
 
 def square(

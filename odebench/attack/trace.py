@@ -41,23 +41,26 @@ class Trace:
         epsilon: float,
     ) -> Iterator[None]:
         """Follows an attack on `rows` that asks `surface` about all of them, in order, at each call."""
-        positions = rows.tolist()
+        steps: list[Tensor] = []
+        caught, suspects = torch.zeros(len(rows), dtype=torch.bool), images.clone()
 
         def note(_: object, asked: tuple[Tensor, ...], answer: Tensor) -> None:
             points, logits = asked[0].detach().cpu(), answer.detach().float().cpu()
-            losses = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
-            fooled = ~strictly_correct(logits, labels)
+            steps.append(torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none"))
+            fooled = ~caught & ~strictly_correct(logits, labels)
             fooled &= distance(images, points, norm=norm) <= epsilon + ROUNDING
-            for index, position in enumerate(positions):
-                self.losses.setdefault(position, []).append(float(losses[index]))
-                if fooled[index] and position not in self.suspects:
-                    self.suspects[position] = points[index].clone()
+            suspects[fooled] = points[fooled]
+            caught.logical_or_(fooled)
 
         hook = surface.register_forward_hook(note)
         try:
             yield
         finally:
             hook.remove()
+        positions = rows.tolist()
+        if steps:
+            self.losses |= dict(zip(positions, torch.stack(steps, dim=1).tolist(), strict=True))
+        self.suspects |= {position: suspects[index] for index, position in enumerate(positions) if caught[index]}
 
     def unsettled(self) -> list[float]:
         """For each image the share of the loss's whole rise that came in the last tenth of the steps.
