@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack
+from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from small_model import Linear, grey_images, judged, linear, outcomes, predicted, smallest_radius
 from torch import Tensor, nn
 
+from odebench.attack.autoattack import PASS_IMAGES
 from odebench.attack.definition import load_attack
 from odebench.attack.surface import Surface
 from odebench.ball import ROUNDING, distance
@@ -63,6 +65,56 @@ def attack(
 def case(n_classes: int = 5, n: int = 24) -> tuple[Linear, Surface, Tensor, Tensor]:
     model, images = linear(n_classes), grey_images(n)
     return model, surface_of(model, n_classes), images, predicted(model, images)
+
+
+# Several targets in one pass
+
+
+@pytest.mark.parametrize("name", ["apgd-t", "fab-t"])
+@pytest.mark.parametrize(("n", "passes"), [(5, 1), (24, 2)])
+def test_where_few_images_stand_several_targets_share_a_pass(name: str, n: int, passes: int) -> None:
+    # Nothing falls within this radius, so that every target is tried to the end: 9 of 5, or 4 of 24 images in a pass.
+    model, images = linear(10), grey_images(n)
+    labels = predicted(model, images)
+    calls: list[int] = []
+    surface = surface_of(model, 10)
+    surface.register_forward_hook(lambda _, asked, __: calls.append(len(asked[0])))
+    attack(name, surface, images, labels, epsilon=1e-4, steps=10, targets=4 * passes if n == 24 else 9)
+    assert max(calls) == min(PASS_IMAGES // n, 9) * n
+    assert len(calls) <= passes * (2 * 10 + 4) + 3
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_fab_finds_what_pyautoattacks_own_finds_target_by_target(norm: str) -> None:
+    model, surface, images, labels = case(5, n=12)
+    radius = {"linf": 0.05, "l2": 0.4}[norm]
+    ours = attack("fab-t", surface, images, labels, norm=norm, epsilon=radius, targets=4)
+    theirs = FABAttack_PT(
+        surface, norm={"linf": "Linf", "l2": "L2"}[norm], n_iter=20, eps=radius, targeted=True, n_target_classes=4
+    ).perturb(images.clone(), labels)
+    fell = [(predicted(model, found) != labels).tolist() for found in (ours, theirs)]
+    assert fell[0] == fell[1]
+    assert sum(fell[0]) > 3
+    # Both keep a fall, the closest of a target or another: none is much further away.
+    both = torch.tensor(fell[0])
+    assert torch.allclose(
+        distance(images, ours, norm=norm)[both], distance(images, theirs, norm=norm)[both], rtol=0.35, atol=1e-4
+    )
+
+
+def test_copies_of_an_image_are_verified_until_one_is_confirmed() -> None:
+    model, surface, images, labels = case(5, n=10)
+    asked: list[int] = []
+
+    def third_time(rows: Tensor, candidates: Tensor) -> Tensor:
+        assert len(set(rows.tolist())) == len(rows), "no image twice in one question"
+        asked.extend(rows.tolist())
+        fell = predicted(model, candidates) != labels[rows]
+        return fell & torch.tensor([asked.count(int(row)) >= 3 for row in rows])
+
+    attack("apgd-t", surface, images, labels, epsilon=0.1, targets=4, fallen=third_time)
+    assert {asked.count(row) for row in range(10)} <= {0, 1, 2, 3}
+    assert max(asked.count(row) for row in range(10)) == 3
 
 
 # Closed forms
