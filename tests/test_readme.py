@@ -1,4 +1,4 @@
-"""What the README shows is what the project does: its table, its Python, its two commands."""
+"""What the README and the pages of docs show is what the project does: table, Python, commands."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PUBLISHED = ROOT / "leaderboard" / "results"
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    pages = [page.read_text(encoding="utf-8") for page in PAGES]
+    return [code for page in pages for code in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)]
 
 
 def test_the_table_is_what_the_published_results_say() -> None:
@@ -45,7 +49,7 @@ def test_python_runs_as_written(
     code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(code, "page", "exec"), {"__name__": "readme"})
     assert capsys.readouterr().out.strip()
 
 
@@ -59,6 +63,8 @@ def test_the_first_screen_holds_two_commands() -> None:
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    named = set(re.findall(r"`odebench ([a-z][a-z-]*)", README)) | {"attacks", "datasets"}
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = set(re.findall(r"(?:`|^    )odebench ([a-z][a-z-]*)", text, re.MULTILINE)) | {"attacks", "datasets"}
+    assert {"diagnose", "judge", "leaderboard"} <= named
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert named <= known
