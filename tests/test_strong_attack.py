@@ -95,11 +95,9 @@ def test_fab_finds_what_pyautoattacks_own_finds_target_by_target(norm: str) -> N
     fell = [(predicted(model, found) != labels).tolist() for found in (ours, theirs)]
     assert fell[0] == fell[1]
     assert sum(fell[0]) > 3
-    # Both keep a fall, the closest of a target or another: none is much further away.
+    # Theirs keeps the first target's fall, ours the closest of the targets in one pass.
     both = torch.tensor(fell[0])
-    assert torch.allclose(
-        distance(images, ours, norm=norm)[both], distance(images, theirs, norm=norm)[both], rtol=0.35, atol=1e-4
-    )
+    assert (distance(images, ours, norm=norm) <= distance(images, theirs, norm=norm) + 1e-5)[both].all()
 
 
 def test_copies_of_an_image_are_verified_until_one_is_confirmed() -> None:

@@ -250,7 +250,7 @@ def fab_targeted(
     the boundary itself, and a bf16 model has another one.
     """
     attack = _Aimed(model, norm=_NORMS[norm], n_iter=steps, eps=epsilon, seed=seed, device=images.device)
-    found = images.clone()
+    found, smallest = images.clone(), torch.full_like(images[:, 0, 0, 0], epsilon)
     with torch.no_grad():
         standing = strictly_correct(model(images), labels)
     for alive, aims in _together(standing, _ranked(model, images, labels)[:, :targets]):
@@ -259,8 +259,11 @@ def fab_targeted(
             candidates = attack.towards(images[rows], labels[rows], aims)
         with torch.no_grad():
             fooled = ~strictly_correct(model(candidates), labels[rows])
-        fooled &= distance(images[rows], candidates, norm=norm) <= epsilon
-        _propose(found, alive, torch.where(fooled[:, None, None, None], candidates, found[rows]), fooled)
+        radius = distance(images[rows], candidates, norm=norm)
+        for copies in torch.split(torch.arange(len(rows), device=rows.device), len(alive)):
+            better = copies[fooled[copies] & (radius[copies] <= smallest[alive])]
+            found[rows[better]], smallest[rows[better]] = candidates[better], radius[better]
+        fooled &= radius <= epsilon
         standing &= ~_any_copy(rows, fooled, len(images))
     return found
 
