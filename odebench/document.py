@@ -65,6 +65,12 @@ class Document:
                     "strike one of them",
                 )
 
+    def check_known(self, where: Where, given: Iterable[str], known: Sequence[str], what: str) -> None:
+        """Raises DocumentError, with the nearest right word, for a key at `where` that is not known."""
+        for key in given:
+            if key not in known:
+                raise self.error((*where, key), f"unknown {what} {key!r};{near_word(key, known)}")
+
     def validate(self, model: type[Model], parts: Parts) -> Model:
         """The document as a pydantic model. `parts` are the models inside it, by their keys, lists left out.
 
@@ -73,7 +79,10 @@ class Document:
         try:
             return model.model_validate(self.value)
         except ValidationError as error:
-            found = sorted(error.errors(), key=lambda one: self.line(one["loc"]))
+            # a key that is missing is often one that is misspelt, so this is said first
+            found = sorted(
+                _innermost(list(error.errors())), key=lambda one: (one["type"] == "missing", self.line(one["loc"]))
+            )
             first = found[0]
             where: Where = first["loc"]
             inside = tuple(part for part in where[:-1] if isinstance(part, str))
@@ -87,7 +96,9 @@ class Document:
                 message = f"{_spelled(where)}is empty; name at least one, or strike the line"
             else:
                 expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
-                message = f"{_spelled(where)}cannot be {_written(first['input'])}: {expected}"
+                expected = expected.replace("a valid tuple", "a list").replace("a valid dictionary", "keys and values")
+                given = "" if isinstance(first["input"], Mapping) else f"cannot be {_written(first['input'])}: "
+                message = f"{_spelled(where)}{given}{expected}" if given else f"{_spelled(where).strip()}: {expected}"
             raise self.error(where, f"{message}{more}") from error
 
 
@@ -107,8 +118,9 @@ def read_document(path: Path) -> Document:
         raise DocumentError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DocumentError(f"{path} is not a text in UTF-8: {error.reason} at byte {error.start}") from error
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
             raise DocumentError(f"{path} is empty")
@@ -123,7 +135,8 @@ def read_document(path: Path) -> Document:
     except yaml.YAMLError as error:
         raise DocumentError(f"{path}: this is no YAML: {' '.join(str(error).split())}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return Document(source, value, lines)
 
 
@@ -137,7 +150,10 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
     loader.flatten_mapping(node)
     found: dict[str, Any] = {}
     for key, item in node.value:
-        name, line = str(key.value), key.start_mark.line + 1
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise DocumentError(f"{source}, line {line}: a key is one word, not a list or keys and values")
+        name = str(key.value)
         place = (*where, name)
         if name in found:
             first = lines[place]
@@ -147,9 +163,19 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
     return found
 
 
+def _innermost(errors: Sequence[Any]) -> list[Any]:
+    """The errors without those that only follow from others: a list that is too short without its bad items."""
+    places = [one["loc"] for one in errors]
+    return [
+        one
+        for one in errors
+        if not any(len(place) > len(one["loc"]) and place[: len(one["loc"])] == one["loc"] for place in places)
+    ]
+
+
 def _spelled(where: Where) -> str:
     """The keys of a place, such as "sections.models", and a space; nothing for the whole file."""
-    keys = [part for part in where if isinstance(part, str)]
+    keys = [part for part in where if isinstance(part, str) and part.isidentifier()]
     return f"{'.'.join(keys)} " if keys else ""
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from odebench.attack.definition import load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.document import Document, Where
 from odebench.errors import UsageError
-from odebench.model.definition import ModelDefinition, load_definition
+from odebench.model.definition import ModelDefinition, changeable, load_definition
 from odebench.plan import Plan, Slice, plan
 from odebench.protocol import AttackChoice, Images, Protocol, Section, Threat, find_protocol, read_protocol
 from odebench.recipe import Recipe
@@ -86,8 +88,7 @@ def lay_out(protocol: Protocol, document: Document) -> Grid:
     """The grid of a protocol that stands in a document. Raises DocumentError."""
     dataset = document.blame(("dataset", "name"), lambda: describe(protocol.dataset))
     for model, changes in protocol.recipes.items():
-        where: Where = ("recipes", model)
-        document.blame(where, lambda model=model, changes=changes: _check_changes(model, changes, dataset))  # type: ignore[misc]
+        _check_changes(model, changes, dataset, document)
     document.check_distinct(("sections",), [section.name for section in protocol.sections], "a section called")
     cells = [
         cell
@@ -141,8 +142,21 @@ def trainings(plans: Iterator[Plan]) -> Iterator[Training]:
                 yield from need(source.recipe, source.text.partition(":")[0])
 
 
-def _check_changes(model: str, changes: dict[str, object], dataset: DatasetDefinition) -> None:
-    load_definition(model).recipe(dataset, changes=changes)  # type: ignore[arg-type]
+def _check_changes(
+    model: str, changes: Mapping[str, JsonValue], dataset: DatasetDefinition, document: Document
+) -> None:
+    """Raises DocumentError for a model that is not known, and for changes that its recipe does not take."""
+    where: Where = ("recipes", model)
+    definition = document.blame(where, lambda: load_definition(model))
+    default = document.blame(where, lambda: definition.recipe(dataset))
+    document.check_known(where, changes, [name for name in changeable(default) if name != "kind"], "field of a recipe")
+    document.blame(where, lambda: definition.recipe(dataset, changes=changes))
+
+
+def _said(attack: AttackChoice) -> str:
+    """An attack as its line says it."""
+    more = {**attack.parameters, **({} if attack.n is None else {"n": attack.n}), "seed": attack.seed}
+    return " ".join([attack.name, *(f"{name}={value}" for name, value in sorted(more.items()))])
 
 
 @dataclass(frozen=True)
@@ -192,7 +206,7 @@ class _Layout:
             document.check_distinct((*self.where, key), getattr(section, key) or (), what)
         norms = [threat.norm for threat in section.threat_models]
         document.check_distinct((*self.where, "threat_models"), norms, "norm")
-        document.check_distinct((*self.where, "attacks"), section.attacks, "attack")
+        document.check_distinct((*self.where, "attacks"), [_said(attack) for attack in section.attacks], "attack")
         for index, threat in enumerate(section.threat_models):
             place: Where = (*self.where, "threat_models", index, "epsilons")
             document.check_distinct(place, threat.epsilons or (), "epsilon")
@@ -201,6 +215,8 @@ class _Layout:
                 (*self.where, "attacks", index, "name"),
                 lambda name=attack.name: load_attack(name),  # type: ignore[misc]
             )
+            known = [*found.parameters, *(["relative_step"] if found.step_share is not None else [])]
+            document.check_known((*self.where, "attacks", index, "parameters"), attack.parameters, known, "parameter")
             document.blame(
                 (*self.where, "attacks", index, "parameters"),
                 lambda found=found, given=attack.parameters: found.complete(given),  # type: ignore[misc]

@@ -5,12 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
-from odebench.document import Document, Parts, read_document
+from odebench.document import Document, Parts, near_word, read_document
 from odebench.errors import UsageError, unknown_name
-from odebench.spec import FIXED_STEP_STAGES as FIXED
-from odebench.spec import Norm, Solver, Spec, adaptive, fixed_step, parse_number
+from odebench.spec import (
+    FIXED_STEP_STAGES,
+    JOINT_METHODS,
+    PER_SAMPLE_METHODS,
+    Norm,
+    Solver,
+    Spec,
+    adaptive,
+    fixed_step,
+    parse_number,
+)
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -57,6 +66,14 @@ class SolverChoice(Spec):
     backend: Literal["torchode", "torchdiffeq"] = "torchode"
     max_steps: Annotated[int, Field(ge=1)] = 1000
 
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        known = dict.fromkeys((*FIXED_STEP_STAGES, *PER_SAMPLE_METHODS, *JOINT_METHODS))
+        if method not in known:
+            raise ValueError(f"unknown method;{near_word(method, known)}")
+        return method
+
     @model_validator(mode="after")
     def _consistent(self) -> SolverChoice:
         self.solver()
@@ -64,7 +81,7 @@ class SolverChoice(Spec):
 
     def solver(self) -> Solver:
         """The solver that is meant."""
-        if self.method in FIXED:
+        if self.method in FIXED_STEP_STAGES:
             if self.step is None or self.tolerance is not None:
                 raise ValueError(f"{self.method} takes a step and no tolerance")
             return fixed_step(self.method, step=self.step)
