@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
+import socket
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
 from distributed import Client, LocalCluster, Security, WorkerPlugin
@@ -21,9 +25,9 @@ from odebench.task import PACKAGES
 
 ALLOWED_DEATHS = 20
 """How many workers may die with a task at hand before it is given up; distributed's 3 are soon reached by chance."""
-CONNECT_SECONDS = 8
-_SPEAKING = ("dask", "distributed", "python")
-"""What must agree for client, scheduler and workers to understand each other."""
+CONNECT_SECONDS = 5
+_SPEAKING = ("dask", "distributed", "python", "odebench")
+"""What must agree for client, scheduler and workers to understand each other: the scheduler opens the graph, too."""
 
 
 class ClusterError(OdebenchError):
@@ -109,27 +113,55 @@ def remote_cluster(address: str, *, tls: Tls | None, say: Callable[[str], None])
         raise UsageError(
             "a tls:// scheduler needs --tls-ca, --tls-cert and --tls-key, and a tcp:// one takes none of them"
         )
+    security = None if tls is None else tls.security()
     with dask.config.set(_configuration()), _quiet():
         try:
-            client = Client(
-                address,
-                timeout=CONNECT_SECONDS,
-                set_as_default=False,
-                security=None if tls is None else tls.security(),
-            )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            _knock(address)
+            client = _soon(lambda: Client(address, timeout=CONNECT_SECONDS, set_as_default=False, security=security))
+        except Exception as error:  # another version of distributed, or no scheduler at all, may raise anything
             raise ClusterError(
                 f"no scheduler answers at {address} ({_first_line(error)}); start one with `dask scheduler`, or leave "
                 "out --scheduler to compute on this machine"
             ) from error
         try:
-            _check_versions(client, address)
-            client.run_on_scheduler(_set_scheduler, deaths=ALLOWED_DEATHS)
-            _say_workers(client, say)
+            try:
+                _soon(lambda: _check_versions(client, address))
+                _soon(lambda: client.run_on_scheduler(_set_scheduler, deaths=ALLOWED_DEATHS))
+                _say_workers(client, say)
+            except OSError as error:
+                raise ClusterError(f"the scheduler at {address} is gone: {_first_line(error)}") from error
             yield client
         finally:
             with suppress(Exception):
                 client.close(timeout=2)
+
+
+def _knock(address: str) -> None:
+    """Raises OSError or ValueError where nobody listens: at once, where distributed would try for as long as it may."""
+    where = urlsplit(address)
+    if where.hostname is None or where.port is None:
+        raise ValueError("it names no host and port")
+    socket.create_connection((where.hostname, where.port), timeout=CONNECT_SECONDS).close()
+
+
+def _soon(call: Callable[[], Any]) -> Any:
+    """What `call` returns. Raises TimeoutError where it does not return soon: what listens may be no scheduler."""
+    found: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def answer() -> None:
+        try:
+            found.put((call(), None))
+        except BaseException as error:  # raised again where it was asked for
+            found.put((None, error))
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        value, error = found.get(timeout=CONNECT_SECONDS + 2)
+    except queue.Empty:
+        raise TimeoutError("it does not answer as a scheduler does") from None
+    if error is not None:
+        raise error
+    return value
 
 
 def _set_scheduler(deaths: int, dask_scheduler: Any = None) -> None:

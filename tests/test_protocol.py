@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from odebench.cli import _exit_code
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.document import DocumentError, near_word, read_document
@@ -331,3 +334,36 @@ def test_work_grows_with_what_takes_longer(read: Read) -> None:
     trainings = {one.title: training_work(one.recipe, grid.dataset) for one in grid.trainings}
     assert trainings["training ode T=1 seed 0"] == 1 * 1097 * 16
     assert trainings["training resnet seed 0"] > trainings["training ode T=0.5 seed 0"]
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["odebench", *words])
+    monkeypatch.setenv("COLUMNS", "80")
+    assert _exit_code() == 0
+    return capsys.readouterr().out
+
+
+def test_protocols_are_listed_with_what_they_hold(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = typed(monkeypatch, capsys, "protocols")
+    assert re.search(r"^digits +1 +digits +30 +80$", text, re.M)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    rows = json.loads(typed(monkeypatch, capsys, "protocols", "--json"))
+    assert {row["name"] for row in rows} == set(protocol_files())
+    assert rows[0].keys() == {"name", "version", "summary", "dataset", "trainings", "evaluations"}
+
+
+def test_the_time_is_estimated_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    monkeypatch.setattr("odebench.protocol.protocol_folder", lambda: tmp_path)
+    (row,) = json.loads(typed(monkeypatch, capsys, "protocols", "--time", "--json"))
+    assert row["name"] == "tiny"
+    assert 1 <= row["seconds"] < 3600
+    assert re.search(r"^tiny +1 +digits +3 +6 +\d+ (s|min)$", typed(monkeypatch, capsys, "protocols", "--time"), re.M)

@@ -80,7 +80,7 @@ def _conclude(state: State, name: str, results: Path) -> None:
     done, failed = state.of("evaluation", state.done), state.of("evaluation", state.failed)
     there = f", {state.there} were there" if state.there else ""
     bad = f", {failed} failed" if failed else ""
-    print(f"{name}: {done} results written to {results}{there}{bad}")
+    print(f"{name}: {done} result{'s' * (done != 1)} written to {results}{there}{bad}")
     reasons: dict[str, list[str]] = {}
     for key, reason in state.failed.items():
         if state.tasks[key].kind == "evaluation":
