@@ -57,7 +57,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "package": ("", "ground value record dataset definition model evaluation"),
     "command": (
-        "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.sweep cli.board cli.listing cli "
+        "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.board cli.sweep cli.listing cli "
         "__main__",
         "ground value record board dataset definition model evaluation sweep package",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -205,6 +206,16 @@ def test_a_second_start_does_nothing_and_says_so_without_torch(swept: Swept) -> 
     )
     after = {path: path.stat().st_mtime_ns for path in swept.desk.folder.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_what_is_published_in_a_clone_is_not_done_again(swept: Swept, tmp_path: Path) -> None:
+    clone = desk(tmp_path / "clone")
+    shutil.copytree(swept.desk.results, clone.folder / "leaderboard" / "results")
+    assert clone.type("sweep", clone.protocol(GOOD)) == (
+        0,
+        "tiny 1: nothing to do: all 4 results are in leaderboard/results\n",
+        "",
+    )
 
 
 # --- the graph ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,8 +53,9 @@ def sweep(
 ) -> None:
     """Train and evaluate all that a protocol names, in parallel; what is there already is not done again."""
     grid = read_grid(protocol)
+    from odebench.cli.board import LOCAL_RESULTS, PUBLISHED_RESULTS
     from odebench.cli.watch import watching
-    from odebench.sweep import Cluster, place_of
+    from odebench.sweep import Cluster, place_of, tasks_of
     from odebench.sweep import sweep as compute
 
     tls = (tls_ca, tls_cert, tls_key)
@@ -67,6 +69,12 @@ def sweep(
     place = place_of(grid, results=results, data_dir=data_dir, device=device)
     cluster = Cluster(workers=workers, address=scheduler, tls=files)
     name = f"{grid.protocol.name} {grid.protocol.version}"
+    if results == LOCAL_RESULTS and not results.is_dir() and PUBLISHED_RESULTS.is_dir():
+        # as the leaderboard does: what is published counts where nothing was run, and is never mixed with it
+        todo, there = tasks_of(grid, replace(place, results=PUBLISHED_RESULTS))
+        if not todo:
+            print(f"{name}: nothing to do: all {there} results are in {PUBLISHED_RESULTS}")
+            return
     with watching(name) as watcher:
         state = compute(grid, place=place, cluster=cluster, watcher=watcher)
     _conclude(state, name, results)
