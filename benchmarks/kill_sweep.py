@@ -53,26 +53,30 @@ def finish(process: subprocess.Popen[str], folder: Path) -> None:
         sys.exit(f"exit {process.returncode}; see {folder / 'stderr.txt'}")
 
 
-def disturb(folder: Path, protocol: str, workers: int, kills: int, seconds: float, chance: random.Random) -> None:
-    """A sweep whose workers are killed `kills` times, and which is then killed itself and started again."""
+def finished(folder: Path) -> int:
+    """How many weights and results there are."""
+    return len(list((folder / "results").rglob("*.json"))) + len(list((folder / "cache").rglob("*.safetensors")))
+
+
+def disturb(folder: Path, protocol: str, workers: int, kills: int, total: int, chance: random.Random) -> None:
+    """A sweep whose workers are killed `kills` times, and which is then killed itself and started again.
+
+    The moments are spread over its course: a kill comes up to three seconds after a number of its `total` files.
+    """
     process = begin(folder, protocol, workers)
-    for number in range(kills):
-        time.sleep(chance.uniform(0.2, 1.0) * seconds / (kills + 4))
-        while process.poll() is None and len(workers_of(process)) < workers:
-            time.sleep(0.1)
+    moments = sorted(chance.randrange(max(1, int(0.8 * total))) for _ in range(kills))
+    for number, moment in enumerate([*moments, int(0.85 * total)]):
+        while process.poll() is None and (finished(folder) < moment or len(workers_of(process)) < workers):
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, 3))
         if process.poll() is not None:
-            sys.exit(f"the sweep ended before kill {number + 1} of {kills}: choose a longer protocol")
-        victim = chance.choice(workers_of(process))
+            sys.exit(f"the sweep ended before kill {number + 1}: choose a longer protocol")
+        last = number == kills
+        victim = psutil.Process(process.pid) if last else chance.choice(workers_of(process))
         victim.send_signal(signal.SIGKILL)
-        there = len(list((folder / "results").rglob("*.json")))
-        print(f"  kill {number + 1}: worker {victim.pid}, {there} results there", flush=True)
-    time.sleep(chance.uniform(0.2, 1.0) * seconds / (kills + 4))
-    if process.poll() is not None:
-        sys.exit("the sweep ended before it could be killed: choose a longer protocol")
-    process.kill()
+        who = "the sweep, with the scheduler" if last else f"worker {victim.pid}"
+        print(f"  kill {number + 1}: {who}, {finished(folder)} of {total} files there", flush=True)
     process.communicate()
-    there = len(list((folder / "results").rglob("*.json")))
-    print(f"  kill of the sweep and its scheduler, {there} results there; starting again", flush=True)
     finish(begin(folder, protocol, workers), folder)
 
 
@@ -113,7 +117,7 @@ def main() -> None:
     seconds = time.monotonic() - began
     print(f"  {seconds:.0f} s\ndisturbed, in {disturbed}", flush=True)
     began = time.monotonic()
-    disturb(disturbed, protocol, given.workers, given.kills, seconds, random.Random(given.seed))
+    disturb(disturbed, protocol, given.workers, given.kills, finished(quiet), random.Random(given.seed))
     print(f"  {time.monotonic() - began:.0f} s")
     bad = 0
     for what, one, other in (

@@ -350,7 +350,7 @@ def test_protocols_are_listed_with_what_they_hold(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = typed(monkeypatch, capsys, "protocols")
-    assert re.search(r"^digits +1 +digits +30 +80$", text, re.M)
+    assert re.search(r"^digits +1 +digits +30 +82$", text, re.M)
     assert max(len(line) for line in text.splitlines()) <= 80
     rows = json.loads(typed(monkeypatch, capsys, "protocols", "--json"))
     assert {row["name"] for row in rows} == set(protocol_files())

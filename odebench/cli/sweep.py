@@ -141,5 +141,5 @@ def protocols(
     print(
         f"about: from nothing, on the {cores} cores of this machine"
         if time
-        else "--time: about how long on this machine"
+        else "about how long each takes here: odebench protocols --time"
     )
