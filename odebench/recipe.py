@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from odebench.file import cache_folder
 from odebench.spec import Solver, Spec, digest
 
 RECIPE_VERSION: Literal[1] = 1
@@ -111,3 +113,8 @@ class Recipe(Spec):
     def key(self) -> str:
         """The digest that names the weights."""
         return digest(self)
+
+
+def weights_path(recipe: Recipe, folder: Path | None = None) -> Path:
+    """Where the weights of a recipe lie: named by its digest, in the cache folder unless another is given."""
+    return (folder or cache_folder() / "weights") / f"{recipe.key}.safetensors"

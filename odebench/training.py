@@ -18,9 +18,10 @@ from odebench.adversary import adversarial_images, divergence
 from odebench.checkpoint import load_weights, read_tensors, write_tensors
 from odebench.dataset import Dataset, Split
 from odebench.errors import ModelError, OdebenchError, WeightError
-from odebench.file import cache_folder, sha256_file
+from odebench.file import sha256_file
 from odebench.progress import SILENT, Progress, Step
 from odebench.recipe import Loss, Recipe, Schedule
+from odebench.recipe import weights_path as weights_path
 from odebench.registry import load_target
 
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -72,11 +73,6 @@ def build(recipe: Recipe) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train_seed)
         return cast(nn.Module, load_target(recipe.architecture)(**arguments))
-
-
-def weights_path(recipe: Recipe, folder: Path | None = None) -> Path:
-    """Where the weights of a recipe lie: named by its digest, in the cache folder unless another is given."""
-    return (folder or cache_folder() / "weights") / f"{recipe.key}.safetensors"
 
 
 def find_or_train(

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1] / "odebench"
 # Layer: (its modules below odebench, the layers that it imports). A module imports, in functions too, only modules
 # that stand before it here. "" is the package itself, a bare folder name the folder's __init__.
 LAYERS: dict[str, tuple[str, str]] = {
-    "ground": ("errors progress statistic", ""),
-    "value": ("spec file registry", "ground"),
+    "ground": ("errors progress statistic document", ""),
+    "value": ("spec file registry protocol", "ground"),
     "record": ("recipe result summary", "ground value"),
     "board": (
         "table union leaderboard render render.markdown render.record render.curve render.terminal render.chart",
@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "definition": (
         "attack attack.definition attack.builtin attack.worst_case attack.diagnosis model "
-        "model.definition model.builtin source plan",
+        "model.definition model.builtin source plan grid estimate",
         "ground value record dataset",
     ),
     "model": (
@@ -51,10 +51,15 @@ LAYERS: dict[str, tuple[str, str]] = {
         "environment groundwork siege examination execution evaluation control",
         "ground value record dataset definition model attack verdict check",
     ),
+    "sweep": (
+        "task cluster probe sweep",
+        "ground value record dataset definition model evaluation",
+    ),
     "package": ("", "ground value record dataset definition model evaluation"),
     "command": (
-        "cli.root cli.option cli.screen cli.run cli.diagnose cli.judge cli.board cli.listing cli __main__",
-        "ground value record board dataset definition model evaluation package",
+        "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.board cli.sweep cli.listing cli "
+        "__main__",
+        "ground value record board dataset definition model evaluation sweep package",
     ),
 }
 # An image folder is found by the module that loads it in the end.
@@ -62,7 +67,17 @@ LATER = {("dataset.folder", "dataset.load")}
 
 HEAVY = {"torch", "torchvision", "torchdiffeq", "torchode", "foolbox", "pyautoattack", "sklearn", "scipy"}
 LIGHT_LAYERS = ("ground", "value", "record", "board", "definition", "package", "command")
-LIGHT_MODULES = {"dataset", "dataset.definition", "dataset.builtin", "dataset.load", "check.rule", "check.setting"}
+LIGHT_MODULES = {
+    "task",
+    "cluster",
+    "sweep",
+    "dataset",
+    "dataset.definition",
+    "dataset.builtin",
+    "dataset.load",
+    "check.rule",
+    "check.setting",
+}
 
 
 def modules() -> dict[str, ast.Module]:

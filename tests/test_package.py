@@ -73,6 +73,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / "odebench").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    tree |= {f"odebench/protocols/{path.name}" for path in (ROOT / "benchmarks" / "protocols").glob("*.yaml")}
     assert {name for name in names if not name.startswith(information)} == tree
     assert "odebench/py.typed" in names
     assert f"{information}licenses/LICENSE" in names
@@ -105,6 +106,8 @@ def test_what_is_installed_runs_from_an_empty_folder(installed: Path, tmp_path: 
     assert [line.split()[0] for line in models.splitlines() if not line.startswith(" ")][:4] == [
         *("name", "resnet", "ode", "kd-ode"),
     ]
+    protocols = run("-m", "odebench", "protocols", cwd=tmp_path, PYTHONPATH=site)
+    assert {path.stem for path in (ROOT / "benchmarks" / "protocols").glob("*.yaml")} <= set(protocols.split())
     assert (installed / "bin" / "odebench").exists()
     assert list(tmp_path.rglob("*")) == []
 

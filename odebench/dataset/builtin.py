@@ -12,6 +12,7 @@ DIGITS = DatasetDefinition(
     classes=_DIGIT_CLASSES,
     epsilons={"linf": (0.05, 0.1, 0.15), "l2": (0.25, 0.5, 0.75)},
     loader="odebench.dataset.digits:load_digits",
+    sizes={"train": 1097, "validation": 200, "test": 500},
 )
 
 FASHION_MNIST = DatasetDefinition(
@@ -31,6 +32,7 @@ FASHION_MNIST = DatasetDefinition(
     ),
     epsilons={"linf": (0.005, 0.015, 0.04), "l2": (0.1, 0.25, 0.75)},
     loader="odebench.dataset.idx:load_fashion_mnist",
+    sizes={"train": 55000, "validation": 5000, "test": 10000},
 )
 
 MNIST = DatasetDefinition(
@@ -39,6 +41,7 @@ MNIST = DatasetDefinition(
     classes=_DIGIT_CLASSES,
     epsilons={"linf": (0.1, 0.2, 0.3), "l2": (1.0, 1.5, 2.0)},
     loader="odebench.dataset.idx:load_mnist",
+    sizes={"train": 55000, "validation": 5000, "test": 10000},
 )
 
 CIFAR10 = DatasetDefinition(
@@ -47,6 +50,7 @@ CIFAR10 = DatasetDefinition(
     classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     epsilons={"linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255), "l2": (0.1, 0.25, 0.5)},
     loader="odebench.dataset.cifar10:load_cifar10",
+    sizes={"train": 45000, "validation": 5000, "test": 10000},
 )
 
 SVHN = DatasetDefinition(
@@ -55,4 +59,5 @@ SVHN = DatasetDefinition(
     classes=_DIGIT_CLASSES,
     epsilons={"linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255), "l2": (0.1, 0.25, 0.5)},
     loader="odebench.dataset.svhn:load_svhn",
+    sizes={"train": 68257, "validation": 5000, "test": 26032},
 )

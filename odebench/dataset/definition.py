@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,8 @@ class DatasetDefinition:
 
     `epsilons` maps a norm ("linf" or "l2") to rising radii in units of the image range [0, 1]; without an
     entry for a norm the user has to name the radii. `loader` is "module:attribute" of a function
-    (definition, data_dir, progress) -> Dataset; `data_dir` is the data folder, which need not exist.
+    (definition, data_dir, progress) -> Dataset; `data_dir` is the data folder, which need not exist. `sizes` are
+    the numbers of images of its splits ("train", "validation", "test"), where they are known beforehand.
     """
 
     name: str
@@ -20,3 +21,4 @@ class DatasetDefinition:
     classes: tuple[str, ...]
     epsilons: Mapping[str, tuple[float, ...]]
     loader: str
+    sizes: Mapping[str, int] = field(default_factory=dict)

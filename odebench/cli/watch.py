@@ -1,0 +1,80 @@
+"""What the command line shows of a sweep: a live table in a terminal, plain lines elsewhere; all on standard error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from odebench.sweep import State, Task
+
+_SHOWN = 6
+
+
+class Watch:
+    """A sweep on a screen. In a terminal `live` shows the table; elsewhere each finished task is a line."""
+
+    def __init__(self, name: str, console: Console, live: Live | None) -> None:
+        self._name, self._console, self._live = name, console, live
+
+    def look(self, state: State) -> None:
+        """Draws the table, where there is one."""
+        if self._live is not None:
+            self._live.update(_table(self._name, state))
+
+    def done(self, task: Task, state: State) -> None:
+        """A line for a task that has ended; in a terminal for failures alone."""
+        reason = state.failed.get(task.key)
+        if task.kind == "data" and reason is None:
+            return
+        if self._live is None or reason is not None:
+            done = state.of("evaluation", state.done) + state.of("evaluation", state.failed)
+            left = state.seconds_left
+            rest = "" if left is None else f", {duration(left)} left"
+            ended = "done" if reason is None else f"failed: {reason}"
+            self.say(f"[{done}/{state.total('evaluation')}{rest}] {task.title}: {ended}")
+
+    def say(self, line: str) -> None:
+        """One line."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def watching(name: str) -> Iterator[Watch]:
+    """A watch for as long as a sweep lasts."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield Watch(name, console, None)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield Watch(name, console, live)
+
+
+def duration(seconds: float) -> str:
+    """A time in the words of a clock: 40 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 90:
+        return f"{max(1.0, seconds):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+def _table(name: str, state: State) -> Table:
+    left = state.seconds_left
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in (name, "done", "running", "failed", "of"):
+        table.add_column(column, justify="left" if column == name else "right")
+    for kind, title in (("training", "trainings"), ("evaluation", "cells")):
+        numbers = (state.of(kind, state.done), state.of(kind, state.running), state.of(kind, state.failed))
+        table.add_row(title, *map(str, numbers), str(state.total(kind)))
+    table.add_row("time left", "..." if left is None else duration(left), "", "", "")
+    table.add_row("running for", duration(time.monotonic() - state.began), "", "", "")
+    for key in sorted(state.running)[:_SHOWN]:
+        table.add_row(f"  {state.tasks[key].title}", style="dim")
+    return table

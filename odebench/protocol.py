@@ -1,0 +1,186 @@
+"""A protocol: a grid of evaluations with a name and a version, written as YAML and read strictly. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
+
+from odebench.document import Document, Parts, near_word, read_document
+from odebench.errors import UsageError, unknown_name
+from odebench.spec import (
+    FIXED_STEP_STAGES,
+    JOINT_METHODS,
+    PER_SAMPLE_METHODS,
+    Norm,
+    Solver,
+    Spec,
+    adaptive,
+    fixed_step,
+    parse_number,
+)
+
+SUFFIXES = (".yaml", ".yml")
+
+
+def _number(value: Any) -> Any:
+    """A number as it stands, or as its text says: 8/255, and 1e-3, which YAML takes for a text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_number(value, name="it")
+    except UsageError as error:
+        raise ValueError("it must be a finite number, such as 0.1, 8/255 or 1e-3") from error
+
+
+def _grid(value: Any) -> Any:
+    if isinstance(value, str) and value != "default":
+        raise ValueError("it must be a list of radii, or the word default: the data set's own")
+    return None if value == "default" else value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Images(Spec):
+    """Which images. An image folder, which is known by its name alone, says its shape, classes and sizes here."""
+
+    name: str
+    n: Annotated[int, Field(ge=1)]
+    split: Literal["test", "validation"] = "test"
+    offset: Annotated[int, Field(ge=0)] = 0
+    image_shape: Annotated[tuple[int, int, int], Field(strict=False)] | None = None
+    classes: Annotated[int, Field(ge=2)] | None = None
+    sizes: dict[Literal["train", "validation", "test"], int] = Field(default_factory=dict)
+
+
+class SolverChoice(Spec):
+    """The solver of an evaluation, in the words of the command line: a step, or a tolerance (rtol and atol)."""
+
+    method: str
+    step: Positive | None = None
+    tolerance: Positive | None = None
+    backend: Literal["torchode", "torchdiffeq"] = "torchode"
+    max_steps: Annotated[int, Field(ge=1)] = 1000
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        known = dict.fromkeys((*FIXED_STEP_STAGES, *PER_SAMPLE_METHODS, *JOINT_METHODS))
+        if method not in known:
+            raise ValueError(f"unknown method;{near_word(method, known)}")
+        return method
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SolverChoice:
+        self.solver()
+        return self
+
+    def solver(self) -> Solver:
+        """The solver that is meant."""
+        if self.method in FIXED_STEP_STAGES:
+            if self.step is None or self.tolerance is not None:
+                raise ValueError(f"{self.method} takes a step and no tolerance")
+            return fixed_step(self.method, step=self.step)
+        if self.step is not None:
+            raise ValueError(f"the adaptive method {self.method} takes a tolerance, not a step")
+        rtol = 1e-3 if self.tolerance is None else self.tolerance
+        return adaptive(self.method, rtol=rtol, max_steps=self.max_steps, backend=self.backend)
+
+
+class Threat(Spec):
+    """A norm and its radii: "default" are the data set's."""
+
+    norm: Norm
+    epsilons: Annotated[
+        Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)] | None, BeforeValidator(_grid)
+    ] = None
+
+
+class AttackChoice(Spec):
+    """An attack with what is changed in its parameters; `n` images where they are other than the protocol's."""
+
+    name: str
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    n: Annotated[int, Field(ge=1)] | None = None
+    seed: Seed = 0
+
+
+class Section(Spec):
+    """One part of the grid: every model at every horizon and train seed, under every threat model and attack.
+
+    A model without a horizon is judged once. With `train_horizons` a model trained at each of them is judged at every
+    horizon; without, at the horizon it was trained at. With `equal_nfe` the step of the fixed-step method is chosen so
+    that one integration asks the field this often, whatever the horizon.
+    """
+
+    name: str
+    models: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    train_seeds: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)]
+    threat_models: Annotated[tuple[Threat, ...], Field(min_length=1, strict=False)]
+    attacks: Annotated[tuple[AttackChoice, ...], Field(min_length=1, strict=False)]
+    horizons: Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)] | None = None
+    train_horizons: Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)] | None = None
+    solver: SolverChoice | None = None
+    equal_nfe: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_solver(self) -> Section:
+        if self.solver is not None and self.equal_nfe is not None:
+            raise ValueError("a section has a solver or equal_nfe, not both")
+        return self
+
+
+class Protocol(Spec):
+    """A grid of evaluations. A changed protocol is a new version. `recipes` are changes of a model's recipe."""
+
+    name: str
+    version: Annotated[int, Field(ge=1)]
+    summary: Annotated[str, Field(min_length=1)]
+    dataset: Images
+    sections: Annotated[tuple[Section, ...], Field(min_length=1, strict=False)]
+    chunk: Annotated[int, Field(ge=1)] = 100
+    threads: Annotated[int, Field(ge=1)] = 1
+    recipes: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+
+
+_PARTS: Parts = {
+    ("dataset",): Images,
+    ("sections",): Section,
+    ("sections", "solver"): SolverChoice,
+    ("sections", "threat_models"): Threat,
+    ("sections", "attacks"): AttackChoice,
+}
+
+
+def protocol_folder() -> Path:
+    """The folder of the protocols that odebench brings: beside this module if it is installed, else the checkout's."""
+    installed = Path(__file__).with_name("protocols")
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "benchmarks" / "protocols"
+
+
+def protocol_files() -> dict[str, Path]:
+    """The protocols that odebench brings, by name."""
+    return {path.stem: path for path in sorted(protocol_folder().glob("*.yaml"))}
+
+
+def find_protocol(name: str) -> Path:
+    """The file of a protocol that odebench brings, or the path itself where one is given. Raises UsageError."""
+    if name.endswith(SUFFIXES):
+        return Path(name)
+    files = protocol_files()
+    if name not in files:
+        error = unknown_name("protocol", name, files)
+        raise UsageError(f"{error}; or a path that ends in .yaml")
+    return files[name]
+
+
+def read_protocol(path: Path) -> tuple[Protocol, Document]:
+    """A protocol and the file that it stands in. Raises DocumentError, with the line, for all that does not fit."""
+    document = read_document(path)
+    if not isinstance(document.value, dict):
+        raise document.error((), f"a protocol is a list of keys and values: {', '.join(Protocol.model_fields)}")
+    return document.validate(Protocol, _PARTS), document

@@ -1,0 +1,620 @@
+"""Sweeps on real clusters: what is done, what is not done twice, who may die, and what is said of failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from odebench.cli.watch import Watch, duration
+from odebench.errors import OdebenchError
+from odebench.grid import read_grid
+from odebench.recipe import weights_path
+from odebench.result import read_result, result_json
+from odebench.sweep import Cluster, State, SweepError, Task, place_of, sweep, tasks_of
+from odebench.task import Place, TaskError, evaluate, package_versions, prepare, train
+
+distributed = pytest.importorskip("distributed")
+psutil = pytest.importorskip("psutil")
+
+HEAD = """\
+name: tiny
+version: 1
+summary: as little as can be
+dataset: {name: digits, n: 100}
+recipes:
+  ode: {epochs: 1}
+  ode-ablated: {epochs: 1}
+  ode-stemless: {epochs: 1, learning_rate: 1000, weight_decay: 1000}
+sections:
+"""
+GOOD = """\
+  - name: matched
+    models: [ode, ode-ablated]
+    horizons: [0.5]
+    train_seeds: [0]
+    threat_models: [{norm: linf, epsilons: [0.1]}]
+    attacks: [{name: fgsm}, {name: noise}]
+"""
+BAD = """\
+  - name: broken
+    models: [ode-stemless]
+    horizons: [0.5]
+    train_seeds: [0]
+    threat_models: [{norm: linf, epsilons: [0.1]}]
+    attacks: [{name: fgsm}, {name: noise}]
+"""
+LONGER = GOOD.replace("[0.5]", "[0.5, 1, 2]").replace("train_seeds: [0]", "train_seeds: [0, 1]").replace("noise", "pgd")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A folder to sweep in, with a cache of its own."""
+
+    folder: Path
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "ODEBENCH_CACHE": str(self.folder / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def protocol(self, *sections: str) -> str:
+        path = self.folder / f"p{len(sections)}{len(''.join(sections))}.yaml"
+        path.write_text(HEAD + "".join(sections), encoding="utf-8")
+        return str(path)
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "odebench", *words],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def type(self, *words: str) -> tuple[int, str, str]:
+        process = self.begin(*words)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+
+def desk(folder: Path) -> Desk:
+    folder.mkdir(exist_ok=True)
+    return Desk(folder)
+
+
+def contents(results: Path) -> dict[str, Any]:
+    """All results by their path, but for times and versions."""
+    found = {}
+    for path in sorted(results.rglob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        del result["created"], result["cost"]["seconds"], result["found"]["versions"]
+        found[str(path.relative_to(results))] = result
+    return found
+
+
+# --- a sweep in which some things fail ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Swept:
+    desk: Desk
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """A sweep with a model that diverges and a result that is torn."""
+    place = desk(tmp_path_factory.mktemp("sweep"))
+    protocol = place.protocol(GOOD, BAD)
+    torn = place.results / "ode-ablated"
+    torn.mkdir(parents=True)
+    (cell,) = (cell for cell in read_grid(protocol).cells if cell.title == "ode-ablated seed 0, noise in linf")
+    (torn / f"digits-noise-linf-{cell.run_key[:16]}.json").write_text('{"schema_version": 1, "run', encoding="utf-8")
+    return Swept(place, *place.type("sweep", protocol, "--workers", "2"))
+
+
+def test_what_can_be_done_is_done_and_the_rest_named_with_its_reason(swept: Swept) -> None:
+    assert swept.code == 1, swept.err
+    assert swept.out == "tiny 1: 3 results written to results, 3 failed\n"
+    last = [line for line in swept.err.splitlines() if line.startswith("odebench: failed: ")]
+    assert len(last) == 3
+    diverged = "training ode-stemless T=0.5 seed 0 failed: training OdeNet T=0.5 seed 0 diverged in epoch 1"
+    assert sum(diverged in line for line in last) == 2
+    assert sum("ode-ablated seed 0, noise in linf: " in line and "is not whole JSON" in line for line in last) == 1
+    assert "Traceback" not in swept.err
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(swept: Swept) -> None:
+    lines = [line for line in swept.err.splitlines() if line.startswith("[")]
+    assert len(lines) == 6 + 3
+    assert all(re.match(r"\[\d/6(, [\d.]+ (s|min) left)?\] [a-z].*: (done|failed: .*)$", line) for line in lines)
+    assert lines[-1].startswith("[6/6")
+    others = [line for line in swept.err.splitlines() if not line.startswith(("[", "odebench: failed: "))]
+    assert others == [], "distributed says nothing of its own"
+
+
+def test_a_cell_is_what_run_makes_of_it(swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from odebench.dataset import load_dataset
+    from odebench.evaluation import run
+
+    monkeypatch.setenv("ODEBENCH_CACHE", str(tmp_path / "other"))
+    cell = read_grid(swept.desk.protocol(GOOD)).cells[0]
+    result, path, new = run(cell.plan, load_dataset("digits"), results=tmp_path / "results")
+    stored = read_result(swept.desk.results / path.relative_to(tmp_path / "results"))
+    assert new
+    same = replace_times(stored)
+    assert result_json(same) == result_json(replace_times(result))
+    assert stored.found.threads == 1
+
+
+def replace_times(result: Any) -> Any:
+    return result.model_copy(update={"created": "", "cost": result.cost.model_copy(update={"seconds": 0.0})})
+
+
+def test_a_second_start_does_nothing_and_says_so_without_torch(swept: Swept) -> None:
+    for path in (swept.desk.results / "ode-ablated").glob("digits-noise-*.json"):
+        path.unlink()
+    protocol = swept.desk.protocol(GOOD)
+    assert swept.desk.type("sweep", protocol, "--workers", "1")[:2] == (
+        0,
+        "tiny 1: 1 result written to results, 3 were there\n",
+    )
+    before = {path: path.stat().st_mtime_ns for path in swept.desk.folder.rglob("*") if path.is_file()}
+    code = (
+        "import sys; from odebench.cli import _exit_code\n"
+        f"sys.argv = ['odebench', 'sweep', {protocol!r}]\n"
+        "code = _exit_code(); assert 'torch' not in sys.modules and 'distributed' not in sys.modules; sys.exit(code)"
+    )
+    began = time.monotonic()
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=swept.desk.folder,
+        env=swept.desk.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert time.monotonic() - began < 5
+    assert (said.returncode, said.stdout, said.stderr) == (
+        0,
+        "tiny 1: nothing to do: all 4 results are in results\n",
+        "",
+    )
+    after = {path: path.stat().st_mtime_ns for path in swept.desk.folder.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_what_is_published_in_a_clone_is_not_done_again(swept: Swept, tmp_path: Path) -> None:
+    clone = desk(tmp_path / "clone")
+    shutil.copytree(swept.desk.results, clone.folder / "leaderboard" / "results")
+    assert clone.type("sweep", clone.protocol(GOOD)) == (
+        0,
+        "tiny 1: nothing to do: all 4 results are in leaderboard/results\n",
+        "",
+    )
+
+
+# --- the graph ---------------------------------------------------------------------------------------------------
+
+
+def place_in(folder: Path) -> Place:
+    return Place(folder / "results", folder / "cache", None, "cpu", 1)
+
+
+def own_grid(folder: Path, *sections: str) -> Any:
+    return read_grid(desk(folder).protocol(*sections))
+
+
+DISTILLED = GOOD.replace("[ode, ode-ablated]", "[kd-ode]").replace("noise", "worst-case")
+
+
+def test_a_student_waits_for_its_teacher_and_a_cell_for_all_its_weights(tmp_path: Path) -> None:
+    tasks, there = tasks_of(own_grid(tmp_path, DISTILLED), place_in(tmp_path))
+    titles = {task.key: task.title for task in tasks.values()}
+    needs = {task.title: [titles[key] for key in task.needs] for task in tasks.values()}
+    assert there == 0
+    assert needs == {
+        "looking at digits": [],
+        "training the teacher of kd-ode seed 0": ["looking at digits"],
+        "training kd-ode T=0.5 seed 0": ["training the teacher of kd-ode seed 0"],
+        "kd-ode T=0.5 seed 0, fgsm in linf": ["training kd-ode T=0.5 seed 0"],
+        "kd-ode T=0.5 seed 0, worst-case (fast) in linf": [
+            "training kd-ode T=0.5 seed 0",
+            "training the teacher of kd-ode seed 0",
+        ],
+    }
+    assert list(tasks) == sorted(tasks, key=lambda key: max([list(tasks).index(n) for n in tasks[key].needs] + [-1]))
+
+
+def test_weights_that_are_there_are_not_trained_nor_their_teacher(tmp_path: Path) -> None:
+    grid, place = own_grid(tmp_path, DISTILLED.replace("worst-case", "pgd")), place_in(tmp_path)
+    path = weights_path(grid.cells[0].plan.recipe, place.cache / "weights")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    tasks, _ = tasks_of(grid, place)
+    assert [task.kind for task in tasks.values()] == ["data", "evaluation", "evaluation"]
+
+
+def test_the_time_left_is_the_work_left() -> None:
+    tasks = {key: Task(key, "evaluation", key, (), work, ()) for key, work in (("a", 1.0), ("b", 3.0), ("c", 5.0))}
+    state = State(tasks, 0, began=time.monotonic() - 10)
+    assert state.seconds_left is None
+    state.done.add("a")
+    state.failed["c"] = "why"
+    assert state.seconds_left == pytest.approx(30, rel=0.05)
+
+
+def test_the_table_shows_how_far_it_is() -> None:
+    tasks = {key: Task(key, "evaluation", f"cell {key}", (), 1.0, ()) for key in "abc"}
+    state = State(tasks, 0, done={"a"}, running={"b"})
+    console = Console(width=60, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+    class Shown:
+        def update(self, table: Any) -> None:
+            console.print(table)
+
+    Watch("tiny 1", console, Shown()).look(state)  # type: ignore[arg-type]
+    text = console.export_text()
+    console.file.close()
+    assert re.search(r"cells +1 +1 +0 +3", text)
+    assert "cell b" in text
+    assert "time left" in text
+    assert [duration(s) for s in (0.1, 40, 700, 9000, 300000)] == ["1 s", "40 s", "12 min", "2.5 h", "3.5 days"]
+
+
+# --- what a worker does ------------------------------------------------------------------------------------------
+
+
+def test_a_task_computes_with_its_threads_and_folders_and_trains_once(tmp_path: Path) -> None:
+    grid, place = own_grid(tmp_path, GOOD), place_in(tmp_path)
+    recipe = grid.cells[0].plan.recipe
+    train(recipe, place)
+    path = weights_path(recipe, place.cache / "weights")
+    first = path.stat().st_mtime_ns
+    train(recipe, place)
+    assert path.stat().st_mtime_ns == first
+    evaluate(grid.cells[0].plan, place)
+    assert len(list(place.results.rglob("*.json"))) == 1
+
+
+def test_data_that_are_not_as_the_protocol_says_are_refused(tmp_path: Path) -> None:
+    grid, place = own_grid(tmp_path, GOOD), place_in(tmp_path)
+    part = next(iter(tasks_of(grid, place)[0].values())).call[1]
+    prepare(part, grid.dataset, place)
+    with pytest.raises(TaskError, match=r"shape \[1, 8, 8\] in 10 classes, the protocol says \[1, 9, 9\]"):
+        prepare(part, replace(grid.dataset, image_shape=(1, 9, 9)), place)
+    with pytest.raises(TaskError, match="500 test images; 600 from 0 on cannot be taken"):
+        prepare((replace(part[0], n=600),), grid.dataset, place)
+
+
+def test_a_worker_with_other_packages_says_so(tmp_path: Path) -> None:
+    grid = own_grid(tmp_path, GOOD)
+    place = replace(place_in(tmp_path), versions=(("torch", "1.0"),))
+    with pytest.raises(TaskError, match=r"a worker has torch [\d.+a-z]+, the sweep began with 1\.0"):
+        train(grid.cells[0].plan.recipe, place)
+    assert dict(package_versions())["python"] == sys.version.split()[0]
+
+
+def test_whatever_is_raised_travels_as_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("no\nway")
+
+    monkeypatch.setattr("odebench.training.find_or_train", broken)
+    grid = own_grid(tmp_path, GOOD)
+    with pytest.raises(TaskError, match=r"^ZeroDivisionError: no way$"):
+        train(grid.cells[0].plan.recipe, place_in(tmp_path))
+
+
+# --- schedulers that cannot be worked with -----------------------------------------------------------------------
+
+
+@dataclass
+class Listener:
+    lines: list[str] = field(default_factory=list)
+
+    def look(self, state: State) -> None:
+        pass
+
+    def done(self, task: Task, state: State) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_scheduler_that_is_not_there_is_said_soon(tmp_path: Path) -> None:
+    protocol = desk(tmp_path).protocol(GOOD)
+    began = time.monotonic()
+    code, out, err = Desk(tmp_path).type("sweep", protocol, "--scheduler", "tcp://127.0.0.1:9")
+    assert time.monotonic() - began < 10
+    assert (code, out) == (1, "")
+    assert re.match(r"odebench: no scheduler answers at tcp://127\.0\.0\.1:9 .*; start one with `dask scheduler`", err)
+    assert err.count("\n") == 1
+
+
+def test_what_listens_and_is_no_scheduler_is_said_soon(tmp_path: Path) -> None:
+    protocol = desk(tmp_path).protocol(GOOD)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        began = time.monotonic()
+        code, _, err = Desk(tmp_path).type("sweep", protocol, "--scheduler", address)
+    assert time.monotonic() - began < 10
+    assert code == 1
+    assert err.startswith(f"odebench: no scheduler answers at {address} ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        (Cluster(address="127.0.0.1:8786"), r"must begin with tcp:// or tls://"),
+        (Cluster(address="tcp://127.0.0.1"), "no scheduler answers .*it names no host and port"),
+        (Cluster(address="tcp://127.0.0.1:x"), "no scheduler answers"),
+        (Cluster(address="tls://127.0.0.1:8786"), r"a tls:// scheduler needs --tls-ca, --tls-cert and --tls-key"),
+        (
+            Cluster(address="tls://127.0.0.1:8786", tls=(Path("a.pem"), Path("b.pem"), Path("c.pem"))),
+            r"there is no file a\.pem for TLS",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(tmp_path: Path, cluster: Cluster, message: str) -> None:
+    grid, place = own_grid(tmp_path, GOOD), place_in(tmp_path)
+    with pytest.raises(OdebenchError, match=message):
+        sweep(grid, place=place, cluster=cluster, watcher=Listener())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tls-ca", "a.pem"], "go with a --scheduler tls://"),
+        (["--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "a --scheduler has workers of its own"),
+        (["--scheduler", "tls://127.0.0.1:9", "--tls-ca", "a.pem"], "go together"),
+        (["--workers", "0"], "greater than or equal to 1"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    from odebench.cli import _exit_code
+
+    monkeypatch.setattr(sys, "argv", ["odebench", "sweep", desk(tmp_path).protocol(GOOD), *words])
+    assert _exit_code() == 2
+    assert message in capsys.readouterr().err
+
+
+class FakeClient:
+    """A client of a scheduler and workers with these packages."""
+
+    def __init__(self, scheduler: Mapping[str, str], worker: Mapping[str, str]) -> None:
+        mine = {"dask": "1", "distributed": "1", "python": "3", "torch": "2"}
+        self.found = {
+            "client": {"packages": mine},
+            "scheduler": {"packages": {**mine, **scheduler}},
+            "workers": {"tcp://w": {"packages": {**mine, **worker}}},
+        }
+
+    def get_versions(self, check: bool, packages: list[str]) -> Any:
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "worker", "message"),
+    [
+        ({"dask": "2"}, {}, "the scheduler at tcp://s has dask 2, here it is 1; run both in the same environment"),
+        ({"torch": "9"}, {}, None),
+        ({}, {"torch": "9"}, "the worker at tcp://w has torch 9, here it is 2"),
+        ({}, {"odebench": "9"}, "the worker at tcp://w has odebench 9, here it is unknown or missing"),
+    ],
+)
+def test_other_packages_are_said_in_one_line(
+    scheduler: Mapping[str, str], worker: Mapping[str, str], message: str | None
+) -> None:
+    from odebench.cluster import ClusterError, _check_versions
+
+    client = FakeClient(scheduler, worker)
+    if message is None:
+        _check_versions(client, "tcp://s")
+        return
+    with pytest.raises(ClusterError, match=message):
+        _check_versions(client, "tcp://s")
+
+
+def test_without_distributed_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "odebench.cluster", raising=False)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(SweepError, match=r"needs dask\.distributed .*: pip install 'odebench\[sweep\]'"):
+        sweep(own_grid(tmp_path, GOOD), place=place_in(tmp_path), cluster=Cluster(), watcher=Listener())
+
+
+def test_a_place_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = place_of(own_grid(tmp_path, GOOD), results=Path("results"), data_dir=Path("data"), device="cpu")
+    assert (place.results, place.data_dir) == (tmp_path / "results", tmp_path / "data")
+    assert place.cache.is_absolute()
+
+
+# --- who may die -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The results of a longer sweep that nothing happened to."""
+    place = desk(tmp_path_factory.mktemp("undisturbed"))
+    code, _, err = place.type("sweep", place.protocol(LONGER), "--workers", "2")
+    assert code == 0, err
+    return contents(place.results)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[Any]:
+    """The processes in which a sweep computes."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 90) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it takes too long"
+        time.sleep(0.05)
+
+
+def some_results(place: Desk, count: int) -> Callable[[], bool]:
+    return lambda: len(list(place.results.rglob("*.json"))) >= count
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_nothing_that_is_finished(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    place = desk(tmp_path)
+    process = place.begin("sweep", place.protocol(LONGER), "--workers", "2")
+    for count in (1, 4, 8):
+        wait_for(some_results(place, count))
+        victim = workers_of(process)[0]
+        victim.send_signal(signal.SIGKILL)
+        wait_for(lambda: len(workers_of(process)) == 2)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert out == f"tiny 1: {len(undisturbed)} results written to results\n"
+    assert contents(place.results) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_goes_on(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    place = desk(tmp_path)
+    protocol = place.protocol(LONGER)
+    process = place.begin("sweep", protocol, "--workers", "2")
+    wait_for(some_results(place, 3))
+    workers = workers_of(process)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not any(worker.is_running() for worker in workers), seconds=20)
+    there = {path: path.stat().st_mtime_ns for path in place.results.rglob("*.json")}
+    code, out, err = place.type("sweep", protocol, "--workers", "2")
+    assert code == 0, err
+    assert f"{len(there)} were there" in out
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    assert contents(place.results) == undisturbed
+
+
+@pytest.mark.slow
+def test_an_interruption_ends_soon_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    place = desk(tmp_path)
+    process = place.begin("sweep", place.protocol(LONGER), "--workers", "2")
+    wait_for(some_results(place, 2))
+    workers = workers_of(process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    began = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 15
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1].startswith("odebench: interrupted")
+    assert "Traceback" not in err
+    wait_for(lambda: not any(worker.is_running() for worker in workers), seconds=10)
+
+
+@dataclass(frozen=True)
+class HandStarted:
+    address: str
+    scheduler: subprocess.Popen[bytes]
+    words: tuple[str, ...]
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """An authority and a certificate for loopback that it signed."""
+    ca, certificate, key = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=odebench"]
+    subprocess.run([*openssl, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    ca.write_bytes(certificate.read_bytes())
+    return ca, certificate, key
+
+
+@pytest.fixture(params=["tcp", "tls"])
+def hand_started(
+    request: pytest.FixtureRequest, tmp_path: Path, certificates: tuple[Path, Path, Path]
+) -> Iterator[Any]:
+    """A scheduler and two workers in processes of their own."""
+    place, kind = desk(tmp_path), request.param
+    secure: list[str] = []
+    if kind == "tls":
+        names = ("--tls-ca-file", "--tls-cert", "--tls-key")
+        secure = [word for name, path in zip(names, certificates, strict=True) for word in (name, str(path))]
+    file = tmp_path / "scheduler.json"
+    common = {"env": place.environment, "cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "dask"]
+    more = ["--protocol", kind, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    scheduler = subprocess.Popen([*dask, "scheduler", *more, *secure], **common)  # type: ignore[call-overload]
+    started = [scheduler]
+    wait_for(file.exists)
+    wait_for(lambda: file.stat().st_size > 0)
+    address = json.loads(file.read_text(encoding="utf-8"))["address"]
+    for _ in range(2):
+        one = [*dask, "worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1", *secure]
+        started.append(subprocess.Popen(one, **common))  # type: ignore[call-overload]
+    words = ["--scheduler", address]
+    if secure:
+        words += [word.replace("-ca-file", "-ca") for word in secure]
+    yield HandStarted(address, scheduler, tuple(words))
+    for process in reversed(started):
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+def test_a_cluster_started_by_hand_computes_the_same(
+    undisturbed: dict[str, Any], tmp_path: Path, hand_started: HandStarted
+) -> None:
+    place = desk(tmp_path)
+    code, out, err = place.type("sweep", place.protocol(LONGER), *hand_started.words)
+    assert code == 0, err
+    assert contents(place.results) == undisturbed
+    assert out.startswith("tiny 1: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hand_started", ["tcp"], indirect=True)
+def test_a_scheduler_that_dies_is_said_soon_and_the_sweep_goes_on_elsewhere(
+    tmp_path: Path, hand_started: HandStarted
+) -> None:
+    place = desk(tmp_path)
+    protocol = place.protocol(LONGER)
+    process = place.begin("sweep", protocol, *hand_started.words)
+    wait_for(some_results(place, 2))
+    hand_started.scheduler.kill()
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == (
+        "odebench: the scheduler is gone; what is finished is kept: start a scheduler and the sweep again"
+    )
