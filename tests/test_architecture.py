@@ -20,7 +20,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "value": ("spec file registry", "ground"),
     "record": ("recipe result summary", "ground value"),
     "board": (
-        "table union leaderboard render render.markdown render.record render.curve render.terminal render.chart",
+        "table union leaderboard section contrast claim render render.markdown render.claim render.record render.curve "
+        "render.terminal render.chart",
         "ground value record",
     ),
     "dataset": (
@@ -53,7 +54,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "package": ("", "ground value record dataset definition model evaluation"),
     "command": (
-        "cli.root cli.option cli.screen cli.run cli.diagnose cli.judge cli.board cli.listing cli __main__",
+        "cli.root cli.option cli.screen cli.run cli.diagnose cli.judge cli.board cli.claim cli.listing cli __main__",
         "ground value record board dataset definition model evaluation package",
     ),
 }

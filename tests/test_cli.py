@@ -32,7 +32,7 @@ from odebench.spec import Solver, adaptive, fixed_step
 
 MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", "--set", "epochs=2", "-n", "100")
 SCRIPT = Path(sys.executable).with_name("odebench")
-COMMANDS = ("run", "train", "diagnose", "judge", "leaderboard", "models", "attacks", "datasets", "schema")
+COMMANDS = ("run", "train", "diagnose", "judge", "leaderboard", "claims", "models", "attacks", "datasets", "schema")
 
 
 @dataclass(frozen=True)
@@ -542,7 +542,7 @@ for line in lines:
 """
     lines = {
         **{"--help": 0, "--version": 0, "models": 0, "attacks --json": 0, "datasets": 0, "schema": 0},
-        **{"leaderboard": 0, "leaderboard -f csv": 0, "leaderboard -f json -o board.json": 0},
+        **{"claims --json": 0, "leaderboard": 0, "leaderboard -f csv": 0, "leaderboard -f json -o board.json": 0},
         **{"run -h": 0, "run -m kdode -a pgd": 2, "run -m ode -a pgd --epsilon 8": 2, "run -m ode -a pdg": 2},
         **{"run -m ode -a pgd --solver rk5": 2, "train -m ode --horizon 0": 2, "train -m ode --set epochs=x": 2},
     }

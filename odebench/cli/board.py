@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +40,7 @@ def leaderboard(
     from odebench.file import write_output
     from odebench.leaderboard import build_tables, read_results
 
-    stored, problems = read_results(results or _default_folders())
+    stored, problems = read_results(results or default_folders())
     tables, contradictions = build_tables(stored)
     if format is Format.md:
         from odebench.render.markdown import markdown as render
@@ -48,10 +49,15 @@ def leaderboard(
     else:
         from odebench.render.record import json_text as render
     write_output(render(tables), output)
-    for problem in [*problems, *contradictions]:
+    end_with([*problems, *contradictions])
+
+
+def end_with(problems: Sequence[ResultError]) -> None:
+    """Names the problems on standard error, a line each, and ends with exit 1 where there are any."""
+    for problem in problems:
         print(f"odebench: {problem}", file=sys.stderr)
-    if problems or contradictions:
-        count = len(problems) + len(contradictions)
+    if problems:
+        count = len(problems)
         print(
             f"odebench: {count} problem{'s' * (count > 1)}; files that are no results are left out of the tables",
             file=sys.stderr,
@@ -59,7 +65,7 @@ def leaderboard(
         raise typer.Exit(1)
 
 
-def _default_folders() -> list[Path]:
+def default_folders() -> list[Path]:
     """What `run` wrote here, else what is published here: weights trained on two machines are never joined."""
     for folder in (LOCAL_RESULTS, PUBLISHED_RESULTS):
         if folder.is_dir():
