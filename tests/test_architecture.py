@@ -20,7 +20,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "value": ("spec file registry", "ground"),
     "record": ("recipe result summary", "ground value"),
     "board": (
-        "table union leaderboard section contrast claim render render.markdown render.claim render.record render.curve "
+        "table union leaderboard section contrast claim difference revision frame render "
+        "render.markdown render.claim render.difference render.record render.curve "
         "render.terminal render.chart",
         "ground value record",
     ),
@@ -52,9 +53,10 @@ LAYERS: dict[str, tuple[str, str]] = {
         "environment groundwork siege examination execution evaluation control",
         "ground value record dataset definition model attack verdict check",
     ),
-    "package": ("", "ground value record dataset definition model evaluation"),
+    "package": ("", "ground value record board dataset definition model evaluation"),
     "command": (
-        "cli.root cli.option cli.screen cli.run cli.diagnose cli.judge cli.board cli.claim cli.listing cli __main__",
+        "cli.root cli.option cli.screen cli.run cli.diagnose cli.judge cli.board cli.claim cli.compare "
+        "cli.listing cli __main__",
         "ground value record board dataset definition model evaluation package",
     ),
 }

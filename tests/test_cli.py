@@ -32,7 +32,19 @@ from odebench.spec import Solver, adaptive, fixed_step
 
 MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", "--set", "epochs=2", "-n", "100")
 SCRIPT = Path(sys.executable).with_name("odebench")
-COMMANDS = ("run", "train", "diagnose", "judge", "leaderboard", "claims", "models", "attacks", "datasets", "schema")
+COMMANDS = (
+    "run",
+    "train",
+    "diagnose",
+    "judge",
+    "leaderboard",
+    "claims",
+    "compare",
+    "models",
+    "attacks",
+    "datasets",
+    "schema",
+)
 
 
 @dataclass(frozen=True)
