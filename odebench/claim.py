@@ -144,24 +144,38 @@ def _drafts(dataset: str, digest: str, stored: Sequence[StoredResult]) -> list[_
     sections = sections_of(stored)
     main = [section for section in sections if (section.attack, section.arm) == (WORST_CASE, Arm.fixed_step)]
     present = {key.model for section in main for key in section.cells}
-    pairs = [pair for pair in PAIRS if pair is PAIRS[0] or present.intersection(pair)]
+    norms: list[Norm | None] = list(dict.fromkeys(section.norm for section in main))
     drafts: list[_Draft] = []
-    asked: list[Section | None] = [*main] or [None]
 
-    def add(kind: Kind, models: tuple[str, ...], section: Section | None) -> None:
+    def add(kind: Kind, models: tuple[str, ...], norm: Norm | None) -> None:
+        section = _best(sections, Arm.fixed_step, norm, models)
         blank = Claim(dataset, digest, kind, models)
         if section is not None and kind != "clean":
             blank = replace(blank, norm=section.norm, epsilon=section.epsilon)
         drafts.append(_draft(blank, section, sections, stored))
 
-    for pair in pairs:
-        add("clean", pair, max(main, key=lambda section: _frame_size(section, pair), default=None))
-        for section in asked:
-            add("robust", pair, section)
-    for section in asked:
+    for pair in PAIRS:
+        if pair is PAIRS[0] or present.intersection(pair):
+            add("clean", pair, None)
+            for norm in norms or [None]:
+                add("robust", pair, norm)
+    for norm in norms or [None]:
         for model in reversed(PAIRS[0]):
-            add("slope", (model,), section)
+            add("slope", (model,), norm)
     return drafts
+
+
+def _best(sections: Sequence[Section], arm: Arm, norm: Norm | None, models: tuple[str, ...]) -> Section | None:
+    """The worst case of an arm with the most cells that all these models have, then with the most images: in a norm, or
+    in any. None where there is none."""
+
+    def size(section: Section) -> tuple[int, int, int]:
+        frame = frame_of(section, models)
+        whole = (0, 0) if frame is None else (len(frame.seeds) * len(frame.horizons), frame.images)
+        return (*whole, len(section.cells))
+
+    asked = [s for s in sections if (s.attack, s.arm) == (WORST_CASE, arm) and norm in (None, s.norm)]
+    return max(reversed(asked), key=size, default=None)
 
 
 def _answered(drafts: Sequence[_Draft]) -> list[Claim]:
@@ -224,11 +238,6 @@ def _draft(
     return _Draft(claim, missing, limit_of(letters, frame, counted), p, weak)
 
 
-def _frame_size(section: Section, models: tuple[str, ...]) -> tuple[int, int]:
-    frame = frame_of(section, models)
-    return (0, 0) if frame is None else (len(frame.seeds) * len(frame.horizons), frame.images)
-
-
 def _absent(section: Section | None, claim: Claim) -> str:
     if section is None:
         return f"no worst-case results of {' and '.join(claim.models)} trained and evaluated at one horizon"
@@ -261,7 +270,7 @@ def _identity(item: StoredResult) -> tuple[Any, ...]:
 
 def _weak(frame: Frame, claim: Claim, sections: Sequence[Section]) -> dict[str, float]:
     """The p of a claim under each single attack, over the same cells and images; absent where cells or images are."""
-    found = {}
+    found: dict[str, float] = {}
     for section in sections:
         if section.attack not in SINGLE_ATTACKS or (section.norm, section.arm) != (
             frame.section.norm,
@@ -279,7 +288,7 @@ def _weak(frame: Frame, claim: Claim, sections: Sequence[Section]) -> dict[str, 
         letters = cell_letters(same)
         p = _figure(claim, same, letters).p
         if p is not None and not limit_of(letters, same, ROBUST):
-            found[section.attack] = p
+            found[section.attack] = min(p, found.get(section.attack, 1.0))
     return found
 
 
@@ -296,8 +305,7 @@ def _beside(claim: Claim, frame: Frame, letters: Letters, sections: Sequence[Sec
         else:
             found.append(Beside("correct in every cell", None, "no image is"))
     for arm in (Arm.equal_nfe, Arm.adaptive):
-        wanted = (WORST_CASE, frame.section.norm, arm)
-        section = next((s for s in sections if (s.attack, s.norm, s.arm) == wanted), None)
+        section = _best(sections, arm, frame.section.norm, claim.models)
         other = None if section is None else frame_of(section, claim.models)
         if other is None or not other.seeds or not other.images or (claim.kind == "slope" and len(other.horizons) < 2):
             found.append(Beside(arm.value, None, "no results"))

@@ -56,28 +56,23 @@ def middle(epsilons: Sequence[float]) -> float:
 
 
 def sections_of(stored: Sequence[StoredResult]) -> list[Section]:
-    """The sections that results of one data set hold, at most one a norm, attack and arm.
-
-    Where an attack was run with several settings the one with the most cells counts, then the one with the most images.
-    An arm is the solver with the most cells: of fixed steps, of equal NFE at two or more horizons, of adaptive ones.
-    """
+    """All sections that results of one data set hold: one for each norm, attack with its settings, and solver; and one
+    for each NFE that fixed steps keep equal at two or more horizons."""
     known = [item for item in stored if _cell_key(item) is not None]
     sections: list[Section] = []
-    for (_, attack), same in sorted(group(known, _attack).items()):
+    for (norm, attack), same in sorted(group(known, _attack).items()):
         if attack not in (WORST_CASE, *SINGLE_ATTACKS):
             continue
-        groups = group(same, _settings)
-        settings = max(groups, key=lambda key: (len(_cells(groups[key])), _images(groups[key]), key))
-        for arm in Arm:
-            if cells := _arm(arm, groups[settings]):
-                first = next(iter(cells.values()))
-                epsilon = middle(first.result.evaluation.threat_model.epsilons)
-                norm = first.result.evaluation.threat_model.norm
-                sections.append(Section(norm, epsilon, attack, attack_label(first), arm, cells))
+        for _, alike in sorted(group(same, _settings).items()):
+            first = alike[0]
+            epsilon = middle(first.result.evaluation.threat_model.epsilons)
+            for arm in Arm:
+                for cells in _arm(arm, alike):
+                    sections.append(Section(norm, epsilon, attack, attack_label(first), arm, cells))
     return sections
 
 
-def _arm(arm: Arm, stored: Sequence[StoredResult]) -> dict[CellKey, StoredResult]:
+def _arm(arm: Arm, stored: Sequence[StoredResult]) -> list[dict[CellKey, StoredResult]]:
     of_arm: dict[str, list[StoredResult]] = defaultdict(list)
     for item in stored:
         solver, nfe = item.result.evaluation.solver, item.result.nfe.clean
@@ -87,10 +82,8 @@ def _arm(arm: Arm, stored: Sequence[StoredResult]) -> dict[CellKey, StoredResult
             of_arm[canonical_json(solver)].append(item)
         elif nfe is not None:
             of_arm[f"{solver.method} {nfe.mean:g}"].append(item)
-    cells = {name: _cells(items) for name, items in of_arm.items()}
-    if arm is Arm.equal_nfe:
-        cells = {name: found for name, found in cells.items() if len({key.horizon for key in found}) > 1}
-    return max((cells[name] for name in sorted(cells)), key=len, default={})
+    found = [_cells(items) for _, items in sorted(of_arm.items())]
+    return [cells for cells in found if arm is not Arm.equal_nfe or len({key.horizon for key in cells}) > 1]
 
 
 def _cells(stored: Iterable[StoredResult]) -> dict[CellKey, StoredResult]:
@@ -123,7 +116,7 @@ def _arguments(item: StoredResult) -> str:
     return canonical_json({name: value for name, value in arguments.items() if name != TRAIN_SEED})
 
 
-def _attack(item: StoredResult) -> tuple[str, str]:
+def _attack(item: StoredResult) -> tuple[Norm, str]:
     evaluation = item.result.evaluation
     return evaluation.threat_model.norm, evaluation.attack.name
 
@@ -134,7 +127,3 @@ def _settings(item: StoredResult) -> str:
     attack = evaluation.attack.model_dump(mode="json", exclude={"sources"})
     epsilons: list[JsonValue] = [*evaluation.threat_model.epsilons]
     return canonical_json([attack, epsilons, evaluation.chunk, evaluation.precision])
-
-
-def _images(stored: Sequence[StoredResult]) -> int:
-    return sum(item.result.evaluation.dataset.n for item in stored)

@@ -306,6 +306,18 @@ def test_the_family_holds_every_claim_of_a_data_set() -> None:
     assert smallest == pytest.approx(len(found) * ps[0])
 
 
+def test_each_pair_is_read_where_it_has_the_most_cells() -> None:
+    stemless = {(f"{model}-stemless", horizon): share for (model, horizon), share in level(0.5, 0.3).items()}
+    found = answers(
+        *study(level(0.5, 0.4)),
+        *study(level(0.1, 0.4), steps=50, seeds=(0,)),
+        *study(stemless, steps=50),
+    )
+    assert found["robust kd-ode linf"].word is Word.supported
+    assert found["robust kd-ode-stemless linf"].word is Word.supported
+    assert found["robust kd-ode linf"].seeds == found["robust kd-ode-stemless linf"].seeds == SEEDS
+
+
 def test_confounders_stand_beside() -> None:
     robust = level(0.5, 0.4)
     nfe = {horizon: (32.0, 32.0) for horizon in HORIZONS}
@@ -338,7 +350,8 @@ def test_sections_hold_matched_horizons_of_one_setting() -> None:
         make_result({0.1: "r" * N}, model="mine", train_seed=None, attack="worst-case"),
     ]
     stored = [StoredResult(Path(f"{index}.json"), result) for index, result in enumerate(results)]
-    (section,) = sections_of(stored)
+    section, weaker = sorted(sections_of(stored), key=lambda section: -len(section.cells))
+    assert {key.model for key in weaker.cells} == {"ode"}
     assert (section.attack, section.arm, section.epsilon) == ("worst-case", Arm.fixed_step, 0.1)
     assert {key.model for key in section.cells} == {"ode", "kd-ode"}
     assert len(section.cells) == 18
