@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "board": (
         "table union leaderboard section contrast claim difference revision frame render "
         "render.markdown render.claim render.difference render.record render.curve "
-        "render.terminal render.chart",
+        "render.terminal render.chart render.panel render.picture render.board publication",
         "ground value record",
     ),
     "dataset": (

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from odebench.cli.root import app
-from odebench.errors import ResultError
+from odebench.errors import ResultError, UsageError
 
 LOCAL_RESULTS = Path("results")
 PUBLISHED_RESULTS = Path("leaderboard/results")
@@ -26,7 +26,8 @@ class Format(str, Enum):
 
 
 @app.command(
-    epilog="Examples:\n\nodebench leaderboard\n\nodebench leaderboard runs/a runs/b --format csv --output all.csv"
+    epilog="Examples:\n\nodebench leaderboard\n\nodebench leaderboard runs/a runs/b --format csv --output all.csv\n\n"
+    "odebench leaderboard --publish"
 )
 def leaderboard(
     results: Annotated[
@@ -35,8 +36,17 @@ def leaderboard(
     ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="Markdown, CSV or JSON.")] = Format.md,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Write leaderboard/LEADERBOARD.md and charts from leaderboard/results.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 where what --publish wrote is stale.")] = False,
 ) -> None:
     """Rank results: a table per data set and threat model, accuracy against horizon."""
+    if publish or check:
+        if results or output or format is not Format.md or (publish and check):
+            raise UsageError("--publish and --check stand alone: they read leaderboard/results, and nothing else")
+        _publish() if publish else _check()
+        return
     from odebench.file import write_output
     from odebench.leaderboard import build_tables, read_results
 
@@ -50,6 +60,26 @@ def leaderboard(
         from odebench.render.record import json_text as render
     write_output(render(tables), output)
     end_with([*problems, *contradictions])
+
+
+def _publish() -> None:
+    from odebench.publication import publish
+
+    files, problems = publish(PUBLISHED_RESULTS.parent)
+    for path in files:
+        print(path)
+    end_with(problems)
+
+
+def _check() -> None:
+    from odebench.publication import stale
+
+    lines, problems = stale(PUBLISHED_RESULTS.parent)
+    for line in lines:
+        print(f"odebench: {line}; run odebench leaderboard --publish", file=sys.stderr)
+    end_with(problems)
+    if lines:
+        raise typer.Exit(1)
 
 
 def end_with(problems: Sequence[ResultError]) -> None:
