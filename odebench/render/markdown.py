@@ -72,7 +72,7 @@ def _heading(table: Table) -> str:
 
 
 def _grid(table: Table, *, stacked: bool, link: Link | None) -> list[str]:
-    heading = ("model", "figure", *(_horizon(horizon) for horizon in table.horizons))
+    heading = ("model", "figure", *(horizon_name(horizon) for horizon in table.horizons))
     lines: list[Line] = []
     for row in table.rows:
         cells = [row.cells.get(horizon) for horizon in table.horizons]
@@ -110,7 +110,12 @@ def _figure_lines(
         else:
             lines.append((name, *(f"{v} [{e}]" if v else "" for v, e in zip(values, ends, strict=True))))
     if any(cell and cell.nfe_clean is not None for cell in cells):
-        lines.append(("NFE", *(_nfe(cell) for cell in cells)))
+        counts = [nfe_text(cell) for cell in cells]
+        if link is not None:
+            counts = [
+                _linked(text, cell, link) if cell and text else "" for text, cell in zip(counts, cells, strict=True)
+            ]
+        lines.append(("NFE", *counts))
     if any(cell and cell.flags for cell in cells):
         flags = [cell.flags if cell else {} for cell in cells]
         lines.append(("flags", *(" ".join(marks[flag] for flag in found) for found in flags)))
@@ -132,7 +137,7 @@ def _notes(table: Table) -> list[str]:
     for row in table.rows:
         horizons_by_note: dict[str, list[str]] = {}
         for horizon, cell in row.cells.items():
-            horizons_by_note.setdefault(_note(cell, with_n=several_n), []).append(_horizon(horizon))
+            horizons_by_note.setdefault(_note(cell, with_n=several_n), []).append(horizon_name(horizon))
         label = row.model + (f" ({', '.join(row.details)})" if row.details else "")
         for note, horizons in horizons_by_note.items():
             at = f" at {', '.join(horizons)}" if len(horizons_by_note) > 1 else ""
@@ -164,14 +169,16 @@ def _marks(table: Table) -> dict[str, str]:
     return {flag: mark or flag for flag, mark in zip_longest(flags, string.ascii_lowercase[: len(flags)])}
 
 
-def _nfe(cell: Cell | None) -> str:
+def nfe_text(cell: Cell | None) -> str:
+    """Mean NFE, clean / under attack; empty for a model without a field."""
     if cell is None or cell.nfe_clean is None:
         return ""
     both = [value for value in (cell.nfe_clean, cell.nfe_adversarial) if value is not None]
     return " / ".join(f"{value:.0f}" if value == round(value) else f"{value:.1f}" for value in both)
 
 
-def _horizon(horizon: float | None) -> str:
+def horizon_name(horizon: float | None) -> str:
+    """A horizon as a column's name."""
     return "no T" if horizon is None else f"T={horizon:g}"
 
 
