@@ -33,7 +33,10 @@ def picture_svg(picture: Picture, results_sha256: str) -> str:
     import altair
     import vl_convert
 
-    rows = [altair.hconcat(*(_panel(altair, picture, panel) for panel in row), spacing=30) for row in picture.rows]
+    data: dict[str, Marks] = {}  # by name and added at the end, since altair copies what is inline over and over
+    rows = [
+        altair.hconcat(*(_panel(altair, picture, panel, data) for panel in row), spacing=30) for row in picture.rows
+    ]
     title = altair.TitleParams(
         picture.title, subtitle=picture.subtitle, anchor="start", fontSize=16, subtitleFontSize=12, offset=12
     )
@@ -55,7 +58,7 @@ def picture_svg(picture: Picture, results_sha256: str) -> str:
             symbolOpacity=1,
         )
     )
-    svg: str = vl_convert.vegalite_to_svg(whole.to_dict())
+    svg: str = vl_convert.vegalite_to_svg({**whole.to_dict(), "datasets": data})
     head, bracket, rest = svg.partition(">")
     return f"{head}{bracket}<metadata>results sha256 {results_sha256}</metadata>{rest.rstrip()}\n"
 
@@ -66,7 +69,7 @@ def embedded_sha256(svg: str) -> str | None:
     return None if found is None else found[1]
 
 
-def _panel(altair: Any, picture: Picture, panel: Panel) -> Any:
+def _panel(altair: Any, picture: Picture, panel: Panel, data: dict[str, Marks]) -> Any:
     ticks = sorted({point.x for line in panel.lines for point in line.points if point.x is not None})
     places = {tick: math.log2(tick) if picture.doubling else tick for tick in ticks}
     without = [line for line in panel.lines if _is_level(line)]
@@ -95,14 +98,16 @@ def _panel(altair: Any, picture: Picture, panel: Panel) -> Any:
         scale=altair.Scale(domain=names, range=[SHAPES[i % len(SHAPES)] for i in range(len(names))]),
         sort=names,
     )
-    chart = altair.Chart(altair.Data(values=marks))
+    name = f"panel {len(data)}"
+    data[name] = marks
+    chart = altair.Chart(altair.NamedData(name=name))
     drawn, level = chart.transform_filter("!datum.level"), chart.transform_filter("datum.level")
-    begin = altair.Data(
-        values=[{**mark, "x": edge} for mark in marks if mark["level"] for edge in (domain[0], mark["x"])]
-    )
+    edges = [{**mark, "x": edge} for mark in marks if mark["level"] for edge in (domain[0], mark["x"])]
+    data[f"{name} levels"] = edges
+    begin = altair.Chart(altair.NamedData(name=f"{name} levels"))
     size = 75 if picture.doubling else 45
     layers = [
-        altair.Chart(begin).mark_line(strokeDash=[5, 4], strokeWidth=1.3, opacity=0.75).encode(x=x, y=y, color=colour),
+        begin.mark_line(strokeDash=[5, 4], strokeWidth=1.3, opacity=0.75).encode(x=x, y=y, color=colour),
         drawn.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
         chart.mark_rule(strokeWidth=1.6, opacity=0.8).encode(x=x, y=altair.Y("low:Q"), y2="high:Q", color=colour),
         drawn.mark_point(filled=True, size=size, opacity=1).encode(x=x, y=y, color=colour, shape=shape),
