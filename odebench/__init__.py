@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from odebench.dataset import Dataset
     from odebench.errors import OdebenchError
     from odebench.evaluation import evaluate
+    from odebench.frame import load_results
     from odebench.plan import Slice
     from odebench.result import Result, read_result, write_result
     from odebench.solver import integrate
@@ -31,6 +32,7 @@ _EXPORTS = {
     "evaluate": "odebench.evaluation:evaluate",
     "fixed_step": "odebench.spec:fixed_step",
     "integrate": "odebench.solver:integrate",
+    "load_results": "odebench.frame:load_results",
     "read_result": "odebench.result:read_result",
     "write_result": "odebench.result:write_result",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "evaluate",
     "fixed_step",
     "integrate",
+    "load_results",
     "read_result",
     "write_result",
 ]

@@ -73,7 +73,7 @@ def read_results(folders: Sequence[Path]) -> tuple[list[StoredResult], list[Resu
             problems.append(error)
             continue
         kept.setdefault((result.run_key, result.outcomes_sha256), StoredResult(path, result))
-    for same in _group(kept.values(), lambda item: item.result.run_key).values():
+    for same in group(kept.values(), lambda item: item.result.run_key).values():
         problems += [
             ResultError(
                 f"{same[0].path} and {other.path} hold the same evaluation with different letters; "
@@ -94,17 +94,17 @@ def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[Resu
     stored = sorted(stored, key=lambda item: (item.result.run_key, item.result.outcomes_sha256, str(item.path)))
     tables: list[Table] = []
     problems: list[ResultError] = []
-    for (dataset, split), same_name in _group(stored, _dataset_name).items():
-        by_digest = _group(same_name, lambda item: item.result.found.dataset_sha256)
+    for (dataset, split), same_name in group(stored, _dataset_name).items():
+        by_digest = group(same_name, lambda item: item.result.found.dataset_sha256)
         shared = len(by_digest) > 1
         first = same_name[0]
         for digest, same_data in sorted(by_digest.items()):
             if digest != first.result.found.dataset_sha256:
                 problems.append(_two_datasets(first, same_data[0]))
-            results, found = _one_weights_a_seed(same_data)
+            results, found = one_weights_a_seed(same_data)
             problems += found
-            for norm, group in _group(results, _norm).items():
-                cells, found = _cells(group)
+            for norm, same_norm in group(results, _norm).items():
+                cells, found = _cells(same_norm)
                 problems += found
                 tables += [
                     Table(dataset, split, digest, shared, norm, epsilon, _rows(rows)) for epsilon, rows in cells.items()
@@ -113,12 +113,13 @@ def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[Resu
     return tables, problems
 
 
-def _one_weights_a_seed(stored: Sequence[StoredResult]) -> tuple[list[StoredResult], list[ResultError]]:
+def one_weights_a_seed(stored: Sequence[StoredResult]) -> tuple[list[StoredResult], list[ResultError]]:
+    """Of several weights for one train seed the results on the newest, and the problems: the others."""
     kept: list[StoredResult] = []
     problems: list[ResultError] = []
-    for group in _group(stored, lambda item: (_row_key(item), _horizon(item), _train_seed(item))).values():
-        newest = max(group, key=lambda item: (item.result.created, item.result.found.weights_sha256))
-        for weights, same in _group(group, lambda item: item.result.found.weights_sha256).items():
+    for same_seed in group(stored, lambda item: (_row_key(item), _horizon(item), _train_seed(item))).values():
+        newest = max(same_seed, key=lambda item: (item.result.created, item.result.found.weights_sha256))
+        for weights, same in group(same_seed, lambda item: item.result.found.weights_sha256).items():
             if weights == newest.result.found.weights_sha256:
                 kept += same
             else:
@@ -132,9 +133,9 @@ def _cells(
     """The cells of one data set and norm, by epsilon and row."""
     cells: dict[float, dict[_RowKey, list[Cell]]] = defaultdict(lambda: defaultdict(list))
     problems: list[ResultError] = []
-    for (row, _), group in _group(stored, lambda item: (_row_key(item), _horizon(item))).items():
+    for (row, _), found in group(stored, lambda item: (_row_key(item), _horizon(item))).items():
         seeds: list[_Seed] = []
-        for same in _group(group, _train_seed).values():
+        for same in group(found, _train_seed).values():
             try:
                 seeds.append(_Seed(tuple(same), union(same)))
             except ResultError as error:
@@ -172,7 +173,7 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         for item in seed.stored
         for flag in item.result.flags
         # What speaks of the settings of another attack says nothing of a model ranked by its worst case.
-        if not (ranked and _attack(item) != WORST_CASE and _speaks_of_settings(flag, item))
+        if not (ranked and _attack(item) != WORST_CASE and speaks_of_settings(flag, item))
     }
     nfe = [item.result.nfe for item in largest]
     evaluation = largest[0].result.evaluation
@@ -188,6 +189,7 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         nfe_adversarial=_mean([item.adversarial.mean for item in nfe if item.adversarial]),
         attacks=_attack_counts(seeds, epsilon, images),
         flags=dict(sorted(flags.items())),
+        files=dict(sorted((_train_seed(item), item.path) for item in largest)),
     )
 
 
@@ -196,13 +198,13 @@ def _attack_counts(seeds: Sequence[_Seed], epsilon: float, images: int) -> dict[
     count: dict[str, int] = defaultdict(int)
     for seed in seeds:
         speaking = [i for i in seed.stored if _epsilons(i)[0] <= epsilon and image_set(i.result) & images]
-        for name in {_attack_label(item) for item in speaking}:
+        for name in {attack_label(item) for item in speaking}:
             count[name] += 1
     return dict(sorted(count.items()))
 
 
 def _rows(cells: Mapping[_RowKey, Sequence[Cell]]) -> tuple[Row, ...]:
-    solvers = _group(cells, lambda key: key.model)
+    solvers = group(cells, lambda key: key.model)
     rows: list[Row] = []
     for key, found in cells.items():
         arguments = json.loads(key.arguments)
@@ -231,7 +233,8 @@ def _meaning(flag: str, item: StoredResult) -> str:
     return FLAG_MEANINGS.get(flag) or next(iter(named), "see the checks in the result file")
 
 
-def _speaks_of_settings(flag: str, item: StoredResult) -> bool:
+def speaks_of_settings(flag: str, item: StoredResult) -> bool:
+    """Whether a flag of a result is about the settings of its attack, and not about the model."""
     return any(check.name == flag and check.speaks_of == "settings" for check in item.result.checks)
 
 
@@ -290,7 +293,7 @@ def _attack(item: StoredResult) -> str:
     return item.result.evaluation.attack.name
 
 
-def _attack_label(item: StoredResult) -> str:
+def attack_label(item: StoredResult) -> str:
     """The attack with what makes it weaker or stronger: effort, precision, surrogate."""
     evaluation = item.result.evaluation
     effort = evaluation.attack.parameters.get("effort")
@@ -305,7 +308,8 @@ def _size(item: StoredResult) -> tuple[int, int]:
     return item.result.evaluation.dataset.n, -item.result.evaluation.dataset.offset
 
 
-def _group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+def group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Items by their key, both in the order in which they come."""
     groups: dict[Key, list[Item]] = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)

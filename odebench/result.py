@@ -258,9 +258,17 @@ def read_result(path: Path) -> Result:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        raw: Any = json.loads(text)
     except OSError as error:
         raise ResultError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ResultError(f"{path} is not whole JSON ({error}); delete it and run the evaluation again") from error
+    return parse_result(text, path)
+
+
+def parse_result(text: str, path: Path) -> Result:
+    """The result that a text holds; `path` names it in errors, which are those of `read_result`."""
+    try:
+        raw: Any = json.loads(text)
     except RecursionError as error:
         raise ResultError(f"{path} is not a result: nested too deeply") from error
     except ValueError as error:

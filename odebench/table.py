@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -17,7 +18,7 @@ class Cell:
 
     Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells for each attack of
     the union how many of the seeds it was run on. NFE is a mean an image, null for a model without a field.
-    Each flag comes with its meaning.
+    Each flag comes with its meaning. `files` are the largest results by train seed, which the figures rest on first.
     """
 
     horizon: float | None
@@ -31,6 +32,7 @@ class Cell:
     nfe_adversarial: float | None
     attacks: Mapping[str, int]
     flags: Mapping[str, str]
+    files: Mapping[str, Path] = field(compare=False)
 
 
 @dataclass(frozen=True)

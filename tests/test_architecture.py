@@ -20,7 +20,9 @@ LAYERS: dict[str, tuple[str, str]] = {
     "value": ("spec file registry protocol", "ground"),
     "record": ("recipe result summary", "ground value"),
     "board": (
-        "table union leaderboard render render.markdown render.record render.curve render.terminal render.chart",
+        "table union leaderboard section contrast claim difference revision frame render "
+        "render.markdown render.claim render.difference render.record render.curve "
+        "render.terminal render.chart render.panel render.picture render.board publication",
         "ground value record",
     ),
     "dataset": (
@@ -55,10 +57,10 @@ LAYERS: dict[str, tuple[str, str]] = {
         "task cluster probe sweep",
         "ground value record dataset definition model evaluation",
     ),
-    "package": ("", "ground value record dataset definition model evaluation"),
+    "package": ("", "ground value record board dataset definition model evaluation"),
     "command": (
-        "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.board cli.sweep cli.listing cli "
-        "__main__",
+        "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.board cli.sweep cli.claim "
+        "cli.compare cli.listing cli __main__",
         "ground value record board dataset definition model evaluation sweep package",
     ),
 }

@@ -40,6 +40,8 @@ COMMANDS = (
     "sweep",
     "protocols",
     "leaderboard",
+    "claims",
+    "compare",
     "models",
     "attacks",
     "datasets",
@@ -554,7 +556,7 @@ for line in lines:
 """
     lines = {
         **{"--help": 0, "--version": 0, "models": 0, "attacks --json": 0, "datasets": 0, "schema": 0},
-        **{"leaderboard": 0, "leaderboard -f csv": 0, "leaderboard -f json -o board.json": 0},
+        **{"claims --json": 0, "leaderboard": 0, "leaderboard -f csv": 0, "leaderboard -f json -o board.json": 0},
         **{"run -h": 0, "run -m kdode -a pgd": 2, "run -m ode -a pgd --epsilon 8": 2, "run -m ode -a pdg": 2},
         **{"run -m ode -a pgd --solver rk5": 2, "train -m ode --horizon 0": 2, "train -m ode --set epochs=x": 2},
     }

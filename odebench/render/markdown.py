@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import string
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
+from pathlib import Path
 
 from odebench.table import Cell, Row, Table
 
@@ -20,6 +21,8 @@ LEGEND = (
 )
 
 Line = tuple[str, ...]
+Link = Callable[[str, Path], str]
+"""Writes a text as a link to a result file."""
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -29,13 +32,30 @@ def markdown(tables: Sequence[Table]) -> str:
     """
     if not tables:
         return f"{TITLE}\n{EMPTY}"
-    beside = [_grid(table, stacked=False) for table in tables]
-    stacked = any(len(line) > WIDTH for grid in beside for line in grid)
-    grids = [_grid(table, stacked=True) for table in tables] if stacked else beside
-    parts = [TITLE]
-    for table, grid in zip(tables, grids, strict=True):
-        parts.append("\n".join([f"## {_heading(table)}", "", *grid, "", *_notes(table), ""]))
-    return "\n".join([*parts, textwrap.fill(LEGEND, WIDTH, break_on_hyphens=False), ""])
+    return "\n".join([TITLE, *sections(tables), fill(LEGEND), ""])
+
+
+def sections(tables: Sequence[Table], *, level: int = 2, link: Link | None = None) -> list[str]:
+    """Each table under a heading of this level, with its notes. `link` leads from a figure to its result file."""
+    beside = [_grid(table, stacked=False, link=None) for table in tables]
+    stacked = any(len(line) > WIDTH for lines in beside for line in lines)
+    parts = []
+    for table in tables:
+        lines = _grid(table, stacked=stacked, link=link)
+        parts.append("\n".join([f"{'#' * level} {_heading(table)}", "", *lines, "", *_notes(table), ""]))
+    return parts
+
+
+def fill(text: str) -> str:
+    """A paragraph in lines of at most 80 columns."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def item(text: str) -> str:
+    """An entry of a list in lines of at most 80 columns."""
+    return textwrap.fill(
+        f"- {escape(text)}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _labels(row: Row) -> list[str]:
@@ -48,32 +68,41 @@ def _heading(table: Table) -> str:
     count = f"{images[0]}" if len(images) == 1 else f"{images[0]} to {images[-1]}"
     digest = f", sha256 {table.dataset_sha256[:12]}" if table.name_is_shared else ""
     name = f"{table.dataset} ({table.split}{digest})"
-    return _escape(f"{name}: {table.norm}, epsilon {_radius(table.epsilon)}, {count} images")
+    return escape(f"{name}: {table.norm}, epsilon {radius(table.epsilon)}, {count} images")
 
 
-def _grid(table: Table, *, stacked: bool) -> list[str]:
-    heading = ("model", "figure", *(_horizon(horizon) for horizon in table.horizons))
+def _grid(table: Table, *, stacked: bool, link: Link | None) -> list[str]:
+    heading = ("model", "figure", *(horizon_name(horizon) for horizon in table.horizons))
     lines: list[Line] = []
     for row in table.rows:
         cells = [row.cells.get(horizon) for horizon in table.horizons]
-        figures = _figure_lines(cells, _marks(table), stacked=stacked)
+        figures = _figure_lines(cells, _marks(table), stacked=stacked, link=link)
         blank = ("",) * (1 + len(cells))
         for label, figure in zip_longest(_labels(row), figures):
-            lines.append((_escape(label or ""), *(figure or blank)))
+            lines.append((escape(label or ""), *(figure or blank)))
+    return grid(heading, lines, left=(0, 1))
+
+
+def grid(heading: Line, lines: Sequence[Line], *, left: tuple[int, ...]) -> list[str]:
+    """The lines of a table whose source reads as plain text; the columns in `left` are aligned there."""
     widths = [max(3, *(len(line[column]) for line in [heading, *lines])) for column in range(len(heading))]
     rule = tuple(
-        f":{'-' * (width - 1)}" if column < 2 else f"{'-' * (width - 1)}:" for column, width in enumerate(widths)
+        f":{'-' * (width - 1)}" if column in left else f"{'-' * (width - 1)}:" for column, width in enumerate(widths)
     )
-    return [_join(heading, widths), _join(rule, widths), *(_join(line, widths) for line in lines)]
+    return [_join(line, widths, left) for line in (heading, rule, *lines)]
 
 
-def _figure_lines(cells: Sequence[Cell | None], marks: dict[str, str], *, stacked: bool) -> list[Line]:
+def _figure_lines(
+    cells: Sequence[Cell | None], marks: dict[str, str], *, stacked: bool, link: Link | None
+) -> list[Line]:
     lines: list[Line] = []
     for name, figures in (
         ("clean %", [cell.clean_accuracy if cell else None for cell in cells]),
         ("robust %", [cell.robust_accuracy if cell else None for cell in cells]),
     ):
         values = [f"{100 * figure.value:.1f}" if figure else "" for figure in figures]
+        if link is not None:
+            values = [_linked(value, cell, link) if cell else "" for value, cell in zip(values, cells, strict=True)]
         dash = "-" if stacked else ", "
         ends = [f"{100 * figure.low:.1f}{dash}{100 * figure.high:.1f}" if figure else "" for figure in figures]
         if stacked:
@@ -81,11 +110,24 @@ def _figure_lines(cells: Sequence[Cell | None], marks: dict[str, str], *, stacke
         else:
             lines.append((name, *(f"{v} [{e}]" if v else "" for v, e in zip(values, ends, strict=True))))
     if any(cell and cell.nfe_clean is not None for cell in cells):
-        lines.append(("NFE", *(_nfe(cell) for cell in cells)))
+        counts = [nfe_text(cell) for cell in cells]
+        if link is not None:
+            counts = [
+                _linked(text, cell, link) if cell and text else "" for text, cell in zip(counts, cells, strict=True)
+            ]
+        lines.append(("NFE", *counts))
     if any(cell and cell.flags for cell in cells):
         flags = [cell.flags if cell else {} for cell in cells]
         lines.append(("flags", *(" ".join(marks[flag] for flag in found) for found in flags)))
+    if link is not None and any(cell and len(cell.files) > 1 for cell in cells):
+        files = [cell.files if cell else {} for cell in cells]
+        lines.append(("seeds", *(" ".join(link(seed, path) for seed, path in found.items()) for found in files)))
     return lines
+
+
+def _linked(text: str, cell: Cell, link: Link) -> str:
+    """A figure with a link to the first file that it rests on; where there are several, their seeds link to each."""
+    return link(text, next(iter(cell.files.values()))) if cell.files else text
 
 
 def _notes(table: Table) -> list[str]:
@@ -95,7 +137,7 @@ def _notes(table: Table) -> list[str]:
     for row in table.rows:
         horizons_by_note: dict[str, list[str]] = {}
         for horizon, cell in row.cells.items():
-            horizons_by_note.setdefault(_note(cell, with_n=several_n), []).append(_horizon(horizon))
+            horizons_by_note.setdefault(_note(cell, with_n=several_n), []).append(horizon_name(horizon))
         label = row.model + (f" ({', '.join(row.details)})" if row.details else "")
         for note, horizons in horizons_by_note.items():
             at = f" at {', '.join(horizons)}" if len(horizons_by_note) > 1 else ""
@@ -103,16 +145,7 @@ def _notes(table: Table) -> list[str]:
     notes = [f"{', '.join(labels)}: {note}" for note, labels in rows_by_note.items()]
     meanings = {flag: why for cell in _cells(table) for flag, why in cell.flags.items()}
     notes += [f"[{mark}] {flag}: {meanings[flag]}" for flag, mark in _marks(table).items()]
-    return [
-        textwrap.fill(
-            f"- {_escape(note)}",
-            WIDTH,
-            subsequent_indent="  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for note in notes
-    ]
+    return [item(note) for note in notes]
 
 
 def _note(cell: Cell, *, with_n: bool) -> str:
@@ -136,18 +169,20 @@ def _marks(table: Table) -> dict[str, str]:
     return {flag: mark or flag for flag, mark in zip_longest(flags, string.ascii_lowercase[: len(flags)])}
 
 
-def _nfe(cell: Cell | None) -> str:
+def nfe_text(cell: Cell | None) -> str:
+    """Mean NFE, clean / under attack; empty for a model without a field."""
     if cell is None or cell.nfe_clean is None:
         return ""
     both = [value for value in (cell.nfe_clean, cell.nfe_adversarial) if value is not None]
     return " / ".join(f"{value:.0f}" if value == round(value) else f"{value:.1f}" for value in both)
 
 
-def _horizon(horizon: float | None) -> str:
+def horizon_name(horizon: float | None) -> str:
+    """A horizon as a column's name."""
     return "no T" if horizon is None else f"T={horizon:g}"
 
 
-def _radius(epsilon: float) -> str:
+def radius(epsilon: float) -> str:
     """A radius as it is written in papers: 0.1 or 8/255."""
     levels = round(255 * epsilon)
     if float(f"{epsilon:.3g}") != epsilon and levels / 255 == epsilon:
@@ -163,14 +198,14 @@ def _cells(table: Table) -> list[Cell]:
     return [cell for row in table.rows for cell in row.cells.values()]
 
 
-def _join(line: Line, widths: Sequence[int]) -> str:
+def _join(line: Line, widths: Sequence[int], left: tuple[int, ...]) -> str:
     fields = [
-        text.ljust(width) if column < 2 else text.rjust(width)
+        text.ljust(width) if column in left else text.rjust(width)
         for column, (text, width) in enumerate(zip(line, widths, strict=True))
     ]
     return f"| {' | '.join(fields)} |"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that neither ends a table's cell nor a line."""
     return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,36 @@
+"""`odebench compare`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from odebench.cli.board import PUBLISHED_RESULTS, end_with
+from odebench.cli.option import AsJson
+from odebench.cli.root import app
+
+
+@app.command(
+    epilog="Examples:\n\nodebench compare main~5 main\n\nodebench compare runs/a runs/b\n\n"
+    "odebench compare results/ode/a.json results/kd-ode/b.json --json"
+)
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A result file, a folder of results, or a git commit.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with.")],
+    as_json: AsJson = False,
+) -> None:
+    """What differs between two results, folders or commits: letters, figures, intervals.
+
+    Of a commit, its leaderboard/results is read.
+    """
+    from odebench.difference import difference
+    from odebench.file import write_output
+    from odebench.render.difference import difference_json, difference_text
+    from odebench.revision import results_of
+
+    first, problems = results_of(a, folder=PUBLISHED_RESULTS)
+    second, more = results_of(b, folder=PUBLISHED_RESULTS)
+    found = difference(first, second)
+    write_output(difference_json(found) if as_json else difference_text(found, a, b), None)
+    end_with([*problems, *more])

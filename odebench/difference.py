@@ -1,0 +1,195 @@
+"""Differences between two sets of results: letters that changed, figures, and paired intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from odebench.leaderboard import group
+from odebench.result import Figure, Result, figure
+from odebench.spec import Evaluation, canonical_json
+from odebench.statistic import paired_interval
+from odebench.union import StoredResult
+
+CORRECT = "fxr"
+ROBUST = "r"
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a share of the same images moved from the first to the second result: second minus first, paired."""
+
+    first: Figure
+    second: Figure
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class EpsilonDifference:
+    """What differs at one radius on the images that both results judged.
+
+    `letters` counts the images by the kind of change, "r>f" for robust before and fooled after.
+    """
+
+    epsilon: float
+    images: int
+    letters: Mapping[str, int]
+    clean_accuracy: Change
+    robust_accuracy: Change
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two results of one evaluation, or of two that are compared with each other, and where they differ.
+
+    `same_evaluation`: their run keys are equal. `same_weights`: so are the weights found.
+    """
+
+    first: StoredResult
+    second: StoredResult
+    same_evaluation: bool
+    same_weights: bool
+    epsilons: tuple[EpsilonDifference, ...]
+
+    @property
+    def changed(self) -> int:
+        """The number of letters that differ, over all epsilons."""
+        return sum(sum(item.letters.values()) for item in self.epsilons)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two sets of results: the pairs, and the results that only one of them has."""
+
+    pairs: tuple[Pair, ...]
+    only_first: tuple[StoredResult, ...]
+    only_second: tuple[StoredResult, ...]
+
+
+def difference(first: Sequence[StoredResult], second: Sequence[StoredResult]) -> Difference:
+    """Pairs results of the same evaluation, then those that differ in weights, images and epsilons alone; two single
+    results on the same data are a pair whatever else differs, so that two models can be compared."""
+    pairs: list[tuple[StoredResult, StoredResult]] = []
+    left, right = list(first), list(second)
+    for key in (_run_key, _place, *([_data] if len(first) == len(second) == 1 else [])):
+        matched, left, right = _matched(left, right, key)
+        pairs += matched
+    found = [_pair(one, other) for one, other in pairs]
+    return Difference(
+        pairs=tuple(sorted(found, key=lambda pair: _order(pair.first))),
+        only_first=tuple(sorted(left, key=_order)),
+        only_second=tuple(sorted(right, key=_order)),
+    )
+
+
+def _matched(
+    first: Sequence[StoredResult], second: Sequence[StoredResult], key: Callable[[StoredResult], str]
+) -> tuple[list[tuple[StoredResult, StoredResult]], list[StoredResult], list[StoredResult]]:
+    """Pairs of equal keys, largest first, and what is left on either side. Without a shared image there is no pair."""
+    others = group(sorted(second, key=_size), key)
+    pairs: list[tuple[StoredResult, StoredResult]] = []
+    left: list[StoredResult] = []
+    for item in sorted(first, key=_size):
+        candidates = others.get(key(item), [])
+        match = next((other for other in candidates if _comparable(item.result, other.result)), None)
+        if match is None:
+            left.append(item)
+        else:
+            candidates.remove(match)
+            pairs.append((item, match))
+    return pairs, left, [item for items in others.values() for item in items]
+
+
+def _pair(first: StoredResult, second: StoredResult) -> Pair:
+    one, other = first.result, second.result
+    start, end = _shared(one, other)
+    by_epsilon = {item.epsilon: item.outcomes for item in other.epsilons}
+    return Pair(
+        first=first,
+        second=second,
+        same_evaluation=one.run_key == other.run_key,
+        same_weights=one.found.weights_sha256 == other.found.weights_sha256,
+        epsilons=tuple(
+            _at_epsilon(
+                item.epsilon,
+                _cut(item.outcomes, one.evaluation, start, end),
+                _cut(by_epsilon[item.epsilon], other.evaluation, start, end),
+            )
+            for item in one.epsilons
+            if item.epsilon in by_epsilon
+        ),
+    )
+
+
+def _at_epsilon(epsilon: float, before: str, after: str) -> EpsilonDifference:
+    kinds = Counter(f"{old}>{new}" for old, new in zip(before, after, strict=True) if old != new)
+    return EpsilonDifference(
+        epsilon=epsilon,
+        images=len(before),
+        letters=dict(sorted(kinds.items())),
+        clean_accuracy=_change(before, after, CORRECT),
+        robust_accuracy=_change(before, after, ROBUST),
+    )
+
+
+def _change(before: str, after: str, counted: str) -> Change:
+    n = len(before)
+    held = [(old in counted, new in counted) for old, new in zip(before, after, strict=True)]
+    gained, lost = held.count((False, True)), held.count((True, False))
+    low, high = paired_interval(gained, lost, n)
+    first, second = (figure(sum(pair[side] for pair in held), n) for side in (0, 1))
+    return Change(first, second, (gained - lost) / n, low, high)
+
+
+def _comparable(first: Result, second: Result) -> bool:
+    """Whether two results share data, an image and an epsilon."""
+    start, end = _shared(first, second)
+    epsilons = {item.epsilon for item in first.epsilons} & {item.epsilon for item in second.epsilons}
+    return first.found.dataset_sha256 == second.found.dataset_sha256 and start < end and bool(epsilons)
+
+
+def _shared(first: Result, second: Result) -> tuple[int, int]:
+    data = [result.evaluation.dataset for result in (first, second)]
+    return max(item.offset for item in data), min(item.offset + item.n for item in data)
+
+
+def _cut(outcomes: str, evaluation: Evaluation, start: int, end: int) -> str:
+    offset = evaluation.dataset.offset
+    return outcomes[start - offset : end - offset]
+
+
+def _run_key(item: StoredResult) -> str:
+    return item.result.run_key
+
+
+def _place(item: StoredResult) -> str:
+    """The evaluation without its weights, images and epsilons: what a result answers, whatever computed it."""
+    plain: dict[str, Any] = item.result.evaluation.model_dump(mode="json")
+    del plain["model"]["weights"], plain["threat_model"]["epsilons"]
+    del plain["dataset"]["n"], plain["dataset"]["offset"]
+    return canonical_json(plain)
+
+
+def _data(item: StoredResult) -> str:
+    evaluation = item.result.evaluation
+    return canonical_json([evaluation.dataset.name, evaluation.dataset.split, evaluation.threat_model.norm])
+
+
+def _size(item: StoredResult) -> tuple[int, str]:
+    return -item.result.evaluation.dataset.n, item.result.run_key
+
+
+def _order(item: StoredResult) -> tuple[str, ...]:
+    evaluation = item.result.evaluation
+    return (
+        evaluation.dataset.name,
+        evaluation.dataset.split,
+        evaluation.model.name,
+        evaluation.threat_model.norm,
+        evaluation.attack.name,
+        item.result.run_key,
+    )

@@ -1,0 +1,109 @@
+"""Publishing the leaderboard: LEADERBOARD.md and its pictures, from the results beside them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from odebench.claim import claims_of
+from odebench.errors import ResultError
+from odebench.file import write_atomically
+from odebench.leaderboard import build_tables, read_results
+from odebench.render.board import CHARTS, board_markdown, pictures_of
+from odebench.render.panel import Picture
+from odebench.render.picture import check_pictures, embedded_sha256, picture_svg
+from odebench.spec import digest
+from odebench.table import Table
+from odebench.union import StoredResult
+
+RESULTS = "results"
+BOARD = "LEADERBOARD.md"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What the results below a folder say: the text of the board, and each picture with the digest of its results.
+
+    `problems` name what was left out.
+    """
+
+    text: str
+    pictures: tuple[tuple[Picture, str], ...]
+    problems: tuple[ResultError, ...]
+
+
+def publication_of(folder: Path) -> Publication:
+    """The board of `folder`, from its folder of results alone. Raises ResultError where that does not exist."""
+    stored, problems = read_results([folder / RESULTS])
+    tables, contradictions = build_tables(stored)
+    return Publication(
+        text=board_markdown(tables, claims_of(stored), folder=folder),
+        pictures=tuple((picture, _digest(stored, table)) for table, picture in pictures_of(tables)),
+        problems=(*problems, *contradictions),
+    )
+
+
+def publish(folder: Path) -> tuple[list[Path], tuple[ResultError, ...]]:
+    """Writes the board and its pictures, takes away pictures of what is no longer there, and returns the files written
+    and the problems of the results. Raises UsageError without the extra `chart`, and FileError."""
+    check_pictures()
+    found = publication_of(folder)
+    files = [folder / BOARD]
+    for picture, sha256 in found.pictures:
+        files.append(_svg(folder, picture))
+        write_atomically(files[-1], picture_svg(picture, sha256).encode())
+    write_atomically(folder / BOARD, found.text.encode())
+    for path in _other_pictures(folder, files):
+        path.unlink()
+    return files, found.problems
+
+
+def stale(folder: Path) -> tuple[list[str], tuple[ResultError, ...]]:
+    """What `publish` would change, a line each, and the problems of the results. Pictures are compared by the digest of
+    their results: another version of the drawing library writes other bytes."""
+    found = publication_of(folder)
+    lines = []
+    board = folder / BOARD
+    if (given := _text(board)) is None:
+        lines.append(f"{board} is missing")
+    elif given != found.text:
+        pairs = enumerate(zip_longest(given.splitlines(), found.text.splitlines()), 1)
+        where = next((number for number, (old, new) in pairs if old != new), 1)
+        lines.append(f"{board} is stale: line {where} is not what the results say")
+    files = [_svg(folder, picture) for picture, _ in found.pictures]
+    for path, (_, sha256) in zip(files, found.pictures, strict=True):
+        if (svg := _text(path)) is None:
+            lines.append(f"{path} is missing")
+        elif embedded_sha256(svg) != sha256:
+            lines.append(f"{path} is stale: it was drawn from other results")
+    lines += [f"{path} is stale: nothing asks for it any more" for path in _other_pictures(folder, files)]
+    return lines, found.problems
+
+
+def _digest(stored: Sequence[StoredResult], table: Table) -> str:
+    """The sha256 of all that a picture may show of one data set's results."""
+    same = [
+        [item.result.run_key, item.result.outcomes_sha256, item.result.found.weights_sha256, [*item.result.flags]]
+        for item in stored
+        if item.result.found.dataset_sha256 == table.dataset_sha256
+        and item.result.evaluation.dataset.name == table.dataset
+        and item.result.evaluation.dataset.split == table.split
+    ]
+    return digest({"results": sorted(same)})
+
+
+def _svg(folder: Path, picture: Picture) -> Path:
+    return folder / CHARTS / f"{picture.name}.svg"
+
+
+def _other_pictures(folder: Path, files: Sequence[Path]) -> list[Path]:
+    return sorted(path for path in (folder / CHARTS).glob("*.svg") if path not in files)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,192 @@
+"""The pictures of the leaderboard, as values: panels of lines with intervals, ready to be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from odebench.render.markdown import radius
+from odebench.result import Figure
+from odebench.table import Cell, Row, Table, in_order
+
+
+@dataclass(frozen=True)
+class Point:
+    """A share with its interval; `x` is null where a model has no horizon."""
+
+    x: float | None
+    share: Figure
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model's points by rising x; a single one without x is drawn as a level line."""
+
+    name: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines over one axis. `full` asks for an axis that begins at 0."""
+
+    title: str
+    lines: tuple[Line, ...]
+    full: bool
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Rows of panels with one legend. `doubling`: x is drawn on a scale where each doubling is a step.
+
+    `names` are all lines, in the order of the legend. `name` is that of the file, without its ending.
+    """
+
+    name: str
+    title: str
+    subtitle: str
+    x_name: str
+    doubling: bool
+    names: tuple[str, ...]
+    rows: tuple[tuple[Panel, ...], ...]
+
+
+def stem(table: Table) -> str:
+    """The beginning of the file names of a data set's pictures."""
+    parts = [table.dataset, *([] if table.split == "test" else [table.split])]
+    return "-".join([*parts, *([table.dataset_sha256[:12]] if table.name_is_shared else [])])
+
+
+def horizon_picture(tables: Sequence[Table]) -> Picture | None:
+    """Accuracy against horizon of one data set's ranked models: clean, and in the worst case at the middle epsilon of
+    each norm. Models are drawn where they were trained, at their usual solver. None where nothing is ranked."""
+    middles = [_middle(same) for same in _norms(tables).values()]
+    if not middles:
+        return None
+    names = _names(middles)
+    clean = Panel("clean images", _lines(middles[0], names, clean=True), full=False)
+    worst = [
+        Panel(
+            f"worst case, {table.norm}, epsilon {radius(table.epsilon)}", _lines(table, names, clean=False), full=True
+        )
+        for table in middles
+    ]
+    return Picture(
+        name=f"{stem(tables[0])}-accuracy",
+        title=f"{tables[0].dataset}: accuracy against time horizon T ({_images(middles)}; {_radii(middles)})",
+        subtitle=_subtitle(middles, dashed=True),
+        x_name="time horizon T",
+        doubling=True,
+        names=names,
+        rows=((clean, *worst),),
+    )
+
+
+def security_picture(tables: Sequence[Table]) -> Picture | None:
+    """Robust accuracy against epsilon of one data set's ranked models: a row a norm, a panel a horizon, in each of
+    which the models without a horizon stand too. None where nothing is ranked."""
+    norms = _norms(tables)
+    if not norms:
+        return None
+    every = [table for same in norms.values() for table in same]
+    names = _names(every)
+    rows = []
+    for norm, same in norms.items():
+        horizons = [h for h in in_order({h for table in same for h in _drawn_horizons(table)}) if h is not None]
+        panels = [
+            Panel(f"{norm}, T={horizon:g}", _security_lines(same, names, horizon), full=True) for horizon in horizons
+        ]
+        rows.append(tuple(panels or [Panel(norm, _security_lines(same, names, None), full=True)]))
+    return Picture(
+        name=f"{stem(tables[0])}-security",
+        title=f"{tables[0].dataset}: robust accuracy against epsilon ({_images(every)})",
+        subtitle=_subtitle(every, dashed=False),
+        x_name="epsilon",
+        doubling=False,
+        names=names,
+        rows=tuple(rows),
+    )
+
+
+def _norms(tables: Sequence[Table]) -> dict[str, list[Table]]:
+    """The tables with a ranked cell, by norm (linf first), epsilons rising."""
+    ranked = [table for table in tables if _drawn(table)]
+    norms = sorted({table.norm for table in ranked}, reverse=True)
+    return {norm: sorted((t for t in ranked if t.norm == norm), key=lambda t: t.epsilon) for norm in norms}
+
+
+def _middle(tables: Sequence[Table]) -> Table:
+    return tables[len(tables) // 2]
+
+
+def _drawn(table: Table) -> dict[str, list[Cell]]:
+    """The ranked cells of each line: matched horizons, of several solvers of one model that with the most of them, a
+    fixed step before an adaptive one."""
+    found: dict[str, tuple[tuple[int, bool], list[Cell]]] = {}
+    for row in table.rows:
+        cells = [cell for cell in row.cells.values() if cell.ranked and cell.train_horizon == cell.horizon]
+        weight = (len(cells), row.solver is None or not row.solver.adaptive)
+        name = _name(row)
+        if cells and (name not in found or weight > found[name][0]):
+            found[name] = (weight, cells)
+    return {name: cells for name, (_, cells) in found.items()}
+
+
+def _drawn_horizons(table: Table) -> set[float | None]:
+    return {cell.horizon for cells in _drawn(table).values() for cell in cells}
+
+
+def _name(row: Row) -> str:
+    """A model with its arguments; not with its solver."""
+    arguments = [f"{name}={value}" for name, value in row.arguments.items()]
+    return " ".join([row.model, *arguments])
+
+
+def _names(tables: Sequence[Table]) -> tuple[str, ...]:
+    """All lines, best first, each once."""
+    return tuple(dict.fromkeys(name for table in tables for name in _drawn(table)))
+
+
+def _lines(table: Table, names: Sequence[str], *, clean: bool) -> tuple[Line, ...]:
+    drawn = _drawn(table)
+    return tuple(
+        Line(name, tuple(Point(c.horizon, c.clean_accuracy if clean else c.robust_accuracy) for c in drawn[name]))
+        for name in names
+        if name in drawn
+    )
+
+
+def _security_lines(tables: Sequence[Table], names: Sequence[str], horizon: float | None) -> tuple[Line, ...]:
+    """Clean accuracy at epsilon 0, then robust accuracy; of the models at this horizon and those without any."""
+    points: dict[str, list[Point]] = {}
+    for table in tables:
+        for name, cells in _drawn(table).items():
+            for cell in cells:
+                if cell.horizon in (None, horizon):
+                    line = points.setdefault(name, [Point(0.0, cell.clean_accuracy)])
+                    line.append(Point(table.epsilon, cell.robust_accuracy))
+    return tuple(Line(name, tuple(points[name])) for name in names if name in points)
+
+
+def _subtitle(tables: Sequence[Table], *, dashed: bool) -> str:
+    cells = _all_cells(tables)
+    seeds = {cell.seeds for cell in cells}
+    level = "; dashed: no horizon" if dashed and None in {cell.horizon for cell in cells} else ""
+    return f"worst case over attacks; {_range(seeds)} train seed{'s' * (max(seeds) > 1)}; bars: 95% intervals{level}"
+
+
+def _images(tables: Sequence[Table]) -> str:
+    return f"{_range({cell.n for cell in _all_cells(tables)})} {tables[0].split} images"
+
+
+def _radii(tables: Sequence[Table]) -> str:
+    return ", ".join(f"{table.norm} epsilon {radius(table.epsilon)}" for table in tables)
+
+
+def _all_cells(tables: Sequence[Table]) -> list[Cell]:
+    return [cell for table in tables for same in _drawn(table).values() for cell in same]
+
+
+def _range(numbers: set[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -1,0 +1,129 @@
+"""Sections: results that one claim may compare, all of one data set, norm and attack with equal settings.
+
+A section holds one result a cell: model, horizon (trained and evaluated at it) and train seed. `sections_of` finds them
+in results alone; whoever knows the run keys of a protocol builds them himself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from odebench.leaderboard import TRAIN_SEED, WORST_CASE, attack_label, group
+from odebench.spec import Norm, canonical_json
+from odebench.union import StoredResult
+
+SINGLE_ATTACKS = ("fgsm", "pgd")
+"""The attacks whose word a claim is not to take, in the order in which they are asked."""
+
+
+class Arm(str, Enum):
+    """How the field is integrated over the horizons of a section."""
+
+    fixed_step = "fixed step"
+    equal_nfe = "equal NFE"
+    adaptive = "adaptive solver"
+
+
+class CellKey(NamedTuple):
+    """One model at one horizon with one train seed."""
+
+    model: str
+    horizon: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """The cells of one arm under one attack, at the epsilon that claims are about."""
+
+    norm: Norm
+    epsilon: float
+    attack: str
+    label: str
+    arm: Arm
+    cells: Mapping[CellKey, StoredResult]
+
+
+def middle(epsilons: Sequence[float]) -> float:
+    """The epsilon of a grid that claims are about."""
+    return epsilons[len(epsilons) // 2]
+
+
+def sections_of(stored: Sequence[StoredResult]) -> list[Section]:
+    """All sections that results of one data set hold: one for each norm, attack with its settings, and solver; and one
+    for each NFE that fixed steps keep equal at two or more horizons."""
+    known = [item for item in stored if _cell_key(item) is not None]
+    sections: list[Section] = []
+    for (norm, attack), same in sorted(group(known, _attack).items()):
+        if attack not in (WORST_CASE, *SINGLE_ATTACKS):
+            continue
+        for _, alike in sorted(group(same, _settings).items()):
+            first = alike[0]
+            epsilon = middle(first.result.evaluation.threat_model.epsilons)
+            for arm in Arm:
+                for cells in _arm(arm, alike):
+                    sections.append(Section(norm, epsilon, attack, attack_label(first), arm, cells))
+    return sections
+
+
+def _arm(arm: Arm, stored: Sequence[StoredResult]) -> list[dict[CellKey, StoredResult]]:
+    of_arm: dict[str, list[StoredResult]] = defaultdict(list)
+    for item in stored:
+        solver, nfe = item.result.evaluation.solver, item.result.nfe.clean
+        if solver is None or solver.adaptive != (arm is Arm.adaptive):
+            continue
+        if arm is not Arm.equal_nfe:
+            of_arm[canonical_json(solver)].append(item)
+        elif nfe is not None:
+            of_arm[f"{solver.method} {nfe.mean:g}"].append(item)
+    found = [_cells(items) for _, items in sorted(of_arm.items())]
+    return [cells for cells in found if arm is not Arm.equal_nfe or len({key.horizon for key in cells}) > 1]
+
+
+def _cells(stored: Iterable[StoredResult]) -> dict[CellKey, StoredResult]:
+    """A result a cell: of several sets of arguments of one model that with the most cells, then the shortest; of
+    several slices of the images the largest."""
+    cells: dict[CellKey, StoredResult] = {}
+    for of_model in group(stored, lambda item: item.result.evaluation.model.name).values():
+        by_arguments: list[tuple[str, dict[CellKey, StoredResult]]] = []
+        for arguments, items in group(of_model, _arguments).items():
+            found: dict[CellKey, StoredResult] = {}
+            for item in sorted(items, key=lambda item: (item.result.evaluation.dataset.n, item.result.run_key)):
+                if (key := _cell_key(item)) is not None:
+                    found[key] = item
+            by_arguments.append((arguments, found))
+        cells |= min(by_arguments, key=lambda pair: (-len(pair[1]), len(pair[0]), pair[0]))[1]
+    return dict(sorted(cells.items()))
+
+
+def _cell_key(item: StoredResult) -> CellKey | None:
+    """None where a result is in no cell: no horizon, another train horizon, no train seed."""
+    evaluation = item.result.evaluation
+    seed = evaluation.model.arguments.get(TRAIN_SEED)
+    if evaluation.horizon is None or evaluation.train_horizon != evaluation.horizon or type(seed) is not int:
+        return None
+    return CellKey(evaluation.model.name, evaluation.horizon, seed)
+
+
+def _arguments(item: StoredResult) -> str:
+    arguments = item.result.evaluation.model.arguments
+    return canonical_json({name: value for name, value in arguments.items() if name != TRAIN_SEED})
+
+
+def _attack(item: StoredResult) -> tuple[Norm, str]:
+    evaluation = item.result.evaluation
+    return evaluation.threat_model.norm, evaluation.attack.name
+
+
+def _settings(item: StoredResult) -> str:
+    """All that must be equal in every cell but model, horizon, solver, images and sources, which follow the seed."""
+    evaluation = item.result.evaluation
+    attack = evaluation.attack.model_dump(mode="json", exclude={"sources"})
+    epsilons: list[JsonValue] = [*evaluation.threat_model.epsilons]
+    return canonical_json([attack, epsilons, evaluation.chunk, evaluation.precision])

@@ -1,0 +1,256 @@
+"""The leaderboard in the repository: what it shows, where its links lead, and when it is stale."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from result_factory import make_result
+
+from odebench.cli import _exit_code
+from odebench.leaderboard import build_tables
+from odebench.publication import publication_of, publish, stale
+from odebench.render.panel import Picture, horizon_picture, security_picture
+from odebench.render.picture import check_pictures, embedded_sha256, picture_svg
+from odebench.result import Result, write_result
+from odebench.spec import adaptive
+from odebench.table import Table
+from odebench.union import StoredResult
+
+ROOT = Path(__file__).parents[1]
+drawing = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert")), reason="needs the extra chart"
+)
+Call = Callable[[str], tuple[int, str, str]]
+
+
+def results() -> list[Result]:
+    """Two models at two horizons, one without, two seeds, three epsilons; a flag on one."""
+    found = []
+    for model, horizons, robust in (("kd-ode", (0.5, 2.0), 60), ("ode", (0.5, 2.0), 50), ("resnet", (None,), 70)):
+        for horizon in horizons:
+            for seed in (0, 1):
+                letters = {
+                    epsilon: "r" * (robust - fall + seed) + "f" * (35 + fall - seed - (robust - 60)) + "m" * 5
+                    for epsilon, fall in ((0.05, 0), (8 / 255, -10), (0.1, 30))
+                }
+                found.append(
+                    make_result(
+                        dict(sorted(letters.items())),
+                        model=model,
+                        horizon=horizon,
+                        train_seed=seed,
+                        attack="worst-case",
+                        flags=["solver gap"] if (model, horizon) == ("kd-ode", 2.0) else [],
+                    )
+                )
+    return found
+
+
+def tables_of(*found: Result) -> list[Table]:
+    return build_tables([StoredResult(Path(f"{index}.json"), result) for index, result in enumerate(found)])[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for result in results():
+        write_result(result, tmp_path / "leaderboard" / "results")
+    return Path("leaderboard")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    def call(line: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["odebench", *line.split()])
+        capsys.readouterr()
+        code = _exit_code()
+        return code, *capsys.readouterr()
+
+    return call
+
+
+# What is drawn
+
+
+def test_accuracy_against_horizon_at_the_middle_epsilon() -> None:
+    picture = horizon_picture(tables_of(*results()))
+    assert picture is not None
+    assert (picture.name, picture.names) == ("digits-accuracy", ("resnet", "kd-ode", "ode"))
+    assert picture.title == "digits: accuracy against time horizon T (100 test images; linf epsilon 0.05)"
+    assert "2 train seeds; bars: 95% intervals" in picture.subtitle
+    clean, worst = picture.rows[0]
+    assert (clean.title, worst.title) == ("clean images", "worst case, linf, epsilon 0.05")
+    assert {line.name: [point.x for point in line.points] for line in worst.lines} == {
+        "resnet": [None],
+        "kd-ode": [0.5, 2.0],
+        "ode": [0.5, 2.0],
+    }
+    resnet = worst.lines[0].points[0].share
+    assert (resnet.value, clean.lines[0].points[0].share.value) == (0.705, 0.95)
+    assert resnet.low < resnet.value < resnet.high
+
+
+def test_security_curves_begin_at_the_clean_accuracy() -> None:
+    picture = security_picture(tables_of(*results()))
+    assert picture is not None
+    assert [[panel.title for panel in row] for row in picture.rows] == [["linf, T=0.5", "linf, T=2"]]
+    for panel in picture.rows[0]:
+        for line in panel.lines:
+            assert [point.x for point in line.points] == [0.0, 8 / 255, 0.05, 0.1]
+            assert line.points[0].share.value == 0.95
+            values = [point.share.value for point in line.points]
+            assert values == sorted(values, reverse=True)
+
+
+def test_only_what_is_ranked_where_it_was_trained_at_its_usual_solver_is_drawn() -> None:
+    letters = {0.1: "r" * 50 + "f" * 50}
+    more = [
+        make_result(letters, model="ode", horizon=2.0, train_horizon=0.5, attack="worst-case"),
+        make_result(letters, model="ode", horizon=2.0, attack="worst-case", solver=adaptive()),
+        make_result(letters, model="pgd-only"),
+        make_result(letters, model="ode", horizon=2.0, arguments={"width": 8}, attack="worst-case"),
+    ]
+    picture = horizon_picture(tables_of(*results(), *more))
+    assert picture is not None
+    assert set(picture.names) <= {"resnet", "kd-ode", "ode", "ode width=8"}
+    assert len([name for name in picture.names if name == "ode"]) == 1
+    assert horizon_picture(tables_of(more[2])) is None
+    assert security_picture(tables_of(more[2])) is None
+
+
+# What is written
+
+
+def test_every_link_of_the_board_leads_to_a_file(folder: Path) -> None:
+    found = publication_of(folder)
+    assert found.problems == ()
+    targets = dict(re.findall(r"^\[(\d+)\]: (.*)$", found.text, re.M))
+    used = set(re.findall(r"\]\[(\d+)\]", found.text))
+    assert used == set(targets)
+    files = {path.relative_to(folder).as_posix() for path in (folder / "results").rglob("*.json")}
+    assert {unquote(target) for target in targets.values()} == files
+    figures = re.findall(r"^\| .*? \| (?:clean %|robust %|95%) .*$", found.text, re.M)
+    assert figures
+    assert all(re.search(r"\[\d+\.\d\]\[\d+\]", line) for line in figures if "95%" not in line)
+    assert "[0][" in found.text
+    assert re.search(r"^- \[a\] solver gap: ", found.text, re.M)
+
+
+def test_the_board_goes_from_pictures_to_tables_to_curves_to_claims(folder: Path) -> None:
+    text = publication_of(folder).text
+    parts = [
+        "![digits: accuracy",
+        "### digits (test): linf",
+        "### digits: security curves",
+        "### digits: NFE",
+        "## Claims",
+    ]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert "(charts/digits-accuracy.svg)" in text
+    assert "(charts/digits-security.svg)" in text
+    assert str(folder.resolve()) not in text
+
+
+def test_a_board_without_results_says_how_to_begin(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    found = publication_of(tmp_path)
+    assert "No results yet" in found.text
+    assert found.pictures == ()
+
+
+def test_a_name_cannot_break_the_board(tmp_path: Path) -> None:
+    result = make_result({0.1: "r" * 10}, model="a b|c", attack="worst-case")
+    write_result(result, tmp_path / "results")
+    text = publication_of(tmp_path).text
+    assert "results/a%20b%7Cc/" in text
+    assert r"a b\|c" in text
+
+
+@drawing
+def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Call) -> None:
+    assert call("leaderboard --check")[0] == 1
+    code, out, err = call("leaderboard --publish")
+    assert (code, err) == (0, "")
+    names = ["LEADERBOARD.md", "charts/digits-accuracy.svg", "charts/digits-security.svg"]
+    assert out.splitlines() == [f"leaderboard/{name}" for name in names]
+    before = {name: (folder / name).read_bytes() for name in names}
+    assert call("leaderboard --check") == (0, "", "")
+    publish(folder)
+    assert {name: (folder / name).read_bytes() for name in names} == before
+
+    write_result(make_result({0.05: "r" * 100}, model="ode", horizon=4.0, attack="worst-case"), folder / "results")
+    (folder / "charts" / "old.svg").write_text("<svg></svg>")
+    code, out, err = call("leaderboard --check")
+    assert (code, out) == (1, "")
+    said = [line.split("; run odebench leaderboard --publish")[0] for line in err.splitlines()]
+    assert re.fullmatch(r"odebench: leaderboard/LEADERBOARD.md is stale: line \d+ is not what the results say", said[0])
+    assert said[1:] == [
+        "odebench: leaderboard/charts/digits-accuracy.svg is stale: it was drawn from other results",
+        "odebench: leaderboard/charts/digits-security.svg is stale: it was drawn from other results",
+        "odebench: leaderboard/charts/old.svg is stale: nothing asks for it any more",
+    ]
+    publish(folder)
+    assert stale(folder) == ([], ())
+    assert not (folder / "charts" / "old.svg").exists()
+    shutil.rmtree(folder / "charts")
+    assert stale(folder)[0][0] == "leaderboard/charts/digits-accuracy.svg is missing"
+
+
+@drawing
+def test_problems_of_results_are_named_and_the_rest_is_published(folder: Path, call: Call) -> None:
+    (folder / "results" / "package.json").write_text('{"name": "page"}')
+    code, out, err = call("leaderboard --publish")
+    assert code == 1
+    assert "LEADERBOARD.md" in out
+    assert "package.json" in err
+    assert "kd-ode" in (folder / "LEADERBOARD.md").read_text()
+    code, _, err = call("leaderboard --check")
+    assert (code, "package.json" in err, "stale" in err) == (1, True, False)
+
+
+@pytest.mark.parametrize("line", ["--publish results", "--publish --check", "--check -f csv", "--publish -o board.md"])
+def test_publishing_takes_nothing_else(line: str, folder: Path, call: Call) -> None:
+    code, out, err = call(f"leaderboard {line}")
+    assert (code, out) == (2, "")
+    assert "--publish and --check stand alone: they read leaderboard/results, and nothing else" in err
+
+
+def test_publishing_needs_a_folder_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call("leaderboard --check")
+    assert code == 1
+    assert "leaderboard/results is not a folder of results" in err
+
+
+def test_pictures_need_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    monkeypatch.setattr("odebench.render.picture.find_spec", lambda name: None)
+    code, _, err = call("leaderboard --publish")
+    assert code == 2
+    assert "the pictures need altair and vl_convert: pip install 'odebench[chart]'" in err
+    assert not (folder / "LEADERBOARD.md").exists()
+
+
+@drawing
+def test_a_picture_says_what_it_shows_and_holds_the_digest() -> None:
+    check_pictures()
+    picture = horizon_picture(tables_of(*results()))
+    assert isinstance(picture, Picture)
+    svg = picture_svg(picture, "0" * 64)
+    assert embedded_sha256(svg) == "0" * 64
+    assert embedded_sha256("<svg></svg>") is None
+    shown = set(re.findall(r">([^<>]+)</text>", svg))
+    assert {picture.title, "clean images", "kd-ode", "resnet", "0.5", "2", "no T", "time horizon T"} <= shown
+    assert svg == picture_svg(picture, "0" * 64)
+
+
+def test_the_board_of_this_repository_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert stale(Path("leaderboard")) == ([], ())
