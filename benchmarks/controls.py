@@ -3,8 +3,9 @@
     python benchmarks/controls.py [--seeds 0,1,2] [--images 200] [--epsilon 0.1]
 
 On digits: a distilled Neural ODE of each train seed, the controls made of it (odebench/control.py), and honest models.
-Each is diagnosed and attacked by the worst case (fast). A control must be flagged by a check that is meant for it, and
-the worst case must bring it down: within 2 points of its honest twin where it has the twin's function, else within 3
+Each is diagnosed and attacked by the worst case: standard for the controls, but fast for those that are asked about one
+image at a time, and for honest models. A control must be flagged by a check that is meant for it, and the worst case
+must bring it down: within 2 points of its honest twin where it has the twin's function, else within 3
 points of an attacker who knows the defence. No check that speaks of the model may flag an honest one.
 """
 
@@ -14,7 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -80,11 +81,10 @@ def examined(seed: int, *, images: int, epsilon: float) -> Iterator[Row]:
     net, teacher = trained("kd-ode"), trained("resnet")
     assert isinstance(net, OdeNet)
     sources = {"resnet": teacher}
-    twin = bench.honest("rk4", net, sources, images)
-    yield twin
+    yield bench.honest("rk4", net, sources, images)
     for control in controls(net):
         count = RANDOMISED_IMAGES if control.randomised else images
-        yield bench.control(control, sources, count, twin=twin.robust)
+        yield bench.control(control, sources, count)
     yield bench.honest("torchode dopri5", net, sources, images, solver=adaptive("dopri5", rtol=1e-3))
     yield bench.honest("adversarially trained", trained("kd-ode-at"), sources, images)
     yield bench.honest("resnet", teacher, {"ode": trained("ode")}, images)
@@ -96,6 +96,7 @@ class Bench:
 
     data: Dataset
     epsilon: float
+    twins: dict[str, float] = field(default_factory=dict)
 
     def honest(
         self,
@@ -112,21 +113,27 @@ class Bench:
         faults = [f"flagged by {check.id}: {check.k if check.k is not None else check.figure}" for check in flagged]
         return Row(name, diagnosed.checks, robust(worst), "", None, tuple(faults))
 
-    def control(self, control: Control, sources: Mapping[str, nn.Module], images: int, *, twin: float) -> Row:
+    def control(self, control: Control, sources: Mapping[str, nn.Module], images: int) -> Row:
         """A control: it must be flagged by what is meant for it, and fall as far as it must."""
+        effort = "fast" if control.randomised or 15 in control.meant else "standard"
         diagnosis = ["diagnosis" if 9 in control.meant else "quick-diagnosis"]
         attacks = [*([] if control.randomised else diagnosis), "worst-case"]
-        results = self._evaluate(control.module, attacks, sources, images)
+        results = self._evaluate(control.module, attacks, sources, images, effort=effort)
         diagnosed, worst = results[0], results[-1]
         caught = [c.id for c in diagnosed.checks if c.status == "flag" and c.id in control.meant]
         faults = [] if caught else [f"missed by {' and '.join(map(str, control.meant))}"]
         if control.preserves_function:
-            beside, reference, margin = "twin", twin, TWIN_MARGIN
+            beside, reference, margin = "twin", self._twin(control.stand_in, sources, images, effort), TWIN_MARGIN
         else:
             beside, reference, margin = "oracle", self._oracle(control, images), ORACLE_MARGIN
         if robust(worst) > reference + margin + 1e-9:
             faults.append(f"the worst case leaves {robust(worst):.1%}")
         return Row(control.name, diagnosed.checks, robust(worst), beside, reference, tuple(faults))
+
+    def _twin(self, twin: nn.Module, sources: Mapping[str, nn.Module], images: int, effort: str) -> float:
+        if effort not in self.twins:
+            self.twins[effort] = robust(self._evaluate(twin, ["worst-case"], sources, images, effort=effort)[0])
+        return self.twins[effort]
 
     def _oracle(self, control: Control, images: int) -> float:
         passes = RANDOMISED_PASSES if control.randomised else 1
@@ -156,11 +163,13 @@ class Bench:
         images: int,
         *,
         solver: odebench.Solver | None = None,
+        effort: str = "fast",
     ) -> list[Result]:
         return odebench.evaluate(
             module,
             self.data,
             attacks=attacks,
+            parameters={"worst-case": {"effort": effort}},
             threat_model=ThreatModel(norm="linf", epsilons=(self.epsilon,)),
             images=Slice(n=images, chunk=min(DEFAULT_CHUNK, images)),
             sources=sources,

@@ -61,7 +61,7 @@ def controls(net: OdeNet) -> list[Control]:
 class LooseAdjoint(nn.Module):
     """The logits of an ODE classifier with the gradient of a loosely solved adjoint equation (Chen et al. 2018)."""
 
-    def __init__(self, net: OdeNet, *, tolerance: float = 0.5) -> None:
+    def __init__(self, net: OdeNet, *, tolerance: float = 2.0) -> None:
         super().__init__()
         self.net, self.tolerance = net, tolerance
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,8 @@ class Siege:
         self.evaluation, self.stages, self.judge = evaluation, stages, judge
         self.images, self.labels, self.given = images, labels, given
         self.device, precision = classifier.device, evaluation.precision
-        self.surface = Surface(classifier, precision=precision, passes=judge.passes)
+        asked: dict[str, Any] = {"precision": precision, "passes": judge.passes}
+        self.surface = Surface(classifier, alone=judge.alone, **asked)
         self.surrogate = None
         if evaluation.attack.surrogate is not None:
             cheap = Classifier(
@@ -61,7 +63,9 @@ class Siege:
                 horizon=classifier.horizon,
                 solver=evaluation.attack.surrogate.solver,
             )
-            self.surrogate = Surface(cheap, precision=precision, passes=judge.passes, provisional=True)
+            # Images that share steps under the declared solver do not under a fixed-step one.
+            coupled = classifier.solver is not None and classifier.solver.couples_batch
+            self.surrogate = Surface(cheap, alone=judge.alone and not coupled, provisional=True, **asked)
         self.sources = [Surface(source, precision=precision) for source in sources]
         epsilons = evaluation.threat_model.epsilons if carries_falls else (None,)
         names = [_felled_name(stage, epsilon) for epsilon in epsilons for stage in stages]

@@ -340,6 +340,21 @@ def test_a_model_that_looks_at_the_batch_is_judged_alone(linear: Linear, halves:
     assert [letter != "m" for letter in outcomes(result)] == alone.tolist()
 
 
+def test_a_model_that_is_robust_only_in_its_batch_is_attacked_alone(linear: Linear, halves: Dataset) -> None:
+    plain = evaluate(linear, halves, attacks=["pgd"], threat_model=LINF)
+    hidden = evaluate(Centred(linear), halves, attacks=["pgd"], threat_model=LINF)
+    assert "batch-coupled" in hidden.flags
+    # Alone it is another linear model; what fells it was found where it is judged.
+    fell = [letter == "f" for letter in outcomes(hidden)]
+    assert sum(fell) > 20
+    asked: list[int] = []
+    module = Centred(linear)
+    module.register_forward_hook(lambda _, given, __: asked.append(len(given[0])) if given[0].requires_grad else None)
+    evaluate(module, halves, attacks=["pgd"], threat_model=LINF, images=Slice(n=20, chunk=20))
+    assert asked.count(1) > 20 * len([size for size in asked if size > 1])
+    assert outcomes(plain).count("f") > 20
+
+
 def test_a_solver_that_shares_its_step_is_judged_alone(ode_net: SmallOde, digits: Dataset) -> None:
     solver = adaptive("dopri5", rtol=1e-2, backend="torchdiffeq")
     result = evaluate(ode_net, digits, solver=solver, images=Slice(n=10, chunk=10), attacks=["fgsm"])

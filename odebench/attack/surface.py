@@ -23,21 +23,28 @@ class Surface(nn.Module):
     `backward_images`. With `precision` bf16 the model runs under autocast, which is for proposals alone; `exact` is
     then a second surface of the same classifier in fp32, for an attack that must know whether an image has fallen. Of a
     randomised model it shows the mean logits of several `passes`, and so the mean of their gradients (EOT: Athalye et
-    al. 2018). `provisional`: another surface is attacked after this one.
+    al. 2018). With `alone` each image is asked about by itself, as it is judged where letters depend on the batch.
+    `provisional`: another surface is attacked after this one.
     """
 
     def __init__(
-        self, classifier: Classifier, *, precision: str = "fp32", passes: int = 1, provisional: bool = False
+        self,
+        classifier: Classifier,
+        *,
+        precision: str = "fp32",
+        passes: int = 1,
+        alone: bool = False,
+        provisional: bool = False,
     ) -> None:
         super().__init__()
-        self.provisional = provisional
+        self.alone, self.provisional = alone, provisional
         self.classifier = classifier
         self.precision = precision
         self.passes = passes
         self.n_classes = classifier.n_classes
         self.failures: list[Tensor] = []
         self.forward_images = self.backward_images = 0
-        self.twin = None if precision == "fp32" else Surface(classifier, passes=passes)
+        self.twin = None if precision == "fp32" else Surface(classifier, passes=passes, alone=alone)
         if self.twin is not None:
             self.twin.failures = self.failures
         self.eval()
@@ -49,9 +56,11 @@ class Surface(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
         """Logits, differentiable in `images`; the model gets a copy, so it cannot change the attack's."""
-        if self.passes == 1:
-            return self._pass(images)
-        return torch.stack([self._pass(images) for _ in range(self.passes)]).mean(0)
+        if self.passes > 1:
+            return torch.stack([self._pass(images) for _ in range(self.passes)]).mean(0)
+        if self.alone and len(images) > 1:
+            return torch.cat([self._pass(image) for image in torch.split(images, 1)])
+        return self._pass(images)
 
     def _pass(self, images: Tensor) -> Tensor:
         self.forward_images += len(images)
