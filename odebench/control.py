@@ -69,6 +69,8 @@ class LooseAdjoint(nn.Module):
         """Logits."""
         net, state = self.net, self.net.stem(images)
         exact = integrate(net.field, state.detach(), horizon=net.horizon, solver=net.solver).state
+        if not state.requires_grad:
+            return net.head(exact)  # type: ignore[no-any-return]
         loose = adaptive("dopri5", rtol=self.tolerance, backend="torchdiffeq")
         followed = integrate(net.field, state, horizon=net.horizon, solver=loose, gradient="adjoint").state
         logits: Tensor = net.head(followed + (exact - followed).detach())
