@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from odebench.check.comparison import (
     unbounded,
 )
 from odebench.check.model import solver_gap
+from odebench.check.setting import reach
 from odebench.groundwork import fidelity_check
 from odebench.ledger import Ledger
 from odebench.progress import Step
@@ -68,12 +70,13 @@ class Examination:
         parts = probes(
             self.evaluation.attack.parameters, norm=self.threat.norm, n_classes=self.judge.classifier.n_classes
         )
+        reaches = reach(self.definition, self.evaluation.attack.parameters).status != "flag"
         trace = Trace()
         iterated = self._attack(parts.iterated, self.middle, trace).letters
         checks = [
-            single_step(iterated, self._attack(parts.single_step, self.middle).letters),
+            single_step(iterated, self._attack(parts.single_step, self.middle).letters, reaches=reaches),
             silent_success(trace, self.correct),
-            random_noise(iterated, self._attack(parts.random, self.middle).letters),
+            random_noise(iterated, self._attack(parts.random, self.middle).letters, reaches=reaches),
             self._solver_gap(trace),
             self._gradient_fidelity(),
         ]
@@ -83,6 +86,9 @@ class Examination:
         }
         if self.definition.needs_sources:
             checks += self._slower(parts, trace, by_epsilon)
+        for smaller, larger in pairwise(self.threat.epsilons):
+            # Probes differ in strength from one radius to the next; a fall at a smaller one holds all the same.
+            self.found[larger].join(self.found[smaller].without_measures())
         return list(self.found.values()), [check for check in checks if check.id in self.definition.examines]
 
     def _slower(self, parts: Probes, trace: Trace, by_epsilon: Mapping[float, np.ndarray]) -> list[Check]:

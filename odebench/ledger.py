@@ -61,6 +61,10 @@ class Ledger:
         self.nfe += other.nfe
         self.invalid += other.invalid
 
+    def without_measures(self) -> Ledger:
+        """The letters alone, and what felled them."""
+        return Ledger(self.letters, self.felled)
+
     def carry(self, smaller: Ledger) -> None:
         """Takes over the falls at a smaller epsilon: they hold at this one too."""
         self.letters, self.felled = smaller.letters.copy(), smaller.felled.copy()

@@ -169,6 +169,8 @@ def plan(
         raise UsageError(f"{attack} crafts no candidates on other models, so it takes no source")
     if surrogate is not None and evaluated_with is None:
         raise UsageError(f"{model} integrates nothing, so no cheaper solver can propose for it")
+    if surrogate is not None and surrogate.adaptive:
+        raise UsageError(f"a surrogate takes fixed steps, such as rk4:1; {surrogate.method} chooses its own")
     parsed = tuple(
         parse_source(text, dataset, recipe=recipe, horizon=evaluated_at, solver=evaluated_with) for text in texts
     )

@@ -267,6 +267,7 @@ class _Call:
             watching = self.trace.watching(
                 self.surface, self.rows, self.images, self.labels, norm=self.norm, epsilon=self.epsilon
             )
+        seed = call_seed(spec.seed, chunk=self.number, stage=stage.seeded_as or stage.name, epsilon=self.epsilon)
         try:
             attack = load_target(stage.definition.function)
             # Copies: the verdict measures from the clean images, which an attack must not move.
@@ -277,7 +278,7 @@ class _Call:
                     self.labels.to(device, copy=True),
                     norm=self.norm,
                     epsilon=self.epsilon,
-                    seed=call_seed(spec.seed, chunk=self.number, stage=stage.name, epsilon=self.epsilon),
+                    seed=seed,
                     fallen=self._fallen if self.trace is None else None,
                     **extra,
                 )

@@ -526,3 +526,19 @@ def test_measured_and_skipped_checks() -> None:
     assert check.status == "pass"
     check = skipped(12, "twelve", speaks_of="model", why="no source")
     assert (check.status, check.figure, check.why) == ("skipped", None, "no source")
+
+
+@pytest.mark.parametrize(("share", "status"), [(0.0, "pass"), (0.05, "flag")])
+def test_logits_that_lean_on_the_batch_are_seen_before_a_letter_moves(share: float, status: str) -> None:
+    class Leaning(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = linear_net()
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.inner((1 - share) * images + share * images.mean(0, keepdim=True))
+            return logits
+
+    module = Leaning().eval()
+    check = batch_independence(classifier(module), digits(), labels_of(module), norm="linf", epsilon=0.01)
+    assert (check.id, check.status) == (15, status)

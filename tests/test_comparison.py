@@ -192,3 +192,11 @@ def test_the_curve_of_median_losses_is_the_evidence_of_silent_success() -> None:
 def test_the_points_of_a_trace_are_not_part_of_the_evidence() -> None:
     trace = Trace(suspects={0: torch.zeros(1, 2, 2)}, ends={0: torch.zeros(1, 2, 2)}, silent=1)
     assert silent_success(trace, 10).evidence == {}
+
+
+def test_where_the_steps_do_not_reach_a_weak_attack_speaks_of_its_settings() -> None:
+    strong, weak = np.array(list("f" * 30 + "r" * 70)), np.array(list("r" * 100))
+    for check in (single_step, random_noise):
+        assert check(weak, strong).speaks_of == "model"
+        assert check(weak, strong, reaches=False).speaks_of == "settings"
+        assert check(weak, strong, reaches=False).status == "flag"

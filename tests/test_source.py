@@ -209,6 +209,8 @@ def test_a_surrogate_is_for_models_with_a_field() -> None:
     assert found.evaluation.attack.surrogate is not None
     assert found.evaluation.attack.surrogate.solver == euler
     assert found.evaluation.run_key != planned("ode", "pgd").evaluation.run_key
+    with pytest.raises(UsageError, match="a surrogate takes fixed steps, such as rk4:1; dopri5 chooses its own"):
+        planned("ode", "pgd", surrogate=adaptive("dopri5"))
     with pytest.raises(UsageError, match="resnet integrates nothing, so no cheaper solver can propose for it"):
         planned("resnet", "pgd", surrogate=euler)
     with pytest.raises(UsageError, match="needs more than 10000 steps to reach horizon 1"):

@@ -100,11 +100,15 @@ class AttackDefinition:
 
 @dataclass(frozen=True)
 class Stage:
-    """One attack within an evaluation: its name there, what it is, all its parameters."""
+    """One attack within an evaluation: its name there, what it is, all its parameters.
+
+    `seeded_as` names another stage whose random numbers it takes.
+    """
 
     name: str
     definition: AttackDefinition
     parameters: Parameters
+    seeded_as: str | None = None
 
     @property
     def passes(self) -> int:

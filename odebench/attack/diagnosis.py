@@ -16,7 +16,8 @@ from odebench.attack.worst_case import stages as worst_case_stages
 class Probes:
     """The probes by their part: `iterated` is the reference, PGD as its settings say.
 
-    `longer` takes twice the steps of the same length, `restarted` another random start; `worst_case` are the stages of
+    `longer` takes twice the steps of the same length from the same start, `restarted` another random start;
+    `worst_case` are the stages of
     its fast effort.
     """
 
@@ -36,7 +37,7 @@ def probes(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) ->
         iterated=Stage(PGD.name, PGD, given),
         single_step=Stage(FGSM.name, FGSM, FGSM.complete()),
         random=Stage(NOISE.name, NOISE, NOISE.complete()),
-        longer=Stage(f"{PGD.name} with twice the steps", PGD, twice),
+        longer=Stage(f"{PGD.name} with twice the steps", PGD, twice, seeded_as=PGD.name),
         restarted=Stage(f"{PGD.name} from another start", PGD, given),
         worst_case=worst_case_stages({"effort": "fast"}, norm=norm, n_classes=n_classes),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -99,7 +98,8 @@ def logits_not_probabilities(logits: Float[Tensor, "n classes"]) -> Check:
 
 
 def batch_independence(classifier: Classifier, images: Images, labels: Labels, *, norm: str, epsilon: float) -> Check:
-    """Check 15: letters of fixed points in batches, in a permuted batch and alone; k of n images move.
+    """Check 15: fixed points in batches, in a permuted batch and alone; k of n images move: another letter, or a logit
+    that differs by more than 1e-4 of the image's largest.
 
     The points are the clean images and one random point within `epsilon` of each.
     """
@@ -109,18 +109,24 @@ def batch_independence(classifier: Classifier, images: Images, labels: Labels, *
     twice = torch.cat([labels, labels])
     order = torch.randperm(len(points), generator=generator)
     batch, single = Judge(classifier), Judge(classifier, alone=True)
-    plain = batch.clean(points, twice)
-    permuted = np.empty_like(plain)
-    permuted[order.numpy()] = batch.clean(points[order], twice[order])
-    alone = single.clean(points, twice)
-    moved = ((plain != alone) | (permuted != alone)).reshape(2, -1).any(0)
+    plain, alone = (judge.opinion(points, twice, of=points) for judge in (batch, single))
+    permuted = batch.opinion(points[order], twice[order], of=points[order])
+    back = order.argsort()
+    moved = torch.zeros(len(points), dtype=torch.bool)
+    largest = alone.answer.logits.abs().amax(1).clamp_min(1e-12)
+    for other, rows in ((plain, torch.arange(len(points))), (permuted, back)):
+        moved |= (other.correct[rows] != alone.correct) | (other.failed[rows] != alone.failed)
+        gap = (other.answer.logits[rows] - alone.answer.logits).abs().amax(1)
+        moved |= gap > DETERMINISM_THRESHOLD * largest
+    moved = moved.reshape(2, -1).any(0)
     return counted(
         15,
         "batch independence",
         speaks_of="model",
         k=int(moved.sum()),
         n=len(images),
-        why="letters that move between batch, permuted batch and alone: a flagged model is judged image by image",
+        why="letters or logits that move between batch, permuted batch and alone: a flagged model is attacked and "
+        "judged image by image",
     )
 
 

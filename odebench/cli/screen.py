@@ -77,6 +77,10 @@ def print_result(result: Result) -> None:
         f"{evaluation.model.name} on {data.name} ({data.split}), {data.n} images, "
         f"{attack.name} in {evaluation.threat_model.norm}"
     )
+    others = [f"candidates from {', '.join(attack.sources)}"] if attack.sources else []
+    others += [f"{attack.surrogate.solver} first"] if attack.surrogate is not None else []
+    if others:
+        console.print("; ".join(others))
     if evaluation.solver is not None and result.nfe.clean is not None:
         console.print(f"T={evaluation.horizon:g}, {evaluation.solver}, NFE {_nfe(result)}")
     rows = [

@@ -45,7 +45,10 @@ def curves(result: Result) -> list[Curve]:
         evidence |= check.evidence
     losses = _numbers(evidence.get("median_loss"))
     clean = result.epsilons[0].figures.clean_accuracy.value
-    accuracy = [(0.0, clean), *((item.epsilon, item.figures.robust_accuracy.value) for item in result.epsilons)]
+    # Under the reference attack alone where it was run at every radius: other probes are stronger at the middle one.
+    alone = _numbers(evidence.get("robust_accuracy"))
+    values = alone or [item.figures.robust_accuracy.value for item in result.epsilons]
+    accuracy = [(0.0, clean), *_points([item.epsilon for item in result.epsilons], values)]
     horizons, cosines = (_numbers(evidence.get(name)) for name in ("horizons", "adjoint_cosine"))
     norm = result.evaluation.threat_model.norm
     found = [
