@@ -40,8 +40,8 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record dataset",
     ),
     "attack": (
-        "attack.seed attack.surface attack.pursuit attack.trace attack.foolbox attack.autoattack attack.given "
-        "attack.transfer",
+        "attack.seed attack.surface attack.pursuit attack.trace attack.target attack.foolbox attack.autoattack "
+        "attack.given attack.transfer",
         "ground model",
     ),
     "verdict": ("verdict ledger", "record model attack"),

@@ -15,9 +15,9 @@ from pyautoattack.square import SquareAttack
 from small_model import Linear, grey_images, judged, linear, outcomes, predicted, smallest_radius
 from torch import Tensor, nn
 
-from odebench.attack.autoattack import PASS_IMAGES
 from odebench.attack.definition import load_attack
 from odebench.attack.surface import Surface
+from odebench.attack.target import PASS_IMAGES
 from odebench.ball import ROUNDING, distance
 from odebench.errors import AttackError, UsageError
 from odebench.model.classifier import Classifier

@@ -6,12 +6,10 @@ Its harness is not used: it re-seeds, resumes and checks in ways of its own. Eac
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from odebench.attack.pursuit import Fallen, pursued, strictly_correct
 from odebench.attack.seed import seeded
 from odebench.attack.surface import Surface
+from odebench.attack.target import OncePerImage, any_copy, propose, ranked_others, together
 from odebench.ball import distance, project
 from odebench.errors import AttackError
 
@@ -29,8 +28,6 @@ Labels = Int[Tensor, " batch"]
 _NORMS = {"linf": "Linf", "l2": "L2"}
 BF16_DOUBT = 5e-3
 """A bf16 margin below this share of the largest |logit| is doubtful: that much may be rounding."""
-PASS_IMAGES = 100
-"""Up to so many copies of images, one a target, are attacked in one pass."""
 _QUIET = logging.getLogger("odebench.attack.autoattack")
 """APGD warns of zero gradients unless it is given a logger; check 1 counts them."""
 _QUIET.addHandler(logging.NullHandler())
@@ -117,7 +114,7 @@ def apgd_targeted(
         # The targeted cross-entropy would shy away from the third class, and is flat where logits are large.
         attack.dlr_loss_targeted = lambda logits, own: _lead(logits, own, attack.y_target)
     found, standing = images.clone(), torch.ones_like(labels, dtype=torch.bool)
-    for number, (alive, aims) in enumerate(_together(standing, _ranked(model, images, labels)[:, :targets])):
+    for number, (alive, aims) in enumerate(together(standing, ranked_others(model, images, labels)[:, :targets])):
         rows = alive.repeat(len(aims) // len(alive))
         points, own = images[rows], labels[rows]
 
@@ -125,86 +122,17 @@ def apgd_targeted(
             attack.y_target = aims
             return _single_run(attack, asked, points, own)
 
-        once = None if fallen is None else _OncePerImage(fallen, rows, images)
+        once = None if fallen is None else OncePerImage(fallen, rows, images)
         candidates = pursued(
             run, model, points, own, norm=norm, epsilon=epsilon, seed=(seed + number) % 2**32, fallen=once
         )
         with torch.no_grad():
             fooled = ~strictly_correct(model(candidates), own)
-        _propose(found, alive, candidates, fooled)
+        propose(found, alive, candidates, fooled)
         if once is not None:
             found[once.down] = once.proof[once.down]
-        standing &= ~once.down if once is not None else ~_any_copy(rows, fooled, len(images))
+        standing &= ~once.down if once is not None else ~any_copy(rows, fooled, len(images))
     return found
-
-
-def _ranked(model: Surface, images: Images, labels: Labels) -> Int[Tensor, "batch others"]:
-    """The classes other than the label, the likeliest first; also where the label itself is not the likeliest."""
-    with torch.no_grad():
-        ranked = model(images).argsort(dim=1, descending=True)
-    others: Tensor = ranked[ranked != labels[:, None]].view(len(images), -1)
-    return others
-
-
-def _together(
-    standing: Bool[Tensor, " batch"], others: Int[Tensor, "batch targets"]
-) -> Iterator[tuple[Int[Tensor, " alive"], Int[Tensor, " rows"]]]:
-    """The images that stand, and for as many targets as fit into one pass those of all of them, target by target.
-
-    A pass has a fixed cost, so an image is dear in a small one. What falls on the way is left out of the next.
-    """
-    done = 0
-    while done < others.shape[1] and standing.any():
-        alive = standing.nonzero().flatten()
-        count = max(1, PASS_IMAGES // len(alive))
-        aims = others[alive, done : done + count].T.flatten()
-        yield alive, aims
-        done += count
-
-
-class _OncePerImage:
-    """`fallen` for copies of images: a copy whose image has fallen, by itself or by another copy, is not judged.
-
-    `down` says which of the images have fallen, `proof` holds what felled them.
-    """
-
-    def __init__(self, fallen: Fallen, rows: Int[Tensor, " rows"], images: Images) -> None:
-        self.fallen, self.rows, self.proof = fallen, rows, images.clone()
-        self.down = torch.zeros(len(images), dtype=torch.bool, device=rows.device)
-
-    def __call__(self, copies: Tensor, candidates: Tensor) -> Tensor:
-        """Which of these copies are of fallen images, now that these candidates are judged."""
-        images, waiting = self.rows[copies], torch.ones_like(copies, dtype=torch.bool)
-        while (waiting := waiting & ~self.down[images]).any():
-            first = _first_copies(images, waiting)
-            fell = self.fallen(images[first], candidates[first])
-            self.down[images[first]] = fell
-            self.proof[images[first[fell]]] = candidates[first[fell]]
-            waiting[first] = False
-        return self.down[images]
-
-
-def _first_copies(images: Int[Tensor, " copies"], waiting: Bool[Tensor, " copies"]) -> Int[Tensor, " some"]:
-    """The positions of the first waiting copy of each image."""
-    positions = waiting.nonzero().flatten()
-    _, which = np.unique(images[positions].cpu().numpy(), return_index=True)
-    return positions[torch.from_numpy(which).to(positions.device)]
-
-
-def _any_copy(rows: Int[Tensor, " rows"], fooled: Bool[Tensor, " rows"], n: int) -> Bool[Tensor, " batch"]:
-    """For each of n images whether one of its copies fools."""
-    any_copy = torch.zeros(n, dtype=torch.bool, device=rows.device)
-    any_copy[rows[fooled]] = True
-    return any_copy
-
-
-def _propose(found: Images, alive: Int[Tensor, " alive"], candidates: Images, fooled: Bool[Tensor, " rows"]) -> None:
-    """Enters candidates of the images that stand, copy by copy: the last one, or the last that fools."""
-    parts = list(zip(torch.split(candidates, len(alive)), torch.split(fooled, len(alive)), strict=True))
-    for part, _ in parts:
-        found[alive] = part
-    for part, good in parts:
-        found[alive[good]] = part[good]
 
 
 def _lead(logits: Tensor, labels: Labels, targets: Labels) -> Float[Tensor, " batch"]:
@@ -253,7 +181,7 @@ def fab_targeted(
     found, smallest = images.clone(), torch.full_like(images[:, 0, 0, 0], epsilon)
     with torch.no_grad():
         standing = strictly_correct(model(images), labels)
-    for alive, aims in _together(standing, _ranked(model, images, labels)[:, :targets]):
+    for alive, aims in together(standing, ranked_others(model, images, labels)[:, :targets]):
         rows = alive.repeat(len(aims) // len(alive))
         with seeded(seed):
             candidates = attack.towards(images[rows], labels[rows], aims)
@@ -264,7 +192,7 @@ def fab_targeted(
             better = copies[fooled[copies] & (radius[copies] <= smallest[alive])]
             found[rows[better]], smallest[rows[better]] = candidates[better], radius[better]
         fooled &= radius <= epsilon
-        standing &= ~_any_copy(rows, fooled, len(images))
+        standing &= ~any_copy(rows, fooled, len(images))
     return found
 
 
