@@ -127,9 +127,11 @@ class Examination:
         return ledger
 
     def _possible(self, stages: Sequence[Stage]) -> list[Stage]:
-        """The stages that there are sources for, with twice the budget where the gradient could not be confirmed."""
+        """The stages that there are sources for, with twice the budget where the gradient could not be confirmed.
+
+        Not with twice the starts: probes that are compared must take the same."""
         possible = [stage for stage in stages if self.siege.sources or not stage.definition.needs_sources]
-        return [stage.doubled() for stage in possible] if self.doubled else possible
+        return [stage.doubled(restarts=False) for stage in possible] if self.doubled else possible
 
     def _felled(self, ledger: Ledger, stages: Sequence[Stage]) -> int:
         letters = [self.siege.letter(stage, self.middle) for stage in self._possible(stages)]

@@ -98,18 +98,25 @@ class _Run:
         self.images, self.labels, self.handed_over = images, labels, handed_over
         self.attack = load_attack(evaluation.attack.name)
         self.sources, self.given, self.keep = sources, given, keep
-        stages = self.attack.stages(
-            evaluation.attack.parameters, norm=evaluation.threat_model.norm, n_classes=classifier.n_classes
-        )
-        self.stages = [stage for stage in stages if sources or not stage.definition.needs_sources]
+        self.stages, self.left_out = self._stages(opaque=False)
         if not self.stages:
             raise UsageError(f"{self.attack.name} needs other models to craft candidates on; name them as sources")
-        self.left_out = len(self.stages) < len(stages)
         if self.left_out:
             progress.say("no source to craft candidates on: the transfer stage is left out")
         missing = set(evaluation.threat_model.epsilons) - set(given)
         if missing and any(stage.definition.needs_candidates for stage in self.stages):
             raise UsageError(f"{self.attack.name} are made elsewhere: judge a file of them with odebench judge")
+
+    def _stages(self, *, opaque: bool) -> tuple[list[Stage], bool]:
+        """The stages that there are sources for, and whether others are left out."""
+        stages = self.attack.stages(
+            self.evaluation.attack.parameters,
+            norm=self.evaluation.threat_model.norm,
+            n_classes=self.classifier.n_classes,
+            opaque=opaque,
+        )
+        possible = [stage for stage in stages if self.sources or not stage.definition.needs_sources]
+        return possible, len(possible) < len(stages)
 
     @property
     def passes(self) -> int:
@@ -121,7 +128,10 @@ class _Run:
         groundwork, clean = self.groundwork, self.groundwork.clean
         self.judge = groundwork.judge(classifier)
         if groundwork.opaque:
-            self.stages = [stage.doubled() for stage in self.stages]
+            # Where the model draws random numbers a step costs twenty passes already, and differences drown in noise.
+            steady = groundwork.passes == 1
+            stages, _ = self._stages(opaque=steady)
+            self.stages = [stage.doubled(restarts=steady and not self.attack.examines) for stage in stages]
         self.siege = Siege(
             evaluation,
             self.stages,

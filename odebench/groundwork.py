@@ -17,6 +17,7 @@ from odebench.check.model import (
     determinism,
     gradient_availability,
     logits_not_probabilities,
+    mean_batch_independence,
     useless_gradients,
 )
 from odebench.check.rule import skipped
@@ -114,8 +115,10 @@ def _mode(
             f"{evaluation.model.name} is randomised (logits differ by {steady.figure:.1%} between passes): "
             f"every letter is taken over {RANDOMISED_PASSES} passes, every gradient averaged over as many"
         )
-        why = "a randomised model is asked about one image at a time"
-        return False, RANDOMISED_PASSES, [steady, skipped(15, "batch independence", speaks_of="model", why=why)]
+        if not steady.evidence["seeded"]:
+            progress.say(f"{evaluation.model.name} draws from a generator of its own: letters differ between runs")
+        independence = mean_batch_independence(classifier, images[first])
+        return coupled or independence.status == "flag", RANDOMISED_PASSES, [steady, independence]
     middle = threat.epsilons[len(threat.epsilons) // 2]
     independence = batch_independence(classifier, images[first], labels[first], norm=threat.norm, epsilon=middle)
     return coupled or independence.status == "flag", 1, [steady, independence]

@@ -27,6 +27,7 @@ FLAG_MEANINGS = {
     RANDOMISED: "the model draws random numbers; its letters rest on repeated passes, and it is not ranked",
     "batch-coupled": "the solver shares step sizes within a batch, so images were judged one at a time",
     "no-transfer": "no other model was at hand to craft candidates on: the transfer stage was left out",
+    "unseeded": "the model draws from a generator of its own, which no seed reaches: another run finds other letters",
     "few-candidates": "the file had no candidate for some images: these stand unattacked",
     "opaque-gradient": "the module hides its solver, and its gradient could not be confirmed",
 }

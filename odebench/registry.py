@@ -127,6 +127,7 @@ ATTACKS = Registry(
         "apgd-dlr": ("odebench.attack.builtin:APGD_DLR", "Auto-PGD on the difference of logits ratio"),
         "apgd-t": ("odebench.attack.builtin:APGD_T", "Auto-PGD towards each of the likeliest other classes"),
         "fab-t": ("odebench.attack.builtin:FAB_T", "targeted FAB: the smallest perturbation"),
+        "spsa": ("odebench.attack.builtin:SPSA", "black box: random search on the logits"),
         "square": ("odebench.attack.builtin:SQUARE", "black box: random search on the logits"),
         "noise": ("odebench.attack.builtin:NOISE", "random points at distance epsilon"),
         "transfer": ("odebench.attack.builtin:TRANSFER", "candidates crafted on other models, the sources"),

@@ -109,13 +109,14 @@ class Siege:
             reported = 0.0
             ends: dict[int, Tensor] = {}
             asked = self._asked(stage, cheap_first=trace is None)
-            for surface in asked:
+            for turn, surface in ((turn, surface) for turn in range(stage.starts) for surface in asked):
                 standing = rows[ledger.letters[rows] == "r"]
+                ends = ends if surface is not asked[0] else {}
                 resumed = np.isin(standing, self._faithful(stage, ends))
                 for part, start in ((standing[resumed], ends), (standing[~resumed], {})):
                     if len(part):
-                        call = _Call(self, stage, surface, number, part, epsilon, ledger, trace, start)
-                        share = min(stage.passes / len(asked), stage.passes - reported)
+                        call = _Call(self, stage, surface, number, part, epsilon, ledger, trace, start, turn)
+                        share = min(stage.passes / len(asked) / stage.starts, stage.passes - reported)
                         reported += call.run(step, at_most=share)
                         ends = call.ends
             step.advance(stage.passes - reported, note=f"epsilon {epsilon:g}: {ledger.standing} standing")
@@ -161,7 +162,8 @@ class _Call:
     """One call of one attack: on the standing images of one chunk, at one epsilon, through one surface.
 
     `start` holds where an earlier call, through the surrogate, has left the images (by position): an attack that can
-    goes on from there, for a quarter of its steps. `ends` is where this one leaves those that it did not fell.
+    goes on from there, for a quarter of its steps. `ends` is where this one leaves those that it did not fell. A `turn`
+    after the first has random numbers of its own.
     """
 
     def __init__(
@@ -175,6 +177,7 @@ class _Call:
         ledger: Ledger,
         trace: Trace | None,
         start: Mapping[int, Tensor],
+        turn: int,
     ) -> None:
         self.siege, self.stage, self.surface, self.trace = siege, stage, surface, trace
         self.number, self.rows, self.epsilon, self.ledger = number, rows, epsilon, ledger
@@ -184,6 +187,7 @@ class _Call:
         self.letter = siege.letter(stage, epsilon)
         self.start = torch.stack([start[row] for row in rows.tolist()]) if start else None
         self.ends: dict[int, Tensor] = {}
+        self.seeded_as = f"{stage.seeded_as or stage.name}{f' start {turn + 1}' if turn else ''}"
 
     def run(self, step: Step, *, at_most: float) -> float:
         """Attacks and judges; returns how many passes it reported to `step`, `at_most` at most."""
@@ -267,7 +271,7 @@ class _Call:
             watching = self.trace.watching(
                 self.surface, self.rows, self.images, self.labels, norm=self.norm, epsilon=self.epsilon
             )
-        seed = call_seed(spec.seed, chunk=self.number, stage=stage.seeded_as or stage.name, epsilon=self.epsilon)
+        seed = call_seed(spec.seed, chunk=self.number, stage=self.seeded_as, epsilon=self.epsilon)
         try:
             attack = load_target(stage.definition.function)
             # Copies: the verdict measures from the clean images, which an attack must not move.

@@ -21,15 +21,19 @@ def flags_of(
     left_out: bool = False,
     few_candidates: bool = False,
 ) -> tuple[str, ...]:
-    """The flags of a result: its flagged checks by name, batch-coupled where images were judged alone, randomised
-    where over repeated passes, opaque-gradient where a module's gradient could not be confirmed, no-transfer where
-    that stage was left out, few-candidates where a file had none for some images that could be attacked."""
+    """The flags of a result: its flagged checks by name, and others beside them.
+
+    batch-coupled where images were judged alone, randomised where over repeated passes, unseeded where a model draws
+    from a generator of its own, opaque-gradient where a module's gradient could not be confirmed, no-transfer where
+    that stage was left out, few-candidates where a file had none for some images that could be attacked.
+    """
     found = [check.name for check in checks if check.status == "flag" and check.id not in _SAID_OTHERWISE]
     others = {
         "batch-coupled": alone,
         "randomised": randomised,
         "opaque-gradient": opaque,
         "no-transfer": left_out,
+        "unseeded": any(check.id == 2 and not check.evidence.get("seeded", True) for check in checks),
         "few-candidates": few_candidates,
     }
     return tuple([*found, *(flag for flag, raised in others.items() if raised)])

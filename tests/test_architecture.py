@@ -41,7 +41,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "attack": (
         "attack.seed attack.surface attack.pursuit attack.trace attack.target attack.foolbox attack.autoattack "
-        "attack.given attack.transfer",
+        "attack.spsa attack.given attack.transfer",
         "ground model",
     ),
     "verdict": ("verdict ledger", "record model attack"),

@@ -18,6 +18,7 @@ from odebench.check.model import (
     finer,
     gradient_availability,
     logits_not_probabilities,
+    mean_batch_independence,
     solver_failure,
     solver_gap,
     useless_gradients,
@@ -221,6 +222,18 @@ def test_one_label_that_changes_is_enough() -> None:
     assert check.evidence["labels_changed"] == 1
 
 
+def test_whether_the_seed_decides_is_said() -> None:
+    own = torch.Generator().manual_seed(3)
+
+    def shaken(generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
+        return lambda images: images + 0.1 * torch.rand(images.shape, generator=generator)
+
+    for generator, seeded_too in ((None, True), (own, False)):
+        check = determinism(classifier(Wrapped(linear_net(), before=shaken(generator))), digits(), alone=False)
+        assert (check.status, check.evidence["seeded"]) == ("flag", seeded_too)
+    assert determinism(classifier(linear_net()), digits(), alone=False).evidence["seeded"]
+
+
 def test_determinism_leaves_the_generators_alone() -> None:
     state = torch.get_rng_state()
     determinism(classifier(linear_net()), digits(), alone=False)
@@ -353,6 +366,43 @@ def test_batch_independence_counts_an_image_once() -> None:
     asked = Classifier(SizeOnly(), n_classes=2)
     check = batch_independence(asked, digits(), torch.zeros(N, dtype=torch.long), norm="linf", epsilon=0.1)
     assert (check.k, check.n) == (N, N)
+
+
+class Shaken(nn.Module):
+    """Noise of its own in every image; with `coupled` each is moved halfway to its batch's mean before."""
+
+    def __init__(self, *, coupled: bool, noise: float) -> None:
+        super().__init__()
+        self.inner, self.coupled, self.noise = linear_net(), coupled, noise
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = images / 2 + images.mean(0, keepdim=True) / 2 if self.coupled else images
+        logits: Tensor = self.inner(seen + self.noise * torch.randn_like(images))
+        return logits
+
+
+@pytest.mark.parametrize("noise", [1e-3, 0.05, 0.3])
+@pytest.mark.parametrize("coupled", [False, True])
+def test_a_random_model_that_looks_at_its_batch_is_seen_through_its_noise(noise: float, coupled: bool) -> None:
+    check = mean_batch_independence(classifier(Shaken(coupled=coupled, noise=noise)), digits())
+    assert (check.id, check.status) == (15, "flag" if coupled else "pass")
+    assert check.k == 0 or coupled
+    assert check.n == min(N, 32)
+
+
+def test_a_step_drawn_for_a_whole_batch_is_no_dependence_on_it() -> None:
+    """All images of a batch share the draw, and those asked alone do not."""
+
+    class Loud(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = linear_net()
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.inner(images) * (1 + torch.randint(3, (1,)))
+            return logits
+
+    assert mean_batch_independence(classifier(Loud()), digits()).k == 0
 
 
 # 16 solver gap

@@ -410,11 +410,48 @@ def test_a_random_model_is_judged_over_passes_and_flagged(linear: Linear, halves
     assert "randomised" in first.flags
     assert "determinism" not in first.flags
     assert check(first, 2).status == "flag"
-    assert check(first, 15).status == check(first, 17).status == "skipped"
+    assert (check(first, 15).status, check(first, 17).status) == ("pass", "skipped")
+    assert not {"batch-coupled", "unseeded"} & set(first.flags)
     assert outcomes(first) == outcomes(again), "the passes are seeded"
     assert {"f", "r"} <= set(outcomes(first))
     # Every gradient is averaged over as many passes.
     assert first.cost.backward >= 20
+
+
+class NoisyInItsBatch(Noisy):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images / 2 + images.mean(0, keepdim=True) / 2)
+
+
+def test_a_random_model_that_looks_at_its_batch_is_attacked_as_it_is_judged(linear: Linear, halves: Dataset) -> None:
+    attacked: dict[str, Any] = {
+        "attacks": ["pgd"],
+        "parameters": {"pgd": {"steps": 5}},
+        "threat_model": ThreatModel(norm="linf", epsilons=(0.02,)),
+        "images": Slice(n=40, chunk=40),
+    }
+    honest = evaluate(Noisy(linear, 1e-3), halves, **attacked)
+    hidden = evaluate(NoisyInItsBatch(linear, 1e-3), halves, **attacked)
+    assert {"randomised", "batch-coupled"} <= set(hidden.flags)
+    assert check(hidden, 15).status == "flag"
+    assert "batch-coupled" not in honest.flags
+    # Alone an image is its batch's mean: the two models are one.
+    assert abs(outcomes(hidden).count("r") - outcomes(honest).count("r")) <= 1
+
+
+def test_a_generator_that_no_seed_reaches_is_said(linear: Linear, halves: Dataset) -> None:
+    class Own(Noisy):
+        def forward(self, images: Tensor) -> Tensor:
+            if not hasattr(self, "own"):
+                self.own = torch.Generator().manual_seed(0)
+            noise = torch.randn(images.shape, generator=self.own)
+            logits: Tensor = self.inner(images + self.noise * noise)
+            return logits
+
+    told = Told()
+    result = evaluate(Own(linear, 0.05), halves, attacks=["fgsm"], images=Slice(n=20, chunk=20), progress=told)
+    assert {"randomised", "unseeded"} <= set(result.flags)
+    assert any("letters differ between runs" in line for line in told.lines)
 
 
 class Answers(nn.Module):
@@ -519,7 +556,8 @@ def test_an_opaque_module_gets_square_and_transfer_with_twice_the_budget(
     assert check(opaque, 17).status == status
     assert "opaque-gradient" in opaque.flags
     names = [name.partition(" at ")[0] for name in opaque.epsilons[0].felled_by.legend.values()]
-    assert names == ["fgsm", "pgd 20", "apgd-ce 50", "apgd-t 1x50", "transfer 50 doubled", "square 500 doubled"]
+    twice = ["pgd 20", "apgd-ce 50", "apgd-t 1x50", "transfer 50", "square 500"]
+    assert names == ["fgsm", *(f"{name} doubled" for name in twice)]
     honest = evaluate(linear, halves, sources={"twin": linear}, **given)
     assert check(honest, 17).status == "pass"
     assert honest.flags == ()
@@ -551,6 +589,26 @@ def test_the_doubled_budget_is_spent(linear: Linear, halves: Dataset, monkeypatc
     # Alone too, they are asked for more.
     evaluate(Mirror(linear), halves, attacks=["square"], parameters={"square": {"queries": 7}}, images=Slice(n=100))
     assert spent["square"] == {"queries": 14}
+
+
+def test_an_opaque_module_is_attacked_from_a_second_start_with_random_numbers_of_its_own(
+    linear: Linear, halves: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    def attack(model: nn.Module, images: Tensor, labels: Tensor, **given: Any) -> Tensor:
+        seeds.append(given["seed"])
+        return images
+
+    monkeypatch.setattr("odebench.attack.foolbox.pgd", attack)
+    for attacks, alone, opaque in ((["pgd"], 1, 2), (["quick-diagnosis"], 1, 1)):
+        for model, count in ((linear, alone), (Mirror(linear), opaque)):
+            before = seeds[:1] if model is not linear else []
+            seeds.clear()
+            threat = ThreatModel(norm="linf", epsilons=(1e-3,))
+            evaluate(model, halves, attacks=attacks, threat_model=threat, images=Slice(n=20, chunk=20))
+            assert len(seeds) == len(set(seeds)) == count
+            assert before in ([], seeds[:1]), "the first start is the one that an honest module gets"
 
 
 def test_a_gradient_is_looked_at_of_modules_alone_that_are_handed_over(trained: Path, digits: Dataset) -> None:
@@ -672,7 +730,7 @@ def test_a_module_that_needs_gradients_off_is_attacked_without_them(
     felled = result.epsilons[0].felled_by
     by = [felled.legend[letter].partition(" at ")[0] for letter in felled.letters if letter != "-"]
     # Random starts fell some, and square, which asks for no gradient, most of the others.
-    assert set(by) <= {"pgd 20", "apgd-ce 50", "apgd-t 1x50", "square 500 doubled"}
+    assert set(by) <= {f"{name} doubled" for name in ("pgd 20", "apgd-ce 50", "apgd-t 1x50", "square 500")}
     assert by.count("square 500 doubled") > outcomes(result).count("r")
 
 

@@ -30,11 +30,12 @@ SHORT: dict[str, dict[str, int]] = {
     "apgd-t": {"steps": 20, "targets": 9},
     "fab-t": {"steps": 20, "targets": 9},
     "square": {"queries": 200},
+    "spsa": {"steps": 20, "targets": 9, "directions": 64},
     "noise": {"draws": 20},
 }
 EPSILON = {"linf": 0.02, "l2": 0.15}
 ALL = [(name, norm) for name in SHORT for norm in EPSILON]
-PURSUED = ("apgd-ce", "apgd-dlr", "apgd-t", "noise")
+PURSUED = ("apgd-ce", "apgd-dlr", "apgd-t", "spsa", "noise")
 
 
 def surface_of(module: nn.Module, n_classes: int) -> Surface:
@@ -149,12 +150,14 @@ def test_candidates_lie_in_ball_and_box_and_never_beat_the_closed_form(name: str
         ("fab-t", 2, 0.95),
         ("fab-t", 5, 0.95),
         ("square", 2, 0.4),
+        ("spsa", 2, 0.99),
+        ("spsa", 5, 0.95),
     ],
 )
 def test_a_linear_model_falls_wherever_it_can(name: str, n_classes: int, share: float, norm: str) -> None:
     model, surface, images, labels = case(n_classes, n=60)
     epsilon, radius = EPSILON[norm], smallest_radius(model, images, labels, norm=norm)
-    longer = {"square": {"queries": 1000}, "apgd-t": {"steps": 40}}.get(name, {})
+    longer = {"square": {"queries": 1000}, "apgd-t": {"steps": 40}, "spsa": {"steps": 40}}.get(name, {})
     # Square moves whole columns and squares, so it ends short of the corner that a gradient points to.
     found = attack(name, surface, images, labels, norm=norm, epsilon=epsilon, **longer)
     fooled = predicted(model, found) != labels

@@ -14,6 +14,7 @@ PGD = AttackDefinition(
     passes=("steps",),
     step_share=2.5,
     resumes="steps",
+    restarts=True,
 )
 
 CW = AttackDefinition(
@@ -29,13 +30,18 @@ _BOTH = ("linf", "l2")
 _AUTOATTACK = "odebench.attack.autoattack"
 
 APGD_CE = AttackDefinition(
-    "apgd-ce", f"{_AUTOATTACK}:apgd_ce", _BOTH, {"steps": 100}, passes=("steps",), resumes="steps"
+    "apgd-ce", f"{_AUTOATTACK}:apgd_ce", _BOTH, {"steps": 100}, passes=("steps",), resumes="steps", restarts=True
 )
 APGD_DLR = AttackDefinition(
-    "apgd-dlr", f"{_AUTOATTACK}:apgd_dlr", _BOTH, {"steps": 100}, passes=("steps",), resumes="steps"
+    "apgd-dlr", f"{_AUTOATTACK}:apgd_dlr", _BOTH, {"steps": 100}, passes=("steps",), resumes="steps", restarts=True
 )
 APGD_T = AttackDefinition(
-    "apgd-t", f"{_AUTOATTACK}:apgd_targeted", _BOTH, {"steps": 100, "targets": 9}, passes=("steps", "targets")
+    "apgd-t",
+    f"{_AUTOATTACK}:apgd_targeted",
+    _BOTH,
+    {"steps": 100, "targets": 9},
+    passes=("steps", "targets"),
+    restarts=True,
 )
 FAB_T = AttackDefinition(
     "fab-t",
@@ -54,6 +60,14 @@ SQUARE = AttackDefinition(
     passes=("queries",),
     uses_gradients=False,
     doubles="queries",
+)
+SPSA = AttackDefinition(
+    "spsa",
+    "odebench.attack.spsa:spsa",
+    _BOTH,
+    {"steps": 50, "targets": 3, "directions": 64},
+    passes=("steps", "targets", "directions"),
+    uses_gradients=False,
 )
 NOISE = AttackDefinition("noise", f"{_AUTOATTACK}:noise", _BOTH, {"draws": 20}, passes=("draws",), uses_gradients=False)
 TRANSFER = AttackDefinition(

@@ -27,7 +27,8 @@ class AttackDefinition:
     `needs_candidates` gets `proposals`, the candidates made elsewhere for its images.
     One that can start from given points (`start`) names in `resumes` the parameter that is its number of steps: where a
     surrogate has been attacked first, it goes on from there for a quarter of them.
-    `doubles` names the parameter that counts for twice where a module's gradient could not be confirmed.
+    Where a module's gradient could not be confirmed, the parameter that `doubles` names counts for twice, and an attack
+    whose outcome depends on its random start (`restarts`) runs from a second one.
     One that does not have its falls verified on the way (`verifies_falls`), by `fallen` or on the surface's `exact`,
     is always run in fp32.
     `expansion` is "module:attribute" of (parameters, *, norm, n_classes) -> stages, for an attack made of others.
@@ -49,6 +50,7 @@ class AttackDefinition:
     uses_gradients: bool = True
     resumes: str | None = None
     doubles: str | None = None
+    restarts: bool = False
     verifies_falls: bool = True
     expansion: str | None = None
     examines: tuple[int, ...] = ()
@@ -60,12 +62,15 @@ class AttackDefinition:
         """Whether an image that has fallen keeps its letter at every larger epsilon: attacks made of stages."""
         return self.expansion is not None and not self.examines
 
-    def stages(self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) -> tuple[Stage, ...]:
-        """What the attack is made of: itself alone, or the stages that its `expansion` names."""
+    def stages(
+        self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, opaque: bool = False
+    ) -> tuple[Stage, ...]:
+        """What the attack is made of: itself alone, or the stages that its `expansion` names; against a module whose
+        gradient could not be confirmed (`opaque`) also those that are for such ones only."""
         if self.expansion is None:
             return (Stage(self.name, self, dict(parameters)),)
         stages: tuple[Stage, ...] = load_target(self.expansion)(parameters, norm=norm, n_classes=n_classes)
-        return stages
+        return tuple(stage for stage in stages if opaque or not stage.only_opaque)
 
     def norm(self, given: str | None) -> str:
         """The norm to attack in: the given one, else the default. Raises UsageError for one it does not know."""
@@ -102,27 +107,35 @@ class AttackDefinition:
 class Stage:
     """One attack within an evaluation: its name there, what it is, all its parameters.
 
-    `seeded_as` names another stage whose random numbers it takes.
+    `seeded_as` names another stage whose random numbers it takes. It runs from each of `starts` in turn.
+    `only_opaque`: only where a module's gradient could not be confirmed.
     """
 
     name: str
     definition: AttackDefinition
     parameters: Parameters
     seeded_as: str | None = None
+    starts: int = 1
+    only_opaque: bool = False
 
     @property
     def passes(self) -> int:
         """How many gradients of one image the stage takes at most; 1 where none are counted."""
-        return max(1, self.definition.gradients(self.parameters))
+        return max(1, self.definition.gradients(self.parameters)) * self.starts
 
     @property
     def resumed_steps(self) -> int:
         """The steps that are taken from where a surrogate has left off: a quarter, rounded up."""
         return math.ceil(int(str(self.parameters[str(self.definition.resumes)])) / 4)
 
-    def doubled(self) -> Stage:
-        """The stage with twice the queries or steps, where its attack has something to double; else itself."""
+    def doubled(self, *, restarts: bool) -> Stage:
+        """The stage with twice the queries or steps, or with `restarts` twice the starts, where its attack has
+        something to double; else itself."""
         name = self.definition.doubles
+        if restarts and self.definition.restarts:
+            return replace(
+                self, name=f"{self.name} doubled", starts=2 * self.starts, seeded_as=self.seeded_as or self.name
+            )
         if name is None:
             return self
         twice = 2 * int(str(self.parameters[name]))

@@ -57,7 +57,10 @@ class Surface(nn.Module):
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
         """Logits, differentiable in `images`; the model gets a copy, so it cannot change the attack's."""
         if self.passes > 1:
-            return torch.stack([self._pass(images) for _ in range(self.passes)]).mean(0)
+            return torch.stack([self._once(images) for _ in range(self.passes)]).mean(0)
+        return self._once(images)
+
+    def _once(self, images: Tensor) -> Tensor:
         if self.alone and len(images) > 1:
             return torch.cat([self._pass(image) for image in torch.split(images, 1)])
         return self._pass(images)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pydantic import JsonValue
 
-from odebench.attack.builtin import APGD_CE, APGD_T, FAB_T, FGSM, PGD, SQUARE, TRANSFER
+from odebench.attack.builtin import APGD_CE, APGD_T, FAB_T, FGSM, PGD, SPSA, SQUARE, TRANSFER
 from odebench.attack.definition import AttackDefinition, Stage
 
 
@@ -14,7 +15,8 @@ def stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) ->
     """The stages of effort "fast" or "standard" (docs/protocol.md, "Attacks and budgets").
 
     fast: fgsm (linf only), pgd 20, apgd-ce 50, apgd-t min(3, classes - 1) x 50, transfer, square 500. standard: fast,
-    then apgd-ce 100, apgd-t min(9, classes - 1) x 100, fab-t, square 5,000.
+    then apgd-ce 100, apgd-t min(9, classes - 1) x 100, fab-t, square 5,000, and where a module's gradient could not be
+    confirmed spsa.
     """
     others = n_classes - 1
     fast = [
@@ -33,6 +35,7 @@ def stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) ->
         _stage(APGD_T, targets=min(9, others), steps=100),
         _stage(FAB_T, targets=min(9, others), steps=100),
         _stage(SQUARE, queries=5000),
+        replace(_stage(SPSA, targets=min(3, others), steps=50), only_opaque=True),
     ]
     return tuple([*fast, *standard])
 

@@ -20,6 +20,9 @@ Labels = Int[Tensor, " batch"]
 
 DETERMINISM_PASSES = 5
 DETERMINISM_THRESHOLD = 1e-4
+MEAN_IMAGES, MEAN_PASSES = 32, 20
+MEAN_DEVIATIONS = 6.0
+"""How many standard errors apart two means of a randomised model's logits are taken for different."""
 PROBABILITY_TOLERANCE = 1e-5
 
 
@@ -58,13 +61,15 @@ def gradient_availability(k: int, n: int) -> Check:
 def determinism(classifier: Classifier, images: Images, *, alone: bool, seed: int = 0) -> Check:
     """Check 2 (AutoAttack): five passes over the same images, generators seeded differently each time.
 
-    Flags when a label changes or a logit, relative to the image's largest |logit|, differs by more than 1e-4.
+    Flags when a label changes or a logit, relative to the image's largest |logit|, differs by more than 1e-4. The
+    evidence says whether the generators' seed decides (`seeded`): whether the first pass can be had once more.
     """
     judge = Judge(classifier, alone=alone)
     passes = []
-    for index in range(DETERMINISM_PASSES):
+    for index in (*range(DETERMINISM_PASSES), 0):
         with seeded(seed + index):
             passes.append(judge.answer(images).logits)
+    again = passes.pop()
     logits = torch.stack(passes)
     largest = logits.abs().amax(dim=(0, 2)).clamp_min(1e-12)
     spread = float(((logits.amax(0) - logits.amin(0)).amax(1) / largest).max())
@@ -77,7 +82,11 @@ def determinism(classifier: Classifier, images: Images, *, alone: bool, seed: in
         figure=spread,
         threshold=DETERMINISM_THRESHOLD,
         why="spread of logits over five passes: a random model needs attacks that average over its randomness",
-        evidence={"labels_changed": changed, "passes": DETERMINISM_PASSES},
+        evidence={
+            "labels_changed": changed,
+            "passes": DETERMINISM_PASSES,
+            "seeded": bool(torch.allclose(again, passes[0], rtol=0, atol=DETERMINISM_THRESHOLD * float(largest.max()))),
+        },
     )
 
 
@@ -127,6 +136,36 @@ def batch_independence(classifier: Classifier, images: Images, labels: Labels, *
         n=len(images),
         why="letters or logits that move between batch, permuted batch and alone: a flagged model is attacked and "
         "judged image by image",
+    )
+
+
+def mean_batch_independence(classifier: Classifier, images: Images, *, seed: int = 0) -> Check:
+    """Check 15 of a randomised model: clean images in one batch and alone, 20 passes each; k of n images move.
+
+    An image moves where the means of a logit lie more than six standard errors apart, and by more than 1e-4 of the
+    image's largest.
+    """
+    images = images[:MEAN_IMAGES]
+    means, variances = [], []
+    for alone in (False, True):
+        judge, passes = Judge(classifier, alone=alone), []
+        for index in range(MEAN_PASSES):
+            with seeded(seed + index):
+                passes.append(judge.answer(images).logits.double())
+        logits = torch.stack(passes)
+        means.append(logits.mean(0))
+        variances.append(logits.var(0) / MEAN_PASSES)
+    gap, error = (means[0] - means[1]).abs(), (variances[0] + variances[1]).sqrt()
+    largest = means[1].abs().amax(1, keepdim=True).clamp_min(1e-12)
+    moved = ((gap > MEAN_DEVIATIONS * error) & (gap > DETERMINISM_THRESHOLD * largest)).any(1)
+    return counted(
+        15,
+        "batch independence",
+        speaks_of="model",
+        k=int(moved.sum()),
+        n=len(images),
+        why="mean logits that move between batch and alone: a flagged model is attacked image by image",
+        evidence={"passes": MEAN_PASSES},
     )
 
 
