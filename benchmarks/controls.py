@@ -3,10 +3,10 @@
     python benchmarks/controls.py [--seeds 0,1,2] [--images 200] [--epsilon 0.1] [--only "rk4,3-bit input"]
 
 On digits: a distilled Neural ODE of each train seed, the controls made of it (odebench/control.py), and honest models.
-Each is diagnosed, and the controls are attacked by the worst case: standard, but fast for those that are asked about one
-image at a time; a full diagnosis holds the fast one. A control must be flagged by a check that is meant for it, and the worst case
-must bring it down: within 2 points of its honest twin where it has the twin's function, else within 3
-points of an attacker who knows the defence. No check that speaks of the model may flag an honest one.
+Each is diagnosed, which holds the fast worst case, and the controls are attacked by the standard one; by the fast one
+where they are asked about one image at a time. A control must be flagged by a check that is meant for it, and the worst
+case must bring it down: within 2 points of its honest twin where it has the twin's function, else within 3 points of an
+attacker who knows the defence. No check that speaks of the model may flag an honest one.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from odebench.attack.definition import load_attack
+from odebench.attack.definition import Stage, load_attack
 from odebench.check.model import solver_failure
 from odebench.check.setting import reach
 from odebench.environment import device_name, versions
