@@ -186,7 +186,7 @@ class Bench:
             module,
             self.data,
             attacks=attacks,
-            parameters={"worst-case": {"effort": effort}},
+            parameters={"worst-case": {"effort": effort}} if "worst-case" in attacks else {},
             threat_model=ThreatModel(norm="linf", epsilons=(self.epsilon,)),
             images=Slice(n=images, chunk=min(DEFAULT_CHUNK, images)),
             sources=sources,
