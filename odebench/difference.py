@@ -71,11 +71,16 @@ class Difference:
 
 
 def difference(first: Sequence[StoredResult], second: Sequence[StoredResult]) -> Difference:
-    """Pairs results of the same evaluation, then those that differ in weights, images and epsilons alone; two single
-    results on the same data are a pair whatever else differs, so that two models can be compared."""
+    """Pairs results of the same evaluation, then those that differ in weights, images and epsilons alone.
+
+    Where each side holds one model, and another one, what both were asked alike is a pair. Two single results on the
+    same data are a pair whatever else differs.
+    """
     pairs: list[tuple[StoredResult, StoredResult]] = []
     left, right = list(first), list(second)
-    for key in (_run_key, _place, *([_data] if len(first) == len(second) == 1 else [])):
+    models = [{item.result.evaluation.model.name for item in side} for side in (first, second)]
+    two_models = [_question] if models[0] != models[1] and {len(names) for names in models} == {1} else []
+    for key in (_run_key, _place, *two_models, *([_data] if len(first) == len(second) == 1 else [])):
         matched, left, right = _matched(left, right, key)
         pairs += matched
     found = [_pair(one, other) for one, other in pairs]
@@ -171,6 +176,17 @@ def _place(item: StoredResult) -> str:
     plain: dict[str, Any] = item.result.evaluation.model_dump(mode="json")
     del plain["model"]["weights"], plain["threat_model"]["epsilons"]
     del plain["dataset"]["n"], plain["dataset"]["offset"]
+    return canonical_json(plain)
+
+
+def _question(item: StoredResult) -> str:
+    """What was asked of a model, whichever it is, of one train seed: the evaluation without the model itself, the
+    horizon of its training, sources, images and epsilons."""
+    evaluation = item.result.evaluation
+    plain: dict[str, Any] = evaluation.model_dump(mode="json")
+    del plain["train_horizon"], plain["threat_model"]["epsilons"], plain["attack"]["sources"]
+    del plain["dataset"]["n"], plain["dataset"]["offset"]
+    plain["model"] = evaluation.model.arguments.get("train_seed")
     return canonical_json(plain)
 
 

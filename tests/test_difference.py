@@ -77,8 +77,31 @@ def test_pairs_are_equal_evaluations_then_those_of_other_weights_images_and_epsi
 def test_two_models_are_compared_when_each_side_is_one_result() -> None:
     ode, student = make_result({0.1: "rf"}, model="ode"), make_result({0.1: "rr"})
     assert difference(store(ode), store(student)).pairs[0].epsilons[0].letters == {"f>r": 1}
-    apart = difference(store(ode, ode), store(student))
-    assert (len(apart.pairs), len(apart.only_first), len(apart.only_second)) == (0, 2, 1)
+    apart = difference(store(ode), store(make_result({0.1: "rr"}, attack="fgsm", model="ode"), student))
+    assert (len(apart.pairs), len(apart.only_first), len(apart.only_second)) == (0, 1, 2)
+
+
+def test_two_models_are_compared_question_by_question() -> None:
+    seeds = [make_result({0.1: letters}, model="ode", train_seed=seed) for seed, letters in enumerate(("rf", "ff"))]
+    students = [make_result({0.1: letters}, train_seed=seed) for seed, letters in enumerate(("rr", "fr"))]
+    other = make_result({0.1: "rr"}, horizon=2.0)
+    found = difference(store(*seeds), store(other, *reversed(students)))
+    assert [pair.epsilons[0].letters for pair in found.pairs] == [{"f>r": 1}, {"f>r": 1}]
+    assert [pair.first.result.evaluation.model.name for pair in found.pairs] == ["ode", "ode"]
+    assert (found.only_first, len(found.only_second)) == ((), 1)
+    mixed = difference(store(seeds[0], make_result({0.1: "rr"}, model="resnet")), store(*students))
+    assert mixed.pairs == ()
+
+
+def test_what_differs_between_two_evaluations_of_the_same_weights_is_said() -> None:
+    one = make_result({0.1: "rrff"}, weights="same")
+    for other, words in (
+        (make_result({0.1: "rrff"}, attack="fgsm", weights="same"), "(another attack)"),
+        (make_result({0.1: "rrf"}, weights="same"), "(another set of images)"),
+        (make_result({0.1: "rrff", 0.2: "ffff"}, weights="same"), "(another set of epsilons)"),
+        (make_result({0.1: "rrff"}, horizon=2.0, train_horizon=1.0, weights="same"), "(another horizon)"),
+    ):
+        assert words in difference_text(difference(store(one), store(other)), "a", "b")
 
 
 @pytest.mark.parametrize("other", [{"data": "b"}, {"offset": 2}, {"norm": "l2"}])

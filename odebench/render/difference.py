@@ -47,7 +47,7 @@ def _pair(pair: Pair) -> list[str]:
     one, other = _title(pair.first), _title(pair.second)
     titles = [one] if one == other else [f"A: {one}", f"B: {other}"]
     weights = [] if pair.same_weights else ["other weights" if one == other else "two models"]
-    why = [] if pair.same_evaluation or weights else ["other images or epsilons"]
+    why = [] if pair.same_evaluation or weights else [f"another {' and '.join(_differing(pair)) or 'evaluation'}"]
     lines = [
         (
             radius(item.epsilon),
@@ -73,6 +73,22 @@ def _pair(pair: Pair) -> list[str]:
         *([f"clean B - A: {_points(clean)}"] if clean.first != clean.second else []),
         *(fill(line) for line in letters or ["no letter differs"]),
     ]
+
+
+def _differing(pair: Pair) -> list[str]:
+    """What differs between the two evaluations, in the words of the titles."""
+    one, other = (item.result.evaluation for item in (pair.first, pair.second))
+    parts = {
+        "attack": (one.attack, other.attack),
+        "horizon": (one.horizon, other.horizon),
+        "train horizon": (one.train_horizon, other.train_horizon),
+        "solver": (one.solver, other.solver),
+        "set of images": (one.dataset, other.dataset),
+        "set of epsilons": (one.threat_model, other.threat_model),
+        "chunk": (one.chunk, other.chunk),
+        "precision": (one.precision, other.precision),
+    }
+    return [name for name, (here, there) in parts.items() if here != there]
 
 
 def _title(item: StoredResult) -> str:
