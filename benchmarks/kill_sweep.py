@@ -61,14 +61,14 @@ def finished(folder: Path) -> int:
 def disturb(folder: Path, protocol: str, workers: int, kills: int, total: int, chance: random.Random) -> None:
     """A sweep whose workers are killed `kills` times, and which is then killed itself and started again.
 
-    The moments are spread over its course: a kill comes up to 1.5 seconds after a number of its `total` files.
+    The moments are spread over its course: a kill waits for a number of its `total` files, and up to 1.5 seconds.
     """
     process = begin(folder, protocol, workers)
-    moments = sorted(chance.randrange(max(1, int(0.6 * total))) for _ in range(kills))
-    for number, moment in enumerate([*moments, int(0.65 * total)]):
-        while process.poll() is None and (finished(folder) < moment or len(workers_of(process)) < workers):
-            time.sleep(0.05)
+    moments = sorted(chance.randrange(max(1, int(0.5 * total))) for _ in range(kills))
+    for number, moment in enumerate([*moments, int(0.6 * total)]):
         time.sleep(chance.uniform(0, 1.5))
+        while process.poll() is None and (finished(folder) < moment or not workers_of(process)):
+            time.sleep(0.05)
         if process.poll() is not None:
             sys.exit(f"the sweep ended before kill {number + 1}: choose a longer protocol")
         last = number == kills
