@@ -24,9 +24,10 @@ from odebench.model.classifier import Classifier
 from odebench.plan import Plan, Slice
 from odebench.plan import threat_model as default_threat_model
 from odebench.progress import SILENT, Progress
+from odebench.recipe import find_weights
 from odebench.result import Result, read_result, result_path, write_result
 from odebench.spec import AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
-from odebench.training import build, find_or_train, weights_path
+from odebench.training import build, find_or_train
 
 
 def evaluate(
@@ -256,9 +257,9 @@ def _check_found(path: Path, result: Result, plan: Plan, split: Split) -> None:
     """Raises ResultError where a stored result was found with other data or weights than those at hand."""
     if result.evaluation != plan.evaluation:
         raise ResultError(f"{path} holds another evaluation than its name says; delete it, or give --force")
-    at_hand = weights_path(plan.recipe) if plan.weights is None else plan.weights
+    at_hand = find_weights(plan.recipe) if plan.weights is None else plan.weights
     pairs = {"images": (result.found.dataset_sha256, split.sha256)}
-    if at_hand.exists():
+    if at_hand is not None and at_hand.exists():
         pairs["weights"] = (result.found.weights_sha256, sha256_file(at_hand))
     for what, (stored, here) in pairs.items():
         if stored != here:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from odebench.errors import OdebenchError, ResultError
+from odebench.errors import OdebenchError
 from odebench.estimate import evaluation_work, training_work
-from odebench.file import cache_folder, check_writable
+from odebench.file import cache_folder, check_writable, published_folder
 from odebench.grid import Cell, Grid
+from odebench.inventory import found_results
 from odebench.plan import Slice
-from odebench.recipe import Recipe, weights_path
-from odebench.result import read_result, result_path
+from odebench.recipe import Recipe, find_weights
 from odebench.task import Place, TaskError, evaluate, package_versions, prepare, train
 
 if TYPE_CHECKING:
@@ -48,10 +48,12 @@ class Task:
 
 @dataclass
 class State:
-    """How far a sweep is; keys of tasks. `there` counts the cells whose results were there when it began."""
+    """How far a sweep is; keys of tasks. `there` counts the cells whose results were there when it began, `published`
+    those of them that only the published results hold."""
 
     tasks: Mapping[str, Task]
     there: int
+    published: int = 0
     began: float = field(default_factory=time.monotonic)
     done: set[str] = field(default_factory=set)
     running: set[str] = field(default_factory=set)
@@ -102,10 +104,10 @@ def sweep(grid: Grid, *, place: Place, cluster: Cluster, watcher: Watcher) -> St
     packages or dies, FileError where a folder cannot be written in.
     """
     tasks, there = tasks_of(grid, place)
-    state = State(tasks, there)
+    state = State(tasks, there, sum(place.results not in path.parents for path in found_results(grid, place).values()))
     if not tasks:
         return state
-    for folder in (place.results, place.cache / "weights"):
+    for folder in (place.results, place.weights[0]):
         check_writable(folder)
     with _client(cluster, threads=place.threads, say=watcher) as client:
         state.began = time.monotonic()
@@ -113,14 +115,17 @@ def sweep(grid: Grid, *, place: Place, cluster: Cluster, watcher: Watcher) -> St
     return state
 
 
-def place_of(grid: Grid, *, results: Path, data_dir: Path | None, device: str) -> Place:
+def place_of(grid: Grid, *, results: Path, data_dir: Path | None, device: str, counts_published: bool = False) -> Place:
     """Where the workers of a sweep that is begun here find and leave things."""
+    published = published_folder()
     return Place(
         results=results.absolute(),
         cache=cache_folder().absolute(),
         data_dir=None if data_dir is None else data_dir.absolute(),
         device=device,
         threads=grid.protocol.threads,
+        published=None if published is None else published.absolute(),
+        counts_published=counts_published,
         versions=package_versions(),
     )
 
@@ -130,8 +135,8 @@ def tasks_of(grid: Grid, place: Place) -> tuple[dict[str, Task], int]:
 
     A cell is there when its result is; a recipe is trained only for a cell that is not.
     """
-    cells = grid.evaluations
-    missing = {key: cell for key, cell in cells.items() if not _is_there(cell, place.results)}
+    cells, there = grid.evaluations, found_results(grid, place)
+    missing = {key: cell for key, cell in cells.items() if key not in there}
     if not missing:
         return {}, len(cells)
     parts = {_slice_of(cell): None for cell in missing.values()}
@@ -149,7 +154,7 @@ def tasks_of(grid: Grid, place: Place) -> tuple[dict[str, Task], int]:
 
     def need(recipe: Recipe) -> str:
         """The key of what must be done before a recipe's weights can be used."""
-        if weights_path(recipe, place.cache / "weights").exists():
+        if find_weights(recipe, place.weights) is not None:
             return "data"
         key = f"train-{recipe.key}"
         if key not in tasks:
@@ -165,17 +170,6 @@ def tasks_of(grid: Grid, place: Place) -> tuple[dict[str, Task], int]:
         key = f"evaluate-{run_key}"
         tasks[key] = Task(key, "evaluation", cell.title, needs, work, (evaluate, cell.plan, place))
     return tasks, len(cells) - len(missing)
-
-
-def _is_there(cell: Cell, results: Path) -> bool:
-    """Whether the result of a cell is there, whole; one that is not will fail in its task, with the reason."""
-    path = result_path(results, cell.plan.evaluation)
-    if not path.exists():
-        return False
-    try:
-        return read_result(path).run_key == cell.run_key
-    except ResultError:
-        return False
 
 
 def _slice_of(cell: Cell) -> Slice:

@@ -17,7 +17,7 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError, OdebenchError
 from odebench.plan import Plan, Slice
 from odebench.progress import SILENT
-from odebench.recipe import Recipe, weights_path
+from odebench.recipe import Recipe, find_weights
 
 if TYPE_CHECKING:
     from odebench.dataset import Dataset
@@ -36,8 +36,17 @@ class Place:
     data_dir: Path | None
     device: str
     threads: int
+    published: Path | None = None
+    """The folder of published results and weights."""
+    counts_published: bool = False
+    """Whether a cell is done where its result is published."""
     versions: tuple[tuple[str, str], ...] = ()
     """The versions of what computes, where the sweep began; a worker with others is an error."""
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """The folders that weights are looked for in; those that are trained go to the first."""
+        return (self.cache / "weights", *([] if self.published is None else [self.published / "weights"]))
 
 
 PACKAGES = ("odebench", "numpy", "scipy", "torch", "torchdiffeq", "torchode", "foolbox", "pyautoattack")
@@ -66,7 +75,7 @@ def prepare(slices: tuple[Slice, ...], dataset: DatasetDefinition, place: Place)
 def train(recipe: Recipe, place: Place) -> None:
     """Trains a recipe, unless its weights are there. Raises TaskError."""
     with _settled(place):
-        if not weights_path(recipe).exists():
+        if find_weights(recipe) is None:
             from odebench.training import find_or_train
 
             find_or_train(recipe, _dataset(recipe.dataset, place.data_dir), device=_device(place))
@@ -111,6 +120,7 @@ def _settled(place: Place) -> Iterator[None]:
     try:
         with _ALONE:
             os.environ["ODEBENCH_CACHE"] = str(place.cache)
+            os.environ["ODEBENCH_LEADERBOARD"] = "" if place.published is None else str(place.published)
             import torch
 
             # The number is kept a thread, and a worker's tasks run in a thread of its own.

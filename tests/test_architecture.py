@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record dataset definition model attack verdict check",
     ),
     "sweep": (
-        "task cluster probe sweep",
+        "task inventory cluster probe sweep deposit",
         "ground value record dataset definition model evaluation",
     ),
     "package": ("", "ground value record board dataset definition model evaluation"),
@@ -73,6 +73,8 @@ LIGHT_MODULES = {
     "task",
     "cluster",
     "sweep",
+    "inventory",
+    "deposit",
     "dataset",
     "dataset.definition",
     "dataset.builtin",
