@@ -108,7 +108,9 @@ def _publish(grid: Grid, place: Place, name: str, *, force: bool) -> None:
     deposit = deposit_of(grid, place, folder, replace=force)
     size = deposit.make() / 1e6
     there = f", {deposit.there} were there" if deposit.there else ""
-    print(f"{name}: {len(deposit.results)} results and {len(deposit.weights)} weights ({size:.2f} MB) published{there}")
+    results, weights = len(deposit.results), len(deposit.weights)
+    files = f"{results} result{'s' * (results != 1)} and {weights} file{'s' * (weights != 1)} of weights"
+    print(f"{name}: {files} ({size:.2f} MB) published{there}")
     publish_board()
 
 
