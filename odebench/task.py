@@ -1,4 +1,7 @@
-"""What a worker of a sweep does: look at the data, train one recipe, run one evaluation. Each leaves a whole file."""
+"""What a worker of a sweep does: look at the data, train one recipe, run one evaluation or a slice of it.
+
+Each leaves a whole file.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from odebench.errors import DatasetError, OdebenchError
 from odebench.plan import Plan, Slice
 from odebench.progress import SILENT
 from odebench.recipe import Recipe, find_weights
+from odebench.slicing import forget_slices
 
 if TYPE_CHECKING:
     from odebench.dataset import Dataset
@@ -88,6 +92,24 @@ def evaluate(plan: Plan, place: Place) -> None:
 
         data = _dataset(plan.evaluation.dataset.name, place.data_dir)
         run(plan, data, results=place.results, device=place.device, progress=SILENT)
+        forget_slices(plan.evaluation, place.results)
+
+
+def evaluate_slice(plan: Plan, rows: slice, place: Place) -> None:
+    """Runs an evaluation on some rows of its images, unless what that found is there. Raises TaskError."""
+    with _settled(place):
+        from odebench.instalment import run_slice
+
+        data = _dataset(plan.evaluation.dataset.name, place.data_dir)
+        run_slice(plan, data, rows=rows, results=place.results, device=place.device)
+
+
+def join(plan: Plan, slices: tuple[slice, ...], place: Place) -> None:
+    """Writes the result of an evaluation whose slices are all there. Raises TaskError."""
+    with _settled(place):
+        from odebench.instalment import join_slices
+
+        join_slices(plan.evaluation, slices=slices, results=place.results)
 
 
 def package_versions() -> tuple[tuple[str, str], ...]:

@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "definition": (
         "attack attack.definition attack.builtin attack.worst_case attack.diagnosis model "
-        "model.definition model.builtin source plan grid estimate",
+        "model.definition model.builtin source plan grid estimate slicing",
         "ground value record dataset",
     ),
     "model": (
@@ -44,13 +44,13 @@ LAYERS: dict[str, tuple[str, str]] = {
         "attack.given attack.transfer",
         "ground model",
     ),
-    "verdict": ("verdict ledger", "record model attack"),
+    "verdict": ("verdict ledger", "value record model attack"),
     "check": (
         "check check.rule check.setting check.model check.gradient check.comparison",
         "ground value record definition model attack verdict",
     ),
     "evaluation": (
-        "environment groundwork siege examination execution evaluation control",
+        "environment groundwork siege examination portion execution evaluation instalment control",
         "ground value record dataset definition model attack verdict check",
     ),
     "sweep": (

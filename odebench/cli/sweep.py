@@ -52,6 +52,10 @@ def sweep(
     results: Results = Path("results"),
     data_dir: DataDir = None,
     device: Device = "cpu",
+    slice_images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Cut evaluations of more images into tasks of about N; same results."),
+    ] = None,
     publish: Annotated[
         bool, typer.Option("--publish", help="Then copy results and weights to ./leaderboard and write its board.")
     ] = False,
@@ -82,7 +86,7 @@ def sweep(
     cluster = Cluster(workers=workers, address=scheduler, tls=files)
     name = f"{grid.protocol.name} {grid.protocol.version}"
     with watching(name) as watcher:
-        state = compute(grid, place=place, cluster=cluster, watcher=watcher)
+        state = compute(grid, place=place, cluster=cluster, watcher=watcher, slice_images=slice_images)
     _conclude(state, name, results, publish=publish)
     if publish:
         _publish(grid, place, name, force=force)
