@@ -207,8 +207,12 @@ def test_a_published_result_of_other_weights_than_those_at_hand_does_not_count(t
     assert found_results(grid, place) == {}
     own.unlink()
     assert found_results(grid, place) == {result.run_key: path}
+    other, last, _ = run(grid.cells[1].plan, load_dataset("digits"), results=published / "results")
     weights_path(recipe_of(grid), published / "weights").unlink()
-    assert found_results(grid, place) == {result.run_key: path}, "weights that nobody has contradict nothing"
+    everything = {result.run_key: path, other.run_key: last}
+    assert found_results(grid, place) == everything, "weights that nobody has contradict nothing"
+    last.unlink()
+    assert found_results(grid, place) == {}, "but would be trained for the cell that is missing"
 
 
 @pytest.mark.parametrize("damage", ["torn", "another evaluation"])
