@@ -29,7 +29,7 @@ def begin(folder: Path, protocol: str, workers: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "odebench", "sweep", protocol, "--workers", str(workers)],
         cwd=folder,
-        env=os.environ | {"ODEBENCH_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"ODEBENCH_CACHE": str(folder / "cache"), "ODEBENCH_LEADERBOARD": "", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=(folder / "stderr.txt").open("a", encoding="utf-8"),
         text=True,

@@ -212,6 +212,8 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # Versions are compared more strictly, and said in one line.
         warnings.filterwarnings("ignore", message="\\s*Mismatched versions found")
+        # another sweep may run on this machine
+        warnings.filterwarnings("ignore", message="Port \\d+ is already in use")
         for name in names:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,9 +25,10 @@ from odebench.model.classifier import Classifier
 from odebench.plan import Plan, Slice
 from odebench.plan import threat_model as default_threat_model
 from odebench.progress import SILENT, Progress
+from odebench.recipe import find_weights
 from odebench.result import Result, read_result, result_path, write_result
 from odebench.spec import AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
-from odebench.training import build, find_or_train, weights_path
+from odebench.training import build, find_or_train
 
 
 def evaluate(
@@ -154,24 +156,16 @@ def run(
         if save_candidates.is_dir():
             raise FileError(f"cannot write {save_candidates}: it is a folder; name a file")
     given = {} if candidates is None else _given(plan, candidates, split)
-    module, digest = _model(plan, dataset, device, progress)
-    classifier = Classifier(
-        module,
-        n_classes=dataset.n_classes,
-        device=device,
-        horizon=plan.evaluation.horizon,
-        solver=plan.evaluation.solver,
-    )
-    sources, digests = _sources(plan, dataset, module, digest, device, progress)
+    found = at_hand(plan, dataset, device, progress)
     kept: dict[float, dict[int, Tensor]] | None = None if save_candidates is None else {}
     result = _execute(
         plan.evaluation,
-        classifier,
+        found.classifier,
         dataset,
-        digest,
+        found.weights_sha256,
         progress,
-        sources=sources,
-        sources_sha256=digests,
+        sources=found.sources,
+        sources_sha256=found.sources_sha256,
         given=given,
         keep=kept,
         handed_over=False,
@@ -180,6 +174,29 @@ def run(
     if save_candidates is not None and kept is not None:
         write_candidates(save_candidates, _kept(result, split, kept))
     return result, written, True
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """The classifier of a plan and those of its sources by their texts, each with the sha256 of its weights."""
+
+    classifier: Classifier
+    weights_sha256: str
+    sources: dict[str, Classifier]
+    sources_sha256: dict[str, str]
+
+
+def at_hand(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> AtHand:
+    """What a plan asks, with its weights found or trained. Raises WeightError, ModelError."""
+    module, digest = _model(plan, dataset, device, progress)
+    classifier = Classifier(
+        module,
+        n_classes=dataset.n_classes,
+        device=device,
+        horizon=plan.evaluation.horizon,
+        solver=plan.evaluation.solver,
+    )
+    return AtHand(classifier, digest, *_sources(plan, dataset, module, digest, device, progress))
 
 
 def _given(plan: Plan, candidates: Candidates, split: Split) -> dict[float, Tensor]:
@@ -256,10 +273,10 @@ def _check_found(path: Path, result: Result, plan: Plan, split: Split) -> None:
     """Raises ResultError where a stored result was found with other data or weights than those at hand."""
     if result.evaluation != plan.evaluation:
         raise ResultError(f"{path} holds another evaluation than its name says; delete it, or give --force")
-    at_hand = weights_path(plan.recipe) if plan.weights is None else plan.weights
+    weights = find_weights(plan.recipe) if plan.weights is None else plan.weights
     pairs = {"images": (result.found.dataset_sha256, split.sha256)}
-    if at_hand.exists():
-        pairs["weights"] = (result.found.weights_sha256, sha256_file(at_hand))
+    if weights is not None and weights.exists():
+        pairs["weights"] = (result.found.weights_sha256, sha256_file(weights))
     for what, (stored, here) in pairs.items():
         if stored != here:
             raise ResultError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import datetime, timezone
 
 import numpy as np
 import torch
@@ -13,26 +12,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from odebench.attack.definition import Stage, load_attack
-from odebench.check.model import solver_failure
-from odebench.check.setting import reach
 from odebench.environment import device_name, versions
 from odebench.errors import UsageError
 from odebench.examination import Examination
-from odebench.groundwork import Groundwork, chunks, lay
-from odebench.ledger import Ledger, ever_failed
+from odebench.groundwork import ALL, Groundwork, chunks, lay
+from odebench.ledger import Ledger
 from odebench.model.classifier import Classifier
+from odebench.portion import Ground, Portion
 from odebench.progress import SILENT, Progress, Step
-from odebench.result import (
-    Check,
-    Cost,
-    Found,
-    Nfe,
-    Result,
-    outcomes_digest,
-)
+from odebench.result import Check, Found, Result
 from odebench.siege import Siege
 from odebench.spec import Evaluation, canonical_json
-from odebench.summary import flags_of, nfe_summary
 
 Images = Float[Tensor, "n channel height width"]
 Labels = Int[Tensor, " n"]
@@ -54,8 +44,44 @@ def execute(
     laid: dict[str, Groundwork] | None = None,
     progress: Progress = SILENT,
 ) -> Result:
-    """Runs one evaluation on the images of its slice, in order, and returns its result.
+    """Runs one evaluation on all images of its slice, in order, and returns its result; see `execute_portion`."""
+    return execute_portion(
+        evaluation,
+        classifier,
+        images,
+        labels,
+        dataset_sha256=dataset_sha256,
+        weights_sha256=weights_sha256,
+        sources=sources,
+        sources_sha256=sources_sha256,
+        given=given,
+        keep=keep,
+        handed_over=handed_over,
+        laid=laid,
+        progress=progress,
+    ).result(evaluation)
 
+
+def execute_portion(
+    evaluation: Evaluation,
+    classifier: Classifier,
+    images: Images,
+    labels: Labels,
+    *,
+    dataset_sha256: str,
+    weights_sha256: str,
+    rows: slice = ALL,
+    sources: Mapping[str, Classifier] | None = None,
+    sources_sha256: Mapping[str, str] | None = None,
+    given: Mapping[float, Tensor] | None = None,
+    keep: dict[float, dict[int, Tensor]] | None = None,
+    handed_over: bool = True,
+    laid: dict[str, Groundwork] | None = None,
+    progress: Progress = SILENT,
+) -> Portion:
+    """Runs one evaluation on some `rows` of its images, whole chunks, and returns what that found.
+
+    `images` and `labels` are all of the evaluation's: how the model must be asked is seen on its first chunk.
     `sources` are the models that transfer crafts candidates on; `given` are candidates made elsewhere, by epsilon,
     one for each image of the slice. `keep`, if handed over, is filled with the last candidate judged for each image
     that was attacked, by epsilon and position in the slice. Of a module that was `handed_over` nothing is known: check
@@ -68,19 +94,25 @@ def execute(
     with ExitStack() as frozen:
         for one in [classifier, *(sources or {}).values()]:
             frozen.enter_context(one.frozen())
-        run = _Run(evaluation, classifier, images, labels, sources or {}, given or {}, keep, handed_over, progress)
+        run = _Run(
+            evaluation, classifier, images[rows], labels[rows], sources or {}, given or {}, keep, handed_over, progress
+        )
+        run.first = rows.start or 0
         laid = {} if laid is None else laid
         key = canonical_json(evaluation.threat_model)
         if key not in laid:
-            laid[key] = lay(evaluation, classifier, images, labels, handed_over=handed_over, progress=progress)
+            laid[key] = lay(
+                evaluation, classifier, images, labels, handed_over=handed_over, rows=rows, progress=progress
+            )
         run.groundwork = laid[key]
-        return run.result(dataset_sha256, weights_sha256, sources_sha256 or {})
+        return run.portion(dataset_sha256, weights_sha256, sources_sha256 or {})
 
 
 class _Run:
     """One evaluation under way."""
 
     groundwork: Groundwork
+    first = 0
 
     def __init__(
         self,
@@ -123,7 +155,7 @@ class _Run:
         """How many gradients of one image the attack takes at most, at one epsilon."""
         return sum(stage.passes for stage in self.stages)
 
-    def result(self, dataset_sha256: str, weights_sha256: str, sources_sha256: Mapping[str, str]) -> Result:
+    def portion(self, dataset_sha256: str, weights_sha256: str, sources_sha256: Mapping[str, str]) -> Portion:
         evaluation, classifier = self.evaluation, self.classifier
         groundwork, clean = self.groundwork, self.groundwork.clean
         self.judge = groundwork.judge(classifier)
@@ -147,49 +179,36 @@ class _Run:
         started = time.perf_counter()
         ledgers, examined = self._attack_all(clean)
         seconds = time.perf_counter() - started + groundwork.seconds
-        own = [reach(self.attack, evaluation.attack.parameters), solver_failure(ever_failed(ledgers))]
-        # A check that the attack makes itself, with more evidence, stands for the first look.
-        by_id = {check.id: check for check in [*groundwork.checks, *own, *examined]}
-        checks = [by_id[number] for number in sorted(by_id)]
-        epsilons = tuple(
-            ledger.epsilon_result(epsilon, self.siege.legend)
-            for epsilon, ledger in zip(evaluation.threat_model.epsilons, ledgers, strict=True)
-        )
-        n, clean_nfe = len(self.images), groundwork.opinion.answer.nfe
-        return Result(
-            schema_version=1,
-            run_key=evaluation.run_key,
-            evaluation=evaluation,
-            found=Found(
-                dataset_sha256=dataset_sha256,
-                weights_sha256=weights_sha256,
-                sources_sha256=dict(sources_sha256),
-                parameters=classifier.parameters,
-                versions=versions(),
-                device=device_name(str(classifier.device)),
-                threads=torch.get_num_threads(),
-            ),
-            epsilons=epsilons,
-            nfe=Nfe(
-                clean=nfe_summary([] if clean_nfe is None else clean_nfe.tolist()),
-                adversarial=nfe_summary([count for ledger in ledgers for count in ledger.nfe]),
-            ),
-            cost=Cost(
-                forward=(self.siege.forward_images + self.judge.forward_images) / n,
-                backward=self.siege.backward_images / n,
-                seconds=seconds,
-            ),
-            checks=tuple(checks),
-            flags=flags_of(
-                checks,
+        answer = groundwork.opinion.answer
+        return Portion(
+            ground=Ground(
+                run_key=evaluation.run_key,
+                found=Found(
+                    dataset_sha256=dataset_sha256,
+                    weights_sha256=weights_sha256,
+                    sources_sha256=dict(sources_sha256),
+                    parameters=classifier.parameters,
+                    versions=versions(),
+                    device=device_name(str(classifier.device)),
+                    threads=torch.get_num_threads(),
+                ),
                 alone=self.judge.alone,
                 randomised=self.judge.passes > 1,
                 opaque=groundwork.opaque,
                 left_out=self.left_out and self.handed_over,
                 few_candidates=self._few_candidates(clean),
+                legend=self.siege.legend,
+                checks=(*groundwork.checks, *examined),
             ),
-            outcomes_sha256=outcomes_digest(epsilons),
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            first=self.first,
+            clean=clean,
+            logits=answer.logits,
+            nfe=answer.nfe,
+            useless=groundwork.useless,
+            ledgers=tuple(ledgers),
+            forward_images=self.siege.forward_images + self.judge.forward_images,
+            backward_images=self.siege.backward_images,
+            seconds=seconds,
         )
 
     def _estimate(self) -> None:
@@ -237,7 +256,7 @@ class _Run:
                 ledger.carry(ledgers[index - 1])
             for number, rows in enumerate(chunks(self.evaluation, len(self.images))):
                 self.siege.attack_chunk(
-                    number + self.evaluation.dataset.offset // self.evaluation.chunk,
+                    number + (self.evaluation.dataset.offset + self.first) // self.evaluation.chunk,
                     rows[ledger.letters[rows] == "r"],
                     epsilon,
                     ledger,

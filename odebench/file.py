@@ -23,6 +23,15 @@ def cache_folder() -> Path:
     return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("odebench"))
 
 
+def published_folder() -> Path | None:
+    """The folder of published results and weights, or None: ODEBENCH_LEADERBOARD, else ./leaderboard, else that of the
+    checkout that odebench runs from. Where the variable names no folder, nothing is published."""
+    given = os.environ.get("ODEBENCH_LEADERBOARD")
+    checkout = Path(__file__).parents[1] / "leaderboard"
+    folders = (Path("leaderboard"), checkout) if given is None else (Path(given).expanduser(),) if given else ()
+    return next((folder for folder in folders if (folder / "results").is_dir()), None)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes `data` to a temporary file beside `path` and renames it: readers see the old file or the new one.
 

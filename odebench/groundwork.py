@@ -15,8 +15,6 @@ from odebench.check.gradient import gradient_fidelity
 from odebench.check.model import (
     batch_independence,
     determinism,
-    gradient_availability,
-    logits_not_probabilities,
     mean_batch_independence,
     useless_gradients,
 )
@@ -30,13 +28,16 @@ from odebench.verdict import RANDOMISED_PASSES, Judge, Opinion
 Images = Float[Tensor, "n channel height width"]
 Labels = Int[Tensor, " n"]
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class Groundwork:
     """The clean letters and the first checks of one model on one slice; several attacks may build on it.
 
-    `opaque`: whether the gradient of a module of which nothing is known could not be confirmed. `slowest` is the
-    longest that the gradients of one chunk took, `seconds` what the clean answers took.
+    `checks` are those of the first chunk of the evaluation, `useless` counts the images of check 1. `opaque`: whether
+    the gradient of a module of which nothing is known could not be confirmed. `slowest` is the longest that the
+    gradients of one chunk took, `seconds` what the clean answers took.
     """
 
     alone: bool
@@ -45,6 +46,7 @@ class Groundwork:
     opinion: Opinion
     clean: np.ndarray
     checks: tuple[Check, ...]
+    useless: int
     opaque: bool
     forward_images: int
     slowest: float
@@ -70,16 +72,21 @@ def lay(
     labels: Labels,
     *,
     handed_over: bool,
+    rows: slice = ALL,
     progress: Progress,
 ) -> Groundwork:
-    """The groundwork of an evaluation. Raises ModelError for a model that raises or returns no logits."""
+    """The groundwork of an evaluation, on some `rows` of its images. Raises ModelError for a model that raises or
+    returns no logits.
+
+    How the model must be asked is decided on the first chunk of the evaluation, whatever the rows.
+    """
     alone, passes, checks = _mode(evaluation, classifier, images, labels, progress)
+    images, labels = images[rows], labels[rows]
     judge = Judge(classifier, alone=alone, passes=passes, seed=evaluation.attack.seed)
     started = time.perf_counter()
     opinion = judge.opinion(images, labels, of=images)
     seconds = time.perf_counter() - started
     clean = opinion.letters(wrong="m", failed="u")
-    checks.append(logits_not_probabilities(opinion.answer.logits))
     opaque = False
     if handed_over:
         first = np.flatnonzero(clean[: evaluation.chunk] == "r")
@@ -87,7 +94,6 @@ def lay(
         opaque = fidelity.status != "pass"
         checks.append(fidelity)
     useless, slowest = _useless(evaluation, classifier, images, labels, clean)
-    checks.append(gradient_availability(useless, int((clean == "r").sum())))
     return Groundwork(
         alone=alone,
         passes=passes,
@@ -95,6 +101,7 @@ def lay(
         opinion=opinion,
         clean=clean,
         checks=tuple(checks),
+        useless=useless,
         opaque=opaque,
         forward_images=judge.forward_images,
         slowest=slowest * passes,

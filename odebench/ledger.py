@@ -61,6 +61,17 @@ class Ledger:
         self.nfe += other.nfe
         self.invalid += other.invalid
 
+    @classmethod
+    def side_by_side(cls, parts: Sequence[Ledger]) -> Ledger:
+        """The ledgers of images that follow one another, at one epsilon, as one."""
+        return cls(
+            np.concatenate([part.letters for part in parts]),
+            np.concatenate([part.felled for part in parts]),
+            distances=[distance for part in parts for distance in part.distances],
+            nfe=[count for part in parts for count in part.nfe],
+            invalid=sum(part.invalid for part in parts),
+        )
+
     def without_measures(self) -> Ledger:
         """The letters alone, and what felled them."""
         return Ledger(self.letters, self.felled)

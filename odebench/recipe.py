@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from odebench.file import cache_folder
+from odebench.file import cache_folder, published_folder
 from odebench.spec import Solver, Spec, digest
 
 RECIPE_VERSION: Literal[1] = 1
@@ -113,6 +114,15 @@ class Recipe(Spec):
     def key(self) -> str:
         """The digest that names the weights."""
         return digest(self)
+
+
+def find_weights(recipe: Recipe, folders: Sequence[Path] | None = None) -> Path | None:
+    """The weights of a recipe, None where there are none: in the cache folder, else published, unless told where."""
+    if folders is None:
+        published = published_folder()
+        folders = [cache_folder() / "weights", *([] if published is None else [published / "weights"])]
+    paths = [weights_path(recipe, folder) for folder in folders]
+    return next((path for path in paths if path.exists()), None)
 
 
 def weights_path(recipe: Recipe, folder: Path | None = None) -> Path:

@@ -15,6 +15,8 @@ from odebench.errors import UsageError
 FIXED_STEP_STAGES = {"euler": 1, "midpoint": 2, "heun3": 3, "rk4": 4}
 PER_SAMPLE_METHODS = ("dopri5", "heun", "tsit5")
 JOINT_METHODS = ("adaptive_heun", "bosh3", "dopri5", "dopri8", "fehlberg2")
+VERDICT_BATCH = 100
+"""Images that the verdict asks a model about at once, whatever the chunk."""
 MAX_FIXED_STEPS = 10_000
 
 Backend = Literal["torchdiffeq", "torchode"]

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from odebench.errors import OdebenchError, ResultError
+from odebench.errors import OdebenchError
 from odebench.estimate import evaluation_work, training_work
-from odebench.file import cache_folder, check_writable
+from odebench.file import cache_folder, check_writable, published_folder
 from odebench.grid import Cell, Grid
+from odebench.inventory import found_results
 from odebench.plan import Slice
-from odebench.recipe import Recipe, weights_path
-from odebench.result import read_result, result_path
-from odebench.task import Place, TaskError, evaluate, package_versions, prepare, train
+from odebench.recipe import Recipe, find_weights
+from odebench.slicing import cut, slice_path
+from odebench.task import Place, TaskError, evaluate, evaluate_slice, join, package_versions, prepare, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ class Task:
     """One task of the graph: its key there, in words what it is, the keys of what it needs, its work."""
 
     key: str
-    kind: Literal["data", "training", "evaluation"]
+    kind: Literal["data", "training", "slice", "evaluation"]
     title: str
     needs: tuple[str, ...]
     work: float
@@ -48,10 +49,12 @@ class Task:
 
 @dataclass
 class State:
-    """How far a sweep is; keys of tasks. `there` counts the cells whose results were there when it began."""
+    """How far a sweep is; keys of tasks. `there` counts the cells whose results were there when it began, `published`
+    those of them that only the published results hold."""
 
     tasks: Mapping[str, Task]
     there: int
+    published: int = 0
     began: float = field(default_factory=time.monotonic)
     done: set[str] = field(default_factory=set)
     running: set[str] = field(default_factory=set)
@@ -95,17 +98,19 @@ class Cluster:
     tls: tuple[Path, Path, Path] | None = None
 
 
-def sweep(grid: Grid, *, place: Place, cluster: Cluster, watcher: Watcher) -> State:
+def sweep(grid: Grid, *, place: Place, cluster: Cluster, watcher: Watcher, slice_images: int | None = None) -> State:
     """Computes all cells of a grid that are not there, and returns how that ended; failed tasks with their reasons.
+
+    Evaluations of more images than `slice_images` are cut into slices of about as many.
 
     Raises SweepError where dask.distributed is missing, ClusterError where the scheduler is not there, has other
     packages or dies, FileError where a folder cannot be written in.
     """
-    tasks, there = tasks_of(grid, place)
-    state = State(tasks, there)
+    tasks, there = tasks_of(grid, place, slice_images=slice_images)
+    state = State(tasks, there, sum(place.results not in path.parents for path in found_results(grid, place).values()))
     if not tasks:
         return state
-    for folder in (place.results, place.cache / "weights"):
+    for folder in (place.results, place.weights[0]):
         check_writable(folder)
     with _client(cluster, threads=place.threads, say=watcher) as client:
         state.began = time.monotonic()
@@ -113,25 +118,28 @@ def sweep(grid: Grid, *, place: Place, cluster: Cluster, watcher: Watcher) -> St
     return state
 
 
-def place_of(grid: Grid, *, results: Path, data_dir: Path | None, device: str) -> Place:
+def place_of(grid: Grid, *, results: Path, data_dir: Path | None, device: str, counts_published: bool = False) -> Place:
     """Where the workers of a sweep that is begun here find and leave things."""
+    published = published_folder()
     return Place(
         results=results.absolute(),
         cache=cache_folder().absolute(),
         data_dir=None if data_dir is None else data_dir.absolute(),
         device=device,
         threads=grid.protocol.threads,
+        published=None if published is None else published.absolute(),
+        counts_published=counts_published,
         versions=package_versions(),
     )
 
 
-def tasks_of(grid: Grid, place: Place) -> tuple[dict[str, Task], int]:
+def tasks_of(grid: Grid, place: Place, *, slice_images: int | None = None) -> tuple[dict[str, Task], int]:
     """The tasks that a grid still needs, by key, each after what it needs; and how many cells are there already.
 
     A cell is there when its result is; a recipe is trained only for a cell that is not.
     """
-    cells = grid.evaluations
-    missing = {key: cell for key, cell in cells.items() if not _is_there(cell, place.results)}
+    cells, there = grid.evaluations, found_results(grid, place)
+    missing = {key: cell for key, cell in cells.items() if key not in there}
     if not missing:
         return {}, len(cells)
     parts = {_slice_of(cell): None for cell in missing.values()}
@@ -149,7 +157,7 @@ def tasks_of(grid: Grid, place: Place) -> tuple[dict[str, Task], int]:
 
     def need(recipe: Recipe) -> str:
         """The key of what must be done before a recipe's weights can be used."""
-        if weights_path(recipe, place.cache / "weights").exists():
+        if find_weights(recipe, place.weights) is not None:
             return "data"
         key = f"train-{recipe.key}"
         if key not in tasks:
@@ -163,19 +171,26 @@ def tasks_of(grid: Grid, place: Place) -> tuple[dict[str, Task], int]:
         needs = tuple(dict.fromkeys(need(recipe) for recipe in recipes))
         work = evaluation_work(cell.plan, grid.dataset)
         key = f"evaluate-{run_key}"
-        tasks[key] = Task(key, "evaluation", cell.title, needs, work, (evaluate, cell.plan, place))
+        slices = cut(cell.plan.evaluation, slice_images)
+        if not slices:
+            tasks[key] = Task(key, "evaluation", cell.title, needs, work, (evaluate, cell.plan, place))
+            continue
+        made = [_slice_task(cell, rows, needs, work, place) for rows in slices]
+        tasks |= {task.key: task for task in made}
+        joins = tuple(task.key for task in made)
+        tasks[key] = Task(key, "evaluation", cell.title, joins, 0.0, (join, cell.plan, slices, place))
     return tasks, len(cells) - len(missing)
 
 
-def _is_there(cell: Cell, results: Path) -> bool:
-    """Whether the result of a cell is there, whole; one that is not will fail in its task, with the reason."""
-    path = result_path(results, cell.plan.evaluation)
-    if not path.exists():
-        return False
-    try:
-        return read_result(path).run_key == cell.run_key
-    except ResultError:
-        return False
+def _slice_task(cell: Cell, rows: slice, needs: tuple[str, ...], work: float, place: Place) -> Task:
+    """One slice of an evaluation; one whose file is there is looked at again, which is no work."""
+    evaluation = cell.plan.evaluation
+    share = (
+        0.0 if slice_path(place.results, evaluation, rows).exists() else (rows.stop - rows.start) / evaluation.dataset.n
+    )
+    title = f"{cell.title}, images {rows.start} to {rows.stop - 1}"
+    key = f"slice-{cell.run_key}-{rows.start}-{rows.stop}"
+    return Task(key, "slice", title, needs, work * share, (evaluate_slice, cell.plan, rows, place))
 
 
 def _slice_of(cell: Cell) -> Slice:
@@ -220,7 +235,7 @@ def _conduct(client: Any, state: State, place: Place, watcher: Watcher) -> None:
             key=f"{task.kind}-{key}-{topic}",
             pure=False,
             # trainings first, since others wait for them; then the longest first, so that none is left for the end
-            priority=ranks[key] + (len(ranks) if task.kind != "evaluation" else 0),
+            priority=ranks[key] + (len(ranks) if task.kind in ("data", "training") else 0),
         )
     waiting = dict(futures)
     while waiting:

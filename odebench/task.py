@@ -1,4 +1,7 @@
-"""What a worker of a sweep does: look at the data, train one recipe, run one evaluation. Each leaves a whole file."""
+"""What a worker of a sweep does: look at the data, train one recipe, run one evaluation or a slice of it.
+
+Each leaves a whole file.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError, OdebenchError
 from odebench.plan import Plan, Slice
 from odebench.progress import SILENT
-from odebench.recipe import Recipe, weights_path
+from odebench.recipe import Recipe, find_weights
+from odebench.slicing import forget_slices
 
 if TYPE_CHECKING:
     from odebench.dataset import Dataset
@@ -36,8 +40,17 @@ class Place:
     data_dir: Path | None
     device: str
     threads: int
+    published: Path | None = None
+    """The folder of published results and weights."""
+    counts_published: bool = False
+    """Whether a cell is done where its result is published."""
     versions: tuple[tuple[str, str], ...] = ()
     """The versions of what computes, where the sweep began; a worker with others is an error."""
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """The folders that weights are looked for in; those that are trained go to the first."""
+        return (self.cache / "weights", *([] if self.published is None else [self.published / "weights"]))
 
 
 PACKAGES = ("odebench", "numpy", "scipy", "torch", "torchdiffeq", "torchode", "foolbox", "pyautoattack")
@@ -66,7 +79,7 @@ def prepare(slices: tuple[Slice, ...], dataset: DatasetDefinition, place: Place)
 def train(recipe: Recipe, place: Place) -> None:
     """Trains a recipe, unless its weights are there. Raises TaskError."""
     with _settled(place):
-        if not weights_path(recipe).exists():
+        if find_weights(recipe) is None:
             from odebench.training import find_or_train
 
             find_or_train(recipe, _dataset(recipe.dataset, place.data_dir), device=_device(place))
@@ -79,6 +92,24 @@ def evaluate(plan: Plan, place: Place) -> None:
 
         data = _dataset(plan.evaluation.dataset.name, place.data_dir)
         run(plan, data, results=place.results, device=place.device, progress=SILENT)
+        forget_slices(plan.evaluation, place.results)
+
+
+def evaluate_slice(plan: Plan, rows: slice, place: Place) -> None:
+    """Runs an evaluation on some rows of its images, unless what that found is there. Raises TaskError."""
+    with _settled(place):
+        from odebench.instalment import run_slice
+
+        data = _dataset(plan.evaluation.dataset.name, place.data_dir)
+        run_slice(plan, data, rows=rows, results=place.results, device=place.device)
+
+
+def join(plan: Plan, slices: tuple[slice, ...], place: Place) -> None:
+    """Writes the result of an evaluation whose slices are all there. Raises TaskError."""
+    with _settled(place):
+        from odebench.instalment import join_slices
+
+        join_slices(plan.evaluation, slices=slices, results=place.results)
 
 
 def package_versions() -> tuple[tuple[str, str], ...]:
@@ -111,6 +142,7 @@ def _settled(place: Place) -> Iterator[None]:
     try:
         with _ALONE:
             os.environ["ODEBENCH_CACHE"] = str(place.cache)
+            os.environ["ODEBENCH_LEADERBOARD"] = "" if place.published is None else str(place.published)
             import torch
 
             # The number is kept a thread, and a worker's tasks run in a thread of its own.

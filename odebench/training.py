@@ -20,7 +20,7 @@ from odebench.dataset import Dataset, Split
 from odebench.errors import ModelError, OdebenchError, WeightError
 from odebench.file import sha256_file
 from odebench.progress import SILENT, Progress, Step
-from odebench.recipe import Loss, Recipe, Schedule
+from odebench.recipe import Loss, Recipe, Schedule, find_weights
 from odebench.recipe import weights_path as weights_path
 from odebench.registry import load_target
 
@@ -83,11 +83,15 @@ def find_or_train(
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> Trained:
-    """The model of a recipe: from the weights in `folder` if they are there, else trained, its teacher first.
+    """The model of a recipe: from its weights if they are there, else trained, its teacher first.
 
-    Raises WeightError where the weights found are damaged or were trained on other images.
+    Weights lie in `folder` alone where one is given, else in the cache folder or among the published ones; those that
+    are trained go to `folder`, else to the cache folder. Raises WeightError where the weights found are damaged, belong
+    to another recipe or were trained on other images.
     """
     path = weights_path(recipe, folder)
+    if folder is None:
+        path = find_weights(recipe) or path
     module = build(recipe)
     if path.exists():
         tensors, metadata = read_tensors(path)

@@ -20,8 +20,8 @@ from odebench.attack.pursuit import strictly_correct
 from odebench.attack.seed import seeded
 from odebench.ball import ROUNDING, distance, project
 from odebench.model.classifier import Answer, Classifier
+from odebench.spec import VERDICT_BATCH as VERDICT_BATCH
 
-VERDICT_BATCH = 100
 NEAR_TIE = 1e-3
 """A gap between the two largest logits below this share of the largest |logit| is judged again alone."""
 RANDOMISED_PASSES = 20

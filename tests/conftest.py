@@ -1,4 +1,4 @@
-"""What all tests share: one thread, a cache folder of their own, and no network."""
+"""What all tests share: one thread, a cache folder of their own, nothing published, and no network."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import torch
 # the tests' own processes inherit, is not enough here.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+# Published weights would stand in for the trainings that are tested; fixtures of a session see this, too.
+os.environ["ODEBENCH_LEADERBOARD"] = ""
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ODEBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", "")
     monkeypatch.delenv("ODEBENCH_DATA", raising=False)
 
 

@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "definition": (
         "attack attack.definition attack.builtin attack.worst_case attack.diagnosis model "
-        "model.definition model.builtin source plan grid estimate",
+        "model.definition model.builtin source plan grid estimate slicing",
         "ground value record dataset",
     ),
     "model": (
@@ -44,17 +44,17 @@ LAYERS: dict[str, tuple[str, str]] = {
         "attack.spsa attack.given attack.transfer",
         "ground model",
     ),
-    "verdict": ("verdict ledger", "record model attack"),
+    "verdict": ("verdict ledger", "value record model attack"),
     "check": (
         "check check.rule check.setting check.model check.gradient check.comparison",
         "ground value record definition model attack verdict",
     ),
     "evaluation": (
-        "environment groundwork siege examination execution evaluation control",
+        "environment groundwork siege examination portion execution evaluation instalment control",
         "ground value record dataset definition model attack verdict check",
     ),
     "sweep": (
-        "task cluster probe sweep",
+        "task inventory cluster probe sweep deposit",
         "ground value record dataset definition model evaluation",
     ),
     "package": ("", "ground value record board dataset definition model evaluation"),
@@ -73,6 +73,8 @@ LIGHT_MODULES = {
     "task",
     "cluster",
     "sweep",
+    "inventory",
+    "deposit",
     "dataset",
     "dataset.definition",
     "dataset.builtin",

@@ -87,7 +87,13 @@ def new_place(top: Path) -> Place:
     return Place(
         top / "work",
         top / "cache",
-        {**kept, "HOME": str(top / "home"), "ODEBENCH_CACHE": str(top / "cache"), "OMP_NUM_THREADS": "1"},
+        {
+            **kept,
+            "HOME": str(top / "home"),
+            "ODEBENCH_CACHE": str(top / "cache"),
+            "ODEBENCH_LEADERBOARD": "",
+            "OMP_NUM_THREADS": "1",
+        },
     )
 
 

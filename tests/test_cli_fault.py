@@ -69,7 +69,8 @@ def command(line: str) -> list[str]:
 def environment(cache: Path) -> dict[str, str]:
     own = ("ODEBENCH", "COLUMNS", "PYTHONUNBUFFERED")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-    return {**kept, "ODEBENCH_CACHE": str(cache), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    own_folders = {"ODEBENCH_CACHE": str(cache), "ODEBENCH_LEADERBOARD": ""}
+    return {**kept, **own_folders, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -74,6 +74,7 @@ class Desk:
     def environment(self) -> dict[str, str]:
         return os.environ | {
             "ODEBENCH_CACHE": str(self.folder / "cache"),
+            "ODEBENCH_LEADERBOARD": str(self.folder / "leaderboard"),
             "OMP_NUM_THREADS": "1",
         }
 
@@ -211,11 +212,14 @@ def test_a_second_start_does_nothing_and_says_so_without_torch(swept: Swept) -> 
 def test_what_is_published_in_a_clone_is_not_done_again(swept: Swept, tmp_path: Path) -> None:
     clone = desk(tmp_path / "clone")
     shutil.copytree(swept.desk.results, clone.folder / "leaderboard" / "results")
-    assert clone.type("sweep", clone.protocol(GOOD)) == (
-        0,
-        "tiny 1: nothing to do: all 4 results are in leaderboard/results\n",
-        "",
-    )
+    protocol = clone.protocol(GOOD)
+    where = clone.folder / "leaderboard" / "results"
+    assert clone.type("sweep", protocol) == (0, f"tiny 1: nothing to do: all 4 results are in {where}\n", "")
+    lost = next(where.rglob("*fgsm*.json"))
+    (clone.results / lost.parent.name).mkdir(parents=True)
+    lost.rename(clone.results / lost.parent.name / lost.name)
+    said = f"tiny 1: nothing to do: all 4 results are there, 3 of them in {where}\n"
+    assert clone.type("sweep", protocol) == (0, said, "")
 
 
 # --- the graph ---------------------------------------------------------------------------------------------------

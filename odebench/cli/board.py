@@ -45,7 +45,7 @@ def leaderboard(
     if publish or check:
         if results or output or format is not Format.md or (publish and check):
             raise UsageError("--publish and --check stand alone: they read leaderboard/results, and nothing else")
-        _publish() if publish else _check()
+        publish_board() if publish else _check()
         return
     from odebench.file import write_output
     from odebench.leaderboard import build_tables, read_results
@@ -62,7 +62,8 @@ def leaderboard(
     end_with([*problems, *contradictions])
 
 
-def _publish() -> None:
+def publish_board() -> None:
+    """Writes leaderboard/LEADERBOARD.md and its pictures, and names the files."""
     from odebench.publication import publish
 
     files, problems = publish(PUBLISHED_RESULTS.parent)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +13,14 @@ import typer
 from odebench.cli.option import AsJson, DataDir, Device, Results
 from odebench.cli.root import app
 from odebench.errors import UsageError
+from odebench.file import published_folder
 from odebench.grid import read_grid
 from odebench.protocol import protocol_files
 
 if TYPE_CHECKING:
+    from odebench.grid import Grid
     from odebench.sweep import State
+    from odebench.task import Place
 
 
 def complete_protocol(incomplete: str) -> list[str]:
@@ -28,7 +30,7 @@ def complete_protocol(incomplete: str) -> list[str]:
 
 @app.command(
     epilog="Examples:\n\nodebench sweep digits\n\nodebench sweep my-grid.yaml --workers 4\n\n"
-    "odebench sweep fashion-mnist --scheduler tcp://10.0.0.1:8786"
+    "odebench sweep fashion-mnist --scheduler tcp://10.0.0.1:8786\n\nodebench sweep digits --publish"
 )
 def sweep(
     protocol: Annotated[
@@ -50,14 +52,24 @@ def sweep(
     results: Results = Path("results"),
     data_dir: DataDir = None,
     device: Device = "cpu",
+    slice_images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Cut evaluations of more images into tasks of about N; same results."),
+    ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Then copy results and weights to ./leaderboard and write its board.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="--publish: replace what differs.")] = False,
 ) -> None:
     """Train and evaluate all that a protocol names, in parallel; what is there already is not done again."""
     grid = read_grid(protocol)
-    from odebench.cli.board import LOCAL_RESULTS, PUBLISHED_RESULTS
+    from odebench.cli.board import LOCAL_RESULTS
     from odebench.cli.watch import watching
-    from odebench.sweep import Cluster, place_of, tasks_of
+    from odebench.sweep import Cluster, place_of
     from odebench.sweep import sweep as compute
 
+    if force and not publish:
+        raise UsageError("--force goes with --publish: it replaces published files that differ")
     tls = (tls_ca, tls_cert, tls_key)
     if scheduler is None and any(tls):
         raise UsageError("--tls-ca, --tls-cert and --tls-key go with a --scheduler tls://...")
@@ -66,27 +78,62 @@ def sweep(
     if any(tls) and not all(tls):
         raise UsageError("--tls-ca, --tls-cert and --tls-key go together")
     files = None if tls_ca is None or tls_cert is None or tls_key is None else (tls_ca, tls_cert, tls_key)
-    place = place_of(grid, results=results, data_dir=data_dir, device=device)
+    if publish:
+        _check_publishing()
+    # what is published counts where results go to the usual folder; another one is filled
+    counts = results == LOCAL_RESULTS
+    place = place_of(grid, results=results, data_dir=data_dir, device=device, counts_published=counts)
     cluster = Cluster(workers=workers, address=scheduler, tls=files)
     name = f"{grid.protocol.name} {grid.protocol.version}"
-    if results == LOCAL_RESULTS and not results.is_dir() and PUBLISHED_RESULTS.is_dir():
-        # as the leaderboard does: what is published counts where nothing was run, and is never mixed with it
-        todo, there = tasks_of(grid, replace(place, results=PUBLISHED_RESULTS))
-        if not todo:
-            print(f"{name}: nothing to do: all {there} results are in {PUBLISHED_RESULTS}")
-            return
     with watching(name) as watcher:
-        state = compute(grid, place=place, cluster=cluster, watcher=watcher)
-    _conclude(state, name, results)
+        state = compute(grid, place=place, cluster=cluster, watcher=watcher, slice_images=slice_images)
+    _conclude(state, name, results, publish=publish)
+    if publish:
+        _publish(grid, place, name, force=force)
 
 
-def _conclude(state: State, name: str, results: Path) -> None:
+def _check_publishing() -> None:
+    """Raises UsageError, before anything is computed, where nothing can be published."""
+    from odebench.cli.board import PUBLISHED_RESULTS
+    from odebench.render.picture import check_pictures
+
+    folder = PUBLISHED_RESULTS.parent
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder} here; --publish is for a checkout of odebench, from its root")
+    check_pictures()
+
+
+def _publish(grid: Grid, place: Place, name: str, *, force: bool) -> None:
+    """Copies what is missing to ./leaderboard, says how much that was, and writes the board."""
+    from odebench.cli.board import PUBLISHED_RESULTS, publish_board
+    from odebench.deposit import deposit_of
+
+    folder = PUBLISHED_RESULTS.parent
+    deposit = deposit_of(grid, place, folder, replace=force)
+    size = deposit.make() / 1e6
+    there = f", {deposit.there} were there" if deposit.there else ""
+    results, weights = len(deposit.results), len(deposit.weights)
+    files = f"{results} result{'s' * (results != 1)} and {weights} file{'s' * (weights != 1)} of weights"
+    print(f"{name}: {files} ({size:.2f} MB) published{there}")
+    publish_board()
+
+
+def _conclude(state: State, name: str, results: Path, *, publish: bool) -> None:
     """Says how a sweep ended; exit 1 where something failed."""
+    folder = published_folder()
+    where = None if folder is None else folder / "results"
+    published = f"{state.published} of them in {where}" if state.published else ""
     if not state.tasks:
-        print(f"{name}: nothing to do: all {state.there} results are in {results}")
+        if published and state.published == state.there:
+            print(f"{name}: nothing to do: all {state.there} results are in {where}")
+        elif published:
+            print(f"{name}: nothing to do: all {state.there} results are there, {published}")
+        else:
+            print(f"{name}: nothing to do: all {state.there} results are in {results}")
         return
     done, failed = state.of("evaluation", state.done), state.of("evaluation", state.failed)
     there = f", {state.there} were there" if state.there else ""
+    there += f" ({published})" if published else ""
     bad = f", {failed} failed" if failed else ""
     print(f"{name}: {done} result{'s' * (done != 1)} written to {results}{there}{bad}")
     reasons: dict[str, list[str]] = {}
@@ -97,6 +144,8 @@ def _conclude(state: State, name: str, results: Path) -> None:
         for title in titles:
             print(f"odebench: failed: {title}: {reason}", file=sys.stderr)
     if failed:
+        if publish:
+            print("odebench: nothing is published, since not all is done", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -1,0 +1,44 @@
+"""How an evaluation is cut into slices of whole chunks, and where their files lie. No torch here."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+from odebench.attack.definition import load_attack
+from odebench.spec import VERDICT_BATCH, Evaluation
+
+
+def cut(evaluation: Evaluation, images: int | None) -> tuple[slice, ...]:
+    """The rows of each slice of about `images` images, rounded up to whole chunks and whole batches of the verdict (a
+    slice that cut through one would ask about other batches).
+
+    Empty where the evaluation stays in one piece: None is given, it has no more images, or its attack compares all
+    images with one another, as a diagnosis does.
+    """
+    attack, n = load_attack(evaluation.attack.name), evaluation.dataset.n
+    if images is None or attack.examines or attack.needs_candidates:
+        return ()
+    whole = math.lcm(evaluation.chunk, VERDICT_BATCH)
+    size = math.ceil(images / whole) * whole
+    return tuple(slice(first, min(first + size, n)) for first in range(0, n, size)) if n > size else ()
+
+
+def slice_folder(results: Path, evaluation: Evaluation) -> Path:
+    """The folder of an evaluation's slices: hidden beside the results, which nobody takes them for."""
+    return results / ".slices" / evaluation.run_key
+
+
+def slice_path(results: Path, evaluation: Evaluation, rows: slice) -> Path:
+    """The file of one slice."""
+    return slice_folder(results, evaluation) / f"{rows.start}-{rows.stop}.safetensors"
+
+
+def forget_slices(evaluation: Evaluation, results: Path) -> None:
+    """Takes away the files of an evaluation's slices, and the folder of all slices when it is empty."""
+    shutil.rmtree(slice_folder(results, evaluation), ignore_errors=True)
+    try:
+        (results / ".slices").rmdir()
+    except OSError:  # another evaluation's are there, or nobody's
+        return

@@ -1,0 +1,335 @@
+"""Publishing a sweep: which files are copied, what is never replaced silently, and what a fresh clone then knows."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_inventory import written
+
+from odebench.cli import _exit_code
+from odebench.dataset import load_dataset
+from odebench.deposit import DepositError, deposit_of
+from odebench.evaluation import run
+from odebench.file import FileError
+from odebench.grid import Grid, read_grid
+from odebench.recipe import weights_path
+from odebench.result import EpsilonResult, letter_figures, outcomes_digest, read_result, result_json
+from odebench.sweep import place_of
+from odebench.task import Place
+
+drawing = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert")), reason="needs the extra chart"
+)
+PROTOCOL = """\
+name: tiny
+version: 1
+summary: as little as can be
+dataset: {name: digits, n: 100}
+recipes: {kd-ode: {epochs: 1}}
+sections:
+  - name: only
+    models: [kd-ode]
+    horizons: [0.5]
+    train_seeds: [0]
+    threat_models: [{norm: linf, epsilons: [0.1]}]
+    attacks: [{name: fgsm}, {name: transfer}]
+"""
+
+
+def swept(folder: Path) -> tuple[Grid, Place]:
+    """A grid whose results and weights are all in `folder`, as a sweep leaves them; the weights are untrained."""
+    (folder / "tiny.yaml").write_text(PROTOCOL, encoding="utf-8")
+    grid = read_grid(str(folder / "tiny.yaml"))
+    for training in grid.trainings:
+        written(training.recipe, folder / "cache" / "weights")
+    data = load_dataset("digits")
+    for cell in grid.evaluations.values():
+        run(cell.plan, data, results=folder / "results")
+    (folder / "leaderboard").mkdir()
+    return grid, place_of(grid, results=folder / "results", data_dir=None, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ODEBENCH_CACHE", str(folder / "cache"))
+        swept(folder)
+    return folder
+
+
+@pytest.fixture
+def here(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a finished sweep, which is the working folder."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def grid_and_place(folder: Path) -> tuple[Grid, Place]:
+    grid = read_grid(str(folder / "tiny.yaml"))
+    return grid, place_of(grid, results=folder / "results", data_dir=None, device="cpu")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def altered(path: Path) -> None:
+    """Writes the same evaluation with another image fallen."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    item = stored["epsilons"][0]
+    index = item["outcomes"].index("r") if "r" in item["outcomes"] else item["outcomes"].index("f")
+    letter, felled = ("f", "a") if item["outcomes"][index] == "r" else ("r", "-")
+    item["outcomes"] = item["outcomes"][:index] + letter + item["outcomes"][index + 1 :]
+    by = item["felled_by"]
+    by["letters"] = by["letters"][:index] + felled + by["letters"][index + 1 :]
+    item["figures"] |= {name: figure.model_dump() for name, figure in letter_figures(item["outcomes"]).items()}
+    stored["outcomes_sha256"] = outcomes_digest((EpsilonResult.model_validate_json(json.dumps(item)),))
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    read_result(path)
+
+
+def test_results_and_the_weights_of_models_teachers_and_sources_are_copied(here: Path) -> None:
+    grid, place = grid_and_place(here)
+    found = deposit_of(grid, place, here / "leaderboard")
+    assert files(here / "leaderboard") == {}, "nothing is written before it is asked for"
+    assert (len(found.results), len(found.weights), found.there) == (2, 2, 0)
+    size = found.make()
+    expected = {f"results/{name}": data for name, data in files(here / "results").items()}
+    expected |= {f"weights/{name}": data for name, data in files(here / "cache" / "weights").items()}
+    assert files(here / "leaderboard") == expected
+    assert size == sum(map(len, expected.values()))
+    student = grid.cells[0].plan.recipe
+    assert student.teacher is not None
+    for recipe in (student, student.teacher):
+        assert weights_path(recipe, here / "leaderboard" / "weights").exists()
+    again = deposit_of(grid, place, here / "leaderboard")
+    assert (again.results, again.weights, again.there) == ({}, {}, 4)
+
+
+def test_a_source_that_is_no_teacher_is_copied_too(here: Path) -> None:
+    path = here / "tiny.yaml"
+    path.write_text(
+        PROTOCOL.replace("[kd-ode]", "[ode-ablated]")
+        .replace("kd-ode:", "ode-ablated:")
+        .replace("    horizons: [0.5]\n", "")
+    )
+    grid, place = grid_and_place(here)
+    for training in grid.trainings:
+        written(training.recipe, here / "cache" / "weights")
+    for cell in grid.evaluations.values():
+        run(cell.plan, load_dataset("digits"), results=place.results)
+    targets = {path.stem for path in deposit_of(grid, place, here / "leaderboard").weights.values()}
+    assert targets == {grid.cells[0].plan.recipe.key, grid.cells[1].plan.sources[0].recipe.key}
+
+
+def test_the_same_letters_found_again_are_the_same_result(here: Path) -> None:
+    grid, place = grid_and_place(here)
+    deposit_of(grid, place, here / "leaderboard").make()
+    before = files(here / "leaderboard")
+    for path in place.results.rglob("*.json"):
+        result = read_result(path)
+        path.write_text(result_json(result.model_copy(update={"created": "later"})), encoding="utf-8")
+    assert deposit_of(grid, place, here / "leaderboard").make() == 0
+    assert files(here / "leaderboard") == before
+
+
+@pytest.mark.parametrize("damage", ["letters", "torn"])
+def test_a_result_that_differs_is_named_and_replaced_by_force_alone(here: Path, damage: str) -> None:
+    grid, place = grid_and_place(here)
+    deposit_of(grid, place, here / "leaderboard").make()
+    before = files(here / "leaderboard")
+    path = next((here / "leaderboard" / "results").rglob("*fgsm*.json"))
+    altered(path) if damage == "letters" else path.write_text("{", encoding="utf-8")
+    spoilt = files(here / "leaderboard")
+    with pytest.raises(DepositError, match=r"is there with other letters, data or weights than .*; --force") as raised:
+        deposit_of(grid, place, here / "leaderboard")
+    assert str(path) in str(raised.value)
+    assert files(here / "leaderboard") == spoilt
+    deposit_of(grid, place, here / "leaderboard", replace=True).make()
+    assert files(here / "leaderboard") == before
+
+
+def test_weights_that_differ_are_named_and_replaced_by_force_alone(here: Path) -> None:
+    grid, place = grid_and_place(here)
+    target = weights_path(grid.trainings[0].recipe, here / "leaderboard" / "weights")
+    target.parent.mkdir()
+    target.write_bytes(b"other")
+    with pytest.raises(DepositError, match=r"is there with other bytes than .*; --force replaces it"):
+        deposit_of(grid, place, here / "leaderboard")
+    deposit_of(grid, place, here / "leaderboard", replace=True).make()
+    assert target.read_bytes() == weights_path(grid.trainings[0].recipe, place.weights[0]).read_bytes()
+
+
+def test_a_published_result_that_stays_must_rest_on_the_same_weights(here: Path) -> None:
+    grid, place = grid_and_place(here)
+    (here / "other.yaml").write_text(PROTOCOL.replace("n: 100", "n: 200"), encoding="utf-8")
+    other = read_grid(str(here / "other.yaml")).cells[0].plan
+    own = weights_path(other.recipe)
+    kept = own.read_bytes()
+    written(other.recipe, own.parent, shift=0.01)
+    _, path, _ = run(other, load_dataset("digits"), results=here / "leaderboard" / "results")
+    own.write_bytes(kept)
+    for force in (False, True):
+        with pytest.raises(DepositError, match="was found with other weights") as raised:
+            deposit_of(grid, place, here / "leaderboard", replace=force)
+        assert str(path) in str(raised.value)
+
+
+def test_what_is_missing_or_does_not_belong_together_is_said(here: Path) -> None:
+    grid, place = grid_and_place(here)
+    student, teacher = grid.cells[0].plan.recipe, grid.cells[0].plan.recipe.teacher
+    assert teacher is not None
+    path = weights_path(teacher, place.weights[0])
+    whole = path.read_bytes()
+    path.unlink()
+    with pytest.raises(DepositError, match="the weights of the teacher of kd-ode seed 0 are neither in"):
+        deposit_of(grid, place, here / "leaderboard")
+    written(teacher, place.weights[0], shift=0.01)
+    with pytest.raises(
+        DepositError, match=r"transfer in linf: found with weights .* of the teacher of kd-ode seed 0, but"
+    ):
+        deposit_of(grid, place, here / "leaderboard")
+    path.write_bytes(whole)
+    deposit_of(grid, place, here / "leaderboard")
+    next(place.results.rglob("*fgsm*")).unlink()
+    with pytest.raises(DepositError, match="1 of 2 results are missing"):
+        deposit_of(grid, place, here / "leaderboard")
+    assert files(here / "leaderboard") == {}
+    assert student.key != teacher.key
+
+
+def test_too_large_weights_are_refused_with_their_size(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, place = grid_and_place(here)
+    own = sum(path.stat().st_size for path in place.weights[0].glob("*.safetensors"))
+    large = here / "leaderboard" / "weights" / f"{'0' * 64}.safetensors"
+    large.parent.mkdir()
+    with large.open("wb") as file:
+        file.truncate(30_000_000 - own)
+    assert len(deposit_of(grid, place, here / "leaderboard").weights) == 2
+    with large.open("ab") as file:
+        file.truncate(30_500_000 - own)
+    with pytest.raises(DepositError, match=r"would hold 30\.5 MB, more than the 30 MB that may be published"):
+        deposit_of(grid, place, here / "leaderboard")
+
+
+def test_a_full_disk_leaves_no_result_without_its_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import odebench.deposit as deposit
+
+    grid, place = grid_and_place(here)
+    real, left = deposit.write_atomically, [3]
+
+    def full(path: Path, data: bytes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise FileError("no space")
+        real(path, data)
+
+    monkeypatch.setattr(deposit, "write_atomically", full)
+    with pytest.raises(FileError):
+        deposit_of(grid, place, here / "leaderboard").make()
+    assert len(list((here / "leaderboard" / "weights").iterdir())) == 2
+    monkeypatch.undo()
+    monkeypatch.setenv("ODEBENCH_CACHE", str(here / "cache"))
+    assert deposit_of(grid, replace(place), here / "leaderboard").there == 3
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["odebench", *words])
+    capsys.readouterr()
+    code = _exit_code()
+    return code, *capsys.readouterr()
+
+
+@drawing
+def test_sweep_publish_copies_and_writes_the_board(here: Path, monkeypatch: Any, capsys: Any) -> None:
+    code, out, err = call(monkeypatch, capsys, "sweep", "tiny.yaml", "--publish")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "tiny 1: nothing to do: all 2 results are in results"
+    size = sum(len(data) for name, data in files(here / "leaderboard").items() if name.startswith(("res", "wei")))
+    assert lines[1] == f"tiny 1: 2 results and 2 files of weights ({size / 1e6:.2f} MB) published"
+    assert lines[2] == "leaderboard/LEADERBOARD.md"
+    assert call(monkeypatch, capsys, "leaderboard", "--check") == (0, "", "")
+    path = next((here / "leaderboard" / "results").rglob("*fgsm*.json"))
+    altered(path)
+    code, _, err = call(monkeypatch, capsys, "sweep", "tiny.yaml", "--publish")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith(f"odebench: {path.relative_to(here)} is there with other letters")
+    code, out, err = call(monkeypatch, capsys, "sweep", "tiny.yaml", "--publish", "--force")
+    assert (code, err) == (0, "")
+    assert "1 result and 0 files of weights" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--force"], "--force goes with --publish"),
+        (["--publish"], "there is no folder leaderboard here; --publish is for a checkout of odebench"),
+    ],
+)
+def test_publishing_is_for_a_checkout(
+    here: Path, monkeypatch: Any, capsys: Any, words: list[str], message: str
+) -> None:
+    (here / "leaderboard").rmdir()
+    code, out, err = call(monkeypatch, capsys, "sweep", "tiny.yaml", *words)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+@drawing
+def test_nothing_is_published_where_a_cell_failed(here: Path) -> None:
+    pytest.importorskip("distributed")
+    next((here / "results").rglob("*fgsm*.json")).write_text("{", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "odebench", "sweep", "tiny.yaml", "--publish", "--workers", "1"],
+        cwd=here,
+        env=os.environ | {"ODEBENCH_CACHE": str(here / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (1, "tiny 1: 0 results written to results, 1 were there, 1 failed\n")
+    assert done.stderr.splitlines()[-1] == "odebench: nothing is published, since not all is done"
+    assert files(here / "leaderboard") == {}
+
+
+def test_a_fresh_clone_knows_what_is_done_in_seconds_and_without_torch(here: Path, tmp_path: Path) -> None:
+    grid, place = grid_and_place(here)
+    clone = here / "clone"
+    deposit_of(grid, place, clone / "leaderboard").make()
+    shutil.copy(here / "tiny.yaml", clone)
+    code = (
+        "import sys; from odebench.cli import _exit_code\n"
+        "sys.argv = ['odebench', 'sweep', 'tiny.yaml']\n"
+        "code = _exit_code(); assert 'torch' not in sys.modules and 'distributed' not in sys.modules; sys.exit(code)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ODEBENCH_LEADERBOARD"}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=clone,
+        env=environment | {"ODEBENCH_CACHE": str(here / "empty")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert time.monotonic() - began < 5
+    said = "tiny 1: nothing to do: all 2 results are in leaderboard/results\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+    assert not (clone / "results").exists()
+    assert not (here / "empty").exists()
