@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from odebench.result import Figure
 from odebench.spec import Norm, Solver
+from odebench.union import StoredResult
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Cell:
 
     Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells for each attack of
     the union how many of the seeds it was run on. NFE is a mean an image, null for a model without a field.
-    Each flag comes with its meaning. `files` are the largest results by train seed, which the figures rest on first.
+    Each flag comes with its meaning. `files` are the largest results by train seed, which the figures rest on first;
+    `results` are all that the union is made of.
     """
 
     horizon: float | None
@@ -33,6 +35,7 @@ class Cell:
     attacks: Mapping[str, int]
     flags: Mapping[str, str]
     files: Mapping[str, Path] = field(compare=False)
+    results: tuple[StoredResult, ...] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
