@@ -78,7 +78,7 @@ def results_to_show(tables: Sequence[Table]) -> list[StoredResult]:
     by_data = group((t for t in tables if t.split == "test"), lambda table: (table.dataset, table.dataset_sha256))
     for same in by_data.values():
         rows = [row for table in sorted(same, key=lambda table: table.norm, reverse=True) for row in table.rows]
-        for of_model in group(rows, _identity).values():
+        for of_model in group(rows, lambda row: row.identity).values():
             item = _shown(_cell(of_model[0]))
             found.setdefault(item.result.run_key, item)
     return list(found.values())
@@ -219,10 +219,6 @@ def _cell(row: Row) -> Cell:
 def _shown(cell: Cell) -> StoredResult:
     first = next(iter(cell.files.values()))
     return next(item for item in cell.results if item.path == first)
-
-
-def _identity(row: Row) -> tuple[str, tuple[str, ...]]:
-    return row.model, row.details
 
 
 def _hex(images: Iterable[bytes]) -> list[str]:

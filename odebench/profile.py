@@ -28,9 +28,10 @@ class CheckSummary:
 
 @dataclass(frozen=True)
 class Profile:
-    """A row of the tables of one data set, with all results behind it. `headline` is its cell of the highest robust
-    accuracy in `table`, that of the middle epsilon of its first norm."""
+    """A model on one data set, with all results behind it. `label` tells it apart from others; `headline` is its cell
+    of the highest robust accuracy in `table`, that of the middle epsilon of its first norm."""
 
+    label: str
     table: Table
     row: Row
     headline: Cell
@@ -38,11 +39,6 @@ class Profile:
     checks: tuple[CheckSummary, ...]
     flags: Mapping[str, str]
     strip: Strip | None
-
-    @property
-    def label(self) -> str:
-        """The model with what tells it apart from others of its name."""
-        return label_of(self.row)
 
 
 def label_of(row: Row) -> str:
@@ -57,13 +53,14 @@ def profiles_of(tables: Sequence[Table], strips: Sequence[Strip]) -> list[Profil
     for same in group(tables, lambda table: (table.dataset, table.split, table.dataset_sha256)).values():
         first = _in_order(same)
         rows = [(table, row) for table in first for row in table.rows]
-        for of_model in group(rows, lambda pair: (pair[1].model, pair[1].details)).values():
+        for of_model in group(rows, lambda pair: pair[1].identity).values():
             table, row = of_model[0]
             cells = [cell for _, one in of_model for cell in one.cells.values()]
             results = tuple({item.path: item for cell in cells for item in cell.results}.values())
             shown = (by_run_key[item.result.run_key] for item in results if item.result.run_key in by_run_key)
             found.append(
                 Profile(
+                    label=max((label_of(one) for _, one in of_model), key=len),
                     table=table,
                     row=row,
                     headline=max(row.cells.values(), key=lambda cell: (cell.ranked, cell.robust_accuracy.value)),

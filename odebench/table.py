@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from odebench.result import Figure
-from odebench.spec import Norm, Solver
+from odebench.spec import Norm, Solver, canonical_json
 from odebench.union import StoredResult
 
 
@@ -51,6 +51,12 @@ class Row:
     solver: Solver | None
     details: tuple[str, ...]
     cells: Mapping[float | None, Cell]
+
+    @property
+    def identity(self) -> tuple[str, str, Solver | None, float | None]:
+        """What rows of one model have in common in all tables: name, arguments, solver, a train horizon of its own."""
+        fixed = (cell.train_horizon for cell in self.cells.values() if cell.train_horizon != cell.horizon)
+        return self.model, canonical_json(dict(self.arguments)), self.solver, next(fixed, None)
 
     @property
     def best(self) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
@@ -32,7 +33,6 @@ def check_page() -> None:
 def page_html(content: Content, *, link: Link, sha256: str = "") -> str:
     """The page. `link` gives the address of a file; `sha256` is the digest of what it shows. See check_page."""
     import jinja2
-    import vl_convert
     from markupsafe import Markup
 
     environment = jinja2.Environment(
@@ -46,7 +46,7 @@ def page_html(content: Content, *, link: Link, sha256: str = "") -> str:
     specifications = _specifications(content)
     scripts = [_inline(template.joinpath("page.js").read_text(encoding="utf-8"))]
     if specifications:
-        scripts.insert(0, _inline(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")))
+        scripts.insert(0, _vega())
     html: str = environment.get_template("page.html").render(
         sheet(content, link=link),
         sha256=sha256,
@@ -63,6 +63,14 @@ def embedded_page_sha256(html: str) -> str | None:
     """The digest of what a page shows; None where there is none."""
     found = _DIGEST.search(html[:4096])
     return None if found is None else found[1]
+
+
+@cache
+def _vega() -> str:
+    """The Vega libraries as one script, which takes seconds to put together."""
+    import vl_convert
+
+    return _inline(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _inline(script: str) -> str:

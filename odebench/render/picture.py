@@ -67,6 +67,6 @@ def panel_specification(picture: Picture, panel: Panel) -> dict[str, Any]:
 
     data: dict[str, Marks] = {}
     chart = panel_chart(altair, picture, panel, data, hover=True)
-    found: dict[str, Any] = chart.properties(background="transparent").to_dict()
+    found: dict[str, Any] = chart.properties(background="transparent").to_dict(validate=False)
     found.pop("config", None)
     return {**found, "datasets": data, "autosize": {"type": "fit-x", "contains": "padding"}}

@@ -12,7 +12,7 @@ from typing import Any
 from odebench.claim import Claim, Word
 from odebench.example import Strip, file_names
 from odebench.leaderboard import TRAIN_SEED, attack_label, build_tables, group
-from odebench.profile import Profile, label_of, profiles_of
+from odebench.profile import Profile, profiles_of
 from odebench.render.board import pictures_of
 from odebench.render.claim import INTRODUCTION, PAPER, WORDS, name_of, over, p_text, points_text, sentence
 from odebench.render.markdown import horizon_name, nfe_text, radius
@@ -59,13 +59,10 @@ class Content:
 def sheet(content: Content, *, link: Link) -> Values:
     """The values of the template, by name."""
     profiles = profiles_of(content.tables, content.strips)
-    anchors = {(stem(p.table), p.label): f"model-{number}" for number, p in enumerate(profiles, 1)}
     names = {
-        item.path: (stem(table), label_of(row), anchors[stem(table), label_of(row)])
-        for table in content.tables
-        for row in table.rows
-        for cell in row.cells.values()
-        for item in cell.results
+        item.path: (stem(profile.table), profile.label, f"model-{number}")
+        for number, profile in enumerate(profiles, 1)
+        for item in profile.results
     }
     figures = _figures(content, names, link)
     cells = [cell for table in content.tables for row in table.rows for cell in row.cells.values()]
@@ -76,7 +73,7 @@ def sheet(content: Content, *, link: Link) -> Values:
         "attacks": sorted({figure["attack"] for figure in figures} - {UNION}),
         "union": UNION,
         "notes": dict(sorted({flag: why for cell in cells for flag, why in cell.flags.items()}.items())),
-        "profiles": [_profile(profile, anchors[stem(profile.table), profile.label], link) for profile in profiles],
+        "profiles": [_profile(profile, f"model-{number}", link) for number, profile in enumerate(profiles, 1)],
         "claims": _claims(content.claims, link),
         "texts": {"claims": INTRODUCTION, "words": WORDS, "paper": PAPER},
     }
@@ -201,7 +198,7 @@ def _recipe(profile: Profile) -> list[tuple[str, str]]:
         ("evaluated at", _listed(horizon_name(e.horizon) for e in evaluations)),
         ("solver", "none: no field is integrated" if solver is None else f"{short_solver(solver)} ({solver.backend})"),
         ("weights (sha256)", "; ".join(f"{name}: {sha256}" for name, sha256 in sorted(weights.items()))),
-        ("attacked with", _listed(attack_label(item) for item in profile.results)),
+        ("attacked with", _listed(sorted(attack_label(item) for item in profile.results))),
         ("crafted on", _listed(name for e in evaluations for name in e.attack.sources) or "no other model"),
         (
             "computed with",

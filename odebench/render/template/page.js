@@ -90,7 +90,7 @@
   };
 
   const form = byId("filters");
-  form.addEventListener("input", () => { filter(); remember(); });
+  for (const event of ["input", "change"]) form.addEventListener(event, () => { filter(); remember(); });
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(() => { sort(null, ""); filter(); remember(); }));
 
