@@ -16,7 +16,7 @@ from odebench.leaderboard import build_tables, read_results
 from odebench.render.board import CHARTS, PAGE, board_markdown, pictures_of
 from odebench.render.page import check_page, embedded_page_sha256, page_html
 from odebench.render.panel import Picture
-from odebench.render.picture import check_pictures, embedded_sha256, picture_svg
+from odebench.render.picture import embedded_sha256, picture_svg
 from odebench.render.sheet import Content
 from odebench.spec import digest
 from odebench.table import Table
@@ -67,7 +67,6 @@ def content_of(folders: Sequence[Path]) -> tuple[Content, list[ResultError]]:
 def publish(folder: Path) -> tuple[list[Path], tuple[ResultError, ...]]:
     """Writes the board, its pictures and the page, takes away pictures of what is no longer there, and returns the
     files written and the problems of the results. Raises UsageError without the extra `page`, and FileError."""
-    check_pictures()
     check_page()
     found = publication_of(folder)
     files = [folder / BOARD]

@@ -14,7 +14,8 @@ from test_page import HOSTILE, check, html_of, results, stored_in, write_example
 from odebench.result import Result
 
 missing = [name for name in ("altair", "vl_convert", "jinja2", "selenium") if importlib.util.find_spec(name) is None]
-missing += [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+missing += [name for name, path in (("chromium", BROWSER), ("chromedriver", shutil.which("chromedriver"))) if not path]
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 SECONDS = 20
@@ -56,7 +57,7 @@ def chromium(address: str) -> Iterator[Any]:
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = str(shutil.which("chromium"))
+    options.binary_location = str(BROWSER)
     for argument in (
         *("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--lang=en"),
         *("--host-resolver-rules=MAP * ~NOTFOUND", "--no-first-run", "--disable-component-update"),
@@ -207,7 +208,7 @@ def test_the_keyboard_sorts_too(page: Page) -> None:
     page.find("#filters button").send_keys("")
     keys = ActionChains(page.driver)
     # after the filters comes the table, which scrolls by keys, then its headers
-    keys.send_keys(Keys.TAB, Keys.TAB, Keys.TAB, Keys.TAB).perform()
+    keys.send_keys(*[Keys.TAB] * 5).perform()
     assert page.script("return document.activeElement.closest('th').dataset.key") == "robust"
     assert page.script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
     ActionChains(page.driver).send_keys(Keys.ENTER).perform()

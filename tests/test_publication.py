@@ -18,7 +18,7 @@ from odebench.leaderboard import build_tables
 from odebench.publication import publication_of, publish, stale
 from odebench.render.board import pictures_of
 from odebench.render.panel import Picture, horizon_picture, security_picture
-from odebench.render.picture import check_pictures, embedded_sha256, picture_svg
+from odebench.render.picture import embedded_sha256, picture_svg
 from odebench.render.plot import style
 from odebench.result import Result, write_result
 from odebench.spec import adaptive
@@ -27,7 +27,8 @@ from odebench.union import StoredResult
 
 ROOT = Path(__file__).parents[1]
 drawing = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert")), reason="needs the extra chart"
+    any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert", "jinja2")),
+    reason="needs the extra page",
 )
 Call = Callable[[str], tuple[int, str, str]]
 
@@ -251,17 +252,8 @@ def test_publishing_needs_a_folder_of_results(tmp_path: Path, monkeypatch: pytes
     assert "leaderboard/results is not a folder of results" in err
 
 
-def test_pictures_need_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
-    monkeypatch.setattr("odebench.render.picture.find_spec", lambda name: None)
-    code, _, err = call("leaderboard --publish")
-    assert code == 2
-    assert "the pictures need altair and vl_convert: pip install 'odebench[chart]'" in err
-    assert not (folder / "LEADERBOARD.md").exists()
-
-
 @drawing
 def test_a_picture_says_what_it_shows_and_holds_the_digest() -> None:
-    check_pictures()
     picture = horizon_picture(tables_of(*results()))
     assert isinstance(picture, Picture)
     svg = picture_svg(picture, "0" * 64)

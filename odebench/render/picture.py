@@ -1,26 +1,18 @@
-"""The pictures of the leaderboard as SVG, and as Vega-Lite for the page: altair and vl-convert, the extra `chart`."""
+"""The pictures of the leaderboard as SVG, and as Vega-Lite for the page, drawn by altair and vl-convert."""
 
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from typing import Any
 
-from odebench.errors import UsageError
 from odebench.render.panel import Panel, Picture
 from odebench.render.plot import Marks, panel_chart
 
 _DIGEST = re.compile(r"<metadata>results sha256 ([0-9a-f]{64})</metadata>")
 
 
-def check_pictures() -> None:
-    """Raises UsageError, before anything is written, where no picture could be drawn."""
-    if missing := [name for name in ("altair", "vl_convert") if find_spec(name) is None]:
-        raise UsageError(f"the pictures need {' and '.join(missing)}: pip install 'odebench[chart]'")
-
-
 def picture_svg(picture: Picture, results_sha256: str) -> str:
-    """The picture, with the digest of the results that it shows embedded. It needs the extra `chart`."""
+    """The picture, with the digest of the results that it shows embedded. It needs altair and vl-convert."""
     import altair
     import vl_convert
 
