@@ -27,7 +27,7 @@ from odebench.example import Examples, Pair, examples_folder, file_names
 from odebench.leaderboard import build_tables, read_results
 from odebench.publication import content_of, publish, stale
 from odebench.render.markdown import horizon_name
-from odebench.render.page import check_page, embedded_page_sha256, page_html
+from odebench.render.page import _vega, check_page, embedded_page_sha256, page_html
 from odebench.render.record import records
 from odebench.result import Check, Result, write_result
 from odebench.spec import adaptive
@@ -350,6 +350,18 @@ def test_the_page_loads_nothing_and_runs_its_own_scripts_alone(folder: Path) -> 
     assert len(hashes) == 2, "the Vega libraries once for all charts, and the page's own"
 
 
+def test_no_script_ends_the_element_that_it_stands_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = "window.vegaEmbed = '</SCRIPT><!--';"
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda snippet: hidden)
+    _vega.cache_clear()
+    try:
+        read = Reader(html_of(folder))
+    finally:
+        _vega.cache_clear()
+    assert len(read.named("script")) == 3
+    assert read.scripts[1][1] == hidden.replace("<", "\\x3c")
+
+
 # How it is made
 
 
@@ -477,8 +489,16 @@ def test_an_interrupted_server_without_problems_exits_0_and_opens_a_browser(
     def interrupted(self: object) -> None:
         raise KeyboardInterrupt
 
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("BROWSER", "firefox")
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setattr("odebench.cli.serve._Server.serve_forever", interrupted)
     code, out, err = call("leaderboard --serve")
     assert (code, err) == (0, "ended\n")
     assert out == f"{opened[0]} (Ctrl-C ends)\n"
+    assert call("leaderboard --serve --no-browser")[0] == 0
+    monkeypatch.delenv("BROWSER")
+    monkeypatch.setattr("sys.platform", "linux")
+    assert call("leaderboard --serve")[0] == 0
+    assert len(opened) == 1, "without a screen none is opened"

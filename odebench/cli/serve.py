@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import webbrowser
 from collections.abc import Mapping
@@ -60,6 +61,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: requests of one's own browser are no news."""
 
 
+def _has_screen() -> bool:
+    """Whether a browser would open in a window: one in the terminal would stand where the address does."""
+    named = any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
+    return named or sys.platform in ("darwin", "win32")
+
+
 def serve(html: str, files: Mapping[str, Path], *, port: int | None, browser: bool) -> None:
     """Serves the page on loopback, says where, opens it; returns when interrupted. `files` are result files by path.
 
@@ -77,7 +84,7 @@ def serve(html: str, files: Mapping[str, Path], *, port: int | None, browser: bo
         address = f"http://{HOST}:{server.server_address[1]}/"
         try:
             print(f"{address} (Ctrl-C ends)", flush=True)
-            if browser:
+            if browser and _has_screen():
                 webbrowser.open(address)
             server.serve_forever()
         except KeyboardInterrupt:
