@@ -15,12 +15,12 @@ from odebench.leaderboard import TRAIN_SEED, attack_label, build_tables, group
 from odebench.profile import Profile, profiles_of
 from odebench.render.board import pictures_of
 from odebench.render.claim import INTRODUCTION, PAPER, WORDS, name_of, over, p_text, points_text, sentence
-from odebench.render.markdown import horizon_name, nfe_text, radius
+from odebench.render.markdown import attack_names, horizon_name, nfe_text, radius
 from odebench.render.panel import Picture, stem
 from odebench.render.plot import style
 from odebench.result import Figure, Result
 from odebench.spec import digest
-from odebench.table import Cell, Table, short_solver
+from odebench.table import Table, short_solver
 from odebench.union import StoredResult
 
 UNION = "union of all"
@@ -103,7 +103,7 @@ def _rows(tables: Sequence[Table], attack: str, names: Names, link: Link) -> lis
             "horizon": horizon_name(cell.horizon),
             "horizon_value": cell.horizon,
             "attack": attack,
-            "attacks": _attacks(cell) if attack == UNION else f"{attack} alone",
+            "attacks": ", ".join(attack_names(cell)) if attack == UNION else f"{attack} alone",
             "clean": _share(cell.clean_accuracy),
             "robust": _share(cell.robust_accuracy),
             "ranked": cell.ranked or attack != UNION,
@@ -118,14 +118,6 @@ def _rows(tables: Sequence[Table], attack: str, names: Names, link: Link) -> lis
         for row in table.rows
         for cell in row.cells.values()
     ]
-
-
-def _attacks(cell: Cell) -> str:
-    names = [
-        name if count == cell.seeds else f"{name} ({count} of {cell.seeds} seeds)"
-        for name, count in cell.attacks.items()
-    ]
-    return ", ".join(names)
 
 
 def _share(figure: Figure) -> Values:
