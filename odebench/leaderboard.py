@@ -191,6 +191,7 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         attacks=_attack_counts(seeds, epsilon, images),
         flags=dict(sorted(flags.items())),
         files=dict(sorted((_train_seed(item), item.path) for item in largest)),
+        results=tuple(item for seed in seeds for item in seed.stored),
     )
 
 

@@ -1,4 +1,4 @@
-"""Publishing the leaderboard: LEADERBOARD.md and its pictures, from the results beside them alone."""
+"""Publishing the leaderboard: LEADERBOARD.md, its pictures and the page, from the results beside them alone."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from urllib.parse import quote
 
 from odebench.claim import claims_of
 from odebench.errors import ResultError
+from odebench.example import read_examples
 from odebench.file import write_atomically
 from odebench.leaderboard import build_tables, read_results
-from odebench.render.board import CHARTS, board_markdown, pictures_of
+from odebench.render.board import CHARTS, PAGE, board_markdown, pictures_of
+from odebench.render.page import check_page, embedded_page_sha256, page_html
 from odebench.render.panel import Picture
-from odebench.render.picture import check_pictures, embedded_sha256, picture_svg
+from odebench.render.picture import embedded_sha256, picture_svg
+from odebench.render.sheet import Content
 from odebench.spec import digest
 from odebench.table import Table
 from odebench.union import StoredResult
@@ -24,45 +28,63 @@ BOARD = "LEADERBOARD.md"
 
 @dataclass(frozen=True)
 class Publication:
-    """What the results below a folder say: the text of the board, and each picture with the digest of its results.
+    """What the results below a folder say: the text of the board, each picture with the digest of its results, and what
+    the page shows with the digest of that.
 
     `problems` name what was left out.
     """
 
     text: str
     pictures: tuple[tuple[Picture, str], ...]
+    page: Content
+    page_sha256: str
     problems: tuple[ResultError, ...]
 
 
 def publication_of(folder: Path) -> Publication:
     """The board of `folder`, from its folder of results alone. Raises ResultError where that does not exist."""
-    stored, problems = read_results([folder / RESULTS])
-    tables, contradictions = build_tables(stored)
+    content, problems = content_of([folder / RESULTS])
+    pictures = pictures_of(content.tables)
     return Publication(
-        text=board_markdown(tables, claims_of(stored), folder=folder),
-        pictures=tuple((picture, _digest(stored, table)) for table, picture in pictures_of(tables)),
-        problems=(*problems, *contradictions),
+        text=board_markdown(content.tables, content.claims, folder=folder),
+        pictures=tuple((picture, _digest(content.stored, table)) for table, picture in pictures),
+        page=content,
+        page_sha256=content.sha256(folder),
+        problems=tuple(problems),
     )
 
 
+def content_of(folders: Sequence[Path]) -> tuple[Content, list[ResultError]]:
+    """What a page of the results below `folders` shows, and the problems: what was left out. Raises ResultError where a
+    folder does not exist."""
+    stored, problems = read_results(folders)
+    tables, contradictions = build_tables(stored)
+    strips, damaged = read_examples(folders, stored)
+    content = Content(tuple(stored), tuple(tables), tuple(claims_of(stored)), tuple(strips))
+    return content, [*problems, *contradictions, *damaged]
+
+
 def publish(folder: Path) -> tuple[list[Path], tuple[ResultError, ...]]:
-    """Writes the board and its pictures, takes away pictures of what is no longer there, and returns the files written
-    and the problems of the results. Raises UsageError without the extra `chart`, and FileError."""
-    check_pictures()
+    """Writes the board, its pictures and the page, takes away pictures of what is no longer there, and returns the
+    files written and the problems of the results. Raises UsageError without the extra `page`, and FileError."""
+    check_page()
     found = publication_of(folder)
     files = [folder / BOARD]
     for picture, sha256 in found.pictures:
         files.append(_svg(folder, picture))
         write_atomically(files[-1], picture_svg(picture, sha256).encode())
     write_atomically(folder / BOARD, found.text.encode())
+    html = page_html(found.page, link=lambda path: quote(path.relative_to(folder).as_posix()), sha256=found.page_sha256)
+    write_atomically(folder / PAGE, html.encode())
+    files.append(folder / PAGE)
     for path in _other_pictures(folder, files):
         path.unlink()
     return files, found.problems
 
 
 def stale(folder: Path) -> tuple[list[str], tuple[ResultError, ...]]:
-    """What `publish` would change, a line each, and the problems of the results. Pictures are compared by the digest of
-    their results: another version of the drawing library writes other bytes."""
+    """What `publish` would change, a line each, and the problems of the results. Pictures and page are compared by the
+    digest of their results: another version of the drawing library writes other bytes."""
     found = publication_of(folder)
     lines = []
     board = folder / BOARD
@@ -78,6 +100,11 @@ def stale(folder: Path) -> tuple[list[str], tuple[ResultError, ...]]:
             lines.append(f"{path} is missing")
         elif embedded_sha256(svg) != sha256:
             lines.append(f"{path} is stale: it was drawn from other results")
+    page = folder / PAGE
+    if (html := _text(page)) is None:
+        lines.append(f"{page} is missing")
+    elif embedded_page_sha256(html) != found.page_sha256:
+        lines.append(f"{page} is stale: it was made from other results or images")
     lines += [f"{path} is stale: nothing asks for it any more" for path in _other_pictures(folder, files)]
     return lines, found.problems
 

@@ -19,6 +19,8 @@ SCHEMA_VERSION = 1
 OUTCOMES = "mufxr"
 FALLEN = "fx"
 UNFELLED = "-"
+EXAMPLES_FILE = "examples.json"
+"""Beside results may lie folders of images with this file in them; it is no result."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -291,4 +293,9 @@ def parse_result(text: str, path: Path) -> Result:
 
 def result_files(folder: Path) -> Iterator[Path]:
     """All files below `folder` that should be results, in order of their names."""
-    yield from sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+    yield from sorted(path for path in folder.rglob("*.json") if is_result_name(path.name))
+
+
+def is_result_name(name: str) -> bool:
+    """Whether a file of this name should be a result: JSON, not hidden, no examples."""
+    return name.endswith(".json") and not name.startswith(".") and name != EXAMPLES_FILE

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from odebench.errors import ResultError
 from odebench.leaderboard import read_results
-from odebench.result import parse_result, read_result
+from odebench.result import is_result_name, parse_result, read_result
 from odebench.union import StoredResult
 
 
@@ -40,7 +40,7 @@ def _results_in(name: str, commit: str, folder: Path) -> tuple[list[StoredResult
             for member in files.getmembers():
                 inside = PurePosixPath(member.name)
                 content = files.extractfile(member) if member.isfile() else None
-                if content is not None and inside.suffix == ".json" and not inside.name.startswith("."):
+                if content is not None and is_result_name(inside.name):
                     texts[member.name] = content.read()
     if not texts:
         raise ResultError(f"the commit {name} has no results in {folder.as_posix()}; name another commit, or a folder")

@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from odebench.result import Figure
-from odebench.spec import Norm, Solver
+from odebench.spec import Norm, Solver, canonical_json
+from odebench.union import StoredResult
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Cell:
 
     Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells for each attack of
     the union how many of the seeds it was run on. NFE is a mean an image, null for a model without a field.
-    Each flag comes with its meaning. `files` are the largest results by train seed, which the figures rest on first.
+    Each flag comes with its meaning. `files` are the largest results by train seed, which the figures rest on first;
+    `results` are all that the union is made of.
     """
 
     horizon: float | None
@@ -33,6 +35,7 @@ class Cell:
     attacks: Mapping[str, int]
     flags: Mapping[str, str]
     files: Mapping[str, Path] = field(compare=False)
+    results: tuple[StoredResult, ...] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,12 @@ class Row:
     solver: Solver | None
     details: tuple[str, ...]
     cells: Mapping[float | None, Cell]
+
+    @property
+    def identity(self) -> tuple[str, str, Solver | None, float | None]:
+        """What rows of one model have in common in all tables: name, arguments, solver, a train horizon of its own."""
+        fixed = (cell.train_horizon for cell in self.cells.values() if cell.train_horizon != cell.horizon)
+        return self.model, canonical_json(dict(self.arguments)), self.solver, next(fixed, None)
 
     @property
     def best(self) -> float | None:

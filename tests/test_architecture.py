@@ -20,9 +20,10 @@ LAYERS: dict[str, tuple[str, str]] = {
     "value": ("spec file registry protocol", "ground"),
     "record": ("recipe result summary", "ground value"),
     "board": (
-        "table union leaderboard section contrast claim difference revision frame render "
+        "union table leaderboard section contrast claim example difference revision frame render "
         "render.markdown render.claim render.difference render.record render.curve "
-        "render.terminal render.chart render.panel render.picture render.board publication",
+        "render.terminal render.chart render.panel render.plot render.picture render.board "
+        "profile render.sheet render.page publication",
         "ground value record",
     ),
     "dataset": (
@@ -50,8 +51,8 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record definition model attack verdict",
     ),
     "evaluation": (
-        "environment groundwork siege examination portion execution evaluation instalment control",
-        "ground value record dataset definition model attack verdict check",
+        "environment groundwork siege examination portion execution evaluation instalment illustration control",
+        "ground value record board dataset definition model attack verdict check",
     ),
     "sweep": (
         "task inventory cluster probe sweep deposit",
@@ -59,8 +60,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "package": ("", "ground value record board dataset definition model evaluation"),
     "command": (
-        "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.board cli.sweep cli.claim "
-        "cli.compare cli.listing cli __main__",
+        "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board cli.example "
+        "cli.sweep cli.claim cli.compare cli.listing cli __main__",
         "ground value record board dataset definition model evaluation sweep package",
     ),
 }

@@ -40,6 +40,7 @@ COMMANDS = (
     "sweep",
     "protocols",
     "leaderboard",
+    "examples",
     "claims",
     "compare",
     "models",

@@ -198,7 +198,7 @@ WRONG = {
     f"{RUN} --epsilno 0.1": "No such option: --epsilno",
     f"{RUN} more": "unexpected extra argument",
     "rnu": "No such command 'rnu'",
-    "leaderboard --format xml": "Invalid value for '--format'.*'xml' is not one of 'md', 'csv', 'json'",
+    "leaderboard --format xml": "Invalid value for '--format'.*'xml' is not one of 'md', 'html', 'csv', 'json'",
 }
 
 

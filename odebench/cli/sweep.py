@@ -95,12 +95,12 @@ def sweep(
 def _check_publishing() -> None:
     """Raises UsageError, before anything is computed, where nothing can be published."""
     from odebench.cli.board import PUBLISHED_RESULTS
-    from odebench.render.picture import check_pictures
+    from odebench.render.page import check_page
 
     folder = PUBLISHED_RESULTS.parent
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder} here; --publish is for a checkout of odebench, from its root")
-    check_pictures()
+    check_page()
 
 
 def _publish(grid: Grid, place: Place, name: str, *, force: bool) -> None:

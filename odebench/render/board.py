@@ -14,10 +14,12 @@ from odebench.render.panel import Picture, horizon_picture, security_picture, st
 from odebench.table import Row, Table
 
 CHARTS = "charts"
+PAGE = "index.html"
 INTRODUCTION = (
     "Neural ODE image classifiers and their controls under attack. Every figure leads to the result file that it comes "
     "from, and is computed again from the letters in it. Written by `odebench leaderboard --publish` from the results "
-    "below; how a figure comes about: [docs/protocol.md](../docs/protocol.md)."
+    "below; how a figure comes about: [docs/protocol.md](../docs/protocol.md). The same to sort, filter and point at, "
+    "with images under attack: index.html, a file to open in a browser, or `odebench leaderboard --serve`."
 )
 FILES = "Result files of the claims"
 

@@ -39,13 +39,13 @@ def claims_markdown(claims: Sequence[Claim], *, link: Callable[[str, Claim], str
     for (dataset, digest), found in groupby(claims, lambda claim: (claim.dataset, claim.dataset_sha256)):
         same = list(found)
         if all(claim.word is Word.not_run for claim in same):
-            named = "; ".join(f"{_name(claim)}{_over(claim)}" for claim in same)
+            named = "; ".join(f"{name_of(claim)}{over(claim)}" for claim in same)
             parts += [item(f"{dataset}: not run; {same[0].why} ({named})"), ""]
             continue
         shared = len({claim.dataset_sha256 for claim in claims if claim.dataset == dataset}) > 1
         heading = dataset + (f" (sha256 {str(digest)[:12]})" if shared else "")
         parts += [f"{'#' * (level + 1)} {escape(heading)}", "", *_table(same, link), ""]
-        parts += [*(item(_line(claim)) for claim in same), ""]
+        parts += [*(item(sentence(claim)) for claim in same), ""]
     return "\n".join([*parts, fill(WORDS), "", fill(PAPER), ""])
 
 
@@ -57,9 +57,9 @@ def claims_json(claims: Sequence[Claim]) -> str:
 def _table(claims: Sequence[Claim], link: Callable[[str, Claim], str] | None) -> list[str]:
     lines = [
         (
-            escape(_name(claim)),
-            "" if claim.estimate is None else (link or _plain)(_points(claim.estimate), claim),
-            "" if claim.adjusted_p is None else _p(claim.adjusted_p),
+            escape(name_of(claim)),
+            "" if claim.estimate is None else (link or _plain)(points_text(claim.estimate), claim),
+            "" if claim.adjusted_p is None else p_text(claim.adjusted_p),
             claim.word.value,
         )
         for claim in claims
@@ -67,9 +67,9 @@ def _table(claims: Sequence[Claim], link: Callable[[str, Claim], str] | None) ->
     return grid(("claim", "points [95%]", "p", "word"), lines, left=(0, 3))
 
 
-def _line(claim: Claim) -> str:
+def sentence(claim: Claim) -> str:
     """What a claim rests on, why it got its word, and what stands beside it."""
-    parts = [f"{_name(claim)}{_over(claim)}: {claim.word.value}, {claim.why}"]
+    parts = [f"{name_of(claim)}{over(claim)}: {claim.word.value}, {claim.why}"]
     if claim.relative is not None:
         parts.append(f"relative gain {100 * claim.relative:+.1f}%")
     if claim.attack is not None:
@@ -81,7 +81,7 @@ def _line(claim: Claim) -> str:
         parts.append(", ".join([f"rests on {claim.attack}{at}", horizons, seeds, *images]))
     for beside in claim.beside:
         found = beside.estimate
-        said = beside.missing if found is None else f"{_points(found)}, {found.images} images"
+        said = beside.missing if found is None else f"{points_text(found)}, {found.images} images"
         parts.append(f"{beside.name}: {said}")
     return "; ".join(parts)
 
@@ -117,21 +117,25 @@ def _estimate(found: Estimate | None) -> dict[str, Any] | None:
     return {"points": found.value, "low": found.low, "high": found.high, "p": found.p, "images": found.images}
 
 
-def _name(claim: Claim) -> str:
+def name_of(claim: Claim) -> str:
+    """What is claimed, of which model."""
     norm = "" if claim.norm is None else f" {claim.norm}"
     return f"{claim.kind}{norm}, {claim.models[0]}"
 
 
-def _over(claim: Claim) -> str:
+def over(claim: Claim) -> str:
+    """The baseline of a gain; nothing for a slope."""
     return f" over {claim.models[1]}" if len(claim.models) > 1 else ""
 
 
-def _points(found: Estimate) -> str:
+def points_text(found: Estimate) -> str:
+    """An estimate in points with its interval."""
     value, low, high = (f"{round(value, 1) + 0.0:.1f}" for value in (found.value, found.low, found.high))
     return f"{'' if value.startswith('-') or float(value) == 0 else '+'}{value} [{low}, {high}]"
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
+    """A p without its leading zero."""
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 

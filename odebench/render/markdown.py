@@ -149,10 +149,7 @@ def _notes(table: Table) -> list[str]:
 
 
 def _note(cell: Cell, *, with_n: bool) -> str:
-    attacks = [
-        name if count == cell.seeds else f"{name} ({count} of {cell.seeds} seeds)"
-        for name, count in cell.attacks.items()
-    ]
+    attacks = attack_names(cell)
     return "; ".join(
         [
             f"{cell.seeds} seed{'s' if cell.seeds > 1 else ''}",
@@ -161,6 +158,14 @@ def _note(cell: Cell, *, with_n: bool) -> str:
             *([] if cell.ranked else ["unranked"]),
         ]
     )
+
+
+def attack_names(cell: Cell) -> list[str]:
+    """The attacks of a union; of those that were not run on all train seeds on how many."""
+    return [
+        name if count == cell.seeds else f"{name} ({count} of {cell.seeds} seeds)"
+        for name, count in cell.attacks.items()
+    ]
 
 
 def _marks(table: Table) -> dict[str, str]:

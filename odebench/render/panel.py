@@ -12,10 +12,11 @@ from odebench.table import Cell, Row, Table, in_order
 
 @dataclass(frozen=True)
 class Point:
-    """A share with its interval; `x` is null where a model has no horizon."""
+    """A share with its interval, and the cell that it is of; `x` is null where a model has no horizon."""
 
     x: float | None
     share: Figure
+    cell: Cell
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Panel:
 class Picture:
     """Rows of panels with one legend. `doubling`: x is drawn on a scale where each doubling is a step.
 
-    `names` are all lines, in the order of the legend. `name` is that of the file, without its ending.
+    `names` are all lines, in the order of the legend; `known` are those of all pictures of the data set, sorted, so
+    that a line has one colour and shape in all of them. `name` is that of the file, without its ending.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Picture:
     x_name: str
     doubling: bool
     names: tuple[str, ...]
+    known: tuple[str, ...]
     rows: tuple[tuple[Panel, ...], ...]
 
 
@@ -78,6 +81,7 @@ def horizon_picture(tables: Sequence[Table]) -> Picture | None:
         x_name="time horizon T",
         doubling=True,
         names=names,
+        known=_known(tables),
         rows=((clean, *worst),),
     )
 
@@ -104,6 +108,7 @@ def security_picture(tables: Sequence[Table]) -> Picture | None:
         x_name="epsilon",
         doubling=False,
         names=names,
+        known=_known(tables),
         rows=tuple(rows),
     )
 
@@ -147,10 +152,15 @@ def _names(tables: Sequence[Table]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for table in tables for name in _drawn(table)))
 
 
+def _known(tables: Sequence[Table]) -> tuple[str, ...]:
+    """All lines that any picture of these tables draws: sorted, so that no rank changes a colour."""
+    return tuple(sorted(_names(tables)))
+
+
 def _lines(table: Table, names: Sequence[str], *, clean: bool) -> tuple[Line, ...]:
     drawn = _drawn(table)
     return tuple(
-        Line(name, tuple(Point(c.horizon, c.clean_accuracy if clean else c.robust_accuracy) for c in drawn[name]))
+        Line(name, tuple(Point(c.horizon, c.clean_accuracy if clean else c.robust_accuracy, c) for c in drawn[name]))
         for name in names
         if name in drawn
     )
@@ -163,8 +173,8 @@ def _security_lines(tables: Sequence[Table], names: Sequence[str], horizon: floa
         for name, cells in _drawn(table).items():
             for cell in cells:
                 if cell.horizon in (None, horizon):
-                    line = points.setdefault(name, [Point(0.0, cell.clean_accuracy)])
-                    line.append(Point(table.epsilon, cell.robust_accuracy))
+                    line = points.setdefault(name, [Point(0.0, cell.clean_accuracy, cell)])
+                    line.append(Point(table.epsilon, cell.robust_accuracy, cell))
     return tuple(Line(name, tuple(points[name])) for name in names if name in points)
 
 

@@ -1,0 +1,93 @@
+"""A model as its results show it: what it is, what was run on it, what its checks say, images of it under attack."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from odebench.example import Strip
+from odebench.leaderboard import group
+from odebench.result import Check
+from odebench.section import middle
+from odebench.table import Cell, Row, Table
+from odebench.union import StoredResult
+
+STATUSES = ("flag", "pass", "skipped")
+"""The worst first."""
+
+
+@dataclass(frozen=True)
+class CheckSummary:
+    """One check over all results of a model: its worst outcome, how often each occurred, and that result."""
+
+    check: Check
+    counts: Mapping[str, int]
+    item: StoredResult
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A model on one data set, with all results behind it. `label` tells it apart from others; `headline` is its cell
+    of the highest robust accuracy in `table`, that of the middle epsilon of its first norm."""
+
+    label: str
+    table: Table
+    row: Row
+    headline: Cell
+    results: tuple[StoredResult, ...]
+    checks: tuple[CheckSummary, ...]
+    flags: Mapping[str, str]
+    strip: Strip | None
+
+
+def label_of(row: Row) -> str:
+    """A row's model with its details."""
+    return row.model + (f" ({', '.join(row.details)})" if row.details else "")
+
+
+def profiles_of(tables: Sequence[Table], strips: Sequence[Strip]) -> list[Profile]:
+    """A profile for each model of each data set: by data set, then as the table of the middle epsilon ranks them."""
+    by_run_key = {strip.examples.run_key: strip for strip in strips}
+    found: list[Profile] = []
+    for same in group(tables, lambda table: (table.dataset, table.split, table.dataset_sha256)).values():
+        first = _in_order(same)
+        rows = [(table, row) for table in first for row in table.rows]
+        for of_model in group(rows, lambda pair: pair[1].identity).values():
+            table, row = of_model[0]
+            cells = [cell for _, one in of_model for cell in one.cells.values()]
+            results = tuple({item.path: item for cell in cells for item in cell.results}.values())
+            shown = (by_run_key[item.result.run_key] for item in results if item.result.run_key in by_run_key)
+            found.append(
+                Profile(
+                    label=max((label_of(one) for _, one in of_model), key=len),
+                    table=table,
+                    row=row,
+                    headline=max(row.cells.values(), key=lambda cell: (cell.ranked, cell.robust_accuracy.value)),
+                    results=results,
+                    checks=_checks(results),
+                    flags={flag: why for cell in cells for flag, why in cell.flags.items()},
+                    strip=next(shown, None),
+                )
+            )
+    return found
+
+
+def _in_order(tables: Sequence[Table]) -> list[Table]:
+    """The middle epsilon of each norm first (linf before l2), then the others."""
+    norms = group(sorted(tables, key=lambda table: table.norm, reverse=True), lambda table: table.norm)
+    middles = [
+        next(table for table in same if table.epsilon == middle([table.epsilon for table in same]))
+        for same in norms.values()
+    ]
+    return [*middles, *(table for table in tables if table not in middles)]
+
+
+def _checks(results: Sequence[StoredResult]) -> tuple[CheckSummary, ...]:
+    pairs = [(check, item) for item in results for check in item.result.checks]
+    found = []
+    for _, same in sorted(group(pairs, lambda pair: (pair[0].id, pair[0].name)).items()):
+        check, item = min(same, key=lambda pair: (STATUSES.index(pair[0].status), -(pair[0].figure or 0.0)))
+        counts: Counter[str] = Counter(one.status for one, _ in same)
+        found.append(CheckSummary(check, {status: counts[status] for status in STATUSES if counts[status]}, item))
+    return tuple(found)

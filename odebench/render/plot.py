@@ -1,0 +1,133 @@
+"""One panel of a picture as an altair chart, for the SVG and for the page. It needs altair, which is handed over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from odebench.render.markdown import horizon_name, nfe_text, radius
+from odebench.render.panel import Line, Panel, Picture, Point
+
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#000000", "#8c564b", "#7f7f7f", "#bcbd22"),
+)
+"""Okabe and Ito's, which colour-blind readers tell apart, and four more."""
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
+HEIGHT = 240
+HOVER = ("model", "at", "accuracy", "95% interval", "train seeds", "images", "NFE clean / attacked", "attacks")
+"""What the page shows of a point under the pointer."""
+Marks = list[dict[str, Any]]
+
+
+def style(picture: Picture, name: str) -> tuple[str, str]:
+    """The colour and shape of a line, the same in all pictures of a data set."""
+    index = picture.known.index(name)
+    return COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)]
+
+
+def panel_chart(altair: Any, picture: Picture, panel: Panel, data: dict[str, Marks], *, hover: bool = False) -> Any:
+    """A panel as a layered chart; its marks are added to `data` by name, since altair copies what is inline over and
+    over. With `hover` it is for the page: as wide as its place, with what HOVER names, and without a legend."""
+    ticks = sorted({point.x for line in panel.lines for point in line.points if point.x is not None})
+    places = {tick: math.log2(tick) if picture.doubling else tick for tick in ticks}
+    without = [line for line in panel.lines if _is_level(line)]
+    first, last = (min(places.values()), max(places.values())) if places else (0.0, 0.0)
+    step = (last - first) / max(1, len(ticks) - 1) or 1.0
+    aside = last + 0.9 * step if without else last
+    labels = {place: _tick(tick, picture) for tick, place in places.items()} | ({aside: "no T"} if without else {})
+    domain = (first - 0.35 * step, aside + 0.35 * step) if picture.doubling else (-0.12 * step, last + 0.25 * step)
+    marks = _marks(picture, panel, places, aside=aside, step=step)
+    if hover:
+        points = [point for _, line in _in_place(panel) for point in line.points]
+        marks = [{**mark, **_said(picture, mark, point)} for mark, point in zip(marks, points, strict=True)]
+
+    expression = " : ".join(f"abs(datum.value - ({place!r})) < 1e-9 ? '{label}'" for place, label in labels.items())
+    axis = altair.Axis(
+        values=list(labels), labelExpr=f"{expression} : ''", title=picture.x_name, gridOpacity=0.6, labelOverlap=False
+    )
+    x = altair.X("x:Q", axis=axis, scale=altair.Scale(domain=list(domain), nice=False, zero=False))
+    low, high = _range(panel)
+    y = altair.Y("y:Q", axis=altair.Axis(title="accuracy, %"), scale=altair.Scale(domain=[low, high], nice=False))
+    names = list(picture.names)
+    colours, shapes = zip(*(style(picture, name) for name in names), strict=True)
+    legend: dict[str, Any] = {"legend": None} if hover else {}
+    colour = altair.Color("line:N", scale=altair.Scale(domain=names, range=list(colours)), sort=names, **legend)
+    shape = altair.Shape("line:N", scale=altair.Scale(domain=names, range=list(shapes)), sort=names, **legend)
+    told: dict[str, Any] = {"tooltip": [altair.Tooltip(f"{name}:N") for name in HOVER]} if hover else {}
+    name = f"panel {len(data)}"
+    data[name] = marks
+    chart = altair.Chart(altair.NamedData(name=name))
+    drawn, level = chart.transform_filter("!datum.level"), chart.transform_filter("datum.level")
+    edges = [{**mark, "x": edge} for mark in marks if mark["level"] for edge in (domain[0], mark["x"])]
+    data[f"{name} levels"] = edges
+    begin = altair.Chart(altair.NamedData(name=f"{name} levels"))
+    size = 75 if picture.doubling else 45
+    layers = [
+        begin.mark_line(strokeDash=[5, 4], strokeWidth=1.3, opacity=0.75).encode(x=x, y=y, color=colour),
+        drawn.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
+        chart.mark_rule(strokeWidth=1.6, opacity=0.8).encode(
+            x=x, y=altair.Y("low:Q"), y2="high:Q", color=colour, **told
+        ),
+        drawn.mark_point(filled=True, size=size, opacity=1).encode(x=x, y=y, color=colour, shape=shape, **told),
+        level.mark_point(filled=True, size=size, opacity=1).encode(x=x, y=y, color=colour, shape=shape, **told),
+    ]
+    width: int | str = "container" if hover else {1: 420, 2: 360, 3: 270}.get(len(picture.rows[0]), 210)
+    return altair.layer(*layers).properties(width=width, height=HEIGHT, title=panel.title)
+
+
+def _marks(picture: Picture, panel: Panel, places: Mapping[float, float], *, aside: float, step: float) -> Marks:
+    """Every point with its place. Lines stand a little beside each other, so that their intervals can be told apart."""
+    marks = []
+    count = {level: sum(level is other for other, _ in _in_place(panel)) for level in (False, True)}
+    seen = {False: 0, True: 0}
+    for level, line in _in_place(panel):
+        gap = min(0.09, 0.5 / count[level]) * step if picture.doubling else 0.025 * step
+        shift = (seen[level] - (count[level] - 1) / 2) * gap
+        seen[level] += 1
+        for point in line.points:
+            place = aside if point.x is None else places[point.x]
+            values = {"y": point.share.value, "low": point.share.low, "high": point.share.high}
+            marks.append(
+                {
+                    "line": line.name,
+                    "level": point.x is None,
+                    "x": round(place + shift, 6),
+                    **{name: round(100 * value, 4) for name, value in values.items()},
+                }
+            )
+    return marks
+
+
+def _in_place(panel: Panel) -> list[tuple[bool, Line]]:
+    """The lines in the order in which they stand beside each other, those without a horizon (true) last."""
+    return sorted(((_is_level(line), line) for line in panel.lines), key=lambda pair: pair[0])
+
+
+def _said(picture: Picture, mark: Mapping[str, Any], point: Point) -> dict[str, str]:
+    cell = point.cell
+    horizon = horizon_name(cell.horizon)
+    at = horizon if picture.doubling else f"{horizon}, epsilon {_tick(point.x or 0.0, picture)}"
+    values = (
+        *(str(mark["line"]), at, f"{mark['y']:.1f} %", f"{mark['low']:.1f} to {mark['high']:.1f} %"),
+        *(str(cell.seeds), str(cell.n), nfe_text(cell) or "no field", ", ".join(cell.attacks)),
+    )
+    return dict(zip(HOVER, values, strict=True))
+
+
+def _is_level(line: Line) -> bool:
+    return all(point.x is None for point in line.points)
+
+
+def _range(panel: Panel) -> tuple[float, float]:
+    """The ends of the axis in percent, on fives and tens around all intervals."""
+    shares = [point.share for line in panel.lines for point in line.points]
+    low, high = 100 * min(share.low for share in shares), 100 * max(share.high for share in shares)
+    if panel.full:
+        return 0.0, min(100.0, 10.0 * math.ceil(high / 10))
+    return max(0.0, 5.0 * math.floor(low / 5)), min(100.0, 5.0 * math.ceil(high / 5))
+
+
+def _tick(value: float, picture: Picture) -> str:
+    return f"{value:g}" if picture.doubling or value == 0 else radius(value)

@@ -1,0 +1,504 @@
+"""The page of the leaderboard: what results hold is text, nothing is loaded, every figure of the tables is there."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from PIL import Image
+from result_factory import make_result
+
+from odebench.cli import _exit_code
+from odebench.example import Examples, Pair, examples_folder, file_names
+from odebench.leaderboard import build_tables, read_results
+from odebench.publication import content_of, publish, stale
+from odebench.render.markdown import horizon_name
+from odebench.render.page import _vega, check_page, embedded_page_sha256, page_html
+from odebench.render.record import records
+from odebench.result import Check, Result, write_result
+from odebench.spec import adaptive
+from odebench.union import StoredResult
+
+pytestmark = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert", "jinja2")),
+    reason="needs the extra page",
+)
+HOSTILE = "<script>alert(1)</script>"
+QUOTES = "'\"><img src=x onerror=alert(2)>"
+Call = Callable[[str], tuple[int, str, str]]
+
+
+class Reader(HTMLParser):
+    """The elements of a page with their attributes, and its text outside of scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.scripts: list[tuple[dict[str, str], str]] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.elements.append((tag, values))
+        if tag in ("script", "style"):
+            self._inside = tag
+            self.scripts += [(values, "")] if tag == "script" else []
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = "" if tag in ("script", "style") else self._inside
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        elif not self._inside:
+            self.text += data
+
+    def named(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def check(**changes: object) -> Check:
+    values: dict[str, object] = {
+        **{"id": 16, "name": "solver gap", "status": "flag", "speaks_of": "model", "figure": 0.2},
+        **{
+            "threshold": 0.01,
+            "k": 20,
+            "n": 100,
+            "why": "half the step moves letters: take a finer one",
+            "evidence": {},
+        },
+    }
+    return Check.model_validate({**values, **changes})
+
+
+def results() -> list[Result]:
+    """Three models; two horizons, two seeds, two epsilons, two norms, an attack of its own; a flag on one."""
+    found = []
+    for model, horizons, robust in (("kd-ode", (0.5, 2.0), 60), ("ode", (0.5, 2.0), 50), ("resnet", (None,), 70)):
+        for horizon in horizons:
+            for seed in (0, 1):
+                for attack, extra in (("worst-case", 0), ("fgsm", 15)):
+                    stand = {0.05: robust + extra + seed + 5, 0.1: robust + extra + seed}
+                    letters = {epsilon: "r" * r + "f" * (95 - r) + "m" * 5 for epsilon, r in stand.items()}
+                    flagged = (model, horizon, attack) == ("kd-ode", 2.0, "worst-case")
+                    found.append(
+                        make_result(
+                            letters,
+                            model=model,
+                            horizon=horizon,
+                            train_seed=seed,
+                            attack=attack,
+                            flags=["solver gap"] if flagged else [],
+                            checks=[check() if flagged else check(status="pass", k=0, figure=0.0)],
+                        )
+                    )
+    found.append(make_result({0.5: "r" * 40 + "f" * 55 + "m" * 5}, model="ode", norm="l2", attack="cw", horizon=0.5))
+    return found
+
+
+def write_examples(item: StoredResult, *, label: str = "1", predicted: str = "7") -> None:
+    """Pairs beside a result, as `odebench examples` leaves them."""
+    letters = item.result.epsilons[-1].outcomes
+    pairs = [
+        Pair(index=letters.index(letter), label=label, predicted=predicted, outcome=letter, felled_by=None)
+        for letter in "rf"
+    ]
+    evaluation = item.result.evaluation
+    folder = examples_folder(item)
+    folder.mkdir()
+    for pair in pairs:
+        for level, name in zip((10, 30), file_names(pair), strict=True):
+            Image.new("L", (8, 8), level).save(folder / name, "PNG")
+    examples = Examples(
+        schema_version=1,
+        run_key=item.result.run_key,
+        dataset=evaluation.dataset.name,
+        norm=evaluation.threat_model.norm,
+        epsilon=evaluation.threat_model.epsilons[-1],
+        attack="worst-case",
+        pairs=tuple(pairs),
+    )
+    (folder / "examples.json").write_text(examples.model_dump_json())
+
+
+def stored_in(folder: Path, found: list[Result]) -> list[StoredResult]:
+    return [StoredResult(write_result(result, folder), result) for result in found]
+
+
+def html_of(folder: Path) -> str:
+    content, problems = content_of([folder])
+    assert problems == []
+    return page_html(content, link=lambda path: path.relative_to(folder).as_posix())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    stored = stored_in(Path("leaderboard/results"), results())
+    write_examples(next(item for item in stored if item.result.evaluation.attack.name == "worst-case"))
+    return Path("leaderboard/results")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    def call(line: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["odebench", *line.split()])
+        capsys.readouterr()
+        code = _exit_code()
+        return code, *capsys.readouterr()
+
+    return call
+
+
+# What is in it
+
+
+def test_every_figure_of_the_tables_is_a_row(folder: Path) -> None:
+    html = html_of(folder)
+    tables, _ = build_tables(read_results([folder])[0])
+    body = html.split('<table id="table">')[1].split("</table>")[0]
+    rows = re.findall(r"<tr data-data.*?</tr>", body, re.S)
+    union = [row for row in rows if 'data-attack="union of all"' in row]
+    assert len(union) == len(records(tables)) == 11
+    for record, row in zip(records(tables), union, strict=True):
+        text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", row))
+        for name in ("robust", "clean"):
+            value, low, high = (100 * record[f"{name}_accuracy{part}"] for part in ("", "_low", "_high"))
+            assert f"{value:.1f} [{low:.1f}, {high:.1f}]" in text
+        for expected in (record["model"], record["dataset"], f"{record['norm']} {record['epsilon']:g}"):
+            assert f" {expected} " in text
+        assert f" {horizon_name(record['horizon'])} " in text
+        assert all(attack in text for attack in record["attacks"])
+        assert all(flag in text for flag in record["flags"])
+        assert f" {record['seeds']} {record['n']} " in text
+    assert [row for row in union if "solver gap" in row]
+
+
+def test_a_single_attack_has_rows_of_its_own(folder: Path) -> None:
+    body = html_of(folder).split('<table id="table">')[1].split("</table>")[0]
+    by_attack = {
+        attack: re.findall(rf'<tr data-data[^>]*data-attack="{attack}".*?</tr>', body, re.S)
+        for attack in ("fgsm", "worst-case", "cw")
+    }
+    assert {attack: len(rows) for attack, rows in by_attack.items()} == {"fgsm": 10, "worst-case": 10, "cw": 1}
+    resnet = [row for row in by_attack["fgsm"] if 'data-model="resnet"' in row and "linf 0.1" in row]
+    assert "85.5" in resnet[0], "fgsm alone: the mean of 85 and 86"
+    assert not [row for row in by_attack["fgsm"] if "unranked" in row]
+
+
+def test_of_several_weights_single_attacks_show_the_ones_that_the_tables_show(tmp_path: Path) -> None:
+    letters = {0.1: "r" * 50 + "f" * 50}
+    stored_in(
+        tmp_path,
+        [
+            make_result({0.1: "r" * 99 + "f"}, attack="fgsm", weights="old", created="2024-01-01T00:00:00Z"),
+            make_result(letters, attack="worst-case", weights="new", created="2025-01-01T00:00:00Z"),
+        ],
+    )
+    content, problems = content_of([tmp_path])
+    assert "different weights" in str(problems[0])
+    assert 'data-attack="fgsm"' not in page_html(content, link=str)
+
+
+def test_a_model_has_a_panel_with_recipe_checks_files_and_images(folder: Path) -> None:
+    html = html_of(folder)
+    panels = re.findall(r'<details class="model".*?\n</details>', html, re.S)
+    assert [re.search(r'class="name">([^<]*)', panel)[1] for panel in panels] == ["resnet", "kd-ode", "ode"]  # type: ignore[index]
+    (panel,) = (panel for panel in panels if ">kd-ode</span>" in panel)
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", panel))
+    assert "60.5% [50.7, 69.5] robust at linf 0.1, T=0.5" in text
+    for part in ("rk4 step 0.25 (torchdiffeq)", "T=0.5, T=2", "1,000", "fgsm, worst-case", "the model&#39;s defaults"):
+        assert part in text, part
+    assert "flag in 2, pass in 6 of 8 results; 20 of 100 images" in text
+    assert "half the step moves letters: take a finer one" in text
+    files = set(re.findall(r'<td><a href="([^"]+)"', panel))
+    assert len(files) == 8
+    assert all((folder / unquote(name)).is_file() for name in files)
+    shown = [one for one in panels if "data:image/png" in one]
+    assert len(shown) == 1
+    assert shown[0].count("data:image/png;base64,") == 6
+    assert "true 1, predicted 7" in shown[0]
+    pictures = [base64.b64decode(code) for code in re.findall(r"base64,([^\"]+)", shown[0])]
+    assert [Image.open(io.BytesIO(png)).getpixel((0, 0)) for png in pictures[:3]] == [10, 30, 255]
+    assert "rounded to 8 bits a channel" in shown[0]
+    # what to do is said where a check flags, and not where it passes
+    (passing,) = (panel for panel in panels if ">resnet</span>" in panel)
+    assert "half the step moves letters." in passing
+    assert "take a finer one" not in passing
+
+
+def test_flags_are_explained_and_claims_are_answered(folder: Path) -> None:
+    text = re.sub(r"\s+", " ", Reader(html_of(folder)).text)
+    assert "What the flags mean solver gap half the step moves letters: take a finer one" in text
+    assert "do not cover the strength of the attacks" in text
+    assert "More robust (linf): kd-ode over ode" in text
+    assert "no results on data called cifar10; no other data answers for it" in text
+
+
+def test_two_solvers_of_a_model_are_told_apart_in_every_norm(tmp_path: Path) -> None:
+    letters = {0.1: "r" * 50 + "f" * 50}
+    stored_in(
+        tmp_path,
+        [
+            make_result(letters, model="ode", attack="worst-case"),
+            make_result(letters, model="ode", attack="fgsm", solver=adaptive()),
+            make_result(letters, model="ode", attack="worst-case", norm="l2"),
+        ],
+    )
+    names = re.findall(r'data-model="([^"]+)"', html_of(tmp_path))
+    assert set(names) == {"ode (rk4 step 0.25)", "ode (dopri5 rtol 0.001)"}
+
+
+def test_a_page_without_results_says_how_to_begin(tmp_path: Path) -> None:
+    html = html_of(tmp_path)
+    assert "No results yet" in Reader(html).text
+    assert "vegaEmbed = " not in html
+
+
+# What is not in it
+
+
+def test_whatever_a_result_holds_is_text(tmp_path: Path) -> None:
+    result = make_result(
+        {0.1: "r" * 50 + "f" * 50},
+        model=f"m {HOSTILE}",
+        arguments={"note": HOSTILE, QUOTES: "]]>"},
+        attack="worst-case",
+        dataset=f"d {HOSTILE}",
+        flags=[HOSTILE, QUOTES, "{{ 7 * 7 }}"],
+        checks=[check(name=HOSTILE, why=f"{HOSTILE} {QUOTES} </script><!--")],
+    )
+    path = tmp_path / "results" / "a.json"
+    path.parent.mkdir()
+    path.write_text(result.model_dump_json())
+    item = StoredResult(path, result)
+    content, problems = content_of([tmp_path / "results"])
+    assert problems == []
+    html = page_html(content, link=lambda path: path.name)
+    plain = Reader(html_of_plain(tmp_path))
+    read = Reader(html)
+    assert len(read.named("script")) == len(plain.named("script")) == 3
+    assert {tag for tag, _ in read.elements} <= {tag for tag, _ in plain.elements}
+    assert not [name for _, attributes in read.elements for name in attributes if name.startswith("on")]
+    assert HOSTILE in read.text
+    assert QUOTES in read.text
+    assert "{{ 7 * 7 }}" in read.text
+    (specifications,) = (json.loads(text) for attributes, text in read.scripts if attributes.get("id"))
+    assert item.result.evaluation.model.name in json.dumps(specifications, ensure_ascii=False)
+    assert "alert(1)" not in "".join(text for attributes, text in read.scripts if not attributes)
+
+
+def html_of_plain(tmp_path: Path) -> str:
+    """A page of the same shape whose names are harmless, and that shows images too."""
+    folder = tmp_path / "plain"
+    result = make_result({0.1: "r" * 50 + "f" * 50}, attack="worst-case", flags=["a"], checks=[check()])
+    (item,) = stored_in(folder, [result])
+    write_examples(item)
+    return html_of(folder)
+
+
+def test_labels_of_images_are_text_too(tmp_path: Path) -> None:
+    (item,) = stored_in(tmp_path, [make_result({0.1: "r" * 50 + "f" * 50}, attack="worst-case")])
+    write_examples(item, label=HOSTILE, predicted=QUOTES)
+    html = html_of(tmp_path)
+    assert HOSTILE not in html
+    assert f"true {HOSTILE}, predicted {QUOTES}" in Reader(html).text
+
+
+def test_the_page_loads_nothing_and_runs_its_own_scripts_alone(folder: Path) -> None:
+    read = Reader(html_of(folder))
+    addresses = [
+        value
+        for _, attributes in read.elements
+        for name, value in attributes.items()
+        if name in ("src", "href", "action", "data", "srcset", "poster", "xlink:href", "formaction")
+    ]
+    assert len(addresses) > 20
+    for address in addresses:
+        assert not re.match(r"[a-z]+:|//", address) or address.startswith("data:"), address
+    assert not [tag for tag, _ in read.elements if tag in ("iframe", "object", "embed", "base", "audio", "video")]
+    assert [one["href"] for one in read.named("link")] == ["data:,"]
+    style = html_of(folder).split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    (policy,) = (one["content"] for one in read.named("meta") if one.get("http-equiv"))
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    hashes = {
+        "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+        for attributes, text in read.scripts
+        if attributes.get("type") != "application/json"
+    }
+    assert set(rules["script-src"].split()) == hashes
+    assert len(hashes) == 2, "the Vega libraries once for all charts, and the page's own"
+
+
+def test_no_script_ends_the_element_that_it_stands_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = "window.vegaEmbed = '</SCRIPT><!--';"
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda snippet: hidden)
+    _vega.cache_clear()
+    try:
+        read = Reader(html_of(folder))
+    finally:
+        _vega.cache_clear()
+    assert len(read.named("script")) == 3
+    assert read.scripts[1][1] == hidden.replace("<", "\\x3c")
+
+
+# How it is made
+
+
+def test_the_page_needs_no_torch(folder: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'foolbox', 'sklearn', 'torchdiffeq')));"
+        "from odebench.cli import main; sys.argv = ['odebench', 'leaderboard', '--publish']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "leaderboard/index.html"
+    assert stale(folder.parent) == ([], ())
+
+
+def test_a_page_is_stale_when_results_or_images_change(folder: Path) -> None:
+    publish(folder.parent)
+    html = (folder.parent / "index.html").read_text(encoding="utf-8")
+    assert re.fullmatch("[0-9a-f]{64}", embedded_page_sha256(html) or "")
+    assert embedded_page_sha256("<html>") is None
+    said = [f"{folder.parent / 'index.html'} is stale: it was made from other results or images"]
+    picture = next(folder.rglob("*-adversarial.png"))
+    before = picture.read_bytes()
+    Image.new("L", (8, 8), 99).save(picture, "PNG")
+    assert stale(folder.parent)[0] == said
+    picture.write_bytes(before)
+    assert stale(folder.parent)[0] == []
+    path = next(folder.rglob("*.json"))
+    text = path.read_text()
+    path.write_text(text.replace("half the step", "a tenth of the step"))
+    assert path.read_text() != text
+    assert said[0] in stale(folder.parent)[0]
+
+
+def test_a_page_of_any_folder_leads_to_its_files(folder: Path, call: Call) -> None:
+    code, out, err = call("leaderboard -f html --output site/board/index.html")
+    assert (code, out, err) == (0, "", "")
+    read = Reader(Path("site/board/index.html").read_text(encoding="utf-8"))
+    files = [one["href"] for one in read.named("a") if one["href"].endswith(".json")]
+    assert len(set(files)) == len(results())
+    assert all((Path("site/board") / unquote(name)).is_file() for name in files)
+    code, out, _ = call("leaderboard leaderboard/results --format html")
+    assert code == 0
+    assert out.startswith("<!doctype html>")
+
+
+def test_foreign_and_contradictory_files_are_named_and_the_rest_is_shown(folder: Path, call: Call) -> None:
+    (folder / "package.json").write_text('{"name": "page"}')
+    path = next(folder.rglob("kd-ode/*.json"))
+    path.write_text(path.read_text()[:-100])
+    next(folder.rglob("*-clean.png")).write_bytes(b"")
+    code, _, err = call("leaderboard -f html -o page.html")
+    assert code == 1
+    assert all(name in err for name in ("package.json", path.name, "its images cannot be shown", "3 problems"))
+    assert "resnet" in Reader(Path("page.html").read_text(encoding="utf-8")).text
+
+
+def test_the_page_needs_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    check_page()
+    monkeypatch.setattr("odebench.render.page.find_spec", lambda name: None if name == "jinja2" else 1)
+    for line in ("leaderboard -f html -o page.html", "leaderboard --serve", "leaderboard --publish"):
+        code, out, err = call(line)
+        assert (code, out) == (2, "")
+        assert err == "odebench: the page needs jinja2: pip install 'odebench[page]'\n"
+    assert not Path("page.html").exists()
+    assert not (folder.parent / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--serve -f csv", "--serve shows the page and writes nothing"),
+        ("--serve -o page.html", "--serve shows the page and writes nothing"),
+        ("--port 8000", "--port goes with --serve"),
+        ("--serve --port 70000", "Invalid value for '--port'"),
+    ],
+)
+def test_serving_takes_nothing_else(line: str, message: str, folder: Path, call: Call) -> None:
+    code, out, err = call(f"leaderboard {line}")
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_the_page_is_served_on_loopback_alone_until_interrupted(folder: Path) -> None:
+    (folder / "package.json").write_text("{}")
+    command = [sys.executable, "-m", "odebench", "leaderboard", "leaderboard/results", "--serve", "--no-browser"]
+    with subprocess.Popen(
+        [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            found = re.fullmatch(r"(http://127\.0\.0\.1:(\d+)/) \(Ctrl-C ends\)\n", line)
+            assert found is not None, line
+            html = urllib.request.urlopen(found[1], timeout=10).read().decode()
+            (path,) = {one["href"] for one in Reader(html).named("a") if "cw" in one["href"]}
+            answer = urllib.request.urlopen(found[1] + path[1:], timeout=10)
+            assert json.loads(answer.read())["evaluation"]["attack"]["name"] == "cw"
+            for request, code in (
+                (found[1] + "results/0/package.json", 404),
+                (found[1] + "../odebench", 404),
+                (urllib.request.Request(found[1], headers={"Host": "page.example"}), 403),
+            ):
+                with pytest.raises(urllib.error.HTTPError, match=str(code)) as refused:
+                    urllib.request.urlopen(request, timeout=10)
+                refused.value.close()
+            answer.close()
+            taken = subprocess.run([*command, "--port", found[2]], capture_output=True, text=True, timeout=60)
+            assert (taken.returncode, taken.stdout) == (2, "")
+            last = taken.stderr.splitlines()[-1]
+            assert last.startswith(f"odebench: cannot serve on port {found[2]}: Address already in use; choose another")
+            server.send_signal(signal.SIGINT)
+            _, err = server.communicate(timeout=20)
+            assert server.returncode == 1, "exit 1 for the file that is no result"
+            assert err.splitlines()[-1] == "ended"
+            assert "Traceback" not in err
+        finally:
+            server.kill()
+
+
+def test_an_interrupted_server_without_problems_exits_0_and_opens_a_browser(
+    folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def interrupted(self: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("BROWSER", "firefox")
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("odebench.cli.serve._Server.serve_forever", interrupted)
+    code, out, err = call("leaderboard --serve")
+    assert (code, err) == (0, "ended\n")
+    assert out == f"{opened[0]} (Ctrl-C ends)\n"
+    assert call("leaderboard --serve --no-browser")[0] == 0
+    monkeypatch.delenv("BROWSER")
+    monkeypatch.setattr("sys.platform", "linux")
+    assert call("leaderboard --serve")[0] == 0
+    assert len(opened) == 1, "without a screen none is opened"
