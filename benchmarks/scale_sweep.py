@@ -3,8 +3,8 @@
     python benchmarks/scale_sweep.py [--seeds 16] [--workers 1,2]
 
 Smoke with that many train seeds in its first section (16: about ten minutes for one worker). Each number of workers
-runs once, in order, in a folder and with a cache of its own. The last line is `ratio: X`: the time of the first number of
-workers over that of the last.
+runs once, in order, in a folder and with a cache of its own. The last line is `ratio: X`: the time of the first number
+of workers over that of the last.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ def sweep(folder: Path, protocol: Path, workers: int) -> float:
     environment = os.environ | {"ODEBENCH_CACHE": str(folder / "cache"), "ODEBENCH_LEADERBOARD": ""}
     began = time.perf_counter()
     command = [sys.executable, "-m", "odebench", "sweep", str(protocol), "--workers", str(workers)]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - began
     print(f"{workers} worker{'s' * (workers > 1)}: {seconds:.0f} s; {done.stdout.strip()}", flush=True)
     if done.returncode:
