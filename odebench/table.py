@@ -59,6 +59,16 @@ class Row:
         return self.model, canonical_json(dict(self.arguments)), self.solver, next(fixed, None)
 
     @property
+    def name(self) -> str:
+        """The model with its arguments; not with its solver."""
+        return " ".join([self.model, *(f"{name}={value}" for name, value in self.arguments.items())])
+
+    @property
+    def matched(self) -> tuple[Cell, ...]:
+        """The ranked cells at the horizon trained at."""
+        return tuple(cell for cell in self.cells.values() if cell.ranked and cell.train_horizon == cell.horizon)
+
+    @property
     def best(self) -> float | None:
         """The highest robust accuracy among the ranked cells, which orders the rows; null: unranked."""
         return max((cell.robust_accuracy.value for cell in self.cells.values() if cell.ranked), default=None)
@@ -80,6 +90,23 @@ class Table:
     def horizons(self) -> tuple[float | None, ...]:
         """The columns: rising, and at the end null where a model has no horizon."""
         return tuple(in_order({horizon for row in self.rows for horizon in row.cells}))
+
+    @property
+    def usual(self) -> tuple[Row, ...]:
+        """The rows that stand for their models: of several of one name and arguments that with the most ranked cells at
+        the horizon trained at, a fixed step before an adaptive one; all of them where none has such a cell."""
+        chosen = {row.name: row for row in sorted(self.rows, key=_weight)}
+        return tuple(row for row in self.rows if row is chosen[row.name] or _weight(chosen[row.name])[0] == 0)
+
+    @property
+    def others(self) -> tuple[Row, ...]:
+        """The rows of other solvers, and of other horizons than that trained at, beside the usual row of the model."""
+        usual = self.usual
+        return tuple(row for row in self.rows if not any(row is one for one in usual))
+
+
+def _weight(row: Row) -> tuple[int, bool]:
+    return len(row.matched), row.solver is None or not row.solver.adaptive
 
 
 def in_order(horizons: set[float | None]) -> list[float | None]:

@@ -516,3 +516,22 @@ def test_the_leaderboard_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_other_solvers_and_horizons_stand_beside_the_usual_rows() -> None:
+    usual = [make_result({0.1: "rrff"}, attack="worst-case", horizon=horizon) for horizon in (0.5, 1.0)]
+    adaptive_one = make_result({0.1: "rfff"}, attack="worst-case", solver=adaptive("dopri5", rtol=1e-3))
+    longer = make_result({0.1: "rrrf"}, attack="worst-case", horizon=4.0, train_horizon=1.0)
+    resnet = make_result({0.1: "rrrr"}, attack="worst-case", model="resnet", horizon=None, solver=None)
+    (table,) = tables_of(*usual, adaptive_one, longer, resnet)
+    assert [(row.model, len(row.cells)) for row in table.usual] == [("resnet", 1), ("kd-ode", 2)]
+    assert {row.details for row in table.others} == {("dopri5 rtol 0.001",), ("trained at T=1", "rk4 step 0.25")}
+    assert {*map(id, table.usual), *map(id, table.others)} == {*map(id, table.rows)}
+    text = markdown([table])
+    first, beside = text.split("Beside these, other solvers, and horizons other than the one trained at:")
+    assert "T=4" not in first
+    assert "resnet" not in beside.partition("\n- ")[0]
+    # Where nothing else stands for a model, its only row does.
+    (alone,) = tables_of(longer)
+    assert len(alone.usual) == 1
+    assert "Beside these" not in markdown([alone])

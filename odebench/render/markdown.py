@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from odebench.table import Cell, Row, Table
+from odebench.table import Cell, Row, Table, in_order
 
 WIDTH = 80
 LABEL_WIDTH = 15
@@ -19,6 +19,8 @@ LEGEND = (
     "Robust: withstood every attack named. NFE: mean evaluations of the vector field an image, clean / under "
     "attack. Unranked: without a worst-case result, or randomised."
 )
+
+OTHERS = "Beside these, other solvers, and horizons other than the one trained at:"
 
 Line = tuple[str, ...]
 Link = Callable[[str, Path], str]
@@ -37,11 +39,13 @@ def markdown(tables: Sequence[Table]) -> str:
 
 def sections(tables: Sequence[Table], *, level: int = 2, link: Link | None = None) -> list[str]:
     """Each table under a heading of this level, with its notes. `link` leads from a figure to its result file."""
-    beside = [_grid(table, stacked=False, link=None) for table in tables]
+    beside = [_grid(table, rows, stacked=False, link=None) for table in tables for rows in (table.usual, table.others)]
     stacked = any(len(line) > WIDTH for lines in beside for line in lines)
     parts = []
     for table in tables:
-        lines = _grid(table, stacked=stacked, link=link)
+        lines = _grid(table, table.usual, stacked=stacked, link=link)
+        if table.others:
+            lines += ["", fill(OTHERS), "", *_grid(table, table.others, stacked=stacked, link=link)]
         parts.append("\n".join([f"{'#' * level} {_heading(table)}", "", *lines, "", *_notes(table), ""]))
     return parts
 
@@ -71,11 +75,12 @@ def _heading(table: Table) -> str:
     return escape(f"{name}: {table.norm}, epsilon {radius(table.epsilon)}, {count} images")
 
 
-def _grid(table: Table, *, stacked: bool, link: Link | None) -> list[str]:
-    heading = ("model", "figure", *(horizon_name(horizon) for horizon in table.horizons))
+def _grid(table: Table, rows: Sequence[Row], *, stacked: bool, link: Link | None) -> list[str]:
+    horizons = in_order({horizon for row in rows for horizon in row.cells})
+    heading = ("model", "figure", *(horizon_name(horizon) for horizon in horizons))
     lines: list[Line] = []
-    for row in table.rows:
-        cells = [row.cells.get(horizon) for horizon in table.horizons]
+    for row in rows:
+        cells = [row.cells.get(horizon) for horizon in horizons]
         figures = _figure_lines(cells, _marks(table), stacked=stacked, link=link)
         blank = ("",) * (1 + len(cells))
         for label, figure in zip_longest(_labels(row), figures):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from odebench.render.markdown import radius
 from odebench.result import Figure
-from odebench.table import Cell, Row, Table, in_order
+from odebench.table import Cell, Table, in_order
 
 
 @dataclass(frozen=True)
@@ -124,27 +124,13 @@ def _middle(tables: Sequence[Table]) -> Table:
     return tables[len(tables) // 2]
 
 
-def _drawn(table: Table) -> dict[str, list[Cell]]:
-    """The ranked cells of each line: matched horizons, of several solvers of one model that with the most of them, a
-    fixed step before an adaptive one."""
-    found: dict[str, tuple[tuple[int, bool], list[Cell]]] = {}
-    for row in table.rows:
-        cells = [cell for cell in row.cells.values() if cell.ranked and cell.train_horizon == cell.horizon]
-        weight = (len(cells), row.solver is None or not row.solver.adaptive)
-        name = _name(row)
-        if cells and (name not in found or weight > found[name][0]):
-            found[name] = (weight, cells)
-    return {name: cells for name, (_, cells) in found.items()}
+def _drawn(table: Table) -> dict[str, tuple[Cell, ...]]:
+    """The ranked cells of each line: of the usual row of each model."""
+    return {row.name: row.matched for row in table.usual if row.matched}
 
 
 def _drawn_horizons(table: Table) -> set[float | None]:
     return {cell.horizon for cells in _drawn(table).values() for cell in cells}
-
-
-def _name(row: Row) -> str:
-    """A model with its arguments; not with its solver."""
-    arguments = [f"{name}={value}" for name, value in row.arguments.items()]
-    return " ".join([row.model, *arguments])
 
 
 def _names(tables: Sequence[Table]) -> tuple[str, ...]:
