@@ -66,13 +66,18 @@ def learning_rate(schedule: Schedule, progress: float) -> float:
 
 
 def build(recipe: Recipe) -> nn.Module:
-    """The untrained module of a recipe, initialised by its train seed. Disturbs no global generator."""
+    """The untrained module of a recipe, initialised by its train seed. Disturbs no global generator. Raises ModelError
+    where the architecture cannot be imported, or does not take its arguments."""
     arguments: dict[str, Any] = dict(recipe.arguments)
     if recipe.horizon is not None:
         arguments |= {"horizon": recipe.horizon, "solver": recipe.solver}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train_seed)
-        return cast(nn.Module, load_target(recipe.architecture)(**arguments))
+        try:
+            return cast(nn.Module, load_target(recipe.architecture)(**arguments))
+        except Exception as error:  # a plugin's module may raise anything
+            line = str(error).strip().split("\n")[0]
+            raise ModelError(f"{recipe.architecture} cannot be built: {type(error).__name__}: {line}") from error
 
 
 def find_or_train(

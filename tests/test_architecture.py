@@ -58,7 +58,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "task inventory cluster probe sweep deposit",
         "ground value record dataset definition model evaluation",
     ),
-    "package": ("", "ground value record board dataset definition model evaluation"),
+    "package": ("", "ground value record board dataset definition model attack evaluation"),
     "command": (
         "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board cli.example "
         "cli.sweep cli.claim cli.compare cli.listing cli __main__",
