@@ -652,3 +652,15 @@ def test_an_architecture_that_cannot_be_built_is_named(architecture: str, why: s
     recipe = recipe_of("resnet").model_copy(update={"architecture": architecture})
     with pytest.raises(ModelError, match=f"^{architecture} cannot be built: {why}"):
         training.build(recipe)
+
+
+class Broken(ResNet):
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("no kernel\nand much more")
+
+
+def test_a_model_that_raises_while_it_is_trained_is_named(tmp_path: Path, digits: Dataset) -> None:
+    recipe = recipe_of("resnet").model_copy(update={"architecture": f"{__name__}:Broken"})
+    message = "^training Broken seed 3: the model raised RuntimeError: no kernel$"
+    with pytest.raises(ModelError, match=message):
+        find_or_train(recipe, digits, folder=tmp_path)
