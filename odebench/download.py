@@ -55,8 +55,6 @@ def download(url: str, path: Path, *, sha256: str, bytes: int | None, progress: 
     while True:
         have = part.stat().st_size if part.exists() else 0
         try:
-            if have > limit:
-                raise UnfitError
             if have != bytes:
                 _receive(url, part, have=have, bytes=bytes, limit=limit, progress=progress)
             if (found := sha256_file(part)) != sha256:

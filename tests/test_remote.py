@@ -277,7 +277,8 @@ def test_another_range_than_was_asked_for_is_not_appended(site: Site, tmp_path: 
 
     part(tmp_path, WEIGHTS[:1000])
     site.replies["/file"] = reply
-    assert site.fetch().read_bytes() == WEIGHTS
+    assert site.fetch(bytes=len(WEIGHTS)).read_bytes() == WEIGHTS
+    assert site.asked == [("/file", "bytes=1000-"), ("/file", None)]
 
 
 def test_a_login_page_does_not_cost_the_part(site: Site, kept: Kept, tmp_path: Path) -> None:
