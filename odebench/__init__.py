@@ -1,6 +1,7 @@
 """The robustness benchmark for Neural ODE image classifiers.
 
-`odebench.evaluate` judges any nn.Module; the command line is `odebench`. Nothing heavy is imported before use.
+`odebench.evaluate` judges any nn.Module; the command line is `odebench`; plugins need nothing but what stands here.
+Nothing heavy is imported before use.
 """
 
 from __future__ import annotations
@@ -12,27 +13,39 @@ from odebench.registry import load_target
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from odebench.dataset import Dataset
+    from odebench.attack.definition import AttackDefinition
+    from odebench.attack.pursuit import pursued
+    from odebench.dataset import Dataset, DatasetDefinition, Split
     from odebench.errors import OdebenchError
     from odebench.evaluation import evaluate
     from odebench.frame import load_results
+    from odebench.model.definition import ModelDefinition, Setting
     from odebench.plan import Slice
+    from odebench.recipe import Loss, Schedule
     from odebench.result import Result, read_result, write_result
     from odebench.solver import integrate
     from odebench.spec import Solver, ThreatModel, adaptive, fixed_step
 
 _EXPORTS = {
+    "AttackDefinition": "odebench.attack.definition:AttackDefinition",
     "Dataset": "odebench.dataset:Dataset",
+    "DatasetDefinition": "odebench.dataset:DatasetDefinition",
+    "Loss": "odebench.recipe:Loss",
+    "ModelDefinition": "odebench.model.definition:ModelDefinition",
     "OdebenchError": "odebench.errors:OdebenchError",
     "Result": "odebench.result:Result",
+    "Schedule": "odebench.recipe:Schedule",
+    "Setting": "odebench.model.definition:Setting",
     "Slice": "odebench.plan:Slice",
     "Solver": "odebench.spec:Solver",
+    "Split": "odebench.dataset:Split",
     "ThreatModel": "odebench.spec:ThreatModel",
     "adaptive": "odebench.spec:adaptive",
     "evaluate": "odebench.evaluation:evaluate",
     "fixed_step": "odebench.spec:fixed_step",
     "integrate": "odebench.solver:integrate",
     "load_results": "odebench.frame:load_results",
+    "pursued": "odebench.attack.pursuit:pursued",
     "read_result": "odebench.result:read_result",
     "write_result": "odebench.result:write_result",
 }
@@ -49,11 +62,18 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AttackDefinition",
     "Dataset",
+    "DatasetDefinition",
+    "Loss",
+    "ModelDefinition",
     "OdebenchError",
     "Result",
+    "Schedule",
+    "Setting",
     "Slice",
     "Solver",
+    "Split",
     "ThreatModel",
     "__version__",
     "adaptive",
@@ -61,6 +81,7 @@ __all__ = [
     "fixed_step",
     "integrate",
     "load_results",
+    "pursued",
     "read_result",
     "write_result",
 ]

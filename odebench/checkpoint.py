@@ -18,11 +18,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from odebench.errors import WeightError
-from odebench.file import write_atomically
+from odebench.file import PICKLE_STARTS, write_atomically
 from odebench.spec import canonical_json
 
 METADATA_KEY = "odebench"
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x1f\x8b")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, JsonValue]) -> None:
@@ -48,7 +47,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
     except (SafetensorError, ValueError) as error:
         # Asked only now: the length that a safetensors file begins with may look like a pickle's start.
-        if start.startswith(_PICKLE_STARTS):
+        if start.startswith(PICKLE_STARTS):
             raise WeightError(
                 f"{path} is a pickle (or an archive of one), which can run code when loaded; "
                 "save the state dict with safetensors.torch.save_file instead"

@@ -66,13 +66,17 @@ def learning_rate(schedule: Schedule, progress: float) -> float:
 
 
 def build(recipe: Recipe) -> nn.Module:
-    """The untrained module of a recipe, initialised by its train seed. Disturbs no global generator."""
+    """The untrained module of a recipe, initialised by its train seed. Disturbs no global generator. Raises ModelError
+    where the architecture cannot be imported, or does not take its arguments."""
     arguments: dict[str, Any] = dict(recipe.arguments)
     if recipe.horizon is not None:
         arguments |= {"horizon": recipe.horizon, "solver": recipe.solver}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train_seed)
-        return cast(nn.Module, load_target(recipe.architecture)(**arguments))
+        try:
+            return cast(nn.Module, load_target(recipe.architecture)(**arguments))
+        except Exception as error:  # a plugin's module may raise anything
+            raise ModelError(f"{recipe.architecture} cannot be built: {_first_line(error)}") from error
 
 
 def find_or_train(
@@ -118,6 +122,11 @@ def _check_origin(path: Path, metadata: dict[str, Any], recipe: Recipe, dataset:
             f"{path} was trained on other images ({str(metadata.get('train_sha256'))[:12]}) than the {dataset.name} "
             f"at hand ({dataset.train.sha256[:12]}); delete it to train again"
         )
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {line}"
 
 
 def _title(recipe: Recipe) -> str:
@@ -202,7 +211,12 @@ class _Training:
             if self.teacher is not None and targets is None:
                 with torch.no_grad():
                     targets = self.teacher(images)
-            logits, loss = self._ask(images, labels, targets)
+            try:
+                logits, loss = self._ask(images, labels, targets)
+            except (OdebenchError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                raise ModelError(f"{_title(recipe)}: the model raised {_first_line(error)}") from error
             self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()

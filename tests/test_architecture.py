@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1] / "odebench"
 # that stand before it here. "" is the package itself, a bare folder name the folder's __init__.
 LAYERS: dict[str, tuple[str, str]] = {
     "ground": ("errors progress statistic document", ""),
-    "value": ("spec file registry protocol", "ground"),
+    "value": ("spec file download remote registry protocol", "ground"),
     "record": ("recipe result summary", "ground value"),
     "board": (
         "union table leaderboard section contrast claim example difference revision frame render "
@@ -58,7 +58,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "task inventory cluster probe sweep deposit",
         "ground value record dataset definition model evaluation",
     ),
-    "package": ("", "ground value record board dataset definition model evaluation"),
+    "package": ("", "ground value record board dataset definition model attack evaluation"),
     "command": (
         "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board cli.example "
         "cli.sweep cli.claim cli.compare cli.listing cli __main__",

@@ -638,3 +638,29 @@ def test_predict_and_accuracy_do_not_depend_on_the_batch_size(whole: Callable[[s
     split = Split(images, logits.argmax(1))
     assert training.accuracy(module, split) == 1.0
     assert training.accuracy(module, Split(images, (logits.argmax(1) + 1) % 10)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("architecture", "why"),
+    [
+        ("no_such_module_at_all:Net", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
+        ("odebench.model.resnet:NoNet", "AttributeError: .* has no attribute 'NoNet'"),
+        ("odebench.model.ode:OdeNet", "TypeError: .*unexpected keyword argument"),
+    ],
+)
+def test_an_architecture_that_cannot_be_built_is_named(architecture: str, why: str) -> None:
+    recipe = recipe_of("resnet").model_copy(update={"architecture": architecture})
+    with pytest.raises(ModelError, match=f"^{architecture} cannot be built: {why}"):
+        training.build(recipe)
+
+
+class Broken(ResNet):
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("no kernel\nand much more")
+
+
+def test_a_model_that_raises_while_it_is_trained_is_named(tmp_path: Path, digits: Dataset) -> None:
+    recipe = recipe_of("resnet").model_copy(update={"architecture": f"{__name__}:Broken"})
+    message = "^training Broken seed 3: the model raised RuntimeError: no kernel$"
+    with pytest.raises(ModelError, match=message):
+        find_or_train(recipe, digits, folder=tmp_path)

@@ -32,7 +32,7 @@ from odebench.cli.option import (
     StepLength,
     Tolerance,
     TrainHorizon,
-    WeightsFile,
+    Weights,
     number,
     settings,
     solver,
@@ -70,7 +70,7 @@ def diagnose(
     max_steps: MaxSteps = None,
     parameter: AttackParameters = None,
     changes: Changes = None,
-    weights: WeightsFile = None,
+    weights: Weights = None,
     source: SourceNames = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
@@ -85,6 +85,7 @@ def diagnose(
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.model.definition import load_definition
     from odebench.plan import Slice, plan, threat_model
+    from odebench.remote import weights_file
     from odebench.render.chart import chart_svg, check_charts
     from odebench.render.curve import curves, nfe_bars
 
@@ -102,6 +103,7 @@ def diagnose(
     threat_model(attack, described, norm=norm, epsilons=radii)
     images = Slice(split=split_name(split), n=n, offset=offset)
     recipe_changes, parameters = settings(changes), settings(parameter)
+    weights_path = None if weights is None else weights_file(weights, progress=progress)
 
     from odebench.evaluation import data_split
     from odebench.evaluation import run as run_plan
@@ -125,7 +127,7 @@ def diagnose(
         attack_seed=attack_seed,
         changes=recipe_changes,
         parameters=parameters,
-        weights=weights,
+        weights=weights_path,
         sources=source,
     )
     result, path, new = run_plan(planned, data, results=results, force=force, device=device, progress=progress)

@@ -24,7 +24,7 @@ from odebench.cli.option import (
     StepLength,
     Tolerance,
     TrainHorizon,
-    WeightsFile,
+    Weights,
     number,
     settings,
     solver,
@@ -48,7 +48,7 @@ def judge(
     backend: BackendName = None,
     max_steps: MaxSteps = None,
     changes: Changes = None,
-    weights: WeightsFile = None,
+    weights: Weights = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
     results: Results = Path("results"),
@@ -63,11 +63,13 @@ def judge(
     from odebench.evaluation import run as run_plan
     from odebench.file import sha256_file
     from odebench.plan import Slice, plan
+    from odebench.remote import weights_file
     from odebench.result import result_json
 
     progress = ScreenProgress()
     found = read_candidates(file)
     described = describe_dataset(found.dataset, data_dir=data_dir, progress=progress)
+    weights_path = None if weights is None else weights_file(weights, progress=progress)
     data = load_dataset(found.dataset, data_dir=data_dir, progress=progress)
     images = Slice(split="validation" if found.split == "validation" else "test", n=n, offset=offset)
     planned = plan(
@@ -84,7 +86,7 @@ def judge(
         train_seed=seed,
         changes=settings(changes),
         parameters={"file_sha256": sha256_file(file), "credit": credit or found.source},
-        weights=weights,
+        weights=weights_path,
     )
     result, path, new = run_plan(
         planned, data, results=results, force=force, candidates=found, device=device, progress=progress

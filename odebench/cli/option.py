@@ -79,7 +79,14 @@ AttackParameters = Annotated[
     list[str] | None,
     typer.Option("--parameter", metavar="NAME=VALUE", help="Change the attack, such as steps=100. Repeatable."),
 ]
-WeightsFile = Annotated[Path | None, typer.Option("--weights", help="Weights (safetensors) instead of training.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Weights (safetensors) instead of training: a file, https://...#sha256=..., hf://owner/name/file@revision.",
+    ),
+]
 SourceNames = Annotated[
     list[str] | None,
     typer.Option(

@@ -33,7 +33,7 @@ from odebench.cli.option import (
     StepLength,
     Tolerance,
     TrainHorizon,
-    WeightsFile,
+    Weights,
     number,
     settings,
     solver,
@@ -73,7 +73,7 @@ def run(
     max_steps: MaxSteps = None,
     parameter: AttackParameters = None,
     changes: Changes = None,
-    weights: WeightsFile = None,
+    weights: Weights = None,
     source: SourceNames = None,
     surrogate: Annotated[
         str | None,
@@ -96,6 +96,7 @@ def run(
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.model.definition import load_definition
     from odebench.plan import Slice, plan, threat_model
+    from odebench.remote import weights_file
 
     # All that can be wrong with the words is said before anything heavy is imported or trained.
     progress = ScreenProgress()
@@ -114,6 +115,8 @@ def run(
         cheap, _, length = surrogate.partition(":")
         proposing = solver(cheap, length or None, None, None, None)
 
+    weights_path = None if weights is None else weights_file(weights, progress=progress)
+
     def planned(total: int) -> Plan:
         return plan(
             model,
@@ -130,7 +133,7 @@ def run(
             attack_seed=attack_seed,
             changes=recipe_changes,
             parameters=parameters,
-            weights=weights,
+            weights=weights_path,
             sources=source,
             surrogate=proposing,
             precision="bf16" if precision == "bf16" else "fp32",

@@ -14,10 +14,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from odebench.download import TIMEOUT_SECONDS, USER_AGENT, pour
 from odebench.errors import DatasetError
 from odebench.progress import Progress
 
-TIMEOUT_SECONDS = 30
 _BLOCK = 1 << 18
 
 
@@ -72,8 +72,7 @@ def quiet() -> Iterator[None]:
 
 
 def _fetch_one(url: str, path: Path, *, md5: str, progress: Progress) -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": "odebench"})
-    found = hashlib.md5(usedforsecurity=False)
+    request = urllib.request.Request(url, headers=USER_AGENT)
     path.parent.mkdir(parents=True, exist_ok=True)
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -83,11 +82,8 @@ def _fetch_one(url: str, path: Path, *, md5: str, progress: Progress) -> None:
                 os.fdopen(descriptor, "wb") as file,
                 progress.track(f"download {path.name}", total=total) as step,
             ):
-                while block := response.read(_BLOCK):
-                    found.update(block)
-                    file.write(block)
-                    step.advance(len(block))
-            if found.hexdigest() != md5:
+                pour(response, file, step=step)
+            if file_md5(Path(temporary)) != md5:
                 raise ValueError(f"{url} has not the published checksum")
             Path(temporary).replace(path)
         finally:

@@ -1,0 +1,196 @@
+"""Fetching one weights file over https: limited, resumed, checked, and never to anywhere but where it was asked for."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urljoin, urlsplit
+
+from odebench.errors import WeightError
+from odebench.file import PICKLE_STARTS, FileError, sha256_file
+from odebench.progress import Progress, Step
+
+LIMIT_BYTES = 512 * 2**20
+"""What is larger is not fetched, unless its size is given."""
+MAX_REDIRECTS = 5
+TIMEOUT_SECONDS = 30
+USER_AGENT = {"User-Agent": "odebench"}
+LOOPBACK_SWITCH = "ODEBENCH_LOOPBACK_HTTP"
+"""Set to 1, this variable allows http to this machine itself, for trying a server out."""
+
+_BLOCK, _START = 1 << 16, 512
+_REDIRECTS = (301, 302, 303, 307, 308)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_HANDLERS = (
+    urllib.request.ProxyHandler,
+    urllib.request.HTTPHandler,
+    urllib.request.HTTPSHandler,
+    urllib.request.HTTPDefaultErrorHandler,
+    urllib.request.HTTPErrorProcessor,
+)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class RemoteError(WeightError):
+    """Weights cannot be fetched, or are not what was asked for."""
+
+
+class UnfitError(Exception):
+    """What has come is not the file that was asked for; says why."""
+
+
+def download(url: str, path: Path, *, sha256: str, bytes: int | None, progress: Progress) -> None:
+    """Fetches to `path`, going on from a part that is there; from the start where that part turns out to be another.
+
+    Raises RemoteError for what is not the file that was asked for, FileError for a full disk; OSError or HTTPException
+    where the connection fails, which leaves the part for the next call.
+    """
+    part = path.with_suffix(".part")
+    limit = LIMIT_BYTES if bytes is None else bytes
+    while True:
+        have = part.stat().st_size if part.exists() else 0
+        try:
+            if have != bytes:
+                _receive(url, part, have=have, bytes=bytes, limit=limit, progress=progress)
+            if (found := sha256_file(part)) != sha256:
+                raise UnfitError(f"it has sha256 {found[:12]}, not {sha256[:12]}: it is another file than was meant")
+            check_whole(part)
+            part.replace(path)
+            return
+        except UnfitError as error:
+            part.unlink(missing_ok=True)
+            if not have:
+                raise RemoteError(f"{url} is refused: {error}") from error
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+            part.unlink(missing_ok=True)
+            raise FileError(
+                f"cannot write {part}: {error.strerror}; free space, or name another folder in ODEBENCH_CACHE"
+            ) from error
+
+
+def _receive(url: str, part: Path, *, have: int, bytes: int | None, limit: int, progress: Progress) -> None:
+    """Appends to a part of `have` bytes what a server sends, or replaces it by all where the server sends all.
+
+    Raises UnfitError, RemoteError before a byte is written, OSError or HTTPException where the connection ends early.
+    """
+    with _open(url, have) as response:
+        done = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+        if done and not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
+            raise UnfitError("the server sent another range than was asked for")
+        total = bytes if response.length is None else done + response.length
+        if total is not None and bytes is not None and total != bytes:
+            raise RemoteError(f"{url} is refused: the server announces {total:,} bytes, not {bytes:,}")
+        if total is not None and total > limit:
+            raise RemoteError(f"{url} is refused: it has {total:,} bytes, more than {limit:,}; &bytes=N allows N")
+        start = b"" if done else response.read(_START)
+        if not done and len(start) < min(_START, total or 0):
+            raise _cut(len(start), total)
+        if not done and (kind := _other_kind(start)) is not None:
+            raise RemoteError(f"{url} is refused: it is {kind}")
+        with (
+            progress.track(f"download {url.rpartition('/')[2][:20]}", total=total or 0, done=done) as step,
+            part.open("ab" if done else "wb") as file,
+        ):
+            file.write(start)
+            try:
+                done = pour(response, file, step=step, done=done + len(start), limit=limit)
+            except http.client.IncompleteRead as error:
+                file.write(error.partial)
+                raise _cut(file.tell(), total) from error
+            except ValueError as error:
+                raise UnfitError(f"the server sends {error}") from error
+    if total is not None and done < total:
+        raise _cut(done, total)
+
+
+def _cut(done: int, total: int | None) -> ConnectionError:
+    of_all = "" if total is None else f" of {total:,}"
+    return ConnectionError(f"cut off after {done:,}{of_all} bytes; run it again to go on from there")
+
+
+def _open(url: str, offset: int) -> Any:
+    """The answer at an address, from a byte on, after redirects of which each was looked at."""
+    opener = urllib.request.OpenerDirector()  # without what follows redirects, reads files or speaks FTP
+    for handler in _HANDLERS:
+        opener.add_handler(handler())
+    headers = USER_AGENT | ({"Range": f"bytes={offset}-"} if offset else {})
+    for _ in range(MAX_REDIRECTS + 1):
+        try:
+            return opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
+        except urllib.error.HTTPError as error:
+            target = error.headers.get("Location") if error.code in _REDIRECTS else None
+            if offset and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                error.close()
+                raise UnfitError("the server has no such range") from error
+            if target is None:
+                raise
+            error.close()
+            came_from, url = url, urljoin(url, target)
+            if not allowed(url):
+                raise RemoteError(f"{came_from} is refused: it redirects to {plain(url)}, not to https") from error
+    raise RemoteError(f"{url} is refused: it comes after more than {MAX_REDIRECTS} redirects")
+
+
+def _other_kind(start: bytes) -> str | None:
+    """What a file that begins so is, if it is no safetensors file."""
+    if start[8:9] == b"{":
+        return None
+    if not start:
+        return "empty"
+    if start.startswith(PICKLE_STARTS):
+        return "a pickle (or an archive of one), which can run code when loaded; only safetensors are taken"
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        return "a web page (HTML), not safetensors; give the address of the file itself"
+    return "not safetensors"
+
+
+def check_whole(path: Path) -> None:
+    """Raises UnfitError unless a file is safetensors whose header fits its length; reads no tensor."""
+    from safetensors import SafetensorError, safe_open
+
+    with path.open("rb") as file:
+        kind = _other_kind(file.read(_START))
+    if kind is not None:
+        raise UnfitError(f"it is {kind}")
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, ValueError) as error:
+        raise UnfitError(f"it is not a whole safetensors file: {error}") from error
+
+
+def pour(response: Any, file: IO[bytes], *, step: Step, done: int = 0, limit: int | None = None) -> int:
+    """Copies what a server sends to a file, block by block, and returns how many bytes are there, the `done` included.
+
+    Raises ValueError above the limit.
+    """
+    while block := response.read(_BLOCK):
+        done += len(block)
+        if limit is not None and done > limit:
+            raise ValueError(f"more than {limit:,} bytes")
+        file.write(block)
+        step.advance(len(block))
+    return done
+
+
+def allowed(url: str) -> bool:
+    """https, without a password in it; and http to this machine where that is switched on."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    loopback = parts.hostname in _LOOPBACK and os.environ.get(LOOPBACK_SWITCH) == "1"
+    known = parts.scheme == "https" or (parts.scheme == "http" and loopback)
+    return known and bool(parts.hostname) and parts.username is None
+
+
+def plain(text: object) -> str:
+    """What a server says as one line that cannot steer a terminal: at most 200 printable characters."""
+    return "".join(letter for letter in str(text)[:200] if letter.isprintable())

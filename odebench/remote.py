@@ -1,0 +1,159 @@
+"""Weights from elsewhere, over https or from Hugging Face: whole and as they were meant, or not at all.
+
+A file is named in the cache folder by the sha256 that is asked for, its unfinished beginning likewise. So a second call
+finds what is there, goes on where a first one was cut off, and needs to trust nothing that a server says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import urllib.error
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from odebench.download import LIMIT_BYTES, RemoteError, UnfitError, allowed, check_whole, download, plain
+from odebench.errors import UsageError
+from odebench.file import cache_folder, sha256_file
+from odebench.progress import SILENT, Progress
+
+_HUB = "hf://"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where weights are, and what is known of them beforehand."""
+
+    url: str
+    sha256: str | None
+    bytes: int | None
+
+
+def weights_file(text: str, *, progress: Progress = SILENT) -> Path:
+    """The file that a text names: a path as it is, an address fetched now. Raises UsageError, RemoteError."""
+    if "://" not in text:
+        return Path(text)
+    address = parse_address(text)
+    return fetch(address.url, sha256=address.sha256, bytes=address.bytes, progress=progress)
+
+
+def parse_address(text: str) -> Address:
+    """The address in https://host/file#sha256=HEX or hf://owner/name/file@revision; &bytes=N gives the size, and
+    #sha256= goes with either. Raises UsageError."""
+    url, _, fragment = text.partition("#")
+    given = dict(parse_qsl(fragment, keep_blank_values=True))
+    if strange := sorted(set(given) - {"sha256", "bytes"}):
+        raise UsageError(f"{url}: unknown {', '.join(strange)} after #; give #sha256=HEX or #sha256=HEX&bytes=N")
+    size = given.get("bytes")
+    if size is not None and (not re.fullmatch(r"[0-9]{1,15}", size) or int(size) == 0):
+        raise UsageError(f"{url}: bytes is the size of the file, a whole number above 0, not {size!r}")
+    _check_words(url, given.get("sha256"))
+    return Address(url, given.get("sha256"), None if size is None else int(size))
+
+
+def fetch(
+    url: str,
+    *,
+    sha256: str | None,
+    bytes: int | None = None,
+    folder: Path | None = None,
+    progress: Progress = SILENT,
+) -> Path:
+    """The safetensors file at an address, in `folder` (by default the cache folder) once it has been fetched whole.
+
+    `sha256` is needed for https; without it, what hf:// names is taken as the hub gives it, and lies in the hub's own
+    cache. `bytes` is the exact size, if known. A cut leaves what has come for the next call to go on from, any other
+    failure nothing. Raises UsageError for an address that cannot be, FileError for a full disk, else RemoteError.
+    """
+    _check_words(url, sha256)
+    sha256 = None if sha256 is None else sha256.lower()
+    if url.startswith(_HUB):
+        return _from_hub(url, sha256=sha256, bytes=bytes)
+    folder = cache_folder() / "remote" if folder is None else folder
+    path = folder / f"{sha256}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            if not path.exists() or sha256_file(path) != sha256:
+                download(url, path, sha256=str(sha256), bytes=bytes, progress=progress)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        reason = error.reason if type(error) is urllib.error.URLError else error
+        raise RemoteError(f"{url} cannot be fetched: {plain(reason) or type(error).__name__}") from error
+    if bytes not in (None, path.stat().st_size):
+        raise RemoteError(
+            f"{url} with this sha256 is {path.stat().st_size:,} bytes, not {bytes:,}; correct one of them"
+        )
+    return path
+
+
+def _check_words(url: str, sha256: str | None) -> None:
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise UsageError(f"{url}: a sha256 is 64 hexadecimal digits, not {sha256!r}; sha256sum FILE prints it")
+    if url.startswith(_HUB):
+        _hub_file(url)
+    elif not allowed(url):
+        raise UsageError(f"{url} is no address that weights are fetched from; give a path, https:// or hf://")
+    elif sha256 is None:
+        raise UsageError(f"{url} needs the sha256 of the file, which says what is meant: {url}#sha256=HEX")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """A context that one process at a time enters, where the system can lock a folder."""
+    descriptor = None
+    try:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _hub_file(url: str) -> tuple[str, str, str]:
+    """Repository, file and revision of hf://owner/name/file@revision. Raises UsageError."""
+    found = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)/([^@]+)@([^@]+)", url)
+    if found is None:
+        raise UsageError(f"{url} is not of the form hf://owner/name/file@revision; a commit is the safest revision")
+    return found[1], found[2], found[3]
+
+
+def _from_hub(url: str, *, sha256: str | None, bytes: int | None) -> Path:
+    repository, name, revision = _hub_file(url)
+    if find_spec("huggingface_hub") is None:
+        raise UsageError(f"{url} needs huggingface_hub: pip install 'odebench[hf]'")
+    import huggingface_hub
+
+    limit = LIMIT_BYTES if bytes is None else bytes
+    try:
+        about: Any = huggingface_hub.hf_hub_download(repository, name, revision=revision, dry_run=True)
+        _check_size(about.file_size, bytes=bytes, limit=limit)
+        path = Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
+        _check_size(path.stat().st_size, bytes=bytes, limit=limit)
+        if sha256 not in (None, found := sha256_file(path)):
+            raise UnfitError(f"it has sha256 {found[:12]}, not {str(sha256)[:12]}: it is another file than was meant")
+        check_whole(path)
+    except UnfitError as error:
+        raise RemoteError(f"{url} is refused: {error}") from error
+    except Exception as error:  # the hub's client has many kinds of its own
+        line = next(iter(str(error).strip().splitlines()), "")
+        raise RemoteError(f"{url} cannot be fetched: {type(error).__name__}: {plain(line)}") from error
+    return path
+
+
+def _check_size(size: int | None, *, bytes: int | None, limit: int) -> None:
+    if size is not None and bytes is not None and size != bytes:
+        raise UnfitError(f"it has {size:,} bytes, not {bytes:,}")
+    if size is not None and size > limit:
+        raise UnfitError(f"it has {size:,} bytes, more than {limit:,}; &bytes=N allows N")
