@@ -115,7 +115,9 @@ def _files(folder: Path) -> tuple[list[str], list[Finding]]:
                 if name == WEIGHTS_FOLDER:
                     waiting.append(path)
                 else:
-                    findings.append(finding(where, None, "file", f"is a folder; {_EXPECTED}: delete it"))
+                    compiled = " (PYTHONDONTWRITEBYTECODE=1 keeps it away)" if item.name == "__pycache__" else ""
+                    said = f"is a folder; {_EXPECTED}: delete it{compiled}"
+                    findings.append(finding(where, None, "file", said))
             elif not stat.S_ISREG(status.st_mode):
                 findings.append(finding(where, None, "file", "is no plain file; delete it"))
             elif not _NAME.fullmatch(item.name):

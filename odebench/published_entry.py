@@ -36,6 +36,11 @@ def write_published(name: str, published: Path) -> list[Path]:
     return [target / file for file in texts]
 
 
+def published_models(published: Path) -> list[str]:
+    """The registered models of which there are results below `published`."""
+    return [name for name in MODELS.entries() if (published / "results" / name).is_dir()]
+
+
 def published_entry(name: str, published: Path) -> Entry:
     """The entry of a registered model, from its results and weights below `published`: the weights that lie there, and
     as claims what every attack found at its middle radius, under the solver it was trained with.
@@ -46,9 +51,8 @@ def published_entry(name: str, published: Path) -> Entry:
     results = [read_result(path) for path in result_files(published / "results" / name)]
     found = [(result, recipe) for result in results if (recipe := _recipe_of(definition, result)) is not None]
     if not found:
-        raise UsageError(
-            f"{published / 'results' / name} holds no result of {name} as it is by default; sweep --publish"
-        )
+        said = f"{published / 'results' / name} holds no result of {name} as it is by default"
+        raise UsageError(f"{said}; sweep a protocol with --publish first")
     weights: dict[tuple[str, float, int], Weights] = {}
     for result, recipe in found:
         path = weights_path(recipe, published / "weights")

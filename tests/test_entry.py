@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from torch import nn
 from odebench.attack.definition import load_attack
 from odebench.cli import _exit_code
 from odebench.document import DocumentError
-from odebench.entry import Claim, Entry, contradictions, read_entry, speaks_of
+from odebench.entry import Claim, Entry, Use, Weights, contradictions, read_entry, speaks_of
 from odebench.errors import UsageError
+from odebench.licence import ACCEPTED
 from odebench.result import Result
 from odebench.spec import fixed_step
 from odebench.submission import new_entry
 from odebench.validation import validate_entry
+
+ROOT = Path(__file__).parents[1]
 
 # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -112,6 +116,14 @@ def test_a_claim_outside_the_interval_is_a_contradiction(
 # --- a new entry -------------------------------------------------------------------------------------------------
 
 
+def fill_in(mine: Path) -> None:
+    """What validate says to write, instead of what new-entry has written."""
+    placeholders = {"bytes": "bytes: 1", "parameters": "parameters: 1", "sha256": f'sha256: "{"0" * 64}"'}
+    for each in validate_entry(mine).findings:
+        key, value = each.message.split("; write ")[1].split(", or")[0].split(": ")
+        change_entry(mine, (placeholders[key], f"{key}: {value}"))
+
+
 def test_a_new_entry_names_what_is_left_to_fill_in_and_is_good_then(tmp_path: Path) -> None:
     new_entry("my-ode", tmp_path)
     mine = tmp_path / "my-ode"
@@ -135,11 +147,7 @@ def test_a_new_entry_names_what_is_left_to_fill_in_and_is_good_then(tmp_path: Pa
         image_shape=(1, 8, 8), n_classes=10, **entry.arguments, horizon=1.0, solver=entry.solver
     )
     save_file(net.state_dict(), mine / "digits-t1-seed0.safetensors")
-    # validate says what to write, so that is all it takes
-    placeholders = {"bytes": "bytes: 1", "parameters": "parameters: 1", "sha256": f'sha256: "{"0" * 64}"'}
-    for each in validate_entry(mine).findings:
-        key, value = each.message.split("; write ")[1].split(", or")[0].split(": ")
-        change_entry(mine, (placeholders[key], f"{key}: {value}"))
+    fill_in(mine)
     assert validate_entry(mine).findings == ()
 
     from odebench.model.classifier import Classifier
@@ -169,6 +177,39 @@ def test_the_command_writes_below_leaderboard_and_never_over_something(
     assert (tmp_path / "leaderboard/entries/my-ode/entry.yaml").read_text(encoding="utf-8") == "mine"
     assert typed(monkeypatch, "new-entry", "my-ode", "--to", "elsewhere") == 0
     assert (tmp_path / "elsewhere/my-ode/model.py").exists()
+
+
+def test_the_page_leads_to_a_good_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
+    page = (ROOT / "docs" / "entries.md").read_text(encoding="utf-8")
+    new, check, *_ = re.findall(r"^    odebench (.*)$", page, re.MULTILINE)
+    (code,) = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    assert code.count("range(15)") == 1
+    mine = tmp_path / "leaderboard" / "entries" / "my-ode"
+    assert typed(monkeypatch, *new.split()) == 0
+    try:
+        exec(compile(code.replace("range(15)", "range(1)"), "page", "exec"), {"__name__": "page"})
+    finally:
+        sys.modules.pop("model", None)
+    assert typed(monkeypatch, *check.split()) == 1
+    change_entry(mine, ("authors: []", "authors: [Ada]"), ('licence: ""', "licence: MIT"))
+    fill_in(mine)
+    capsys.readouterr()
+    assert typed(monkeypatch, *check.split()) == 0
+    assert capsys.readouterr().out == "my-ode: good; 1 weights\n"
+
+
+def test_the_page_names_every_key_and_every_licence() -> None:
+    page = (ROOT / "docs" / "entries.md").read_text(encoding="utf-8")
+    keys = page.split("## The keys")[1].split("\n## ")[0]
+    for model in (Entry, Use, Weights, Claim):
+        for key in model.model_fields:
+            assert re.search(rf"\b{key}\b", keys), key
+    assert ", ".join(ACCEPTED) in " ".join(page.split())
 
 
 @pytest.mark.parametrize("name", ["My-ode", "my_ode", "../x", "-a", "a--b", "a/b", "a" * 41, "é", "a\n", ""])

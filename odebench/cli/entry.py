@@ -16,26 +16,36 @@ ENTRIES = Path("leaderboard/entries")
 
 
 @app.command(
+    "new-entry",
     epilog="Examples:\n\nodebench new-entry my-ode\n\nodebench new-entry my-ode --to /tmp/try\n\n"
-    "odebench new-entry kd-ode --published"
+    "odebench new-entry kd-ode --published\n\nodebench new-entry --published",
 )
 def new_entry(
-    name: Annotated[str, typer.Argument(metavar="ID", help="Small letters, digits and dashes, such as my-ode.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Small letters, digits and dashes, such as my-ode.")
+    ] = None,
     to: Annotated[Path, typer.Option("--to", help="The folder that the entry's own is made in.")] = ENTRIES,
     published: Annotated[
         bool,
         typer.Option(
-            "--published", help="Write or refresh the entry of a listed model from leaderboard/results and weights."
+            "--published",
+            help="Write or refresh the entry of a listed model, or of all, from leaderboard/results and weights.",
         ),
     ] = False,
 ) -> None:
     """Write the folder of a new entry, a model to submit, with comments that explain each key."""
-    from odebench.published_entry import write_published
+    from odebench.published_entry import published_models, write_published
     from odebench.submission import new_entry as write
 
     if published and to != ENTRIES:
         raise UsageError("--published writes to leaderboard/entries, beside what it reads; leave out --to")
-    files = write_published(name, ENTRIES.parent) if published else write(name, to)
+    if name is None and not published:
+        raise UsageError("say the id of the new entry, such as: odebench new-entry my-ode")
+    if published:
+        names = published_models(ENTRIES.parent) if name is None else [name]
+        files = [path for each in names for path in write_published(each, ENTRIES.parent)]
+    else:
+        files = write(str(name), to)
     for path in files:
         print(path)
 
