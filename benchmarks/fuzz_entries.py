@@ -5,7 +5,8 @@
 Each case takes a good file, changes bytes, tokens or lines of it, and hands it to what reads such files: `odebench
 validate` for entry.yaml, the model's code and weights, the strict reader for results, and for weights the loader, too.
 A case fails with an exception that is none of ours, after more than 5 seconds, or where a file is written outside the
-folder of the case, a process is started or the entry's module is imported; the last three are seen by an audit hook.
+folder of the case, a process is started or the entry's module is imported, which an audit hook sees; and where weights
+are accepted that are not those whose sha256 the entry gives.
 A failing case is named by its number: the same seed makes it again.
 """
 
@@ -33,12 +34,13 @@ from odebench.validation import validate_entry
 
 TIME_LIMIT_SECONDS = 5.0
 TOKENS = (
-    *(b"-1", b"1e999", b"NaN", b".inf", b"null", b"~", b"9" * 5000, b"0x", b"1e-3", b"8/0", b"true", b"''", b'""'),
-    *(b"[" * 300, b"{" * 300, b"- " * 300, b"&a [*a]", b"*a", b"<<: *a", b"!!python/object/apply:os.system [true]"),
-    *(b"!!int x", b"!!binary =", b"2025-02-31", b'"\\ud800"', b"\x00", b"\xff\xfe", b"\xe2\x80\xae", b"\x1b[2J"),
-    *(b"../../../../etc/passwd", b"/dev/zero", b"file:///etc/passwd", b"PK\x03\x04", b"PK\x05\x06", b"\x80\x04", b"."),
-    *(b"cos\nsystem\n(S'true'\ntR.", b"\xff" * 8, b"\x00" * 8, b"data_offsets", b"__metadata__", b"f64", b"---\n"),
-    *(b"? ", b": ", b"- ", b"#", b"|", b">", b"%YAML 9.9\n", b"(" * 2000, b"lambda: " * 300, b"\\N{DASH}"),
+    *(b"-1", b"1e999", b"NaN", b".inf", b"null", b"~", b"9" * 5000, b"9" * 400, b"-" + b"9" * 30, b"0x", b"1e-3"),
+    *(b"8/0", b"true", b"''", b'""', b"[" * 300, b"{" * 300, b"- " * 300, b"&a [*a]", b"*a", b"<<: *a", b"? ", b": "),
+    *(b"!!python/object/apply:os.system [true]", b"!!int x", b"!!binary =", b"2025-02-31", b'"\\ud800"', b"\x00"),
+    *(b"\xff\xfe", b"\xe2\x80\xae", b"\x1b[2J", b"../../../../etc/passwd", b"/dev/zero", b"file:///etc/passwd"),
+    *(b"PK\x03\x04", b"PK\x05\x06", b"\x80\x04", b".", b"cos\nsystem\n(S'true'\ntR.", b"\xff" * 8, b"\x00" * 8),
+    *(b"data_offsets", b"__metadata__", b"f64", b"---\n", b"- ", b"#", b"|", b">", b"%YAML 9.9\n", b"(" * 2000),
+    *(b"lambda: " * 300, b"\\N{DASH}", b"# coding: utf-7\n", b"!!set {a}", b"!!omap [a: 1]"),
 )
 """Texts on which readers of YAML, JSON, Python, safetensors and pickles have stumbled before."""
 
@@ -116,11 +118,10 @@ _CHANGES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 @dataclass
 class Samples:
-    """Good files to begin with, by kind; `folder` is a good entry with the name `mine`."""
+    """Good files to begin with. `folder` holds the entries mine, with a module, and listed, of a built-in model."""
 
     folder: Path
     results: Sequence[bytes]
-    weights: Sequence[bytes]
 
 
 @dataclass
@@ -138,13 +139,19 @@ def run_case(kind: str, samples: Samples, generator: random.Random) -> bool:
     if kind == "result":
         return _refuses(read_result, _written(samples.folder / "result.json", samples.results, generator))
     if kind == "weights":
-        path = _written(samples.folder / "mine" / "one.safetensors", samples.weights, generator)
-        loaded = _refuses(read_tensors, path)
-        return _is_refused(samples.folder / "mine") or loaded
-    name = "entry.yaml" if kind == "entry" else generator.choice(("model.py", "README.md"))
-    path = samples.folder / "mine" / name
+        path = samples.folder / generator.choice(("mine", "listed")) / "one.safetensors"
+        good = path.read_bytes()
+        _written(path, [good], generator)
+        _refuses(read_tensors, path)
+        refused = _is_refused(path.parent)
+        assert refused or path.read_bytes() == good, "other weights than the entry lists are accepted"
+        return refused
+    if kind == "entry":
+        path = samples.folder / generator.choice(("mine", "listed")) / "entry.yaml"
+    else:
+        path = samples.folder / "mine" / generator.choice(("model.py", "README.md"))
     _written(path, [path.read_bytes()], generator)
-    return _is_refused(samples.folder / "mine")
+    return _is_refused(path.parent)
 
 
 def _is_refused(folder: Path) -> bool:
@@ -271,19 +278,20 @@ def fuzz(
 def published_samples(folder: Path) -> Samples:
     """The samples of the tests: an entry of its own, results and weights like those that odebench writes."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from entry_factory import write_entry
+    from entry_factory import write_entry, write_registered_entry
     from result_factory import make_result
 
     from odebench.result import result_json
 
-    mine = write_entry(folder)
+    write_entry(folder)
+    write_registered_entry(folder)
     results = [
         result_json(make_result({0.1: "rrfxmu" * 10})).encode(),
         result_json(make_result({0.05: "r" * 100, 0.1: "f" * 100}, horizon=None, flags=("noise",))).encode(),
     ]
     published = sorted((Path(__file__).parents[1] / "leaderboard" / "results").rglob("*-pgd-*.json"))
     results += [path.read_bytes() for path in published[:3]]
-    return Samples(folder, results, [(mine / "one.safetensors").read_bytes()])
+    return Samples(folder, results)
 
 
 def main() -> int:

@@ -28,6 +28,8 @@ _EXPECTED = (
     f"an entry holds {ENTRY_FILE}, {READ_ME}, LICENSE, modules (*{CODE_SUFFIX}) and weights (*{WEIGHTS_SUFFIX}, "
     f"here or in {WEIGHTS_FOLDER}/)"
 )
+_ENCODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-_.a-zA-Z0-9]+)")
+"""As Python looks for it in the first two lines (PEP 263)."""
 _TAKEN = frozenset(sys.stdlib_module_names) | {"odebench", "torch", "torchvision", "torchdiffeq", "torchode", "numpy"}
 
 
@@ -183,6 +185,10 @@ def module_findings(folder: Path, texts: Mapping[str, str]) -> list[Finding]:
         if file.removesuffix(CODE_SUFFIX) in _TAKEN:
             said = "would hide a module of that name that others import; rename it"
             found.append(finding(str(folder / file), None, "code", said))
+        named = [match[1] for line in text.splitlines()[:2] if (match := _ENCODING.match(line)) is not None]
+        if named and named[0].lower() not in ("utf-8", "utf_8", "utf8"):
+            said = f"names the encoding {named[0]}, with which it may be other code than it looks; save it as UTF-8"
+            found.append(finding(str(folder / file), None, "code", said))
         try:
             top_level_names(text)
         except SyntaxError as error:
@@ -195,7 +201,8 @@ def top_level_names(text: str) -> set[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            waiting: list[ast.stmt] = list(ast.parse(text).body)
+            # as bytes, so that a line that names an encoding is heeded as Python would
+            waiting: list[ast.stmt] = list(ast.parse(text.encode()).body)
     except SyntaxError:
         raise
     except (ValueError, RecursionError, MemoryError) as error:

@@ -25,7 +25,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 MAX_BYTES = 1_000_000
-MAX_VALUES = 50_000
+MAX_VALUES = 20_000
 """Values that a file may say, those counted again that an alias repeats: a few lines of aliases can say billions."""
 
 
@@ -103,9 +103,14 @@ class Document:
         except ValidationError as error:
             # a key that is missing is often one that is misspelt, so this is said first
             found = sorted(
-                _innermost(list(error.errors())), key=lambda one: (one["type"] == "missing", self.line(one["loc"]))
+                _innermost(error.errors()[:MAX_ERRORS]),
+                key=lambda one: (one["type"] == "missing", self.line(one["loc"])),
             )
             return None, [self.error(one["loc"], _described(one, model, parts)) for one in found]
+
+
+MAX_ERRORS = 100
+"""Errors that are looked at: a file of thousands of wrong keys is not worth more."""
 
 
 def near_word(word: str, known: Iterable[str]) -> str:
@@ -172,7 +177,7 @@ class _Loader(yaml.SafeLoader):
             inner = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else []
             children = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
             self._values[id(node)] = 1 + sum(self._values[id(child)] for child in children)
-            if self._values[id(node)] > MAX_VALUES:
+            if max(self._values[id(node)], len(self._values)) > MAX_VALUES:
                 said = f"more than {MAX_VALUES} values, those repeated by aliases included"
                 raise yaml.MarkedYAMLError(problem=said, problem_mark=mark)
         return node

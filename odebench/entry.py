@@ -50,8 +50,8 @@ class Use(Spec):
     """
 
     name: str
-    parameters: Count
     horizons: Annotated[tuple[Positive, ...], Field(strict=False)] = ()
+    parameters: Count
     solver: Solver | None = None
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     training: dict[str, JsonValue] = Field(default_factory=dict)
@@ -61,12 +61,12 @@ class Weights(Spec):
     """One weights file: what it was trained on, where it is (`file` in the folder, or `url`), its digest and size."""
 
     dataset: str
-    train_seed: Annotated[int, Field(ge=0)]
-    sha256: Sha256
-    bytes: Count
     horizon: Positive | None = None
+    train_seed: Annotated[int, Field(ge=0)]
     file: Text | None = None
     url: Text | None = None
+    sha256: Sha256
+    bytes: Count
 
 
 class Claim(Spec):
@@ -76,15 +76,15 @@ class Claim(Spec):
     """
 
     dataset: str
+    horizon: Positive | None = None
     train_seed: Annotated[int, Field(ge=0)]
     norm: Norm
     epsilon: Annotated[float, BeforeValidator(_radius), Field(gt=0)]
     attack: str
-    n: Count
-    robust_accuracy: Share
-    clean_accuracy: Share | None = None
-    horizon: Positive | None = None
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    n: Count
+    clean_accuracy: Share | None = None
+    robust_accuracy: Share
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """The accuracies that are claimed, by name."""
@@ -99,14 +99,14 @@ class Entry(Spec):
 
     id: str
     model: str
-    datasets: Annotated[tuple[Use, ...], Field(min_length=1, strict=False)]
-    training: Annotated[dict[str, JsonValue], Field(min_length=1)]
-    authors: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
-    licence: str
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    datasets: Annotated[tuple[Use, ...], Field(min_length=1, strict=False)]
     solver: Solver | None = None
+    training: Annotated[dict[str, JsonValue], Field(min_length=1)]
     teacher: Text | None = None
     weights: Annotated[tuple[Weights, ...], Field(strict=False)] = ()
+    authors: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
+    licence: str
     paper: Text | None = None
     claims: Annotated[tuple[Claim, ...], Field(strict=False)] = ()
 

@@ -9,6 +9,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ _ARCHIVES = {
 }
 _BINARY_PICKLE = re.compile(rb"\x80[\x00-\x05]")
 _IMPORTED = re.compile(r"[\w.]+ [\w.]+")
+_OPCODES = 200_000
+"""How many instructions are looked at: enough for every text, few enough for no file to take long."""
 _IMPORTING = ("GLOBAL", "INST", "STACK_GLOBAL")
 
 
@@ -87,7 +90,7 @@ def _imports(data: bytes) -> bool:
     """Whether the bytes are a whole pickle that would import something, such as one of protocol 0. Nothing is run."""
     found = False
     try:
-        for opcode, argument, _ in pickletools.genops(data):
+        for opcode, argument, _ in islice(pickletools.genops(data), _OPCODES):
             if opcode.name in _IMPORTING:
                 found = found or opcode.name == "STACK_GLOBAL" or bool(_IMPORTED.fullmatch(str(argument)))
     except Exception:  # pickletools raises whatever a broken stream makes it stumble on

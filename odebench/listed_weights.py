@@ -13,7 +13,6 @@ from odebench.file import sha256_file
 from odebench.finding import Finding, finding
 from odebench.header import Header
 from odebench.recipe import Recipe
-from odebench.spec import canonical_json
 
 MAX_REMOTE_BYTES = 2_000_000_000
 _HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?/[!-?A-~]*")
@@ -133,14 +132,12 @@ def _compared(
             f"{use.parameters} parameters on {use.name}; write parameters: {header.numbers}, or list the right file"
         )
         yield _at(document, (*where, "file"), "parameters", said)
-    if recipe is not None:
-        found = header.metadata.get("recipe")
-        if not isinstance(found, dict) or canonical_json(found) != canonical_json(recipe):
-            said = (
-                f"{weights.file} does not come from the recipe of this model, data set, horizon, train seed and "
-                "arguments (odebench train writes such files); list the right file"
-            )
-            yield _at(document, (*where, "file"), "recipe", said)
+    if recipe is not None and header.metadata.get("recipe") != recipe.model_dump(mode="json"):
+        said = (
+            f"{weights.file} does not come from the recipe of this model, data set, horizon, train seed and "
+            "arguments (odebench train writes such files); list the right file"
+        )
+        yield _at(document, (*where, "file"), "recipe", said)
 
 
 def _shared_header(path: Path) -> tuple[Header | None, str | None]:

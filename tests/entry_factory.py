@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from odebench.dataset.builtin import DIGITS
 from odebench.file import sha256_file
+from odebench.model.definition import load_definition
+from odebench.spec import canonical_json
 
 SHAPES: dict[str, tuple[int, ...]] = {"stem.weight": (4, 1, 3, 3), "stem.bias": (4,), "head.weight": (10, 4)}
 NUMBERS = 36 + 4 + 40
@@ -44,6 +47,22 @@ claims:
     robust_accuracy: 0.35
 """
 
+REGISTERED = """\
+id: listed
+model: ode-ablated
+arguments: {epochs: 1}
+datasets:
+  - {name: digits, parameters: 8}
+training: {epochs: 1, learning_rate: 0.01}
+weights:
+  - {dataset: digits, train_seed: 0, file: one.safetensors, sha256: SHA, bytes: SIZE}
+authors: [Ada Lovelace]
+licence: MIT
+claims:
+  - {dataset: digits, train_seed: 0, norm: l2, epsilon: 1/4, attack: cw, n: 100, robust_accuracy: 0.5,
+     parameters: {steps: 10}}
+"""
+
 CODE = """\
 from pathlib import Path
 
@@ -74,6 +93,20 @@ def write_entry(folder: Path, *changes: tuple[str, str]) -> Path:
     change_entry(mine, *changes)
     text = (mine / "entry.yaml").read_text(encoding="utf-8")
     text = text.replace("SHA", sha256_file(weights)).replace("SIZE", str(weights.stat().st_size))
+    (mine / "entry.yaml").write_text(text, encoding="utf-8")
+    return mine
+
+
+def write_registered_entry(folder: Path) -> Path:
+    """An entry called listed below `folder`, of a built-in model, with weights that its recipe might have found."""
+    mine = folder / "listed"
+    mine.mkdir(parents=True)
+    recipe = load_definition("ode-ablated").recipe(DIGITS, changes={"epochs": 1})
+    metadata = {"odebench": canonical_json({"recipe": recipe.model_dump(mode="json")})}
+    save_file({"weight": np.zeros((4, 2), np.float32)}, mine / "one.safetensors", metadata)
+    (mine / "README.md").write_text("# listed\n", encoding="utf-8")
+    weights = mine / "one.safetensors"
+    text = REGISTERED.replace("SHA", sha256_file(weights)).replace("SIZE", str(weights.stat().st_size))
     (mine / "entry.yaml").write_text(text, encoding="utf-8")
     return mine
 

@@ -200,7 +200,7 @@ def test_the_page_leads_to_a_good_entry(
     fill_in(mine)
     capsys.readouterr()
     assert typed(monkeypatch, *check.split()) == 0
-    assert capsys.readouterr().out == "my-ode: good; 1 weights\n"
+    assert capsys.readouterr().out == "my-ode: good; weights files here: 1\n"
 
 
 def test_the_page_names_every_key_and_every_licence() -> None:

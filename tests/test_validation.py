@@ -249,6 +249,13 @@ def zipped_behind(mine: Path) -> None:
         ),
         (lambda mine: (mine / "model.py").write_text(CODE + "if"), "model.py", "code", "is no Python"),
         (lambda mine: (mine / "model.py").write_text("(" * 5000), "model.py", "code", "is no Python"),
+        (
+            lambda mine: (mine / "model.py").write_text(f"# -*- coding: utf-7 -*-\n{CODE}"),
+            "model.py",
+            "code",
+            "names the encoding utf-7, with which it may be other code than it looks",
+        ),
+        (lambda mine: (mine / "__pycache__").mkdir(), "__pycache__", "file", "PYTHONDONTWRITEBYTECODE=1 keeps it away"),
         (lambda mine: (mine / "torch.py").write_text(CODE), "torch.py", "code", "would hide a module of that name"),
     ],
 )
@@ -300,6 +307,13 @@ def test_texts_are_no_pickles_and_pickles_without_a_mark_are_found() -> None:
     for text in ("# mine\n", ".", "(lp0\n.", "cool model\nby me\n.", "import os\n", ""):
         assert foreign_kind(text.encode()) is None
     assert foreign_kind(b"cos\nsystem\n(S'true'\ntR.") == "a pickle"
+
+
+def test_a_module_may_say_that_it_is_utf8(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path)
+    for line in ("# -*- coding: utf-8 -*-", "# vim: set fileencoding=UTF8 :", "\ufeff# with a mark"):
+        (mine / "model.py").write_text(f"{line}\n{CODE}", encoding="utf-8")
+        assert validate_entry(mine).findings == ()
 
 
 def test_names_of_a_module_are_read_without_running_it() -> None:
@@ -370,7 +384,7 @@ def test_the_command_names_findings_and_exits_by_them(
 ) -> None:
     mine = write_entry(tmp_path)
     assert typed(monkeypatch, "validate", str(mine)) == 0
-    assert capsys.readouterr().out == "mine: good; 1 weights, 1 elsewhere, not looked at\n"
+    assert capsys.readouterr().out == "mine: good; weights files here: 1, 1 elsewhere not looked at\n"
     change_entry(mine, ("licence: MIT", "licence: mit"))
     assert typed(monkeypatch, "validate", str(mine / "entry.yaml")) == 1
     out = capsys.readouterr().out

@@ -17,7 +17,7 @@ ENTRIES = Path("leaderboard/entries")
 
 @app.command(
     "new-entry",
-    epilog="Examples:\n\nodebench new-entry my-ode\n\nodebench new-entry my-ode --to /tmp/try\n\n"
+    epilog="Examples:\n\nodebench new-entry my-ode\n\nodebench new-entry my-ode --to drafts\n\n"
     "odebench new-entry kd-ode --published\n\nodebench new-entry --published",
 )
 def new_entry(
@@ -78,8 +78,9 @@ def validate(
             for finding in report.findings:
                 print(finding)
             count = len(report.findings)
-            elsewhere = f", {report.weights_elsewhere} elsewhere, not looked at" if report.weights_elsewhere else ""
-            said = f"{count} finding{'s' * (count > 1)}" if count else f"good; {report.weights_here} weights{elsewhere}"
+            elsewhere = f", {report.weights_elsewhere} elsewhere not looked at" if report.weights_elsewhere else ""
+            here = f"weights files here: {report.weights_here}"
+            said = f"{count} finding{'s' * (count > 1)}" if count else f"good; {here}{elsewhere}"
             print(f"{report.id}: {said}")
     if any(report.findings for report in reports):
         raise typer.Exit(1)
