@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,8 +24,21 @@ Item = TypeVar("Item")
 Model = TypeVar("Model", bound=BaseModel)
 
 
+MAX_BYTES = 1_000_000
+MAX_VALUES = 20_000
+"""Values that a file may say, those counted again that an alias repeats: a few lines of aliases can say billions."""
+
+
 class DocumentError(UsageError):
-    """A file says something that cannot be; the message begins with the file and the line."""
+    """A file says something that cannot be; the message begins with the file and the line, if one is known.
+
+    `line` and `said`, the message without its beginning, are for readers that show several errors of one file.
+    """
+
+    def __init__(self, source: str, line: int | None, said: str) -> None:
+        super().__init__(f"{source}{'' if line is None else f', line {line}'}: {said}")
+        self.line = line
+        self.said = said
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,7 @@ class Document:
 
     def error(self, where: Where, message: str) -> DocumentError:
         """An error about the value at `where`."""
-        return DocumentError(f"{self.source}, line {self.line(where)}: {message}")
+        return DocumentError(self.source, self.line(where), message)
 
     def blame(self, where: Where, call: Callable[[], Item]) -> Item:
         """What `call` returns; an error of ours that it raises is one about the value at `where`."""
@@ -76,30 +90,27 @@ class Document:
 
         Raises DocumentError for the first value that does not fit, with the nearest right word for an unknown key.
         """
+        found, errors = self.check(model, parts)
+        if found is None:
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            raise DocumentError(self.source, errors[0].line, f"{errors[0].said}{more}")
+        return found
+
+    def check(self, model: type[Model], parts: Parts) -> tuple[Model | None, list[DocumentError]]:
+        """The document as a pydantic model, or None and every error that `validate` would raise one of."""
         try:
-            return model.model_validate(self.value)
+            return model.model_validate(self.value), []
         except ValidationError as error:
             # a key that is missing is often one that is misspelt, so this is said first
             found = sorted(
-                _innermost(list(error.errors())), key=lambda one: (one["type"] == "missing", self.line(one["loc"]))
+                _innermost(error.errors()[:MAX_ERRORS]),
+                key=lambda one: (one["type"] == "missing", self.line(one["loc"])),
             )
-            first = found[0]
-            where: Where = first["loc"]
-            inside = tuple(part for part in where[:-1] if isinstance(part, str))
-            known = parts.get(inside) if inside else model
-            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            if first["type"] == "extra_forbidden" and known is not None:
-                message = f"unknown key {where[-1]!r};{near_word(str(where[-1]), known.model_fields)}"
-            elif first["type"] == "missing":
-                message = f"{_spelled(where[:-1])}has no {str(where[-1])!r}; add it"
-            elif first["type"] == "too_short" and first["input"] in ([], ()):
-                message = f"{_spelled(where)}is empty; name at least one, or strike the line"
-            else:
-                expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
-                expected = expected.replace("a valid tuple", "a list").replace("a valid dictionary", "keys and values")
-                given = "" if isinstance(first["input"], Mapping) else f"cannot be {_written(first['input'])}: "
-                message = f"{_spelled(where)}{given}{expected}" if given else f"{_spelled(where).strip()}: {expected}"
-            raise self.error(where, f"{message}{more}") from error
+            return None, [self.error(one["loc"], _described(one, model, parts)) for one in found]
+
+
+MAX_ERRORS = 100
+"""Errors that are looked at: a file of thousands of wrong keys is not worth more."""
 
 
 def near_word(word: str, known: Iterable[str]) -> str:
@@ -113,31 +124,63 @@ def read_document(path: Path) -> Document:
     """A YAML file with its lines. Raises DocumentError for one that cannot be read, is no YAML, or says a key twice."""
     source = str(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise DocumentError(source, None, f"it is larger than {MAX_BYTES / 1e6:g} MB")
+        return parse_document(data.decode("utf-8"), source)
     except OSError as error:
-        raise DocumentError(f"cannot read {path}: {error.strerror}") from error
+        raise DocumentError(source, None, f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DocumentError(f"{path} is not a text in UTF-8: {error.reason} at byte {error.start}") from error
+        said = f"it is not a text in UTF-8: {error.reason} at byte {error.start}"
+        raise DocumentError(source, None, said) from error
+
+
+def parse_document(text: str, source: str) -> Document:
+    """The YAML in a text; errors call it `source`. Raises DocumentError as `read_document` does."""
     loader = None
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            raise DocumentError(f"{path} is empty")
+            raise DocumentError(source, None, "it is empty")
         lines: dict[Where, int] = {}
         value = _value(loader, root, (), lines, source)
     except RecursionError as error:
-        raise DocumentError(f"{path} is nested too deeply") from error
+        raise DocumentError(source, None, "it is nested too deeply") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise DocumentError(f"{path}{line}: this is no YAML: {error.problem or error.context}") from error
+        line = None if mark is None else mark.line + 1
+        raise DocumentError(source, line, f"this is no YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
-        raise DocumentError(f"{path}: this is no YAML: {' '.join(str(error).split())}") from error
+        raise DocumentError(source, None, f"this is no YAML: {' '.join(str(error).split())}") from error
     finally:
         if loader is not None:
             loader.dispose()
     return Document(source, value, lines)
+
+
+class _Loader(yaml.SafeLoader):
+    """A loader that knows, before it spells them out, how many values a node says, and refuses too many."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = cast(yaml.Mark, event.start_mark)
+        node = super().compose_node(parent, index)
+        if isinstance(event, yaml.AliasEvent) and id(node) not in self._values:
+            raise yaml.MarkedYAMLError(problem="an alias stands inside what it stands for", problem_mark=mark)
+        if node is not None and id(node) not in self._values:
+            inner = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else []
+            children = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
+            self._values[id(node)] = 1 + sum(self._values[id(child)] for child in children)
+            if max(self._values[id(node)], len(self._values)) > MAX_VALUES:
+                said = f"more than {MAX_VALUES} values, those repeated by aliases included"
+                raise yaml.MarkedYAMLError(problem=said, problem_mark=mark)
+        return node
 
 
 def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[Where, int], source: str) -> Any:
@@ -146,21 +189,61 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, (*where, index), lines, source) for index, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node, deep=True)
+        try:
+            return loader.construct_object(node, deep=True)
+        # what a tag such as !!int makes of a text that is none
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+            kind = node.tag.rpartition(":")[2]
+            said = f"{_written(node.value)} is not what YAML takes it for ({kind}); put it in quotes"
+            raise DocumentError(source, node.start_mark.line + 1, said) from error
     loader.flatten_mapping(node)
     found: dict[str, Any] = {}
     for key, item in node.value:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):
-            raise DocumentError(f"{source}, line {line}: a key is one word, not a list or keys and values")
+            raise DocumentError(source, line, "a key is one word, not a list or keys and values")
         name = str(key.value)
         place = (*where, name)
         if name in found:
             first = lines[place]
-            raise DocumentError(f"{source}, line {line}: the key {name!r} stands here twice, first in line {first}")
+            raise DocumentError(source, line, f"the key {name!r} stands here twice, first in line {first}")
         lines[place] = line
         found[name] = _value(loader, item, place, lines, source)
     return found
+
+
+def _described(error: Any, model: type[BaseModel], parts: Parts) -> str:
+    """What is wrong with one value, and what it must be."""
+    where: Where = error["loc"]
+    inside = tuple(part for part in where[:-1] if isinstance(part, str))
+    known = parts.get(inside) if inside else model
+    if error["type"] == "extra_forbidden" and known is not None:
+        return f"unknown key {where[-1]!r};{near_word(str(where[-1]), known.model_fields)}"
+    if error["type"] == "missing":
+        return f"{_spelled(where[:-1])}has no {str(where[-1])!r}; add it"
+    if error["type"] == "too_short" and error["input"] in ([], ()):
+        return f"{_spelled(where)}is empty; name at least one, or strike the line"
+    expected = error["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+    expected = expected.replace("a valid tuple", "a list").replace("a valid dictionary", "keys and values")
+    if error["type"] in _NUMBERS and (number := _number_in(error["input"])) is not None:
+        expected = f"YAML takes this for a text; write {number} without quotes"
+    given = "" if isinstance(error["input"], Mapping) else f"cannot be {_written(error['input'])}: "
+    return f"{_spelled(where)}{given}{expected}" if given else f"{_spelled(where).strip()}: {expected}"
+
+
+_NUMBERS = ("float_type", "int_type", "float_parsing", "int_parsing")
+
+
+def _number_in(value: Any) -> str | None:
+    """How YAML wants the number written that a text says, such as 1e-3; None where it says none."""
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    plain = repr(number)
+    return plain if "e" not in plain or "." in plain else plain.replace("e", ".0e")
 
 
 def _innermost(errors: Sequence[Any]) -> list[Any]:

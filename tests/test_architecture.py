@@ -36,6 +36,10 @@ LAYERS: dict[str, tuple[str, str]] = {
         "model.definition model.builtin source plan grid estimate slicing",
         "ground value record dataset",
     ),
+    "entry": (
+        "finding licence header entry contents listed_weights validation submission published_entry",
+        "ground value record dataset definition",
+    ),
     "model": (
         "solver model.layer model.ode model.resnet model.classifier checkpoint candidate ball adversary training",
         "ground value record dataset",
@@ -61,15 +65,15 @@ LAYERS: dict[str, tuple[str, str]] = {
     "package": ("", "ground value record board dataset definition model attack evaluation"),
     "command": (
         "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board cli.example "
-        "cli.sweep cli.claim cli.compare cli.listing cli __main__",
-        "ground value record board dataset definition model evaluation sweep package",
+        "cli.sweep cli.claim cli.compare cli.entry cli.listing cli __main__",
+        "ground value record board dataset definition entry model evaluation sweep package",
     ),
 }
 # An image folder is found by the module that loads it in the end.
 LATER = {("dataset.folder", "dataset.load")}
 
 HEAVY = {"torch", "torchvision", "torchdiffeq", "torchode", "foolbox", "pyautoattack", "sklearn", "scipy"}
-LIGHT_LAYERS = ("ground", "value", "record", "board", "definition", "package", "command")
+LIGHT_LAYERS = ("ground", "value", "record", "board", "definition", "entry", "package", "command")
 LIGHT_MODULES = {
     "task",
     "cluster",

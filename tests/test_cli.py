@@ -43,6 +43,8 @@ COMMANDS = (
     "examples",
     "claims",
     "compare",
+    "new-entry",
+    "validate",
     "models",
     "attacks",
     "datasets",

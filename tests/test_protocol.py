@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,10 @@ def test_two_sections_of_one_name_are_refused(read: Read) -> None:
         read(text=TEXT + TEXT.split("sections:\n")[1])
 
 
+LAUGHS = [b"%c: &%c [*%c, *%c, *%c, *%c]\n" % (b, b, a, a, a, a) for a, b in pairwise(b"abcdefghijklmnopqrstuvwx")]
+"""Lines of aliases, each four times what the one before it stands for."""
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -295,7 +300,13 @@ def test_two_sections_of_one_name_are_refused(read: Read) -> None:
         (b"name: \x00", "is no YAML"),
         (b"[" * 5000, "nested too deeply|no YAML"),
         (b"b: !!python/object:os.system {}", "could not determine a constructor|no YAML|unknown key"),
-        (b"a: &a [*a]\nb: !!python/object:os.system {}", "nested too deeply"),
+        (b"a: &a [*a]\nb: !!python/object:os.system {}", "line 1: this is no YAML: an alias stands inside"),
+        (b"a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + b"".join(LAUGHS), "more than 20000 values"),
+        (b"[" + b"1," * 20_001 + b"]", "more than 20000 values"),
+        (b"\n".join(b"k%d: 1" % number for number in range(200)), "unknown key 'k0'; .*and 99 more"),
+        (b"name: !!int one", "line 1: 'one' is not what YAML takes it for"),
+        (b"name: 2025-02-31", "line 1: '2025-02-31' is not what YAML takes it for .timestamp.; put it in quotes"),
+        (b"#" * 1_000_001, "larger than 1 MB"),
     ],
 )
 def test_a_file_that_is_no_protocol_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -308,7 +319,7 @@ def test_a_file_that_is_no_protocol_is_refused(tmp_path: Path, content: bytes, m
 def test_a_name_that_is_not_known_gets_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"unknown protocol 'digts'; did you mean 'digits'\?.*or a path that ends"):
         find_protocol("digts")
-    with pytest.raises(DocumentError, match=r"cannot read nosuch\.yaml: No such file"):
+    with pytest.raises(DocumentError, match=r"nosuch\.yaml: cannot be read: No such file"):
         read_grid("nosuch.yaml")
 
 

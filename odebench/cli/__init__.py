@@ -13,7 +13,7 @@ from odebench.errors import OdebenchError
 
 # isort: off
 # The commands register themselves with the app, in this order.
-from odebench.cli import run, diagnose, judge, sweep, board, example, claim, compare, listing
+from odebench.cli import run, diagnose, judge, sweep, board, example, claim, compare, entry, listing
 # isort: on
 
 
@@ -61,4 +61,17 @@ def _complain(line: str, code: int = 1) -> int:
     return code
 
 
-__all__ = ["app", "board", "claim", "compare", "diagnose", "example", "judge", "listing", "main", "run", "sweep"]
+__all__ = [
+    "app",
+    "board",
+    "claim",
+    "compare",
+    "diagnose",
+    "entry",
+    "example",
+    "judge",
+    "listing",
+    "main",
+    "run",
+    "sweep",
+]

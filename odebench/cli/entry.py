@@ -1,0 +1,93 @@
+"""`odebench new-entry` and `validate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from odebench.cli.option import AsJson
+from odebench.cli.root import app
+from odebench.errors import UsageError
+
+ENTRIES = Path("leaderboard/entries")
+
+
+@app.command(
+    "new-entry",
+    epilog="Examples:\n\nodebench new-entry my-ode\n\nodebench new-entry my-ode --to drafts\n\n"
+    "odebench new-entry kd-ode --published\n\nodebench new-entry --published",
+)
+def new_entry(
+    name: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Small letters, digits and dashes, such as my-ode.")
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="The folder that the entry's own is made in.")] = ENTRIES,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published",
+            help="Write or refresh the entry of a listed model, or of all, from leaderboard/results and weights.",
+        ),
+    ] = False,
+) -> None:
+    """Write the folder of a new entry, a model to submit, with comments that explain each key."""
+    from odebench.published_entry import published_models, write_published
+    from odebench.submission import new_entry as write
+
+    if published and to != ENTRIES:
+        raise UsageError("--published writes to leaderboard/entries, beside what it reads; leave out --to")
+    if name is None and not published:
+        raise UsageError("say the id of the new entry, such as: odebench new-entry my-ode")
+    if published:
+        names = published_models(ENTRIES.parent) if name is None else [name]
+        files = [path for each in names for path in write_published(each, ENTRIES.parent)]
+    else:
+        files = write(str(name), to)
+    for path in files:
+        print(path)
+
+
+@app.command(
+    epilog="Examples:\n\nodebench validate leaderboard/entries/my-ode\n\nodebench validate\n\n"
+    "odebench validate leaderboard/entries/* --json"
+)
+def validate(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PATH]...", help="Folders of entries. Default: all in leaderboard/entries."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check entries without running anything of them; exit 1 where something is wrong.
+
+    Schema, types, licence, weights (sha256, size, header), pickles under any name, sizes, links, clashes.
+    """
+    from odebench.cli.screen import write_text
+    from odebench.entry import ENTRY_FILE
+    from odebench.validation import validate_entry
+
+    folders = [path.parent if path.name == ENTRY_FILE else path for path in paths or _all()]
+    reports = [validate_entry(folder) for folder in folders]
+    if as_json:
+        write_text(json.dumps([report.json() for report in reports], indent=1))
+    else:
+        for report in reports:
+            for finding in report.findings:
+                print(finding)
+            count = len(report.findings)
+            elsewhere = f", {report.weights_elsewhere} elsewhere not looked at" if report.weights_elsewhere else ""
+            here = f"weights files here: {report.weights_here}"
+            said = f"{count} finding{'s' * (count > 1)}" if count else f"good; {here}{elsewhere}"
+            print(f"{report.id}: {said}")
+    if any(report.findings for report in reports):
+        raise typer.Exit(1)
+
+
+def _all() -> list[Path]:
+    found = sorted(path for path in ENTRIES.iterdir() if not path.name.startswith(".")) if ENTRIES.is_dir() else []
+    if not found:
+        raise UsageError(f"there are no entries in {ENTRIES}; name a folder, or write one: odebench new-entry ID")
+    return found

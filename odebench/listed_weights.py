@@ -1,0 +1,152 @@
+"""The weights that an entry lists, held against the files that are there and the recipe that they must come from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from odebench.contents import MAX_WEIGHTS_BYTES, WEIGHTS_SUFFIX, Contents, weights_header
+from odebench.document import Document, Where
+from odebench.entry import SHARED_WEIGHTS, Entry, Use, Weights
+from odebench.file import sha256_file
+from odebench.finding import Finding, finding
+from odebench.header import Header
+from odebench.recipe import Recipe
+
+MAX_REMOTE_BYTES = 2_000_000_000
+_HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?/[!-?A-~]*")
+_HUB = re.compile(r"hf://[\w.-]+/[\w.-]+(@[\w.-]+)?/[\w./-]+")
+
+RecipeOf = Callable[[Use, Weights], Recipe | None]
+
+
+def weights_findings(
+    folder: Path, entry: Entry, document: Document, contents: Contents, recipe_of: RecipeOf
+) -> Iterator[Finding]:
+    """All that is wrong with the list of weights. `recipe_of` says what a registered model's weights come from."""
+    seen: dict[tuple[str, float | None, int], Where] = {}
+    for index, weights in enumerate(entry.weights):
+        where: Where = ("weights", index)
+        identity = (weights.dataset, weights.horizon, weights.train_seed)
+        if identity in seen:
+            first = document.line(seen[identity])
+            said = f"these are weights for the data set, horizon and train seed of line {first} again; strike one"
+            yield _at(document, where, "weights", said)
+        seen.setdefault(identity, where)
+        use = entry.use(weights.dataset)
+        if use is None:
+            known = ", ".join(each.name for each in entry.datasets)
+            said = f"dataset {weights.dataset!r} is not among the entry's data sets: {known}; add it there"
+            yield _at(document, (*where, "dataset"), "dataset", said)
+        elif (said_of_horizon := horizon_problem(use, weights.horizon)) is not None:
+            yield _at(document, (*where, "horizon"), "horizon", said_of_horizon)
+        else:
+            yield from _one(folder, document, where, weights, use, contents, recipe_of(use, weights))
+    listed = {weights.file for weights in entry.weights}
+    for name in contents.headers:
+        if name not in listed:
+            said = "is not listed under weights in entry.yaml; list or delete it"
+            yield finding(str(folder / name), None, "weights", said)
+    if entry.contributed is not None:
+        yield from _missing(entry, document)
+
+
+def horizon_problem(use: Use, horizon: float | None) -> str | None:
+    """Why something cannot be at `horizon` on a data set, None where it can."""
+    if horizon in (use.horizons or (None,)):
+        return None
+    if not use.horizons:
+        return f"the entry has no horizons on {use.name}; strike the line, or give the data set horizons"
+    known = ", ".join(f"{each:g}" for each in use.horizons)
+    given = "no horizon is given" if horizon is None else f"horizon {horizon:g} is not one of the entry's"
+    return f"{given}, which has on {use.name}: {known}"
+
+
+def _missing(entry: Entry, document: Document) -> Iterator[Finding]:
+    there = {(weights.dataset, weights.horizon) for weights in entry.weights}
+    for index, use in enumerate(entry.datasets):
+        for horizon in use.horizons or (None,):
+            if (use.name, horizon) not in there:
+                at = "" if horizon is None else f" at horizon {horizon:g}"
+                said = f"there are no weights for {use.name}{at}; list them under weights"
+                yield _at(document, ("datasets", index), "weights", said)
+
+
+def _one(
+    folder: Path,
+    document: Document,
+    where: Where,
+    weights: Weights,
+    use: Use,
+    contents: Contents,
+    recipe: Recipe | None,
+) -> Iterator[Finding]:
+    if (weights.file is None) == (weights.url is None):
+        yield _at(document, where, "weights", "weights have either a file or a url; give one of the two")
+        return
+    if weights.url is not None:
+        if not _HTTPS.fullmatch(weights.url) and not _HUB.fullmatch(weights.url):
+            said = (
+                f"url {weights.url!r} must be like https://host/path or hf://owner/name/path, without user or password"
+            )
+            yield _at(document, (*where, "url"), "url", said)
+        if weights.bytes > MAX_REMOTE_BYTES:
+            said = f"{weights.bytes:,} bytes are more than the {MAX_REMOTE_BYTES:,} that weights may have"
+            yield _at(document, (*where, "bytes"), "size", said)
+        return
+    file = str(weights.file)
+    header = contents.headers.get(file)
+    path = folder / file
+    if SHARED_WEIGHTS.fullmatch(file):
+        path = folder.parent.parent / "weights" / path.name
+        header, problem = _shared_header(path)
+        if problem is not None:
+            yield _at(document, (*where, "file"), "weights", f"{file} {problem}")
+            return
+    elif header is None:
+        if ".." in Path(file).parts or Path(file).is_absolute():
+            said = "lies outside the folder; name a file in it, or ../../weights/<64 hexadecimal digits>.safetensors"
+        elif not file.endswith(WEIGHTS_SUFFIX):
+            said = f"must be a safetensors file whose name ends in {WEIGHTS_SUFFIX}"
+        else:
+            said = "is not there as a whole safetensors file; put it there, or mend the name"
+        yield _at(document, (*where, "file"), "weights", f"{file} {said}")
+        return
+    if header is not None:
+        yield from _compared(path, document, where, weights, use, header, recipe)
+
+
+def _compared(
+    path: Path, document: Document, where: Where, weights: Weights, use: Use, header: Header, recipe: Recipe | None
+) -> Iterator[Finding]:
+    size, sha256 = path.stat().st_size, sha256_file(path)
+    if weights.bytes != size:
+        yield _at(document, (*where, "bytes"), "bytes", f"{weights.file} has {size} bytes; write bytes: {size}")
+    if weights.sha256 != sha256:
+        said = f"{weights.file} has another sha256 than {weights.sha256[:12]}...; write sha256: {sha256}"
+        yield _at(document, (*where, "sha256"), "sha256", said)
+    if header.numbers != use.parameters:
+        said = (
+            f"{weights.file} holds {header.numbers} numbers in {len(header.shapes)} tensors, the entry says "
+            f"{use.parameters} parameters on {use.name}; write parameters: {header.numbers}, or list the right file"
+        )
+        yield _at(document, (*where, "file"), "parameters", said)
+    if recipe is not None and header.metadata.get("recipe") != recipe.model_dump(mode="json"):
+        said = (
+            f"{weights.file} does not come from the recipe of this model, data set, horizon, train seed and "
+            "arguments (odebench train writes such files); list the right file"
+        )
+        yield _at(document, (*where, "file"), "recipe", said)
+
+
+def _shared_header(path: Path) -> tuple[Header | None, str | None]:
+    if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
+        return None, "is not there as a plain file; put it there, or mend the name"
+    if path.stat().st_size > MAX_WEIGHTS_BYTES:
+        return None, f"is larger than the {MAX_WEIGHTS_BYTES:,} bytes that a published file may have"
+    return weights_header(path, path.read_bytes())
+
+
+def _at(document: Document, where: Where, rule: str, message: str) -> Finding:
+    return finding(document.source, document.line(where), rule, message)
