@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from odebench.attack.autoattack import apgd_targeted
-from odebench.attack.pursuit import Fallen
+from odebench.attack.autoattack import apgd_ce, apgd_targeted
+from odebench.attack.pursuit import Fallen, strictly_correct
 from odebench.attack.surface import Surface
 
 Images = Float[Tensor, "batch channel height width"]
@@ -17,7 +17,7 @@ Labels = Int[Tensor, " batch"]
 
 PASS_IMAGES = 1000
 """Up to so many points are asked about in one pass."""
-REACH = 0.1
+REACH = 0.02
 """Half the length of a difference along one pixel, as a share of epsilon in linf; the same length in l2."""
 
 
@@ -34,18 +34,35 @@ def spsa(
     targets: int,
     directions: int,
 ) -> Images:
-    """Targeted Auto-PGD along gradients estimated by simultaneous perturbation (Spall 1992; Uesato et al. 2018).
+    """Auto-PGD along gradients estimated by simultaneous perturbation (Spall 1992; Uesato et al. 2018).
 
-    Each is the mean of central differences of the logits along `directions` random directions, orthonormal ones
+    On the cross-entropy in twice the `steps`, then on what stands towards each of the `targets` likeliest others. A
+    gradient is the mean of central differences of the logits along `directions` random directions, orthonormal ones
     (Choromanski et al. 2018): with as many as there are pixels and channels it is the whole gradient.
     """
     pixels = images[0].numel()
     reach = REACH * epsilon if norm == "linf" else REACH * epsilon / pixels**0.5
     # In fp32 whatever the precision: differences of bf16 logits are noise.
     asked = Estimated(model.exact, directions=min(directions, pixels), reach=reach)
-    return apgd_targeted(
-        asked, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen, steps=steps, targets=targets
-    )
+    given: dict[str, Any] = {"norm": norm, "epsilon": epsilon, "seed": seed}
+    down = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+
+    def verified(rows: Tensor, candidates: Tensor) -> Tensor:
+        fell = cast(Fallen, fallen)(rows, candidates)
+        down[rows[fell]] = True
+        return fell
+
+    asks = None if fallen is None else verified
+    found = apgd_ce(asked, images, labels, fallen=asks, steps=2 * steps, **given)
+    rows = (~down).nonzero().flatten()
+    if len(rows):
+        ask = None if asks is None else lambda some, candidates: verified(rows[some], candidates)
+        aimed = apgd_targeted(asked, images[rows], labels[rows], fallen=ask, steps=steps, targets=targets, **given)
+        with torch.no_grad():
+            only_first = ~strictly_correct(model(found[rows]), labels[rows])
+            only_first &= strictly_correct(model(aimed), labels[rows])
+        found[rows] = torch.where(only_first[:, None, None, None], found[rows], aimed)
+    return found
 
 
 class Estimated(Surface):
