@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from odebench.claim import claims_of
 from odebench.cli import app
 from odebench.leaderboard import build_tables, read_results
+from odebench.render.claim import claims_markdown
 from odebench.render.markdown import markdown
 from odebench.result import read_result, result_files
 
@@ -68,3 +70,16 @@ def test_every_command_of_the_readme_exists() -> None:
     assert {"diagnose", "judge", "leaderboard"} <= named
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert named <= known
+
+
+def test_the_study_says_what_the_published_results_say() -> None:
+    stored, _ = read_results([PUBLISHED])
+    study = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    answers = re.findall(
+        r"^\| (?:clean|robust|slope).*?\|\s+(\S+ \[.*?\]) \|\s+\S+ \| ([a-z ]+?)\s*\|$",
+        claims_markdown(claims_of(stored)),
+        re.M,
+    )
+    assert len(answers) == 4
+    for points, word in answers:
+        assert re.search(rf"\| {re.escape(points)} \| \S+ \| {word} \|", study), (points, word)

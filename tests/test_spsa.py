@@ -86,6 +86,15 @@ def test_what_is_asked_is_counted() -> None:
     assert surface.backward_images == 0
 
 
+def test_the_cross_entropy_is_ascended_for_twice_the_steps_and_then_each_target_for_the_steps() -> None:
+    images, surface = grey_images(6), surface_of(Bent())
+    labels = predicted(Bent(), images)
+    budget = {"steps": 5, "targets": 1, "directions": 4}
+    spsa(surface, images, labels, norm="linf", epsilon=1e-4, seed=1, **budget)
+    differences = (2 * 5 + 5) * 2 * 4
+    assert 0 <= surface.forward_images / 6 - differences < 40, "a few logits a step beside the differences"
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_false_gradient_hides_nothing_from_it(norm: str) -> None:
     model, images = linear(5), grey_images(40)
