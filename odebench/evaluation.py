@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
 from odebench.candidate import CandidateError, Candidates, write_candidates
-from odebench.checkpoint import load_weights, read_tensors
 from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
 from odebench.dataset.definition import DatasetDefinition
 from odebench.environment import usable_device
@@ -28,7 +26,7 @@ from odebench.progress import SILENT, Progress
 from odebench.recipe import find_weights
 from odebench.result import Result, read_result, result_path, write_result
 from odebench.spec import AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
-from odebench.training import build, find_or_train
+from odebench.supply import at_hand
 
 
 def evaluate(
@@ -176,29 +174,6 @@ def run(
     return result, written, True
 
 
-@dataclass(frozen=True)
-class AtHand:
-    """The classifier of a plan and those of its sources by their texts, each with the sha256 of its weights."""
-
-    classifier: Classifier
-    weights_sha256: str
-    sources: dict[str, Classifier]
-    sources_sha256: dict[str, str]
-
-
-def at_hand(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> AtHand:
-    """What a plan asks, with its weights found or trained. Raises WeightError, ModelError."""
-    module, digest = _model(plan, dataset, device, progress)
-    classifier = Classifier(
-        module,
-        n_classes=dataset.n_classes,
-        device=device,
-        horizon=plan.evaluation.horizon,
-        solver=plan.evaluation.solver,
-    )
-    return AtHand(classifier, digest, *_sources(plan, dataset, module, digest, device, progress))
-
-
 def _given(plan: Plan, candidates: Candidates, split: Split) -> dict[float, Tensor]:
     """The candidates of a file for the slice of a plan. Raises CandidateError where they are for other images."""
     if candidates.dataset_sha256 != split.sha256:
@@ -234,39 +209,6 @@ def _kept(result: Result, split: Split, kept: Mapping[float, Mapping[int, Tensor
         norm=evaluation.threat_model.norm,
         source=f"{evaluation.attack.name} on {evaluation.model.name}, run {result.run_key[:16]}",
     )
-
-
-def _model(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> tuple[nn.Module, str]:
-    """The module of a plan and the sha256 of its weights file."""
-    if plan.weights is None:
-        trained = find_or_train(plan.recipe, dataset, device=device, progress=progress)
-        return trained.module, trained.weights_sha256
-    module = build(plan.recipe)
-    tensors, _ = read_tensors(plan.weights)
-    load_weights(module, tensors, source=plan.weights)
-    return module.to(device), sha256_file(plan.weights)
-
-
-def _sources(
-    plan: Plan, dataset: Dataset, module: nn.Module, digest: str, device: str, progress: Progress
-) -> tuple[dict[str, Classifier], dict[str, str]]:
-    """The classifiers of a plan's sources, trained if need be, and the sha256 of their weights, by their texts."""
-    classifiers, digests = {}, {}
-    for source in plan.sources:
-        weights, found = module, digest
-        if not source.itself:
-            trained = find_or_train(source.recipe, dataset, device=device, progress=progress)
-            weights, found = trained.module, trained.weights_sha256
-        classifiers[source.text] = Classifier(
-            weights,
-            n_classes=dataset.n_classes,
-            device=device,
-            horizon=source.horizon,
-            solver=source.solver,
-            gradient=source.gradient,
-        )
-        digests[source.text] = found
-    return classifiers, digests
 
 
 def _check_found(path: Path, result: Result, plan: Plan, split: Split) -> None:

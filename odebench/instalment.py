@@ -10,7 +10,7 @@ import torch
 from odebench.dataset import Dataset
 from odebench.environment import usable_device, versions
 from odebench.errors import ResultError, WeightError
-from odebench.evaluation import at_hand, data_split
+from odebench.evaluation import data_split
 from odebench.execution import execute_portion
 from odebench.plan import Plan
 from odebench.portion import Portion, joined, read_portion, write_portion
@@ -18,6 +18,7 @@ from odebench.progress import SILENT, Progress
 from odebench.result import result_path, write_result
 from odebench.slicing import forget_slices, slice_folder, slice_path
 from odebench.spec import Evaluation
+from odebench.supply import at_hand
 
 
 def run_slice(

@@ -55,7 +55,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record definition model attack verdict",
     ),
     "evaluation": (
-        "environment groundwork siege examination portion execution evaluation instalment illustration control",
+        "environment groundwork siege examination portion execution supply evaluation instalment illustration control",
         "ground value record board dataset definition model attack verdict check",
     ),
     "sweep": (

@@ -200,7 +200,7 @@ def test_a_second_run_computes_nothing_and_says_so(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("nothing is to be done again")
 
-    monkeypatch.setattr("odebench.evaluation.find_or_train", refuse)
+    monkeypatch.setattr("odebench.supply.find_or_train", refuse)
     monkeypatch.setattr("odebench.evaluation.execute", refuse)
     before = only_result(place.folder).stat()
     said = call(*MAIN_PATH, place=place)

@@ -1263,7 +1263,7 @@ def test_a_plan_is_run_once(trained: Path, digits: Dataset, tmp_path: Path, monk
     assert result.evaluation == planned.evaluation
     assert result.epsilons[0].figures.clean_accuracy.value > 0.2
     written = path.read_bytes()
-    monkeypatch.setattr("odebench.evaluation.find_or_train", untouchable)
+    monkeypatch.setattr("odebench.supply.find_or_train", untouchable)
     monkeypatch.setattr("odebench.evaluation.execute", untouchable)
     again, same, new = run(planned, digits, results=tmp_path)
     assert (again, same, new) == (result, path, False)
@@ -1346,7 +1346,7 @@ def test_a_result_of_another_evaluation_is_an_error(trained: Path, digits: Datas
 def test_a_folder_that_cannot_be_written_is_found_before_training(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocked: str
 ) -> None:
-    monkeypatch.setattr("odebench.evaluation.find_or_train", untouchable)
+    monkeypatch.setattr("odebench.supply.find_or_train", untouchable)
     in_the_way = tmp_path / blocked
     in_the_way.parent.mkdir(exist_ok=True)
     in_the_way.write_text("a file")
