@@ -4,13 +4,17 @@ Both attack the rk4 network in linf. The transfer stage has no source here: the 
 
     python benchmarks/speed/worst_case_vs_autoattack.py
     python benchmarks/speed/worst_case_vs_autoattack.py --precision bf16
+    python benchmarks/speed/worst_case_vs_autoattack.py --seeds 0,1,2
 
-The last line is the harness's seconds over those of odebench in the given precision.
+An image at the edge falls to a lucky start: with several seeds each side attacks once with each, and the last row of
+each side counts all. The last line is the harness's seconds over those of odebench in the given precision.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from bench import attacked, finish, median, middle_ratio, network, parser, show, switched_off, test_images, turn_about
@@ -26,10 +30,12 @@ from odebench.siege import _Call
 from odebench.verdict import Judge
 
 
-def harness(net: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, frozen: bool, batch_size: int) -> Tensor:
-    """The candidates of AutoAttack's standard version, its seed fixed."""
+def harness(
+    net: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, frozen: bool, batch_size: int, seed: int
+) -> Tensor:
+    """The candidates of AutoAttack's standard version, its seed given."""
     with switched_off(net, learn=not frozen), torch.random.fork_rng(devices=[]):
-        attack = AutoAttack(net, norm="Linf", eps=epsilon, version="standard", seed=0, device="cpu")
+        attack = AutoAttack(net, norm="Linf", eps=epsilon, version="standard", seed=seed, device="cpu")
         found: Tensor = attack.run_standard_evaluation(images, labels, batch_size=batch_size)[0]
     return found.detach()
 
@@ -70,9 +76,45 @@ class Share:
         self.seconds.clear()
 
 
+HEADER = ("side", "seconds", "times faster", "robust", "fells, harness not", "harness fells, it not")
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side took with one seed, and the letters that it left."""
+
+    seconds: list[float]
+    letters: list[str]
+
+
+def ratio(slow: Sequence[Side], fast: Sequence[Side]) -> float:
+    """How many times faster, the seeds of a side together."""
+    if len(slow) == 1:
+        return middle_ratio(slow[0].seconds, fast[0].seconds)
+    return sum(median(side.seconds) for side in slow) / sum(median(side.seconds) for side in fast)
+
+
+def rows(label: str, sides: dict[str, list[Side]]) -> list[tuple[object, ...]]:
+    """A row a side: its seconds, and whose images fall to it alone, summed over the seeds."""
+    found: list[tuple[object, ...]] = []
+    for name, own in sides.items():
+        pairs = [
+            pair
+            for one, two in zip(own, sides["harness"], strict=True)
+            for pair in zip(one.letters, two.letters, strict=True)
+        ]
+        robust = f"{sum(mine == 'r' for mine, _ in pairs)} of {len(pairs)}"
+        only = sum(mine in "fx" and other == "r" for mine, other in pairs)
+        missed = sum(other in "fx" and mine == "r" for mine, other in pairs)
+        seconds = sum(median(side.seconds) for side in own)
+        found.append((name + label, seconds, ratio(sides["harness"], own), robust, only, missed))
+    return found
+
+
 def main() -> None:
     options = parser(str(__doc__).split("\n")[0], repeats=1)
     options.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="which ratio is printed last")
+    options.add_argument("--seeds", default="0", help="attack seeds of both sides, parted by commas")
     options.add_argument("--frozen", action="store_true", help="freeze the parameters for the harness too")
     options.add_argument("--batch-size", type=int, default=250, help="of the harness (default: its own, 250)")
     options.add_argument("--chunk", type=int, default=200, help="of odebench: images attacked at once (default 200)")
@@ -83,7 +125,7 @@ def main() -> None:
     images, labels = test_images(given.images)
     epsilon = given.epsilon
 
-    def ours(precision: str) -> Result:
+    def ours(precision: str, seed: int = 0) -> Result:
         parameters = {"effort": "standard"}
         return attacked(
             net,
@@ -94,31 +136,42 @@ def main() -> None:
             parameters=parameters,
             precision=precision,
             chunk=given.chunk,
+            seed=seed,
         )
 
-    def theirs() -> Tensor:
-        return harness(net, images, labels, epsilon=epsilon, frozen=given.frozen, batch_size=given.batch_size)
+    def theirs(seed: int = 0) -> Tensor:
+        return harness(
+            net, images, labels, epsilon=epsilon, frozen=given.frozen, batch_size=given.batch_size, seed=seed
+        )
 
-    tasks = {"harness": theirs, "fp32": lambda: ours("fp32"), "bf16": lambda: ours("bf16")}
-    print(f"{len(images)} images, linf {epsilon:g}, the harness {'' if given.frozen else 'not '}frozen")
-    seconds, answers = turn_about(tasks, given.repeats, cpu=given.cpu_clock)
-    letters = {
-        "harness": judged(net, images, labels, answers["harness"], epsilon),
-        "fp32": list(answers["fp32"].epsilons[0].outcomes),
-        "bf16": list(answers["bf16"].epsilons[0].outcomes),
-    }
-    ratios = {name: middle_ratio(seconds["harness"], seconds[name]) for name in tasks}
-    rows = []
-    for name in tasks:
-        only = [a in "fx" and b == "r" for a, b in zip(letters[name], letters["harness"], strict=True)]
-        missed = [b in "fx" and a == "r" for a, b in zip(letters[name], letters["harness"], strict=True)]
-        robust = f"{letters[name].count('r')} of {len(images)}"
-        rows.append((name, median(seconds[name]), ratios[name], robust, sum(only), sum(missed)))
-    show(("side", "seconds", "times faster", "robust", "fells, harness not", "harness fells, it not"), rows)
-    for precision in ("fp32", "bf16"):
-        cost = answers[precision].cost
-        print(f"{precision}: {cost.seconds:.1f} s by odebench's clock, {cost.forward:.0f} forward and ", end="")
-        print(f"{cost.backward:.0f} backward passes an image")
+    def compare(seed: int) -> dict[str, Side]:
+        """Both sides with one seed, turn about, and their rows."""
+        tasks = {
+            "harness": lambda: theirs(seed),
+            "fp32": lambda: ours("fp32", seed),
+            "bf16": lambda: ours("bf16", seed),
+        }
+        seconds, answers = turn_about(tasks, given.repeats, cpu=given.cpu_clock)
+        letters = {
+            "harness": judged(net, images, labels, answers["harness"], epsilon),
+            "fp32": list(answers["fp32"].epsilons[0].outcomes),
+            "bf16": list(answers["bf16"].epsilons[0].outcomes),
+        }
+        for precision in ("fp32", "bf16"):
+            cost = answers[precision].cost
+            print(f"{precision}: {cost.seconds:.1f} s by odebench's clock, {cost.forward:.0f} forward and ", end="")
+            print(f"{cost.backward:.0f} backward passes an image")
+        return {name: Side(seconds[name], letters[name]) for name in tasks}
+
+    print(f"{len(images)} images, linf {epsilon:g}, the harness {'' if given.frozen else 'not '}frozen", flush=True)
+    sides: dict[str, list[Side]] = {"harness": [], "fp32": [], "bf16": []}
+    for seed in (int(text) for text in given.seeds.split(",")):
+        for name, side in compare(seed).items():
+            sides[name].append(side)
+        show(HEADER, rows(f" {seed}", {name: found[-1:] for name, found in sides.items()}))
+    if len(sides["harness"]) > 1:
+        show(HEADER, rows(" all", sides))
+    ratios = {name: ratio(sides["harness"], sides[name]) for name in sides}
     if given.shares:
         share = Share()
         for owner, name in ((APGDAttack, "apgd-ce"), (APGDAttack_targeted, "apgd-t")):
