@@ -93,6 +93,14 @@ class Entrant:
                 raise UsageError(f"{self.name} has horizons on {use.name} and no solver; odebench validate says more")
         return Subject(self.name, {**arguments, "train_seed": train_seed}, origin, identity, weights)
 
+    def weights_of(self, dataset: str, horizon: float | None, train_seed: int) -> Path | Address | None:
+        """Where the weights for a data set, train horizon and seed are; None where the entry lists none. Raises
+        WeightError for a file of another sha256."""
+        asked = (dataset, horizon, train_seed)
+        listed = (each for each in self.entry.weights if (each.dataset, each.horizon, each.train_seed) == asked)
+        found = next(listed, None)
+        return None if found is None else self._place(found)
+
     def _trained_at(self, use: Use, horizon: float | None, train_horizon: float | None) -> float | None:
         """The T of the weights: the one named, else that of the evaluation where the entry has it, else its only one,
         else 1."""

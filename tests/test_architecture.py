@@ -33,7 +33,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "definition": (
         "attack attack.definition attack.builtin attack.worst_case attack.diagnosis model "
-        "model.definition model.builtin subject source plan grid estimate slicing",
+        "model.definition model.builtin subject source plan replan grid estimate slicing",
         "ground value record dataset",
     ),
     "entry": (
@@ -58,6 +58,10 @@ LAYERS: dict[str, tuple[str, str]] = {
         "environment groundwork siege examination portion execution "
         "contribution supply evaluation instalment illustration control",
         "ground value record board dataset definition entry model attack verdict check",
+    ),
+    "verification": (
+        "guard inspection isolation admission committed agreement sampling repetition verification",
+        "ground value record dataset definition entry model evaluation check",
     ),
     "sweep": (
         "task inventory cluster probe sweep deposit",
