@@ -322,7 +322,7 @@ def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
         "the entry says other weights or arguments",
         "it is of 'other', not of mine",
         "it was found with weights 000000000000",
-        "half.json is not whole JSON",
+        "is not whole JSON",
     ):
         assert part in said, said
     assert foreign.name in " ".join(each.file for each in found.findings)
