@@ -112,7 +112,8 @@ def attacked_linear(case: str, device: str) -> Result:
     net, images = linear(4), grey_images(6)
     labels = predicted(net, images)
     labels[0] = (labels[0] + 1) % 4
-    epsilon = 0.02 if norm == "" else 0.2
+    # The worst case is long: nearly all of its images fall early.
+    epsilon = 0.2 if norm else 0.03 if attack == "worst-case" else 0.02
     return judged(
         net,
         images,
