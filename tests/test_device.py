@@ -274,7 +274,7 @@ def test_a_training_on_the_device_learns_the_same_and_goes_on_where_it_stopped(
     changes: dict[str, Any] = {"epochs": 2, "batch_size": 30}
     if adversary != "none":
         changes |= {"adversary": adversary, "adversary_steps": 1}
-    name = "kd-ode" if adversary == "none" else "resnet"
+    name = "resnet" if adversary == "madry" else "kd-ode"
     recipe = load_definition(name).recipe(DIGITS, train_seed=0, changes=changes)
     if recipe.teacher is not None:
         teacher = load_definition("resnet").recipe(DIGITS, train_seed=0, changes={"epochs": 1, "batch_size": 60})
