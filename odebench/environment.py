@@ -26,11 +26,15 @@ def _version(package: str) -> str | None:
         return None
 
 
+def devices() -> list[str]:
+    """The names of the devices that this machine has: cpu, and where there are cards cuda, cuda:0, cuda:1, ..."""
+    cards = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["cpu", *(["cuda", *cards] if cards else [])]
+
+
 def usable_device(name: str) -> str:
     """The device, if this machine has it. Raises UsageError with what there is."""
-    there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if len(there) > 1:
-        there.insert(1, "cuda")
+    there = devices()
     if name not in there:
         raise UsageError(f"no device {name!r} on this machine; there is {', '.join(there)}")
     return name

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from odebench.arithmetic import full_fp32
 from odebench.attack.definition import Stage, load_attack
 from odebench.environment import device_name, versions
 from odebench.errors import UsageError
@@ -91,7 +92,7 @@ def execute_portion(
     Raises ModelError for a model that raises or returns something else than logits, and AttackError for an attack that
     raises: neither is ever counted as robustness.
     """
-    with ExitStack() as frozen:
+    with ExitStack() as frozen, full_fp32():
         for one in [classifier, *(sources or {}).values()]:
             frozen.enter_context(one.frozen())
         run = _Run(

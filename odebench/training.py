@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from odebench.adversary import adversarial_images, divergence
+from odebench.arithmetic import full_fp32
 from odebench.checkpoint import load_weights, read_tensors, write_tensors
 from odebench.dataset import Dataset, Split
 from odebench.errors import ModelError, OdebenchError, WeightError
@@ -71,7 +72,7 @@ def build(recipe: Recipe) -> nn.Module:
     arguments: dict[str, Any] = dict(recipe.arguments)
     if recipe.horizon is not None:
         arguments |= {"horizon": recipe.horizon, "solver": recipe.solver}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(recipe.train_seed)
         try:
             return cast(nn.Module, load_target(recipe.architecture)(**arguments))
@@ -175,9 +176,8 @@ class _Training:
         """Trains the epochs that are missing, saving each, and returns the accuracy on the validation images."""
         self._resume(progress)
         epochs = self.recipe.schedule.epochs
-        with progress.track(
-            _title(self.recipe), total=epochs * self.steps_per_epoch, done=self.epoch * self.steps_per_epoch
-        ) as step:
+        done, total = self.epoch * self.steps_per_epoch, epochs * self.steps_per_epoch
+        with full_fp32(), progress.track(_title(self.recipe), total=total, done=done) as step:
             if self.epoch < epochs:
                 soft = self._teacher_logits(step)
             while self.epoch < epochs:
@@ -327,7 +327,7 @@ def predict(
     batch_size: int = 500,
 ) -> Float[Tensor, "n classes"]:
     """The logits of many images, on the CPU, without gradients."""
-    with torch.no_grad():
+    with torch.no_grad(), full_fp32():
         parts: Sequence[Tensor] = [module(part.to(device)).cpu() for part in torch.split(images, batch_size)]
     return torch.cat(list(parts))
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from odebench.arithmetic import full_fp32
 from odebench.attack.pursuit import strictly_correct
 from odebench.attack.seed import seeded
 from odebench.ball import ROUNDING, distance, project
@@ -157,7 +158,8 @@ class Judge:
         # A copy: a model that changes its input in place must not change the images.
         batch = torch.cat([points, points[-1:].expand(missing, *points.shape[1:])]) if missing else points.clone()
         self.forward_images += size
-        answer = self.classifier.answer(batch.to(self.classifier.device, torch.float32))
+        with full_fp32():
+            answer = self.classifier.answer(batch.to(self.classifier.device, torch.float32))
         rows = slice(0, len(points))
         nfe = None if answer.nfe is None else answer.nfe[rows].cpu()
         return Answer(answer.logits[rows].float().cpu(), answer.failed[rows].cpu(), nfe)

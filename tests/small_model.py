@@ -124,13 +124,16 @@ def judged(
     surrogate: Solver | None = None,
     precision: str = "fp32",
     sources: Mapping[str, nn.Module] | None = None,
+    given: Mapping[float, Tensor] | None = None,
     keep: dict[float, dict[int, Tensor]] | None = None,
+    handed_over: bool = True,
+    device: str = "cpu",
     progress: Told | None = None,
     **parameters: Any,
 ) -> Result:
     """The result of one attack on a module, with all that an evaluation can say."""
-    classifier = Classifier(module, n_classes=n_classes)
-    others = {name: Classifier(source, n_classes=n_classes) for name, source in (sources or {}).items()}
+    classifier = Classifier(module, n_classes=n_classes, device=device)
+    others = {name: Classifier(source, n_classes=n_classes, device=device) for name, source in (sources or {}).items()}
     evaluation = Evaluation(
         model=ModelSpec(name="small", arguments={}, weights=module_digest(module)),
         train_horizon=None,
@@ -157,7 +160,9 @@ def judged(
         weights_sha256="0" * 64,
         sources=others,
         sources_sha256={name: module_digest(source) for name, source in (sources or {}).items()},
+        given=given,
         keep=keep,
+        handed_over=handed_over,
         progress=progress or Told(),
     )
 

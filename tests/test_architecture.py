@@ -41,7 +41,8 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record dataset definition",
     ),
     "model": (
-        "solver model.layer model.ode model.resnet model.classifier checkpoint candidate ball adversary training",
+        "arithmetic solver model.layer model.ode model.resnet model.classifier checkpoint candidate ball adversary "
+        "training",
         "ground value record dataset",
     ),
     "attack": (
