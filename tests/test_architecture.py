@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "value": ("spec file download remote registry protocol", "ground"),
     "record": ("recipe result summary", "ground value"),
     "board": (
-        "union table leaderboard section contrast claim example difference revision frame render "
+        "union table leaderboard section contrast claim example difference repository revision frame render "
         "render.markdown render.claim render.difference render.record render.curve "
         "render.terminal render.chart render.panel render.plot render.picture render.board "
         "profile render.sheet render.page publication",
@@ -37,8 +37,8 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record dataset",
     ),
     "entry": (
-        "finding licence header entry contents listed_weights validation submission published_entry",
-        "ground value record dataset definition",
+        "finding licence header entry contents listed_weights validation submission published_entry pull_request",
+        "ground value record board dataset definition",
     ),
     "model": (
         "solver model.layer model.ode model.resnet model.classifier checkpoint candidate ball adversary training",
@@ -62,10 +62,11 @@ LAYERS: dict[str, tuple[str, str]] = {
         "task inventory cluster probe sweep deposit",
         "ground value record dataset definition model evaluation",
     ),
+    "review": ("review render.review", "ground record board entry evaluation"),
     "package": ("", "ground value record board dataset definition model attack evaluation"),
     "command": (
         "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board cli.example "
-        "cli.sweep cli.claim cli.compare cli.entry cli.listing cli __main__",
+        "cli.sweep cli.claim cli.compare cli.entry cli.review cli.listing cli __main__",
         "ground value record board dataset definition entry model evaluation sweep package",
     ),
 }
@@ -80,6 +81,8 @@ LIGHT_MODULES = {
     "sweep",
     "inventory",
     "deposit",
+    "review",
+    "render.review",
     "dataset",
     "dataset.definition",
     "dataset.builtin",
