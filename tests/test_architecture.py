@@ -33,12 +33,12 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "definition": (
         "attack attack.definition attack.builtin attack.worst_case attack.diagnosis model "
-        "model.definition model.builtin source plan grid estimate slicing",
+        "model.definition model.builtin subject source plan grid estimate slicing",
         "ground value record dataset",
     ),
     "entry": (
-        "finding licence header entry contents listed_weights validation submission published_entry pull_request",
-        "ground value record board dataset definition",
+        "finding licence header entry contents listed_weights validation submission published_entry entrant",
+        "ground value record dataset definition",
     ),
     "model": (
         "solver model.layer model.ode model.resnet model.classifier checkpoint candidate ball adversary training",
@@ -55,19 +55,20 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record definition model attack verdict",
     ),
     "evaluation": (
-        "environment groundwork siege examination portion execution supply evaluation instalment illustration control",
-        "ground value record board dataset definition model attack verdict check",
+        "environment groundwork siege examination portion execution "
+        "contribution supply evaluation instalment illustration control",
+        "ground value record board dataset definition entry model attack verdict check",
     ),
     "sweep": (
         "task inventory cluster probe sweep deposit",
         "ground value record dataset definition model evaluation",
     ),
-    "review": ("review render.review", "ground record board entry evaluation"),
+    "review": ("pull_request review render.review", "ground value record board definition entry evaluation"),
     "package": ("", "ground value record board dataset definition model attack evaluation"),
     "command": (
-        "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board cli.example "
-        "cli.sweep cli.claim cli.compare cli.entry cli.review cli.listing cli __main__",
-        "ground value record board dataset definition entry model evaluation sweep package",
+        "cli.root cli.option cli.screen cli.trust cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board "
+        "cli.example cli.sweep cli.claim cli.compare cli.entry cli.review cli.listing cli __main__",
+        "ground value record board dataset definition entry model evaluation sweep review package",
     ),
 }
 # An image folder is found by the module that loads it in the end.
@@ -81,6 +82,7 @@ LIGHT_MODULES = {
     "sweep",
     "inventory",
     "deposit",
+    "pull_request",
     "review",
     "render.review",
     "dataset",
