@@ -131,7 +131,7 @@ def links(pull_request: PullRequest) -> Iterator[Finding]:
 def new_results(
     pull_request: PullRequest, board: Path, *, maintainer: bool
 ) -> tuple[list[StoredResult], list[Finding]]:
-    """The results that are added or changed, read from what `write_board` wrote to `board`, and what is wrong with any:
+    """The results that are added or changed, read from what `write_board` wrote to `board`, and findings about others:
     unreadable, not where their evaluation belongs, or of a model that is not the pull request's own. Anybody may add
     what candidates made elsewhere have felled."""
     stored: list[StoredResult] = []
@@ -158,8 +158,9 @@ def new_results(
                     finding(path, None, "result", f"{said}; results are written by odebench, never by hand")
                 )
                 continue
-            stored.append(StoredResult(Path(path), result))
-            if (broken := _misplaced(pull_request, owned, result, own=own)) is not None:
+            if (broken := _misplaced(pull_request, owned, result, own=own)) is None:
+                stored.append(StoredResult(Path(path), result))
+            else:
                 findings.append(finding(path, None, *broken))
     return stored, findings
 
