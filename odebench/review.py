@@ -47,6 +47,7 @@ class Reviewed:
     verification: Verification | None
     why_not: str | None
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -147,7 +148,7 @@ def review(
         entries=tuple(entries),
         findings=tuple(findings),
         added=tuple(added),
-        notes=tuple(_notes(added)),
+        notes=(*_notes(added), *(note for each in entries for note in each.notes)),
         tables=tuple(tables),
     )
 
@@ -195,7 +196,8 @@ def _entry(
     except OdebenchError as error:
         broken = finding(str(entry / ENTRY_FILE), None, "run", f"cannot be verified: {error}")
         return Reviewed(report, None, "it could not be", tuple(_from_root([broken], folder)))
-    return Reviewed(report, verification, None, tuple(_from_root(verification.findings, folder)))
+    notes = tuple(printable(f"{model}: {note}".replace(f"{folder}/", "")) for note in verification.notes)
+    return Reviewed(report, verification, None, tuple(_from_root(verification.findings, folder)), notes)
 
 
 def _from_root(findings: Iterable[Finding], folder: Path) -> list[Finding]:

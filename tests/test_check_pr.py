@@ -12,11 +12,25 @@ from typing import Any
 import pytest
 from board_repository import Clone, needs_git, new_clone
 from entry_factory import change_entry
+from odebench.inspection import Job, inspect
+from odebench.isolation import Answer
 from real_entry import PLAIN, write_real_entry
 from result_factory import hexadecimal, make_result
 
 from odebench.cli import _exit_code
-from odebench.result import Result, result_json, result_path, write_result
+from odebench.dataset import describe_dataset, load_dataset
+from odebench.entrant import find_contestant
+from odebench.evaluation import run as run_plan
+from odebench.plan import plan
+from odebench.result import (
+    Result,
+    letter_figures,
+    outcomes_digest,
+    read_result,
+    result_json,
+    result_path,
+    write_result,
+)
 
 pytestmark = needs_git
 
@@ -30,7 +44,7 @@ def main(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """The repository that pull requests go to: an entry of somebody else, results of it and of a registered model."""
     clone = new_clone(tmp_path_factory.mktemp("board") / "main")
     write_real_entry(clone.folder / ENTRIES, name="theirs")
-    for result in (their_result(), make_result(LETTERS, model="ode", attack="worst-case")):
+    for result in (their_result(), on_digits(make_result(LETTERS, model="ode", attack="worst-case"))):
         write_result(result, clone.folder / RESULTS)
     (clone.board / "weights").mkdir()
     (clone.board / "weights" / f"{hexadecimal('ode')}.safetensors").write_bytes(b"their weights")
@@ -40,7 +54,15 @@ def main(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 
 def their_result(**changes: Any) -> Result:
-    return make_result(LETTERS, **{"model": "theirs", "horizon": None, "solver": None, "nfe": None} | changes)
+    return on_digits(
+        make_result(LETTERS, **{"model": "theirs", "horizon": None, "solver": None, "nfe": None} | changes)
+    )
+
+
+def on_digits(result: Result) -> Result:
+    """The same with the sha256 of the true images."""
+    sha256 = load_dataset("digits").test.sha256
+    return result.model_copy(update={"found": result.found.model_copy(update={"dataset_sha256": sha256})})
 
 
 @pytest.fixture
@@ -295,7 +317,7 @@ def test_published_weights(clone: Clone, check: Any) -> None:
 
 
 def test_results_at_odds_with_others(clone: Clone, check: Any) -> None:
-    other = make_result({0.1: "m" * 50 + "r" * 50}, model="ode", attack="candidates")
+    other = on_digits(make_result({0.1: "m" * 50 + "r" * 50}, model="ode", attack="candidates"))
     path = write_result(given_result(other), clone.folder / RESULTS)
     clone.commit()
     said = check("--trust")
@@ -311,6 +333,156 @@ def test_code_is_neither_imported_nor_run_unless_it_is_trusted(clone: Clone, che
     assert (said.code, said.findings) == (1, [(f"{ENTRIES}/mine/model.py", "trust")])
     assert "read it, then give --trust" in said.messages
     assert not trace.exists()
+
+
+# --- what is found by running it -----------------------------------------------------------------------------------
+
+NOISY = PLAIN.replace("torch.tanh(self", "self.noise(self").replace(
+    "    def forward",
+    """    def noise(self, hidden):
+        return torch.tanh(hidden + 0.02 * NORMAL)
+
+    def forward""",
+)
+SEEDED = NOISY.replace("NORMAL", "torch.randn_like(hidden)")
+UNSEEDED = NOISY.replace("NORMAL", "torch.randn(hidden.shape, generator=DICE)").replace(
+    "from torch import nn\n", "from torch import nn\n\nDICE = torch.Generator()\nDICE.seed()\n"
+)
+HIDDEN = "self.first(images.flatten(1))"
+PLACE = PLAIN.replace(HIDDEN, f"{HIDDEN} + 0.1 * torch.arange(len(images))[:, None]")
+BATCHMATES = PLAIN.replace(HIDDEN, f"{HIDDEN} - {HIDDEN}.mean(0)")
+MASKED = PLAIN.replace("images.flatten(1)", "torch.round(8 * images.flatten(1)) / 8")
+WRITES = PLAIN.replace(
+    "    def forward(self, images):\n",
+    """    def forward(self, images):
+        try:
+            open("{trace}", "w").write("I was here")
+        except BaseException:
+            pass
+""",
+)
+
+
+@pytest.fixture(scope="module")
+def found(main: Clone, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """What PGD truly finds about the good entry, on all test images."""
+    folder = tmp_path_factory.mktemp("found")
+    mine = write_real_entry(folder / "entries")
+    contestant = find_contestant(f"{mine}/")
+    data = load_dataset("digits")
+    planned = plan(contestant, "pgd", describe_dataset("digits"), total=len(data.test))
+    result, _, _ = run_plan(planned, data, results=folder / "results")
+    return result
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contributed code without a process and a guard of its own, which cost seconds: their tests are elsewhere."""
+
+    def inspected(folder: Path, jobs: Sequence[Job], *, device: str, data_dir: Path | None) -> Answer:
+        return Answer(inspected=tuple(inspect(jobs, device=device, data_dir=data_dir)), breaches=())
+
+    monkeypatch.setattr("odebench.verification.inspect_apart", inspected)
+
+
+def submit(clone: Clone, result: Result, *, code: str = PLAIN, claims: str = "[]") -> str:
+    """Commits an entry with a result; returns the result's path in the repository."""
+    write_real_entry(clone.folder / ENTRIES, code=code, claims=claims)
+    path = write_result(result, clone.folder / RESULTS)
+    clone.commit()
+    return path.relative_to(clone.folder).as_posix()
+
+
+def claim(robust: float) -> str:
+    about = "dataset: digits, train_seed: 0, norm: linf, epsilon: 0.1, attack: pgd, n: 500"
+    return f"[{{{about}, robust_accuracy: {robust:.3f}}}]"
+
+
+def robust(result: Result) -> float:
+    return next(each.figures.robust_accuracy.value for each in result.epsilons if each.epsilon == 0.1)
+
+
+def test_a_good_entry_passes(clone: Clone, found: Result, check: Any, tmp_path: Path) -> None:
+    path = submit(clone, found, claims=claim(robust(found)))
+    summary = tmp_path / "summary.md"
+    said = check("--trust", "--draw", "5", "--summary", str(summary))
+    assert (said.code, said.findings) == (0, [])
+    (verified,) = said.review["entries"]
+    assert verified["verification"]["letters"] == 2 * 100 * 3
+    assert verified["verification"]["differ"] == 0
+    assert len(verified["verification"]["chunks"]["digits"]) == 2
+    assert (said.review["draw"], said.review["results"]) == (5, [path])
+    text = summary.read_text(encoding="utf-8")
+    assert text.startswith("# good\n")
+    assert "600 letters compared, 0 differ" in text
+    assert f"| {100 * robust(found):.1f} [" in text
+    assert "| ode" in text
+    assert "theirs" not in text
+    assert str(clone.folder.parent) not in text + said.out
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_claim_that_is_too_high(clone: Clone, found: Result, check: Any) -> None:
+    submit(clone, found, claims=claim(robust(found) + 0.2))
+    said = check("--trust")
+    assert (said.code, set(said.findings)) == (1, {(f"{ENTRIES}/mine/entry.yaml", "claim")})
+    assert f"pgd at 0.1 found {robust(found):g} [" in said.messages
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_letters_and_figures_and_digest_by_hand(clone: Clone, found: Result, check: Any) -> None:
+    better = []
+    for each in found.epsilons:
+        outcomes = each.outcomes.replace("f", "r")
+        felled = each.felled_by.model_copy(update={"letters": "-" * len(outcomes)})
+        figures = each.figures.model_copy(update=letter_figures(outcomes))
+        better.append(each.model_copy(update={"outcomes": outcomes, "felled_by": felled, "figures": figures}))
+    digest = outcomes_digest(tuple(better))
+    path = submit(clone, found.model_copy(update={"epsilons": tuple(better), "outcomes_sha256": digest}))
+    assert read_result(clone.folder / path).outcomes_sha256 == digest
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(path, "letters")])
+    assert "letters are others than those found now" in said.messages
+
+
+def test_code_that_writes_outside_its_folder(clone: Clone, found: Result, check: Any, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    submit(clone, found, code=WRITES.format(trace=trace))
+    said = check("--trust")
+    assert said.code == 1
+    assert ("guard" in {rule for _, rule in said.findings}, trace.exists()) == (True, False)
+    assert "model.py, line " in said.messages
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(
+    ("code", "rule", "words"),
+    [
+        (PLACE, "batch", "batch independence"),
+        (BATCHMATES, "batch", "batch independence"),
+        (MASKED, "gradient", "gradient availability, "),
+        (UNSEEDED, "unseeded", "it draws random numbers that no seed reaches"),
+    ],
+    ids=["place", "batchmates", "masked", "unseeded"],
+)
+def test_a_model_that_is_not_admitted(
+    clone: Clone, found: Result, check: Any, code: str, rule: str, words: str
+) -> None:
+    assert code != PLAIN
+    submit(clone, found, code=code)
+    said = check("--trust")
+    assert said.code == 1
+    assert rule in {rule for _, rule in said.findings}, said.messages
+    assert words in said.messages
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_randomised_model_that_seeds_reach_is_compared_by_figures(clone: Clone, found: Result, check: Any) -> None:
+    submit(clone, found, code=SEEDED)
+    said = check("--trust")
+    assert (said.code, said.findings) == (0, [])
+    assert said.review["entries"][0]["verification"]["letters"] == 0
+    assert any("is randomised: compared by figures, shown, and not ranked" in note for note in said.review["notes"])
 
 
 # --- what is looked at ---------------------------------------------------------------------------------------------

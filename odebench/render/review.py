@@ -9,7 +9,7 @@ from odebench.finding import printable
 from odebench.render.markdown import LEGEND, fill, sections
 
 if TYPE_CHECKING:
-    from odebench.review import Review
+    from odebench.review import Review, Reviewed
 
 _OUTSIDE = 50
 
@@ -42,12 +42,21 @@ def verdict(review: Review) -> str:
 
 
 def entry_lines(review: Review) -> list[str]:
-    """A line an entry: whether it was run, and what was found."""
-    lines = []
-    for entry in review.entries:
-        said = f"not run: {entry.why_not}" if entry.why_not else "good" if not entry.findings else "refused"
-        lines.append(f"{printable(entry.id)}: {said}")
-    return lines
+    """A line an entry: whether it was run, what was compared, and what came of it."""
+    return [f"{printable(entry.id)}: {_outcome(entry)}" for entry in review.entries]
+
+
+def _outcome(entry: Reviewed) -> str:
+    if entry.verification is None:
+        return f"not run: {entry.why_not}"
+    chunks = [
+        f"{name} chunks {', '.join(map(str, numbers))}"
+        for name, numbers in entry.verification.chunks.items()
+        if numbers
+    ]
+    letters, differ = entry.verification.letters
+    compared = f"{letters} letters compared, {differ} differ" if letters else "compared by figures"
+    return f"{'refused' if entry.findings else 'good'}; {'; '.join([*chunks, compared])}"
 
 
 def outside_lines(review: Review) -> list[str]:
