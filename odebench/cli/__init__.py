@@ -13,7 +13,7 @@ from odebench.errors import OdebenchError
 
 # isort: off
 # The commands register themselves with the app, in this order.
-from odebench.cli import run, diagnose, judge, sweep, board, example, claim, compare, entry, review, listing
+from odebench.cli import run, diagnose, judge, sweep, board, example, claim, compare, entry, verify, review, listing
 # isort: on
 
 
@@ -75,4 +75,5 @@ __all__ = [
     "review",
     "run",
     "sweep",
+    "verify",
 ]
