@@ -11,6 +11,7 @@ from pathlib import Path
 
 from odebench.attack.definition import load_attack
 from odebench.errors import OdebenchError, ResultError
+from odebench.file import sha256_file
 from odebench.finding import Finding, finding
 from odebench.registry import ATTACKS, MODELS
 from odebench.repository import Change, Span, changes, files_in, span_of, write_files
@@ -67,7 +68,7 @@ def read_pull_request(base: str) -> PullRequest:
             entries.append(Owned(name, change))
         elif folder == "results":
             results.append(Owned(name, change))
-        elif folder == "weights" and (change.kind != "added" or not change.plain):
+        elif folder == "weights":
             weights.append(change)
         else:
             outside.append(change)
@@ -108,8 +109,9 @@ def ownership(pull_request: PullRequest) -> Iterator[Finding]:
             said = f"is {kind}, and results that are there stay as they are{_MAINTAINER}"
             yield finding(owned.change.path, None, "ownership", said)
     for change in pull_request.weights:
-        said = f"is {change.kind}, and published results rest on it{_MAINTAINER}"
-        yield finding(change.path, None, "ownership", said)
+        if change.kind != "added":
+            said = f"is {change.kind}, and published results rest on it{_MAINTAINER}"
+            yield finding(change.path, None, "ownership", said)
 
 
 def _whose(pull_request: PullRequest, model: str) -> str:
@@ -126,6 +128,16 @@ def links(pull_request: PullRequest) -> Iterator[Finding]:
     for change in [*(one.change for one in owned), *pull_request.weights, *pull_request.outside]:
         if change.path.startswith(f"{BOARD}/") and not change.plain:
             yield finding(change.path, None, "link", "is a link, which may lead anywhere; put the file itself here")
+
+
+def new_weights(pull_request: PullRequest, board: Path) -> Iterator[Finding]:
+    """Weights that are added under another name than their own sha256: a recipe's would stand in for its training."""
+    for change in pull_request.weights:
+        if change.kind == "added" and change.plain:
+            sha256 = sha256_file(board / change.path)
+            if Path(change.path).name != f"{sha256}.safetensors":
+                said = f"is not named by its sha256; name it {sha256}.safetensors, or put it into the entry's folder"
+                yield finding(change.path, None, "weights", said)
 
 
 def new_results(

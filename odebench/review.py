@@ -23,6 +23,7 @@ from odebench.pull_request import (
     is_given,
     links,
     new_results,
+    new_weights,
     ownership,
     read_pull_request,
     write_board,
@@ -95,6 +96,7 @@ class Review:
             "draw": self.draw,
             "entries": [each.json() for each in self.entries],
             "results": [str(item.path) for item in self.added],
+            "weights": [change.path for change in self.pull_request.weights],
             "outside": [change.path for change in self.pull_request.outside],
             "findings": [each.json() for each in self.findings],
             "notes": list(self.notes),
@@ -129,6 +131,8 @@ def review(
     with tempfile.TemporaryDirectory(prefix="odebench-review-") as name:
         folder = Path(name)
         write_board(pull_request, folder)
+        if not maintainer:
+            findings += new_weights(pull_request, folder)
         added, wrong = new_results(pull_request, folder, maintainer=maintainer)
         findings += wrong
         tables, contradicting = _tables(pull_request, added)

@@ -67,7 +67,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "task inventory cluster probe sweep deposit",
         "ground value record dataset definition model evaluation",
     ),
-    "review": ("pull_request review render.review", "ground value record board definition entry evaluation"),
+    "review": ("pull_request review render.review", "ground value record board definition entry verification"),
     "package": ("", "ground value record board dataset definition model attack evaluation"),
     "command": (
         "cli.root cli.option cli.screen cli.trust cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board "
