@@ -19,6 +19,7 @@ from result_factory import hexadecimal, make_result
 from odebench.cli import _exit_code
 from odebench.dataset import describe_dataset, load_dataset
 from odebench.entrant import find_contestant
+from odebench.errors import DatasetError
 from odebench.evaluation import run as run_plan
 from odebench.inspection import Job, inspect
 from odebench.isolation import Answer
@@ -500,6 +501,30 @@ def test_a_randomised_model_that_seeds_reach_is_compared_by_figures(clone: Clone
     assert (said.code, said.findings) == (0, [])
     assert said.review["entries"][0]["verification"]["letters"] == 0
     assert any("is randomised: compared by figures, shown, and not ranked" in note for note in said.review["notes"])
+
+
+def test_an_entry_that_cannot_be_verified_is_a_finding(
+    clone: Clone, found: Result, check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path, **_: Any) -> None:
+        raise DatasetError(f"no images for {folder}")
+
+    monkeypatch.setattr("odebench.verification.verify_entry", fail)
+    submit(clone, found)
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"{ENTRIES}/mine/entry.yaml", "run")])
+    assert f"cannot be verified: no images for {ENTRIES}/mine" in said.messages
+
+
+def test_examples_lie_beside_the_results_of_an_entry_of_ones_own(clone: Clone, entry: Path, check: Any) -> None:
+    for model in ("mine", "theirs"):
+        path = clone.folder / RESULTS / model / "digits-examples-0123" / "0-clean.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"an image")
+    clone.commit()
+    said = check()
+    where = {file for file, rule in said.findings if rule == "file"}
+    assert where == {f"{RESULTS}/theirs/digits-examples-0123/0-clean.png"}
 
 
 # --- what is looked at ---------------------------------------------------------------------------------------------
