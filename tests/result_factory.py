@@ -65,6 +65,7 @@ def make_result(
     norm: str = "linf",
     attack: str = "pgd",
     steps: int = 20,
+    parameters: Mapping[str, Any] | None = None,
     attack_seed: int = 0,
     nfe: tuple[float, float] | None = (16.0, 16.0),
     flags: Sequence[str] = (),
@@ -83,7 +84,7 @@ def make_result(
         solver=None if horizon is None else solver,
         dataset=DatasetSlice(name=dataset, split=split, n=len(outcomes[0]), offset=offset),
         threat_model=ThreatModel(norm=norm, epsilons=tuple(letters)),
-        attack=AttackSpec(name=attack, parameters={"steps": steps}, seed=attack_seed),
+        attack=AttackSpec(name=attack, parameters=dict(parameters or {"steps": steps}), seed=attack_seed),
         chunk=100,
         precision="fp32",
     )

@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "value": ("spec file download remote registry protocol", "ground"),
     "record": ("recipe result summary", "ground value"),
     "board": (
-        "union table leaderboard section contrast claim example difference revision frame render "
+        "union credit table leaderboard section contrast claim example difference revision frame render "
         "render.markdown render.claim render.difference render.record render.curve "
         "render.terminal render.chart render.panel render.plot render.picture render.board "
         "profile render.sheet render.page publication",

@@ -32,11 +32,16 @@ from odebench.cli.option import (
 from odebench.cli.root import app
 
 
-@app.command(epilog="Example:\n\nodebench judge --model kd-ode mine.safetensors --credit 'A. Reviewer'")
+@app.command(epilog="Example:\n\nodebench judge --model kd-ode mine.safetensors --author 'A. Reviewer'")
 def judge(
     model: ModelName,
     file: Annotated[Path, typer.Argument(help="Candidates (safetensors), such as run --save-candidates writes.")],
-    credit: Annotated[str, typer.Option(help="Who made the candidates; default: what the file says.")] = "",
+    author: Annotated[
+        str,
+        typer.Option(
+            "--author", "--credit", help="Who made the candidates, to be credited. Default: what the file says."
+        ),
+    ] = "",
     horizon: Horizon = None,
     n: Images = None,
     offset: Offset = 0,
@@ -58,6 +63,7 @@ def judge(
     """Judge candidates made elsewhere: a better attack brings a figure down, whoever wrote it."""
     from odebench.candidate import read_candidates
     from odebench.cli.screen import ScreenProgress, print_result, write_text
+    from odebench.credit import checked_name
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.evaluation import data_split
     from odebench.evaluation import run as run_plan
@@ -68,6 +74,7 @@ def judge(
 
     progress = ScreenProgress()
     found = read_candidates(file)
+    credit = checked_name(author or found.author or found.source)
     described = describe_dataset(found.dataset, data_dir=data_dir, progress=progress)
     weights_path = None if weights is None else weights_file(weights, progress=progress)
     data = load_dataset(found.dataset, data_dir=data_dir, progress=progress)
@@ -85,7 +92,7 @@ def judge(
         epsilons=found.radii,
         train_seed=seed,
         changes=settings(changes),
-        parameters={"file_sha256": sha256_file(file), "credit": credit or found.source},
+        parameters={"file_sha256": sha256_file(file), "credit": credit},
         weights=weights_path,
     )
     result, path, new = run_plan(
