@@ -12,11 +12,11 @@ from functools import reduce
 
 from pydantic import JsonValue
 
+from odebench.consistency import CANDIDATES
 from odebench.errors import UsageError
 from odebench.spec import canonical_json
 from odebench.union import Letters, StoredResult, image_set, letters_of, merge
 
-CANDIDATES = "candidates"
 MAX_NAME_LETTERS = 80
 NOBODY = "nobody named"
 
