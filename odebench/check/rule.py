@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from odebench.consistency import COUNT_THRESHOLD
+from odebench.consistency import COUNT_THRESHOLD as COUNT_THRESHOLD
 from odebench.result import Check
 from odebench.statistic import wilson_lower
 
