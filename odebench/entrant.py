@@ -20,7 +20,7 @@ from odebench.remote import Address
 from odebench.spec import check_horizon
 from odebench.subject import Contestant, Contributed, Origin, Registered, Subject, file_identity, held_changes
 
-ENTRIES = "entries"
+ENTRIES, RESULTS = "entries", "results"
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,30 @@ def find_contestant(name: str, *, weights: Path | None = None) -> Contestant:
     registered = MODELS.entries()
     if "/" not in name and name in registered:
         return Registered(load_definition(name), weights)
-    folder = Path(name) if "/" in name else _entry_folders().get(name)
+    folder = find_entry(name)
+    return contestant_of(folder, read_entry(folder), weights=weights)
+
+
+def find_entry(name: str) -> Path:
+    """The folder of an entry, by its id or by the path of the folder (with a "/", or a folder of that name here).
+
+    Raises UsageError for an unknown id, with the nearest match and the list, and for a folder without an entry.
+    """
+    known = _entry_folders()
+    folder = (
+        Path(name) if "/" in name or (name not in known and (Path(name) / ENTRY_FILE).is_file()) else known.get(name)
+    )
     if folder is None:
-        raise unknown_name("model", name, [*registered, *_entry_folders()])
+        raise unknown_name("model", name, [*MODELS.entries(), *known])
     if not (folder / ENTRY_FILE).is_file():
         raise UsageError(f"there is no entry in {folder}: no {ENTRY_FILE}; odebench new-entry writes one to fill in")
-    return contestant_of(folder, read_entry(folder), weights=weights)
+    return folder
+
+
+def results_beside(folder: Path) -> Path:
+    """Where the committed results of an entry lie: beside the entries of its leaderboard."""
+    whole = Path(os.path.abspath(folder))
+    return folder.parent.parent / RESULTS if whole.parent.name == ENTRIES else Path("leaderboard") / RESULTS
 
 
 def contestant_of(folder: Path, entry: Entry, *, weights: Path | None = None) -> Contestant:

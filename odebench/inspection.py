@@ -10,10 +10,11 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
+from torch import Tensor, nn
 
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import OdebenchError
-from odebench.evaluation import data_split, module_digest
+from odebench.evaluation import data_split
 from odebench.execution import execute_portion
 from odebench.finding import printable
 from odebench.plan import Plan
@@ -85,14 +86,14 @@ def inspect(
 def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]) -> Inspected:
     model = at_hand(job.admission, data, device, SILENT)
     module = model.classifier.module.eval()
-    before = module_digest(module)
+    before = _state(module)
     portion = _portion(job.admission, model, data, slice(None))
     result = portion.result(job.admission.evaluation)
     advance()
     restless = None
     if awake := [name or type(module).__name__ for name, part in module.named_modules() if part.training]:
         restless = f"{', '.join(awake[:3])} stays in training mode after eval()"
-    elif module_digest(module) != before:
+    elif not _equal(_state(module), before):
         restless = "its parameters or buffers change while it is asked"
     letters: list[Letters] = []
     for plan, attack in job.attacks:
@@ -110,6 +111,15 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
                     )
                 )
     return Inspected(checks=result.checks, flags=result.flags, restless=restless, letters=tuple(letters))
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, those that are in no weights file, too."""
+    return {name: one.detach().clone() for name, one in (*module.named_parameters(), *module.named_buffers())}
+
+
+def _equal(now: dict[str, Tensor], before: dict[str, Tensor]) -> bool:
+    return now.keys() == before.keys() and all(torch.equal(now[name], before[name]) for name in now)
 
 
 def _portion(plan: Plan, model: AtHand, data: Dataset, rows: slice) -> Portion:

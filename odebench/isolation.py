@@ -74,6 +74,17 @@ def inspect_apart(folder: Path, jobs: Sequence[Job], *, device: str = "cpu", dat
         ) from error
 
 
+def inspect_guarded(
+    folder: Path, jobs: Sequence[Job], *, scratch: Path, device: str = "cpu", data_dir: Path | None = None
+) -> Answer:
+    """What the models answer in this process, with the guard on."""
+    _import_what_forks()
+    guard = Guard(folder, scratch)
+    with guard.watching():
+        inspected = inspect(jobs, device=device, data_dir=data_dir)
+    return Answer(inspected=tuple(inspected), breaches=tuple(dict.fromkeys(guard.breaches)))
+
+
 def _environment(scratch: str) -> dict[str, str]:
     kept = {name: text for name, text in os.environ.items() if name in _KEPT or name.startswith(_KEPT_STARTS)}
     published = published_folder()
@@ -92,11 +103,9 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the code prints is no answer
     sys.stdin = io.StringIO()
-    _import_what_forks()
-    guard = Guard(order.folder, order.scratch)
-    with guard.watching():
-        inspected = inspect(order.jobs, device=order.device, data_dir=order.data_dir)
-    said = Answer(inspected=tuple(inspected), breaches=tuple(dict.fromkeys(guard.breaches)))
+    said = inspect_guarded(
+        order.folder, order.jobs, scratch=order.scratch, device=order.device, data_dir=order.data_dir
+    )
     answer.write(said.model_dump_json().encode())
     answer.flush()
     os._exit(0)  # nothing of the entry runs once the guard is gone

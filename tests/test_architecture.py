@@ -70,8 +70,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "package": ("", "ground value record board dataset definition model attack evaluation"),
     "command": (
         "cli.root cli.option cli.screen cli.trust cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board "
-        "cli.example cli.sweep cli.claim cli.compare cli.entry cli.listing cli __main__",
-        "ground value record board dataset definition entry model evaluation sweep package",
+        "cli.example cli.sweep cli.claim cli.compare cli.entry cli.verify cli.listing cli __main__",
+        "ground value record board dataset definition entry model evaluation verification sweep package",
     ),
 }
 # An image folder is found by the module that loads it in the end.
