@@ -120,7 +120,7 @@ def make_result(
     )
 
 
-def counted_check(name: str = "solver gap", *, id: int = 16, k: int, n: int, why: str = "") -> Check:
+def counted_check(name: str = "solver gap", *, id: int = 16, k: int, n: int, why: str = "images that move") -> Check:
     """A check that counts k of n images, with the status that this means."""
     bound = wilson_lower(k, n)
     return Check(
