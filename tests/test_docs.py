@@ -271,6 +271,7 @@ def test_a_page_runs_as_it_is_written(
             try:
                 if step.kind == "script":
                     monkeypatch.setattr(sys, "argv", [step.text])
+                    sys.path.insert(0, str(Path(step.text).parent.resolve()))  # as python does
                     runpy.run_path(step.text, run_name="__main__")
                 elif is_whole(step.text):
                     # test_entry.py looks at what the training gives: one epoch is enough here
