@@ -93,8 +93,8 @@ def stored(results: Path, attack: str) -> Result:
 def claim(robust: float, **changes: Any) -> str:
     words = {"attack": "pgd", "n": 500, **changes}
     return (
-        f"\n  - {{dataset: digits, train_seed: 0, norm: linf, epsilon: 0.1, attack: {words['attack']}, n: {words['n']}, "
-        f"robust_accuracy: {robust}}}"
+        f"\n  - {{dataset: digits, train_seed: 0, norm: linf, epsilon: 0.1, attack: {words['attack']}, "
+        f"n: {words['n']}, robust_accuracy: {robust}}}"
     )
 
 
@@ -154,12 +154,11 @@ def test_a_neural_ode_is_integrated_and_full_looks_at_all(tmp_path: Path) -> Non
 # --- models that are refused -------------------------------------------------------------------------------------
 
 LAST = "return self.last(torch.tanh(self.first(images.flatten(1))))"
-TRIES = """
-        try:
-            {}
-        except BaseException:
-            pass
-"""
+
+
+def trying(code: str) -> str:
+    """The good model, which tries something beside its work and swallows what comes of it."""
+    return ending("try:", f"    {code}", "except BaseException:", "    pass", "return logits")
 
 
 def ending(*lines: str, before: str = "") -> str:
@@ -171,7 +170,7 @@ def ending(*lines: str, before: str = "") -> str:
 
 BAD = {
     "leans on its batchmates": (
-        ending("return logits - 2 * logits.mean(0)"),
+        ending("return logits - 0.1 * logits.mean(0)"),
         ["batch"],
         "letters or logits that move between batch, permuted batch and alone",
     ),
@@ -183,7 +182,7 @@ BAD = {
     "draws from a generator of its own": (
         ending(
             "return logits + 0.1 * torch.randn(logits.shape, generator=DICE)",
-            before="import torch\nDICE = torch.Generator()\n",
+            before="import torch\n\nDICE = torch.Generator()\n",
         ),
         ["unseeded"],
         "it draws random numbers that no seed reaches",
@@ -228,12 +227,12 @@ BAD = {
         "has no tensor 'more",
     ),
     "writes outside its folder": (
-        ending(*TRIES.format("open('/tmp/odebench-was-here', 'w')").split("\n        "), "return logits"),
+        trying("open('/tmp/odebench-was-here', 'w')"),
         ["guard"],
         "model.py, line 14: refused writing /tmp/odebench-was-here",
     ),
     "starts a process": (
-        ending(*TRIES.format("__import__('os').system('true')").split("\n        "), "return logits"),
+        trying("__import__('os').system('true')"),
         ["guard"],
         "refused starting or ending a process (os.system)",
     ),
@@ -311,10 +310,10 @@ def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
         update={"model": result.evaluation.model.model_copy(update={"name": "other"})}
     )
     odd = result.model_copy(update={"evaluation": renamed, "run_key": renamed.run_key})
-    misplaced = write_result(odd, results)
-    shutil.move(misplaced, results / "mine" / misplaced.name)
     found_with = result.found.model_copy(update={"weights_sha256": "0" * 64})
     changed(results, "pgd", found=found_with)
+    misplaced = write_result(odd, results)
+    shutil.move(misplaced, results / "mine" / misplaced.name)
     (results / "mine" / "half.json").write_text("{", encoding="utf-8")
     found = verified(mine, results)
     assert rules(found).count("result") == 4
@@ -323,7 +322,7 @@ def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
         "the entry says other weights or arguments",
         "it is of 'other', not of mine",
         "it was found with weights 000000000000",
-        "half.json is not whole JSON",
+        "is not whole JSON",
     ):
         assert part in said, said
     assert foreign.name in " ".join(each.file for each in found.findings)
