@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "value": ("spec file download remote registry protocol", "ground"),
     "record": ("recipe consistency result summary", "ground value"),
     "board": (
-        "union credit table leaderboard section contrast claim example difference revision frame render "
+        "union credit table leaderboard section contrast claim example difference repository revision frame render "
         "render.markdown render.claim render.difference render.record render.curve "
         "render.terminal render.chart render.panel render.plot render.picture render.board "
         "profile render.sheet render.page publication",
@@ -67,11 +67,12 @@ LAYERS: dict[str, tuple[str, str]] = {
         "task inventory cluster probe sweep deposit",
         "ground value record dataset definition model evaluation",
     ),
+    "review": ("pull_request review render.review", "ground value record board definition entry verification"),
     "package": ("", "ground value record board dataset definition model attack evaluation"),
     "command": (
         "cli.root cli.option cli.screen cli.trust cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board "
-        "cli.example cli.sweep cli.claim cli.compare cli.entry cli.verify cli.listing cli __main__",
-        "ground value record board dataset definition entry model evaluation verification sweep package",
+        "cli.example cli.sweep cli.claim cli.compare cli.entry cli.verify cli.review cli.listing cli __main__",
+        "ground value record board dataset definition entry model evaluation verification sweep review package",
     ),
 }
 # An image folder is found by the module that loads it in the end.
@@ -85,6 +86,9 @@ LIGHT_MODULES = {
     "sweep",
     "inventory",
     "deposit",
+    "pull_request",
+    "review",
+    "render.review",
     "dataset",
     "dataset.definition",
     "dataset.builtin",

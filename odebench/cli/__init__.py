@@ -13,7 +13,7 @@ from odebench.errors import OdebenchError
 
 # isort: off
 # The commands register themselves with the app, in this order.
-from odebench.cli import run, diagnose, judge, sweep, board, example, claim, compare, entry, verify, listing
+from odebench.cli import run, diagnose, judge, sweep, board, example, claim, compare, entry, verify, review, listing
 # isort: on
 
 
@@ -72,6 +72,7 @@ __all__ = [
     "judge",
     "listing",
     "main",
+    "review",
     "run",
     "sweep",
     "verify",

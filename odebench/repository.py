@@ -1,0 +1,130 @@
+"""A git repository, by the command git alone: commits, what changed between two, files as they were committed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from odebench.errors import UsageError
+from odebench.file import FileError
+
+_KINDS: dict[str, Literal["added", "changed", "deleted"]] = {"A": "added", "D": "deleted"}
+_PLAIN = ("100644", "100755")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Three commits: what BASE names, HEAD, and where HEAD left BASE."""
+
+    base: str
+    fork: str
+    head: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file that differs between two commits, by its path from the root; `plain` unless it is a link or a submodule
+    after the change."""
+
+    kind: Literal["added", "changed", "deleted"]
+    path: str
+    plain: bool
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A plain file of a commit."""
+
+    path: str
+    name: str
+
+
+def git(*words: str) -> bytes | None:
+    """What git prints; None where there is no git, no repository, or nothing by that name."""
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, check=False)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def commit_of(name: str) -> str | None:
+    """The commit that a name stands for; None where there is none."""
+    found = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    return None if found is None else found.decode().strip()
+
+
+def span_of(base: str) -> Span:
+    """HEAD, BASE, and where HEAD left it. Raises UsageError, in one line, where one of them is missing."""
+    if shutil.which("git") is None:
+        raise UsageError("git is needed for this, and not installed")
+    if git("rev-parse", "--git-dir") is None:
+        raise UsageError(f"{Path.cwd()} lies in no git repository; go to your clone, where the entry is committed")
+    shallow = git("rev-parse", "--is-shallow-repository") == b"true\n"
+    rest = "; this clone is shallow, git fetch --unshallow gets the rest" if shallow else ""
+    at, head = commit_of(base), commit_of("HEAD")
+    if head is None:
+        raise UsageError("HEAD is no commit yet; commit the entry first")
+    if at is None:
+        said = f"{base!r} is no commit of this repository; name the branch that the pull request goes to"
+        raise UsageError(f"{said}, such as origin/main{rest}")
+    fork = git("merge-base", at, head)
+    if fork is None:
+        said = f"HEAD and {base} have no commit in common"
+        raise UsageError(f"{said}{rest or ', so this is no pull request to it; name the branch that HEAD left'}")
+    return Span(at, fork.decode().split()[0], head)
+
+
+def changes(before: str, after: str) -> list[Change]:
+    """What differs between two commits, by path. A file that was moved is deleted at one and added at another."""
+    raw = git("diff-tree", "-r", "-z", "--raw", "--no-renames", "--ignore-submodules=none", before, after)
+    words = iter(_texts(raw))
+    found = []
+    for about, path in zip(words, words, strict=True):
+        mode, kind = about.split()[1], about.split()[4][0]
+        found.append(Change(_KINDS.get(kind, "changed"), path, kind == "D" or mode in _PLAIN))
+    return sorted(found, key=lambda change: change.path)
+
+
+def files_in(commit: str, *folders: str) -> list[Blob]:
+    """The plain files of a commit below some folders, which are named from the root. Links are left out."""
+    found = []
+    for line in _texts(git("ls-tree", "-r", "-z", "--full-tree", commit, "--", *folders)):
+        about, _, path = line.partition("\t")
+        mode, _, name = about.split()
+        if mode in _PLAIN and not {"", ".", ".."} & set(path.split("/")):
+            found.append(Blob(path, name))
+    return found
+
+
+def contents(blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
+    """Each file with its bytes as they were committed, whatever attributes and filters say. Raises FileError."""
+    with subprocess.Popen(["git", "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        for blob in blobs:
+            reader.stdin.write(f"{blob.name}\n".encode())
+            reader.stdin.flush()
+            about = reader.stdout.readline().split()
+            if len(about) != 3:
+                raise FileError(f"the repository lacks {blob.path}; git fsck says more")
+            data = reader.stdout.read(int(about[2]) + 1)
+            yield blob, data[:-1]
+
+
+def write_files(commit: str, folder: Path, *below: str) -> None:
+    """Writes the plain files of a commit below some folders to `folder`, by their paths from the root."""
+    for blob, data in contents(files_in(commit, *below)):
+        target = folder / blob.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+
+
+def _texts(raw: bytes | None) -> list[str]:
+    """What git printed with -z, as texts; bytes that are no UTF-8 stand as the file system's functions take them."""
+    return [os.fsdecode(part) for part in (raw or b"").split(b"\0")[:-1]]

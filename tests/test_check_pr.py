@@ -1,0 +1,569 @@
+"""Pull requests to the leaderboard: a good one passes, each bad one is refused for what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_repository import Clone, needs_git, new_clone
+from entry_factory import change_entry
+from real_entry import PLAIN, write_real_entry
+from result_factory import hexadecimal, make_result
+
+from odebench.cli import _exit_code
+from odebench.dataset import describe_dataset, load_dataset
+from odebench.entrant import find_contestant
+from odebench.evaluation import run as run_plan
+from odebench.inspection import Job, inspect
+from odebench.isolation import Answer
+from odebench.plan import plan
+from odebench.result import (
+    Result,
+    letter_figures,
+    outcomes_digest,
+    read_result,
+    result_json,
+    result_path,
+    write_result,
+)
+from odebench.sampling import drawn_chunks
+
+pytestmark = needs_git
+
+ENTRIES, RESULTS = "leaderboard/entries", "leaderboard/results"
+LETTERS = {0.05: "r" * 80 + "f" * 18 + "mm", 0.1: "r" * 50 + "f" * 48 + "mm"}
+TRACE = 'from pathlib import Path\n\nPath("{trace}").write_text("imported")\n'
+
+
+@pytest.fixture(scope="module")
+def main(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """The repository that pull requests go to: an entry of somebody else, results of it and of a registered model."""
+    clone = new_clone(tmp_path_factory.mktemp("board") / "main")
+    write_real_entry(clone.folder / ENTRIES, name="theirs")
+    for result in (their_result(), on_digits(make_result(LETTERS, model="ode", attack="worst-case"))):
+        write_result(result, clone.folder / RESULTS)
+    (clone.board / "weights").mkdir()
+    (clone.board / "weights" / f"{hexadecimal('ode')}.safetensors").write_bytes(b"their weights")
+    (clone.folder / "README.md").write_text("# a project\n", encoding="utf-8")
+    clone.commit("what there is")
+    return clone
+
+
+def their_result(**changes: Any) -> Result:
+    return on_digits(
+        make_result(LETTERS, **{"model": "theirs", "horizon": None, "solver": None, "nfe": None} | changes)
+    )
+
+
+def on_digits(result: Result) -> Result:
+    """The same with the sha256 of the true images."""
+    sha256 = load_dataset("digits").test.sha256
+    return result.model_copy(update={"found": result.found.model_copy(update={"dataset_sha256": sha256})})
+
+
+@pytest.fixture
+def clone(main: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
+    """A clone of it, on a branch of its own."""
+    copied = main.copy(tmp_path / "clone")
+    monkeypatch.chdir(copied.folder)
+    return copied
+
+
+@pytest.fixture
+def entry(clone: Clone) -> Path:
+    """An entry that nothing is wrong with so far, not committed."""
+    return write_real_entry(clone.folder / ENTRIES)
+
+
+class Said:
+    """What one call of check-pr printed."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def review(self) -> dict[str, Any]:
+        assert self.out, self.err
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+    @property
+    def findings(self) -> list[tuple[str, str]]:
+        """File and rule of each finding."""
+        found = [*self.review["findings"], *(each for one in self.review["entries"] for each in one["findings"])]
+        return [(each["file"], each["rule"]) for each in found]
+
+    @property
+    def messages(self) -> str:
+        found = [*self.review["findings"], *(each for one in self.review["entries"] for each in one["findings"])]
+        return "\n".join(each["message"] for each in found)
+
+
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*words: str, base: str = "main", form: Sequence[str] = ("--json",)) -> Said:
+        monkeypatch.setattr(sys, "argv", ["odebench", "check-pr", base, *form, *words])
+        code = _exit_code()
+        out, err = capsys.readouterr()
+        return Said(code, out, err)
+
+    return run
+
+
+# --- what can be seen without running anything ---------------------------------------------------------------------
+
+
+def test_another_sha256(clone: Clone, entry: Path, check: Any) -> None:
+    text = (entry / "entry.yaml").read_text(encoding="utf-8")
+    sha = text.partition("sha256: ")[2][:64]
+    change_entry(entry, (sha, "a" * 64))
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"{ENTRIES}/mine/entry.yaml", "sha256")])
+    assert f"one.safetensors has another sha256 than aaaaaaaaaaaa...; write sha256: {sha}" in said.messages
+    assert said.review["entries"][0]["not_run"] == "mend the findings first"
+    assert check("--trust").review["draw"] != said.review["draw"]
+
+
+def test_a_pickle_that_is_called_safetensors(clone: Clone, entry: Path, check: Any) -> None:
+    (entry / "one.safetensors").write_bytes(pickle.dumps({"first.weight": [0.0] * 64}))
+    clone.commit()
+    said = check("--trust")
+    assert (f"{ENTRIES}/mine/one.safetensors", "pickle") in said.findings
+    assert (said.code, said.review["entries"][0]["verification"]) == (1, None)
+
+
+def test_no_licence(clone: Clone, entry: Path, check: Any) -> None:
+    change_entry(entry, ("licence: MIT\n", ""))
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"{ENTRIES}/mine/entry.yaml", "schema")])
+    assert "has no 'licence'; add it" in said.messages
+
+
+def test_the_id_of_another(clone: Clone, entry: Path, check: Any) -> None:
+    change_entry(entry, ("id: mine", "id: theirs"))
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, (f"{ENTRIES}/mine/entry.yaml", "clash") in said.findings) == (1, True)
+    assert "id 'theirs' is that of the entry in theirs, too; choose another" in said.messages
+
+
+def test_the_name_of_a_registered_model(clone: Clone, check: Any) -> None:
+    write_real_entry(clone.folder / ENTRIES, name="ode")
+    clone.commit()
+    said = check("--trust")
+    assert said.code == 1
+    assert {rule for _, rule in said.findings} == {"clash", "ownership"}
+    assert "ode is the name of a registered model" in said.messages
+
+
+def test_a_name_that_the_branch_has_got_meanwhile(clone: Clone, entry: Path, check: Any) -> None:
+    clone.commit()
+    clone.git("checkout", "-q", "main")
+    write_real_entry(clone.folder / ENTRIES, code=PLAIN + "\n# an earlier one\n")
+    clone.commit()
+    clone.git("checkout", "-q", "submission")
+    said = check("--trust")
+    assert {rule for _, rule in said.findings} == {"ownership"}
+    assert "is added, and mine is there already" in said.messages
+
+
+def test_oversized_weights(clone: Clone, entry: Path, check: Any) -> None:
+    with (entry / "large.safetensors").open("wb") as file:
+        file.truncate(10_000_001)
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"{ENTRIES}/mine/large.safetensors", "size")])
+    assert "has 10,000,001 bytes, more than the 10,000,000 that such a file may have" in said.messages
+
+
+@pytest.mark.parametrize("kind", ["changed", "deleted", "added"])
+def test_a_file_of_somebody_elses_entry(clone: Clone, check: Any, kind: str) -> None:
+    path = clone.folder / ENTRIES / "theirs" / ("LICENSE" if kind == "added" else "README.md")
+    path.write_text("Mine is better.\n", encoding="utf-8")
+    if kind == "deleted":
+        path.unlink()
+    clone.commit()
+    said = check("--trust")
+    file = f"{ENTRIES}/theirs/{path.name}"
+    assert (said.code, (file, "ownership") in said.findings) == (1, True)
+    assert f"is {kind}, and theirs is there already; leave it as it is, or have a maintainer" in said.messages
+    assert said.review["entries"][0]["verification"] is None
+
+
+@pytest.mark.parametrize("model", ["theirs", "ode"])
+@pytest.mark.parametrize("kind", ["changed", "deleted"])
+def test_a_result_that_is_there(clone: Clone, check: Any, model: str, kind: str) -> None:
+    (path,) = (clone.folder / RESULTS / model).iterdir()
+    path.write_text(path.read_text(encoding="utf-8").replace("2025-01-01", "2025-01-02"), encoding="utf-8")
+    if kind == "deleted":
+        path.unlink()
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"{RESULTS}/{model}/{path.name}", "ownership")])
+    assert f"is {kind}, and results that are there stay as they are" in said.messages
+    if model == "ode":
+        assert check("--maintainer").code == 0
+
+
+def test_letters_by_hand(clone: Clone, entry: Path, check: Any) -> None:
+    result = their_result(model="mine")
+    path = write_result(result, clone.folder / RESULTS)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(LETTERS[0.1], LETTERS[0.1].replace("rf", "rr")), encoding="utf-8")
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"{RESULTS}/mine/{path.name}", "result")])
+    assert "an image is felled by something exactly when its letter is f or x" in said.messages
+    assert "results are written by odebench, never by hand" in said.messages
+    assert str(clone.folder.parent) not in said.out
+
+
+def test_figures_by_hand(clone: Clone, entry: Path, check: Any) -> None:
+    path = write_result(their_result(model="mine"), clone.folder / RESULTS)
+    text = path.read_text(encoding="utf-8")
+    assert text.count('"value": 0.5,') == 1
+    path.write_text(text.replace('"value": 0.5,', '"value": 0.7,'), encoding="utf-8")
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"{RESULTS}/mine/{path.name}", "result")])
+    assert "epsilon 0.1: robust_accuracy is 0.7, but the letters say 0.5" in said.messages
+
+
+@pytest.mark.parametrize("model", ["theirs", "ode"])
+def test_a_new_result_of_another_model(clone: Clone, check: Any, model: str) -> None:
+    given = {} if model == "theirs" else {"horizon": 1.0, "solver": make_result(LETTERS).evaluation.solver}
+    path = write_result(their_result(model=model, attack_seed=1, **given), clone.folder / RESULTS)
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"{RESULTS}/{model}/{path.name}", "ownership")])
+    assert (
+        "candidates that fell it are welcome (odebench judge), other results of it come from a maint" in said.messages
+    )
+
+
+def test_new_candidates_against_another_model(clone: Clone, check: Any) -> None:
+    result = given_result(their_result(attack="candidates"))
+    path = write_result(result, clone.folder / RESULTS)
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings, said.review["entries"]) == (0, [], [])
+    assert said.review["results"] == [path.relative_to(clone.folder).as_posix()]
+    assert f"ask for their file, of sha256 {hexadecimal('candidates')}" in said.review["notes"][0]
+
+
+def given_result(result: Result) -> Result:
+    parameters = {"file_sha256": hexadecimal("candidates")}
+    attack = result.evaluation.attack.model_copy(update={"parameters": parameters})
+    evaluation = result.evaluation.model_copy(update={"attack": attack})
+    return result.model_copy(update={"evaluation": evaluation, "run_key": evaluation.run_key})
+
+
+def test_a_result_in_another_models_folder(clone: Clone, entry: Path, check: Any) -> None:
+    result = their_result(attack_seed=1)
+    place = result_path(Path(RESULTS), result.evaluation)
+    path = clone.folder / RESULTS / "mine" / place.name
+    path.parent.mkdir()
+    path.write_text(result_json(result), encoding="utf-8")
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"{RESULTS}/mine/{place.name}", "result")])
+    assert f"is a result of theirs, whose place is {place}; put it there" in said.messages
+
+
+def test_results_without_an_entry(clone: Clone, check: Any) -> None:
+    path = write_result(their_result(model="nobody"), clone.folder / RESULTS)
+    clone.commit()
+    for words in ((), ("--maintainer",)):
+        said = check(*words)
+        assert (said.code, said.findings) == (1, [(f"{RESULTS}/nobody/{path.name}", "result")])
+        assert "is a result of nobody, which is no entry here; odebench new-entry nobody writes one" in said.messages
+
+
+@pytest.mark.parametrize("size", [10, 2_000_001])
+def test_other_files_among_results(clone: Clone, entry: Path, check: Any, size: int) -> None:
+    path = clone.folder / RESULTS / "mine" / "run.py"
+    path.parent.mkdir()
+    path.write_bytes(b"#" * size)
+    clone.commit()
+    said = check("--trust")
+    rule = "file" if size == 10 else "size"
+    assert (said.code, said.findings) == (1, [(f"{RESULTS}/mine/run.py", rule)])
+
+
+def test_links(clone: Clone, entry: Path, check: Any) -> None:
+    (entry / "extra.py").symlink_to("/etc/passwd")
+    (clone.folder / RESULTS / "mine").symlink_to("theirs")
+    (clone.board / "weights" / f"{'0' * 64}.safetensors").symlink_to("/etc/passwd")
+    clone.commit()
+    said = check("--trust")
+    where = {file for file, rule in said.findings if rule == "link"}
+    assert where == {f"{ENTRIES}/mine/extra.py", f"{RESULTS}/mine", f"leaderboard/weights/{'0' * 64}.safetensors"}
+    assert said.code == 1
+
+
+def test_published_weights(clone: Clone, check: Any) -> None:
+    (path,) = (clone.board / "weights").iterdir()
+    path.write_bytes(b"mine")
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"leaderboard/weights/{path.name}", "ownership")])
+    assert "is changed, and published results rest on it" in said.messages
+    assert check("--maintainer").code == 0
+
+
+def test_weights_under_the_name_of_a_recipe(clone: Clone, check: Any) -> None:
+    data, sha256 = b"mine", hashlib.sha256(b"mine").hexdigest()
+    for name in ("0" * 64, sha256):
+        (clone.board / "weights" / f"{name}.safetensors").write_bytes(data)
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"leaderboard/weights/{'0' * 64}.safetensors", "weights")])
+    assert f"name it {sha256}.safetensors, or put it into the entry's folder" in said.messages
+    assert len(said.review["weights"]) == 2
+    assert check("--maintainer").code == 0
+
+
+def test_results_at_odds_with_others(clone: Clone, check: Any) -> None:
+    other = on_digits(make_result({0.1: "m" * 50 + "r" * 50}, model="ode", attack="candidates"))
+    path = write_result(given_result(other), clone.folder / RESULTS)
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"{RESULTS}/ode/{path.name}", "result")])
+    assert "contradict each other: they judge" in said.messages
+
+
+def test_code_is_neither_imported_nor_run_unless_it_is_trusted(clone: Clone, check: Any, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    write_real_entry(clone.folder / ENTRIES, code=TRACE.format(trace=trace) + PLAIN)
+    clone.commit()
+    said = check()
+    assert (said.code, said.findings) == (1, [(f"{ENTRIES}/mine/model.py", "trust")])
+    assert "read it, then give --trust" in said.messages
+    assert not trace.exists()
+
+
+# --- what is found by running it -----------------------------------------------------------------------------------
+
+NOISY = PLAIN.replace("torch.tanh(self", "self.noise(self").replace(
+    "    def forward",
+    """    def noise(self, hidden):
+        return torch.tanh(hidden + 0.02 * NORMAL)
+
+    def forward""",
+)
+SEEDED = NOISY.replace("NORMAL", "torch.randn_like(hidden)")
+UNSEEDED = NOISY.replace("NORMAL", "torch.randn(hidden.shape, generator=DICE)").replace(
+    "from torch import nn\n", "from torch import nn\n\nDICE = torch.Generator()\nDICE.seed()\n"
+)
+HIDDEN = "self.first(images.flatten(1))"
+PLACE = PLAIN.replace(HIDDEN, f"{HIDDEN} + 0.1 * torch.arange(len(images))[:, None]")
+BATCHMATES = PLAIN.replace(HIDDEN, f"{HIDDEN} - {HIDDEN}.mean(0)")
+MASKED = PLAIN.replace("images.flatten(1)", "torch.round(8 * images.flatten(1)) / 8")
+WRITES = PLAIN.replace(
+    "    def forward(self, images):\n",
+    """    def forward(self, images):
+        try:
+            open("{trace}", "w").write("I was here")
+        except BaseException:
+            pass
+""",
+)
+
+
+@pytest.fixture(scope="module")
+def found(main: Clone, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """What PGD truly finds about the good entry, on all test images."""
+    folder = tmp_path_factory.mktemp("found")
+    mine = write_real_entry(folder / "entries")
+    contestant = find_contestant(f"{mine}/")
+    data = load_dataset("digits")
+    planned = plan(contestant, "pgd", describe_dataset("digits"), total=len(data.test))
+    result, _, _ = run_plan(planned, data, results=folder / "results")
+    return result
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contributed code without a process and a guard of its own, random models over fewer passes: both cost seconds,
+    and have tests elsewhere."""
+
+    def inspected(folder: Path, jobs: Sequence[Job], *, device: str, data_dir: Path | None) -> Answer:
+        return Answer(inspected=tuple(inspect(jobs, device=device, data_dir=data_dir)), breaches=())
+
+    monkeypatch.setattr("odebench.verification.inspect_apart", inspected)
+    monkeypatch.setattr("odebench.groundwork.RANDOMISED_PASSES", 4)
+
+
+def submit(clone: Clone, result: Result, *, code: str = PLAIN, claims: str = "[]") -> str:
+    """Commits an entry with a result; returns the result's path in the repository."""
+    write_real_entry(clone.folder / ENTRIES, code=code, claims=claims)
+    path = write_result(result, clone.folder / RESULTS)
+    clone.commit()
+    return path.relative_to(clone.folder).as_posix()
+
+
+def claim(robust: float) -> str:
+    about = "dataset: digits, train_seed: 0, norm: linf, epsilon: 0.1, attack: pgd, n: 500"
+    return f"[{{{about}, robust_accuracy: {robust:.3f}}}]"
+
+
+def robust(result: Result) -> float:
+    return next(each.figures.robust_accuracy.value for each in result.epsilons if each.epsilon == 0.1)
+
+
+def test_a_good_entry_passes(clone: Clone, found: Result, check: Any, tmp_path: Path) -> None:
+    path = submit(clone, found, claims=claim(robust(found)))
+    summary = tmp_path / "summary.md"
+    said = check("--trust", "--draw", "5", "--summary", str(summary))
+    assert (said.code, said.findings) == (0, [])
+    (verified,) = said.review["entries"]
+    assert verified["verification"]["letters"] == 2 * 100 * 3
+    assert verified["verification"]["differ"] == 0
+    assert tuple(verified["verification"]["chunks"]["digits"]) == drawn_chunks(5, {"digits": 500})["digits"]
+    assert (said.review["draw"], said.review["results"]) == (5, [path])
+    text = summary.read_text(encoding="utf-8")
+    assert text.startswith("# good\n")
+    assert "600 letters compared, 0 differ" in text
+    assert f"| {100 * robust(found):.1f} [" in text
+    assert "| ode" in text
+    assert "theirs" not in text
+    assert str(clone.folder.parent) not in text + said.out
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_claim_that_is_too_high(clone: Clone, found: Result, check: Any) -> None:
+    submit(clone, found, claims=claim(robust(found) + 0.2))
+    said = check("--trust")
+    assert (said.code, set(said.findings)) == (1, {(f"{ENTRIES}/mine/entry.yaml", "claim")})
+    assert f"pgd at 0.1 found {robust(found):g} [" in said.messages
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_letters_and_figures_and_digest_by_hand(clone: Clone, found: Result, check: Any) -> None:
+    better = []
+    for each in found.epsilons:
+        outcomes = each.outcomes.replace("f", "r")
+        felled = each.felled_by.model_copy(update={"letters": "-" * len(outcomes)})
+        figures = each.figures.model_copy(update=letter_figures(outcomes))
+        better.append(each.model_copy(update={"outcomes": outcomes, "felled_by": felled, "figures": figures}))
+    digest = outcomes_digest(tuple(better))
+    path = submit(clone, found.model_copy(update={"epsilons": tuple(better), "outcomes_sha256": digest}))
+    assert read_result(clone.folder / path).outcomes_sha256 == digest
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(path, "letters")])
+    assert "letters are others than those found now" in said.messages
+
+
+def test_code_that_writes_outside_its_folder(clone: Clone, found: Result, check: Any, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    submit(clone, found, code=WRITES.format(trace=trace))
+    said = check("--trust")
+    assert said.code == 1
+    assert ("guard" in {rule for _, rule in said.findings}, trace.exists()) == (True, False)
+    assert "model.py, line " in said.messages
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(
+    ("code", "rule", "words"),
+    [
+        (PLACE, "batch", "batch independence"),
+        (BATCHMATES, "batch", "batch independence"),
+        (MASKED, "gradient", "gradient availability, "),
+        (UNSEEDED, "unseeded", "it draws random numbers that no seed reaches"),
+    ],
+    ids=["place", "batchmates", "masked", "unseeded"],
+)
+def test_a_model_that_is_not_admitted(
+    clone: Clone, found: Result, check: Any, code: str, rule: str, words: str
+) -> None:
+    assert code != PLAIN
+    submit(clone, found, code=code)
+    said = check("--trust")
+    assert said.code == 1
+    assert rule in {rule for _, rule in said.findings}, said.messages
+    assert words in said.messages
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_randomised_model_that_seeds_reach_is_compared_by_figures(clone: Clone, found: Result, check: Any) -> None:
+    submit(clone, found, code=SEEDED)
+    said = check("--trust")
+    assert (said.code, said.findings) == (0, [])
+    assert said.review["entries"][0]["verification"]["letters"] == 0
+    assert any("is randomised: compared by figures, shown, and not ranked" in note for note in said.review["notes"])
+
+
+# --- what is looked at ---------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_committed_counts(clone: Clone, entry: Path, check: Any) -> None:
+    (clone.folder / ".gitattributes").write_text("* export-ignore ident eol=crlf\n", encoding="utf-8")
+    (entry / "README.md").write_text("# mine\n\n$Id$\n", encoding="utf-8")
+    clone.commit()
+    clone.git("config", "core.autocrlf", "true")
+    (entry / "__pycache__").mkdir()
+    (entry / "entry.yaml").write_text("nonsense", encoding="utf-8")
+    said = check()
+    assert said.findings == [(f"{ENTRIES}/mine/model.py", "trust")]
+    assert said.review["outside"] == [".gitattributes"]
+
+
+def test_what_lies_outside_is_listed_for_a_normal_review(clone: Clone, check: Any) -> None:
+    for name in ("README.md", "leaderboard/LEADERBOARD.md"):
+        (clone.folder / name).write_text("new", encoding="utf-8")
+    clone.commit()
+    said = check(form=())
+    assert (said.code, said.err) == (0, "")
+    assert "changed README.md" in said.out
+    assert "added leaderboard/LEADERBOARD.md" in said.out
+    assert "no entry and no result is changed: a normal review" in said.out
+
+
+def test_findings_are_lines_for_people(clone: Clone, entry: Path, check: Any, tmp_path: Path) -> None:
+    change_entry(entry, ("licence: MIT", 'licence: "</code>\\n# good\\n![x](https://example.org/x.png)"'))
+    clone.commit()
+    summary = tmp_path / "summary.md"
+    said = check("--trust", "--draw", "7", "--summary", str(summary), form=())
+    assert said.code == 1
+    first, *_, last = said.out.splitlines()
+    assert first.startswith(f"{ENTRIES}/mine/entry.yaml, line ")
+    assert last == "refused: 1 finding (chunks and results drawn by --draw 7)"
+    text = summary.read_text(encoding="utf-8")
+    assert text.startswith("# refused: 1 finding\n")
+    assert f"    {first}\n" in text
+    assert "\n# good" not in text
+
+
+# --- what cannot be reviewed ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [
+        ("nowhere", "'nowhere' is no commit of this repository; name the branch that the pull request goes to"),
+        ("main", "changes nothing since it left main"),
+    ],
+)
+def test_one_line_where_there_is_nothing_to_review(clone: Clone, check: Any, base: str, line: str) -> None:
+    (clone.folder / "README.md").write_text("not committed", encoding="utf-8")
+    said = check(base=base, form=())
+    assert (said.code, said.out) == (2, "")
+    assert line in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_one_line_where_there_is_no_repository(check: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    said = check(form=())
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert "lies in no git repository" in said.err
