@@ -55,6 +55,18 @@ TESTED_BY = {
     "odebench sweep digits --results again": "test_sweep.py::test_a_cell_is_what_run_makes_of_it",
     "odebench sweep digits --results mine": "test_sweep.py::test_a_cell_is_what_run_makes_of_it",
     "odebench protocols --time": "test_protocol.py::test_the_time_is_estimated_when_asked_for",
+    "odebench verify kd-ode": "test_verification.py::test_a_published_model_is_found_again",
+    "odebench verify kd-ode --trust": "test_verification.py::test_a_published_model_is_found_again",
+    "odebench verify ode --full": "test_verification.py::test_a_neural_ode_is_integrated_and_full_looks_at_all",
+    "odebench verify my-ode --trust --chunks 0,3": (
+        "test_verification.py::test_chunks_without_committed_letters_are_compared_by_figures"
+    ),
+    "odebench verify leaderboard/entries/my-ode --trust --draw 7": (
+        "test_verification.py::test_a_good_entry_is_found_again_letter_by_letter"
+    ),
+    "odebench diagnose --model my-ode --trust": (
+        "test_contribution.py::test_the_commands_take_an_entry_and_ask_before_its_code_runs"
+    ),
     # files, data or names that a reader has
     "odebench run -m kd-ode -a pgd --dataset fashion-mnist": "test_dataset.py::test_fashion_mnist_from_debian",
     "odebench run -m ode -a pgd --weights FILE": "test_cli.py::test_run_takes_weights_from_a_file",
@@ -62,6 +74,8 @@ TESTED_BY = {
     "odebench judge -m kd-ode FILE": "test_candidate.py::test_what_a_run_saves_is_judged_to_the_same_letters",
     # a git repository, a terminal, a package that is installed, a cluster, a network
     "odebench compare main~5 main": "test_difference.py::test_commits_are_compared",
+    "odebench check-pr origin/main": "test_check_pr.py::test_a_good_entry_passes",
+    "odebench check-pr origin/main --trust": "test_check_pr.py::test_a_good_entry_passes",
     "odebench leaderboard --serve": "test_page.py::test_the_page_is_served_on_loopback_alone_until_interrupted",
     "odebench run --model antisymmetric-ode --attack mi-fgsm -n 100 --set epochs=2": (
         "test_plugin.py::test_the_plugin_gives_a_result"
@@ -243,6 +257,8 @@ BEFORE: dict[str, Callable[[Path], None]] = {
 }
 
 
+RECIPES = "CONTRIBUTING.md"
+"""The page on which my-ode is trained, attacked and verified."""
 LONG = ("run", "judge", "verify", "diagnose", "train")
 DONE: set[str] = set()
 """Commands that take seconds and have been run on one page: the same words on another page need not be run again."""
@@ -280,6 +296,9 @@ def test_a_page_runs_as_it_is_written(
                 sys.modules.pop("model", None)
             continue
         if step.name in TESTED_BY or step.name in done | DONE:
+            continue
+        if "my-ode" in step.words and step.words[0] in LONG and name != RECIPES:
+            assert step.name in {other.name for other in STEPS[RECIPES]}, f"{where}\nno page trains my-ode for it"
             continue
         done.add(step.name)
         DONE.update({step.name} if step.words[0] in LONG else ())
