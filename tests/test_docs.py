@@ -163,7 +163,7 @@ def mentions_of(text: str) -> list[str]:
     """The commands in running text, without what is left open in them by dots."""
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     found = [" ".join(words.split()) for words in re.findall(r"`(?:[A-Z_]+=\S* )?(odebench [^`]+)`", prose)]
-    return [re.sub(r" \.\.\.(?= |$)", "", text) for text in found if text.split()[1].islower()]
+    return [re.sub(r" \.\.\.(?= |$)", "", text) for text in found if re.match("[a-z]", text.split()[1])]
 
 
 def parsed(words: list[str], *, whole: bool) -> None:
