@@ -60,9 +60,9 @@ class Repetition:
         for base, items in self.groups:
             weights = weights_of(base, progress)
             attacks = [(replace(plan, weights=weights), attack) for plan, attack in self._attacks(items)]
-            needed = {each.text: each for plan, _ in attacks for each in plan.sources if sources and not each.itself}
-            for source in needed.values():
-                find_or_train(source.recipe, self._data(base), progress=progress)
+            recipes = {each.recipe.key: each.recipe for plan, _ in attacks for each in plan.sources if not each.itself}
+            for recipe in recipes.values() if sources else ():
+                find_or_train(recipe, self._data(base), progress=progress)
             found.append(Job(replace(self._admission(base), weights=weights), tuple(attacks)))
         return found
 

@@ -17,17 +17,18 @@ from result_factory import epsilon_result
 
 from odebench.agreement import TOLERATED, differing, disagreement
 from odebench.cli import _exit_code
-from odebench.committed import COVERED
+from odebench.committed import COVERED, Images, committed_results
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.entrant import find_contestant, find_entry, results_beside
+from odebench.entry import read_entry
 from odebench.errors import UsageError
 from odebench.evaluation import run
 from odebench.inspection import Job
 from odebench.isolation import Answer, inspect_guarded
 from odebench.plan import Slice, plan
 from odebench.result import Result, outcomes_digest, read_result, result_files, write_result
-from odebench.sampling import drawn_chunks, given_chunks
+from odebench.sampling import drawn_chunks, drawn_results, given_chunks
 from odebench.statistic import difference_interval
 from odebench.verification import Verification, verify_entry
 
@@ -419,6 +420,21 @@ def test_chunks_are_drawn_by_the_seed_alone() -> None:
     assert len(drawn) == 10, "every pair of five chunks"
     assert drawn_chunks(3, totals)["few"] == (0,)
     assert given_chunks([3, 0, 3], {"digits": 500}) == {"digits": (0, 3)}
+
+
+def test_a_result_on_all_images_is_looked_at_whatever_seed_is_drawn() -> None:
+    folder = PUBLISHED / "entries" / "ode-ablated"
+    data = load_dataset("digits")
+    assert data.validation is not None
+    splits = {("digits", "test"): Images(500, data.test.sha256)}
+    good, findings = committed_results(folder, read_entry(folder), PUBLISHED / "results", splits)
+    assert findings == []
+    seeds = set()
+    for draw in range(20):
+        drawn = drawn_results(draw, read_entry(folder), good)
+        assert max(each.evaluation.dataset.n for each in drawn) == 500
+        seeds |= {each.weights[2] for each in drawn if each.evaluation.dataset.n < 500}
+    assert seeds == {0, 1, 2}
 
 
 def test_entries_and_results_are_found_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
