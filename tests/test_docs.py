@@ -194,6 +194,22 @@ def test_every_command_parses(name: str) -> None:
         parsed(shlex.split(text)[1:], whole=False)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("odebench rum --model kd-ode", "there is no command rum"),
+        ("odebench run -m kd-ode -a pgd --stepps 3", "No such option: --stepps"),
+        ("odebench run -m kd-ode", "odebench run -m kd-ode: "),
+        ("odebench schema now", "unexpected extra argument"),
+        ("odebench run -m kd-ode -a pgd --seed one", "valid integer"),
+    ],
+)
+def test_a_command_that_is_none_would_be_found(line: str, said: str) -> None:
+    (step,) = steps_of(f"text\n\n    {line}  # says nothing\n")
+    with pytest.raises(AssertionError, match=said):
+        parsed(step.words, whole=True)
+
+
 def test_what_is_tested_elsewhere_is_shown_and_its_test_is_there() -> None:
     shown = {step.name for steps in STEPS.values() for step in steps if step.kind == "command"}
     mentioned = {text for page in TEXTS.values() for text in mentions_of(page)}
