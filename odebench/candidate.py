@@ -2,7 +2,7 @@
 
 A safetensors file with the tensors candidates (m, channels, height, width) float32, indices (m,) int64, positions in
 the fixed order of the split, and epsilons (m,) float64, and one metadata key "odebench" that holds JSON: dataset,
-split, dataset_sha256 (of the whole ordered split), norm, source (who or what made them).
+split, dataset_sha256 (of the whole ordered split), norm, source (what made them), and if it is to be credited author.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Candidates:
     dataset_sha256: str
     norm: str
     source: str
+    author: str = ""
 
     @property
     def radii(self) -> tuple[float, ...]:
@@ -64,7 +65,8 @@ class Candidates:
 def write_candidates(path: Path, candidates: Candidates) -> None:
     """Writes a file of candidates, whole or not at all. Raises FileError."""
     values = (candidates.images.float(), candidates.indices, candidates.epsilons.double())
-    write_tensors(path, dict(zip(_TENSORS, values, strict=True)), {key: getattr(candidates, key) for key in _KEYS})
+    said = {key: getattr(candidates, key) for key in (*_KEYS, *(["author"] if candidates.author else []))}
+    write_tensors(path, dict(zip(_TENSORS, values, strict=True)), said)
 
 
 def read_candidates(path: Path) -> Candidates:
@@ -75,9 +77,13 @@ def read_candidates(path: Path) -> Candidates:
         raise CandidateError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}; expected {', '.join(_TENSORS)}")
     if missing := [key for key in _KEYS if not isinstance(metadata.get(key), str)]:
         raise CandidateError(f"{path} does not say its {', '.join(missing)} in its metadata")
+    author = metadata.get("author", "")
+    if not isinstance(author, str):
+        raise CandidateError(f"{path}: the author in its metadata is not a text")
     images, indices, epsilons = (tensors[name] for name in _TENSORS)
     _check(path, images, indices, epsilons, metadata)
-    return Candidates(images.float(), indices.long(), epsilons, **{key: metadata[key] for key in _KEYS})
+    said = {key: metadata[key] for key in _KEYS}
+    return Candidates(images.float(), indices.long(), epsilons, **said, author=author)
 
 
 def _check(path: Path, images: Tensor, indices: Tensor, epsilons: Tensor, metadata: Mapping[str, str]) -> None:

@@ -39,7 +39,6 @@ PAPER_DATASETS = ("cifar10", "svhn")
 LEVEL = 0.05
 LEAST_GAIN = 1.0
 """Points: what stays below is no gain worth the name."""
-SETTINGS_FLAGS = ("no-transfer", "few-candidates")
 
 
 class Word(str, Enum):
@@ -257,7 +256,7 @@ def _flags(frame: Frame, stored: Sequence[StoredResult]) -> tuple[str, ...]:
                 for item in stored
                 if _identity(item) in compared
                 for flag in item.result.flags
-                if flag not in SETTINGS_FLAGS and not speaks_of_settings(flag, item)
+                if not speaks_of_settings(flag, item)
             }
         )
     )

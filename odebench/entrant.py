@@ -78,7 +78,7 @@ class Entrant:
             module, attribute = self.entry.contributed
             identity = listed.sha256
             origin = Contributed(
-                folder=self.folder,
+                folder=Path(os.path.abspath(self.folder)),  # another process looks from another folder
                 module=module,
                 attribute=attribute,
                 arguments=arguments,
@@ -137,9 +137,10 @@ class Entrant:
         if weights.url is not None:
             return Address(weights.url, weights.sha256, weights.bytes)
         file = Path(str(weights.file))
-        path = self.folder / file
+        whole = Path(os.path.abspath(self.folder))
+        path = whole / file
         if SHARED_WEIGHTS.fullmatch(str(weights.file)):
-            path = Path(os.path.abspath(self.folder)).parent.parent / "weights" / file.name
+            path = whole.parent.parent / "weights" / file.name
         if file_identity(path) != weights.sha256:
             raise WeightError(f"{path} has another sha256 than {ENTRY_FILE} says; odebench validate says more")
         return path

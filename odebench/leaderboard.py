@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TypeVar
 
+from odebench.credit import credits_of
 from odebench.errors import ResultError
 from odebench.result import Figure, read_result, result_files
 from odebench.spec import Norm, Solver, canonical_json
@@ -31,6 +32,8 @@ FLAG_MEANINGS = {
     "few-candidates": "the file had no candidate for some images: these stand unattacked",
     "opaque-gradient": "the module hides its solver, and its gradient could not be confirmed",
 }
+SETTINGS_FLAGS = ("no-transfer", "few-candidates")
+"""Flags beside the checks that say nothing of the model."""
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
@@ -190,6 +193,7 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         nfe_adversarial=_mean([item.adversarial.mean for item in nfe if item.adversarial]),
         attacks=_attack_counts(seeds, epsilon, images),
         flags=dict(sorted(flags.items())),
+        credits=credits_of([(seed.stored, seed.letters) for seed in seeds], images, epsilon),
         files=dict(sorted((_train_seed(item), item.path) for item in largest)),
         results=tuple(item for seed in seeds for item in seed.stored),
     )
@@ -237,7 +241,9 @@ def _meaning(flag: str, item: StoredResult) -> str:
 
 def speaks_of_settings(flag: str, item: StoredResult) -> bool:
     """Whether a flag of a result is about the settings of its attack, and not about the model."""
-    return any(check.name == flag and check.speaks_of == "settings" for check in item.result.checks)
+    return flag in SETTINGS_FLAGS or any(
+        check.name == flag and check.speaks_of == "settings" for check in item.result.checks
+    )
 
 
 def _two_datasets(first: StoredResult, second: StoredResult) -> ResultError:

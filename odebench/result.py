@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
+from odebench.consistency import disagreements
 from odebench.errors import ResultError
 from odebench.file import write_atomically
 from odebench.spec import Evaluation, Sha256, Spec, digest
@@ -270,7 +271,9 @@ def read_result(path: Path) -> Result:
 def parse_result(text: str, path: Path) -> Result:
     """The result that a text holds; `path` names it in errors, which are those of `read_result`."""
     try:
-        raw: Any = json.loads(text)
+        raw: Any = json.loads(text, object_pairs_hook=_each_key_once)
+    except _TwiceError as error:
+        raise ResultError(f"{path} is not a result: the key {str(error)!a} stands twice in one object") from error
     except RecursionError as error:
         raise ResultError(f"{path} is not a result: nested too deeply") from error
     except ValueError as error:
@@ -282,13 +285,28 @@ def parse_result(text: str, path: Path) -> Result:
             "run the evaluation again or use the odebench that wrote it"
         )
     try:
-        return Result.model_validate_json(text)
+        result = Result.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         what = " ".join(f"{where}: {first['msg']}".split())
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ResultError(f"{path} is not a result: {what}{more}") from error
+    for what in disagreements(result.model_dump(mode="json")):
+        raise ResultError(f"{path} is not a result: {' '.join(what.split())}")
+    return result
+
+
+class _TwiceError(Exception):
+    """A key stands twice in one object, so that readers may take either value."""
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(next(key for key in keys if keys.count(key) > 1))
+    return found
 
 
 def result_files(folder: Path) -> Iterator[Path]:

@@ -98,6 +98,45 @@ class Net(nn.Module):
         return torch.tanh(self.conv(state))
 '''
 
+_TRAIN = '''\
+"""Trains {id} on digits, writes its weights beside this file, and prints what entry.yaml says of them."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+sys.dont_write_bytecode = True  # an entry holds no __pycache__
+
+import torch
+from model import Net
+from safetensors.torch import save_file
+from torch.nn.functional import cross_entropy
+
+import odebench
+from odebench.dataset import load_dataset
+from odebench.solver import integrate
+
+HORIZON, SEED, EPOCHS = 1.0, 0, 15
+
+torch.manual_seed(SEED)
+data = load_dataset("digits")
+solver = odebench.fixed_step("rk4", step=0.25)
+net = Net(image_shape=data.image_shape, n_classes=len(data.classes), channels=16, horizon=HORIZON, solver=solver)
+optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+for epoch in range(EPOCHS):
+    for rows in torch.randperm(len(data.train)).split(32):
+        state = integrate(net.field, net.stem(data.train.images[rows]), horizon=HORIZON, solver=solver).state
+        loss = cross_entropy(net.head(state), data.train.labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+path = Path(__file__).with_name(f"digits-t{{HORIZON:g}}-seed{{SEED}}.safetensors")
+save_file(net.state_dict(), path)
+print(f"parameters: {{sum(tensor.numel() for tensor in net.state_dict().values())}}")
+print(f"sha256: {{hashlib.sha256(path.read_bytes()).hexdigest()}}\\nbytes: {{path.stat().st_size}}")
+'''
+
 
 def new_entry(name: str, folder: Path) -> list[Path]:
     """Writes the folder of a new entry below `folder`, with comments that explain each key; returns its files.
@@ -119,6 +158,7 @@ def new_entry(name: str, folder: Path) -> list[Path]:
         ENTRY_FILE: _ENTRY.format(id=name, zeros=64 * "0"),
         READ_ME: _READ_ME.format(id=name),
         "model.py": _MODEL.format(id=name),
+        "train.py": _TRAIN.format(id=name),
     }
     for file, text in texts.items():
         write_atomically(target / file, text.encode())

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from odebench.consistency import SAID_OTHERWISE
 from odebench.result import Check, NfeSummary, Quantiles
-
-_SAID_OTHERWISE = (2, 15)
-"""Checks whose flags go by another name: randomised, batch-coupled."""
 
 
 def flags_of(
@@ -27,7 +25,7 @@ def flags_of(
     from a generator of its own, opaque-gradient where a module's gradient could not be confirmed, no-transfer where
     that stage was left out, few-candidates where a file had none for some images that could be attacked.
     """
-    found = [check.name for check in checks if check.status == "flag" and check.id not in _SAID_OTHERWISE]
+    found = [check.name for check in checks if check.status == "flag" and check.id not in SAID_OTHERWISE]
     others = {
         "batch-coupled": alone,
         "randomised": randomised,

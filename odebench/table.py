@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from odebench.credit import Credit
 from odebench.result import Figure
 from odebench.spec import Norm, Solver, canonical_json
 from odebench.union import StoredResult
@@ -19,8 +20,8 @@ class Cell:
 
     Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells for each attack of
     the union how many of the seeds it was run on. NFE is a mean an image, null for a model without a field.
-    Each flag comes with its meaning. `files` are the largest results by train seed, which the figures rest on first;
-    `results` are all that the union is made of.
+    Each flag comes with its meaning. `credits` are those whose candidates, made elsewhere, were judged. `files` are the
+    largest results by train seed, which the figures rest on first; `results` are all that the union is made of.
     """
 
     horizon: float | None
@@ -34,6 +35,7 @@ class Cell:
     nfe_adversarial: float | None
     attacks: Mapping[str, int]
     flags: Mapping[str, str]
+    credits: tuple[Credit, ...]
     files: Mapping[str, Path] = field(compare=False)
     results: tuple[StoredResult, ...] = field(compare=False, repr=False)
 

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 from odebench.result import (
+    Check,
     Cost,
     EpsilonResult,
     FelledBy,
@@ -28,6 +29,7 @@ from odebench.spec import (
     ThreatModel,
     fixed_step,
 )
+from odebench.statistic import wilson_lower
 
 RK4 = fixed_step(step=0.25)
 VERSIONS = Versions(
@@ -65,6 +67,7 @@ def make_result(
     norm: str = "linf",
     attack: str = "pgd",
     steps: int = 20,
+    parameters: Mapping[str, Any] | None = None,
     attack_seed: int = 0,
     nfe: tuple[float, float] | None = (16.0, 16.0),
     flags: Sequence[str] = (),
@@ -83,11 +86,12 @@ def make_result(
         solver=None if horizon is None else solver,
         dataset=DatasetSlice(name=dataset, split=split, n=len(outcomes[0]), offset=offset),
         threat_model=ThreatModel(norm=norm, epsilons=tuple(letters)),
-        attack=AttackSpec(name=attack, parameters={"steps": steps}, seed=attack_seed),
+        attack=AttackSpec(name=attack, parameters=dict(parameters or {"steps": steps}), seed=attack_seed),
         chunk=100,
         precision="fp32",
     )
-    epsilons = tuple(epsilon_result(epsilon, text) for epsilon, text in letters.items())
+    felled = f"candidates of {evaluation.attack.parameters.get('credit')}" if attack == "candidates" else "first"
+    epsilons = tuple(epsilon_result(epsilon, text, felled=felled) for epsilon, text in letters.items())
     summaries = [NfeSummary(mean=mean, p95=mean, max=int(mean) + 1) for mean in nfe or ()]
     has_field = bool(summaries) and horizon is not None
     return Result(
@@ -116,13 +120,30 @@ def make_result(
     )
 
 
-def epsilon_result(epsilon: float, outcomes: str) -> EpsilonResult:
+def counted_check(name: str = "solver gap", *, id: int = 16, k: int, n: int, why: str = "images that move") -> Check:
+    """A check that counts k of n images, with the status that this means."""
+    bound = wilson_lower(k, n)
+    return Check(
+        id=id,
+        name=name,
+        status="flag" if bound > 0.01 else "pass",
+        speaks_of="model",
+        figure=bound,
+        threshold=0.01,
+        k=k,
+        n=n,
+        why=why,
+        evidence={},
+    )
+
+
+def epsilon_result(epsilon: float, outcomes: str, *, felled: str = "first") -> EpsilonResult:
     """One radius with these outcomes, every fallen image felled by one and the same stage."""
     return EpsilonResult(
         epsilon=epsilon,
         outcomes=outcomes,
         felled_by=FelledBy(
-            letters="".join("a" if letter in "fx" else "-" for letter in outcomes), legend={"a": "first"}
+            letters="".join("a" if letter in "fx" else "-" for letter in outcomes), legend={"a": felled}
         ),
         figures=Figures(**letter_figures(outcomes), norm_quantiles=None, invalid=0),
     )

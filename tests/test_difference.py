@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from result_factory import make_result
+from result_factory import counted_check, make_result
 
 import odebench
 from odebench.cli import _exit_code
@@ -224,7 +224,8 @@ def test_a_name_outside_a_repository_is_one_line(tmp_path: Path, monkeypatch: py
 
 def test_results_are_rows_by_evaluation_and_epsilon(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
-    write_result(make_result({0.1: "rrfm", 0.2: "rffm"}, flags=["solver gap", "no-transfer"]), tmp_path)
+    flags = {"flags": ["solver gap", "no-transfer"], "checks": [counted_check(k=3, n=3)]}
+    write_result(make_result({0.1: "rrfm", 0.2: "rffm"}, **flags), tmp_path)
     path = write_result(make_result({0.1: "rr"}, model="resnet", horizon=None, arguments={"width": 8}), tmp_path)
     table = odebench.load_results(tmp_path)
     assert tuple(table.columns) == COLUMNS

@@ -127,7 +127,7 @@ def fill_in(mine: Path) -> None:
 def test_a_new_entry_names_what_is_left_to_fill_in_and_is_good_then(tmp_path: Path) -> None:
     new_entry("my-ode", tmp_path)
     mine = tmp_path / "my-ode"
-    assert {path.name for path in mine.iterdir()} == {"entry.yaml", "README.md", "model.py"}
+    assert {path.name for path in mine.iterdir()} == {"entry.yaml", "README.md", "model.py", "train.py"}
     change_entry(mine, ("authors: []", "authors: [Ada]"), ('licence: ""', "licence: MIT"))
     (only,) = validate_entry(mine).findings
     assert "digits-t1-seed0.safetensors is not there" in only.message
@@ -169,7 +169,7 @@ def test_the_command_writes_below_leaderboard_and_never_over_something(
     monkeypatch.chdir(tmp_path)
     assert typed(monkeypatch, "new-entry", "my-ode") == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"leaderboard/entries/my-ode/{name}" for name in ("entry.yaml", "README.md", "model.py")
+        f"leaderboard/entries/my-ode/{name}" for name in ("entry.yaml", "README.md", "model.py", "train.py")
     ]
     (tmp_path / "leaderboard/entries/my-ode/entry.yaml").write_text("mine", encoding="utf-8")
     assert typed(monkeypatch, "new-entry", "my-ode") == 2

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import pytest
 from PIL import Image
-from result_factory import make_result
+from result_factory import counted_check, make_result
 
 from odebench.cli import _exit_code
 from odebench.example import Examples, Pair, examples_folder, file_names
@@ -73,18 +73,8 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def check(**changes: object) -> Check:
-    values: dict[str, object] = {
-        **{"id": 16, "name": "solver gap", "status": "flag", "speaks_of": "model", "figure": 0.2},
-        **{
-            "threshold": 0.01,
-            "k": 20,
-            "n": 100,
-            "why": "half the step moves letters: take a finer one",
-            "evidence": {},
-        },
-    }
-    return Check.model_validate({**values, **changes})
+def check(name: str = "solver gap", *, id: int = 16, k: int = 20) -> Check:
+    return counted_check(name, id=id, k=k, n=100, why="half the step moves letters: take a finer one")
 
 
 def results() -> list[Result]:
@@ -105,7 +95,7 @@ def results() -> list[Result]:
                             train_seed=seed,
                             attack=attack,
                             flags=["solver gap"] if flagged else [],
-                            checks=[check() if flagged else check(status="pass", k=0, figure=0.0)],
+                            checks=[check() if flagged else check(k=0)],
                         )
                     )
     found.append(make_result({0.5: "r" * 40 + "f" * 55 + "m" * 5}, model="ode", norm="l2", attack="cw", horizon=0.5))
@@ -282,7 +272,11 @@ def test_whatever_a_result_holds_is_text(tmp_path: Path) -> None:
         attack="worst-case",
         dataset=f"d {HOSTILE}",
         flags=[HOSTILE, QUOTES, "{{ 7 * 7 }}"],
-        checks=[check(name=HOSTILE, why=f"{HOSTILE} {QUOTES} </script><!--")],
+        checks=[
+            counted_check(HOSTILE, id=10, k=20, n=100, why=f"{HOSTILE} {QUOTES} </script><!--"),
+            check(QUOTES, id=11),
+            check("{{ 7 * 7 }}"),
+        ],
     )
     path = tmp_path / "results" / "a.json"
     path.parent.mkdir()
@@ -307,7 +301,7 @@ def test_whatever_a_result_holds_is_text(tmp_path: Path) -> None:
 def html_of_plain(tmp_path: Path) -> str:
     """A page of the same shape whose names are harmless, and that shows images too."""
     folder = tmp_path / "plain"
-    result = make_result({0.1: "r" * 50 + "f" * 50}, attack="worst-case", flags=["a"], checks=[check()])
+    result = make_result({0.1: "r" * 50 + "f" * 50}, attack="worst-case", flags=["a"], checks=[check("a")])
     (item,) = stored_in(folder, [result])
     write_examples(item)
     return html_of(folder)

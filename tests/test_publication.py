@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from result_factory import make_result
+from result_factory import counted_check, make_result
 
 from odebench.cli import _exit_code
 from odebench.leaderboard import build_tables
@@ -51,6 +51,7 @@ def results() -> list[Result]:
                         train_seed=seed,
                         attack="worst-case",
                         flags=["solver gap"] if (model, horizon) == ("kd-ode", 2.0) else [],
+                        checks=[counted_check(k=20, n=90)] if (model, horizon) == ("kd-ode", 2.0) else [],
                     )
                 )
     return found

@@ -94,6 +94,7 @@ CANDIDATES = AttackDefinition(
     _BOTH,
     {"file_sha256": "", "credit": ""},
     needs_candidates=True,
+    credits="credit",
     uses_gradients=False,
 )
 

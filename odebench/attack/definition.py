@@ -33,7 +33,8 @@ class AttackDefinition:
     is always run in fp32.
     `expansion` is "module:attribute" of (parameters, *, norm, n_classes) -> stages, for an attack made of others.
     `examines` are the checks that it makes by comparing its stages, each of which then attacks all images afresh; it
-    attacks the middle radius alone by default if it is `narrow`. With `many_sources` its default sources are all that
+    attacks the middle radius alone by default if it is `narrow`. `credits` names the parameter that says whose the
+    candidates are: felled_by names them. With `many_sources` its default sources are all that
     check 12 names.
     """
 
@@ -56,6 +57,7 @@ class AttackDefinition:
     examines: tuple[int, ...] = ()
     narrow: bool = False
     many_sources: bool = False
+    credits: str | None = None
 
     @property
     def carries_falls(self) -> bool:
@@ -68,7 +70,8 @@ class AttackDefinition:
         """What the attack is made of: itself alone, or the stages that its `expansion` names; against a module whose
         gradient could not be confirmed (`opaque`) also those that are for such ones only."""
         if self.expansion is None:
-            return (Stage(self.name, self, dict(parameters)),)
+            credit = "" if self.credits is None else f" of {parameters[self.credits]}"
+            return (Stage(f"{self.name}{credit}", self, dict(parameters)),)
         stages: tuple[Stage, ...] = load_target(self.expansion)(parameters, norm=norm, n_classes=n_classes)
         return tuple(stage for stage in stages if opaque or not stage.only_opaque)
 

@@ -6,11 +6,9 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from odebench.consistency import COUNT_THRESHOLD as COUNT_THRESHOLD
 from odebench.result import Check
 from odebench.statistic import wilson_lower
-
-COUNT_THRESHOLD = 0.01
-"""A count k of n flags when the one-sided 95% Wilson lower bound of k/n is above this: 5 of 200, 9 of 500."""
 
 SpeaksOf = Literal["model", "settings"]
 

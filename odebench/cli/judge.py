@@ -34,11 +34,16 @@ from odebench.cli.root import app
 from odebench.cli.trust import trusted_contestant
 
 
-@app.command(epilog="Example:\n\nodebench judge --model kd-ode mine.safetensors --credit 'A. Reviewer'")
+@app.command(epilog="Example:\n\nodebench judge --model kd-ode mine.safetensors --author 'A. Reviewer'")
 def judge(
     model: ContestantName,
     file: Annotated[Path, typer.Argument(help="Candidates (safetensors), such as run --save-candidates writes.")],
-    credit: Annotated[str, typer.Option(help="Who made the candidates; default: what the file says.")] = "",
+    author: Annotated[
+        str,
+        typer.Option(
+            "--author", "--credit", help="Who made the candidates, to be credited. Default: what the file says."
+        ),
+    ] = "",
     horizon: Horizon = None,
     n: Images = None,
     offset: Offset = 0,
@@ -61,6 +66,7 @@ def judge(
     """Judge candidates made elsewhere: a better attack brings a figure down, whoever wrote it."""
     from odebench.candidate import read_candidates
     from odebench.cli.screen import ScreenProgress, print_result, write_text
+    from odebench.credit import checked_name
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.evaluation import data_split
     from odebench.evaluation import run as run_plan
@@ -71,6 +77,7 @@ def judge(
 
     progress = ScreenProgress()
     found = read_candidates(file)
+    credit = checked_name(author or found.author or found.source)
     described = describe_dataset(found.dataset, data_dir=data_dir, progress=progress)
     weights_path = None if weights is None else weights_file(weights, progress=progress)
     contestant = trusted_contestant(model, weights=weights_path, trust=trust)
@@ -89,7 +96,7 @@ def judge(
         epsilons=found.radii,
         train_seed=seed,
         changes=settings(changes),
-        parameters={"file_sha256": sha256_file(file), "credit": credit or found.source},
+        parameters={"file_sha256": sha256_file(file), "credit": credit},
     )
     result, path, new = run_plan(
         planned, data, results=results, force=force, candidates=found, device=device, progress=progress

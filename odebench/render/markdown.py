@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 import textwrap
 from collections.abc import Callable, Sequence
@@ -21,6 +22,14 @@ LEGEND = (
 )
 
 OTHERS = "Beside these, other solvers, and horizons other than the one trained at:"
+
+_ACTIVE = re.compile(
+    r"[\\`*<|~$]"  # code, emphasis, HTML, cells, strikethrough, formulas
+    r"|\](?=[(\[:])|\[(?=\^|\d)|!(?=\[)"  # links, notes, images
+    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis; not within a word
+    r"|&(?=#?\w+;)|:(?=//)|(?<=www)\.|@(?=\w)"  # entities; addresses that would be links
+    r"|(?<!\S)(?:[-+#>=]+|\d+[.)])(?=\s|$)"  # what would begin a list, title or quotation in a new line
+)
 
 Line = tuple[str, ...]
 Link = Callable[[str, Path], str]
@@ -143,14 +152,24 @@ def _notes(table: Table) -> list[str]:
         horizons_by_note: dict[str, list[str]] = {}
         for horizon, cell in row.cells.items():
             horizons_by_note.setdefault(_note(cell, with_n=several_n), []).append(horizon_name(horizon))
-        label = row.model + (f" ({', '.join(row.details)})" if row.details else "")
+        label = _label(row)
         for note, horizons in horizons_by_note.items():
             at = f" at {', '.join(horizons)}" if len(horizons_by_note) > 1 else ""
             rows_by_note.setdefault(note, []).append(label + at)
     notes = [f"{', '.join(labels)}: {note}" for note, labels in rows_by_note.items()]
+    notes += [
+        f"{_label(row)} at {horizon_name(horizon)}: {said}"
+        for row in table.rows
+        for horizon, cell in row.cells.items()
+        for said in credit_texts(cell)
+    ]
     meanings = {flag: why for cell in _cells(table) for flag, why in cell.flags.items()}
     notes += [f"[{mark}] {flag}: {meanings[flag]}" for flag, mark in _marks(table).items()]
     return [item(note) for note in notes]
+
+
+def _label(row: Row) -> str:
+    return row.model + (f" ({', '.join(row.details)})" if row.details else "")
 
 
 def _note(cell: Cell, *, with_n: bool) -> str:
@@ -163,6 +182,19 @@ def _note(cell: Cell, *, with_n: bool) -> str:
             *([] if cell.ranked else ["unranked"]),
         ]
     )
+
+
+def credit_texts(cell: Cell) -> list[str]:
+    """A sentence for each author whose candidates, made elsewhere, felled an image of the cell."""
+    texts = []
+    for credit in cell.credits:
+        count = f"{credit.felled} of {cell.n * credit.seeds} images"
+        seeds = f" ({credit.seeds} of {cell.seeds} seeds)" if cell.seeds > 1 else ""
+        if credit.alone == credit.felled:
+            texts.append(f"{count}{seeds} fell to candidates of {credit.name} alone")
+        else:
+            texts.append(f"{count}{seeds} fell to candidates of {credit.name}, {credit.alone} of them to nothing else")
+    return [text for text, credit in zip(texts, cell.credits, strict=True) if credit.felled]
 
 
 def attack_names(cell: Cell) -> list[str]:
@@ -217,5 +249,9 @@ def _join(line: Line, widths: Sequence[int], left: tuple[int, ...]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that neither ends a table's cell nor a line."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Text that stays text in one line of Markdown, whoever wrote it: it ends no cell, marks nothing up, leads nowhere.
+
+    What is not printable, such as codes that a terminal obeys, is a question mark.
+    """
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return _ACTIVE.sub(lambda found: re.sub(r"(\W|_)", r"\\\1", found[0]), line)

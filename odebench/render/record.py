@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from odebench.spec import canonical_json
@@ -16,12 +17,12 @@ FIELDS = (
     *("train_horizon", "horizon", "ranked", "n", "seeds", "attacks"),
     *("clean_accuracy", "clean_accuracy_low", "clean_accuracy_high"),
     *("robust_accuracy", "robust_accuracy_low", "robust_accuracy_high"),
-    *("nfe_clean", "nfe_adversarial", "flags"),
+    *("nfe_clean", "nfe_adversarial", "flags", "credits"),
 )
 
 
 def csv_text(tables: Sequence[Table]) -> str:
-    """The records as CSV with a heading: empty for null, lists parted by a space, arguments as JSON."""
+    """The records as CSV with a heading: empty for null, lists parted by a space, arguments and credits as JSON."""
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -66,6 +67,7 @@ def _record(table: Table, row: Row, cell: Cell) -> dict[str, Any]:
         "nfe_clean": cell.nfe_clean,
         "nfe_adversarial": cell.nfe_adversarial,
         "flags": list(cell.flags),
+        "credits": [asdict(credit) for credit in cell.credits],
     }
 
 
@@ -73,5 +75,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return " ".join(value)
+        return " ".join(part if isinstance(part, str) else canonical_json(part) for part in value)
     return canonical_json(value) if isinstance(value, dict) else value

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from odebench.claim import Claim, Word
+from odebench.credit import author_of
 from odebench.example import Strip, file_names
 from odebench.leaderboard import TRAIN_SEED, attack_label, build_tables, group
 from odebench.profile import Profile, profiles_of
 from odebench.render.board import pictures_of
 from odebench.render.claim import INTRODUCTION, PAPER, WORDS, name_of, over, p_text, points_text, sentence
-from odebench.render.markdown import attack_names, horizon_name, nfe_text, radius
+from odebench.render.markdown import attack_names, credit_texts, horizon_name, nfe_text, radius
 from odebench.render.panel import Picture, stem
 from odebench.render.plot import style
 from odebench.result import Figure, Result
@@ -104,6 +105,7 @@ def _rows(tables: Sequence[Table], attack: str, names: Names, link: Link) -> lis
             "horizon_value": cell.horizon,
             "attack": attack,
             "attacks": ", ".join(attack_names(cell)) if attack == UNION else f"{attack} alone",
+            "credits": credit_texts(cell) if attack == UNION else [],
             "clean": _share(cell.clean_accuracy),
             "robust": _share(cell.robust_accuracy),
             "ranked": cell.ranked or attack != UNION,
@@ -234,7 +236,7 @@ def _file(item: StoredResult, link: Link) -> Values:
     part = evaluation.dataset
     return {
         "href": link(item.path),
-        "attack": attack_label(item),
+        "attack": attack_label(item) + (f" of {author}" if (author := author_of(item)) else ""),
         "norm": evaluation.threat_model.norm,
         "horizon": horizon_name(evaluation.horizon),
         "seed": _seed(item.result),

@@ -1,0 +1,109 @@
+"""Credit for candidates made elsewhere: whose they are, and which images fell to them and to nothing else.
+
+Who made them stands in the attack's parameters, which are part of the run key, and beside the letters as what felled an
+image. How much they felled is never stored: it changes with every other result of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+from pydantic import JsonValue
+
+from odebench.consistency import CANDIDATES
+from odebench.errors import UsageError
+from odebench.spec import canonical_json
+from odebench.union import Letters, StoredResult, image_set, letters_of, merge
+
+MAX_NAME_LETTERS = 80
+NOBODY = "nobody named"
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What one author's candidates felled: so many images, of which so many fell to no other result.
+
+    Counted over the images of a cell and those of its train seeds (`seeds`) that the candidates were judged on.
+    """
+
+    name: str
+    felled: int
+    alone: int
+    seeds: int
+
+
+def checked_name(text: str) -> str:
+    """The name to credit, white space made single. Raises UsageError for one that cannot be shown in a line."""
+    name = " ".join(text.split())
+    if not name or len(name) > MAX_NAME_LETTERS or not name.isprintable():
+        raise UsageError(
+            f"{text[:MAX_NAME_LETTERS]!a} cannot be credited: a name has 1 to {MAX_NAME_LETTERS} printable "
+            "letters; say who made the candidates, such as --author 'A. Reviewer'"
+        )
+    return name
+
+
+def shown_name(value: JsonValue) -> str:
+    """The name that a result credits, whatever a stranger wrote there, as one line of at most 80 letters."""
+    text = " ".join(value.split()) if isinstance(value, str) else ""
+    name = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return (name if len(name) <= MAX_NAME_LETTERS else f"{name[: MAX_NAME_LETTERS - 3]}...") or NOBODY
+
+
+def credits_of(
+    seeds: Sequence[tuple[Sequence[StoredResult], Letters]], images: int, epsilon: float
+) -> tuple[Credit, ...]:
+    """The credits of one model at `epsilon` over `images`, those who felled the most alone first.
+
+    `seeds` holds for each train seed its results and their union. Results of one file are one attack, whoever is named
+    in them: its names are credited together, and a copy under another name takes nothing away.
+    """
+    names = _names([item for stored, _ in seeds for item in stored])
+    found: dict[str, Credit] = {}
+    for stored, letters in seeds:
+        speaking = [item for item in stored if _from(item) <= epsilon and image_set(item.result) & images]
+        fallen = _fallen(letters, epsilon) & images
+        for name in sorted({names[_file(item)] for item in speaking if author_of(item)}):
+            own = [item for item in speaking if author_of(item) and names[_file(item)] == name]
+            others = [item for item in stored if not any(item is one for one in own)]
+            felled = fallen & _fallen(_joined(own), epsilon)
+            alone = felled & ~_fallen(_joined(others), epsilon) if others else felled
+            before = found.get(name, Credit(name, 0, 0, 0))
+            found[name] = Credit(
+                name, before.felled + felled.bit_count(), before.alone + alone.bit_count(), before.seeds + 1
+            )
+    return tuple(sorted(found.values(), key=lambda credit: (-credit.alone, -credit.felled, credit.name)))
+
+
+def author_of(item: StoredResult) -> str | None:
+    """The name that a result of candidates credits; None for every other attack."""
+    attack = item.result.evaluation.attack
+    return shown_name(attack.parameters.get("credit")) if attack.name == CANDIDATES else None
+
+
+def _names(stored: Sequence[StoredResult]) -> dict[str, str]:
+    """For each file of candidates all that are named as its authors."""
+    named: dict[str, set[str]] = {}
+    for item in stored:
+        if author := author_of(item):
+            named.setdefault(_file(item), set()).add(author)
+    return {file: " and ".join(sorted(names)) for file, names in named.items()}
+
+
+def _file(item: StoredResult) -> str:
+    return canonical_json(item.result.evaluation.attack.parameters.get("file_sha256"))
+
+
+def _joined(stored: Sequence[StoredResult]) -> Letters:
+    return reduce(merge, (letters_of(item.result) for item in stored))
+
+
+def _fallen(letters: Letters, epsilon: float) -> int:
+    at = letters.at(epsilon)
+    return at["f"] | at["x"]
+
+
+def _from(item: StoredResult) -> float:
+    return item.result.evaluation.threat_model.epsilons[0]
