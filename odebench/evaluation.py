@@ -17,16 +17,15 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.environment import usable_device
 from odebench.errors import DatasetError, ModelError, ResultError, UsageError
 from odebench.execution import execute
-from odebench.file import FileError, check_writable, sha256_file
+from odebench.file import FileError, check_writable
 from odebench.groundwork import Groundwork
 from odebench.model.classifier import Classifier
 from odebench.plan import Plan, Slice
 from odebench.plan import threat_model as default_threat_model
 from odebench.progress import SILENT, Progress
-from odebench.recipe import find_weights
 from odebench.result import Result, read_result, result_path, write_result
 from odebench.spec import AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
-from odebench.supply import at_hand
+from odebench.supply import at_hand, known_weights
 
 
 def evaluate(
@@ -166,7 +165,7 @@ def run(
         sources_sha256=found.sources_sha256,
         given=given,
         keep=kept,
-        handed_over=False,
+        handed_over=plan.handed_over,
     )
     written = write_result(result, results, replace=force)
     if save_candidates is not None and kept is not None:
@@ -215,10 +214,9 @@ def _check_found(path: Path, result: Result, plan: Plan, split: Split) -> None:
     """Raises ResultError where a stored result was found with other data or weights than those at hand."""
     if result.evaluation != plan.evaluation:
         raise ResultError(f"{path} holds another evaluation than its name says; delete it, or give --force")
-    weights = find_weights(plan.recipe) if plan.weights is None else plan.weights
     pairs = {"images": (result.found.dataset_sha256, split.sha256)}
-    if weights is not None and weights.exists():
-        pairs["weights"] = (result.found.weights_sha256, sha256_file(weights))
+    if (weights := known_weights(plan)) is not None:
+        pairs["weights"] = (result.found.weights_sha256, weights)
     for what, (stored, here) in pairs.items():
         if stored != here:
             raise ResultError(

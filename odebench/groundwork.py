@@ -81,6 +81,7 @@ def lay(
     How the model must be asked is decided on the first chunk of the evaluation, whatever the rows.
     """
     alone, passes, checks = _mode(evaluation, classifier, images, labels, progress)
+    first = images[: evaluation.chunk], labels[: evaluation.chunk]
     images, labels = images[rows], labels[rows]
     judge = Judge(classifier, alone=alone, passes=passes, seed=evaluation.attack.seed)
     started = time.perf_counter()
@@ -89,8 +90,8 @@ def lay(
     clean = opinion.letters(wrong="m", failed="u")
     opaque = False
     if handed_over:
-        first = np.flatnonzero(clean[: evaluation.chunk] == "r")
-        fidelity = fidelity_check(judge, images[torch.from_numpy(first)])
+        standing = judge.clean(*first) if rows.start else clean[: evaluation.chunk]
+        fidelity = fidelity_check(judge, first[0][torch.from_numpy(standing == "r")])
         opaque = fidelity.status != "pass"
         checks.append(fidelity)
     useless, slowest = _useless(evaluation, classifier, images, labels, clean)

@@ -47,7 +47,7 @@ def run_slice(
         weights_sha256=found.weights_sha256,
         sources=found.sources,
         sources_sha256=found.sources_sha256,
-        handed_over=False,
+        handed_over=plan.handed_over,
         progress=progress,
     )
     write_portion(path, portion)

@@ -16,7 +16,7 @@ from odebench.recipe import Recipe
 
 MAX_REMOTE_BYTES = 2_000_000_000
 _HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?/[!-?A-~]*")
-_HUB = re.compile(r"hf://[\w.-]+/[\w.-]+(@[\w.-]+)?/[\w./-]+")
+_HUB = re.compile(r"hf://[\w.-]+/[\w.-]+/[\w./-]+@[\w./-]+")
 
 RecipeOf = Callable[[Use, Weights], Recipe | None]
 
@@ -88,7 +88,8 @@ def _one(
     if weights.url is not None:
         if not _HTTPS.fullmatch(weights.url) and not _HUB.fullmatch(weights.url):
             said = (
-                f"url {weights.url!r} must be like https://host/path or hf://owner/name/path, without user or password"
+                f"url {weights.url!r} must be like https://host/path or hf://owner/name/file@revision, "
+                "without user or password"
             )
             yield _at(document, (*where, "url"), "url", said)
         if weights.bytes > MAX_REMOTE_BYTES:

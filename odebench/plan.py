@@ -13,9 +13,9 @@ from pydantic import JsonValue, ValidationError
 from odebench.attack.definition import load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, invalid_value
-from odebench.file import FileError, sha256_file
-from odebench.model.definition import changeable, load_definition
+from odebench.model.definition import load_definition
 from odebench.recipe import Recipe
+from odebench.remote import Address
 from odebench.source import Source, default_sources, parse_source, several_sources
 from odebench.spec import (
     MAX_FIXED_STEPS,
@@ -30,6 +30,7 @@ from odebench.spec import (
     check_epsilon,
     check_horizon,
 )
+from odebench.subject import Contestant, Contributed, Origin, Registered
 
 DEFAULT_N = 500
 DEFAULT_CHUNK = 100
@@ -76,12 +77,24 @@ class Slice:
 
 @dataclass(frozen=True)
 class Plan:
-    """An evaluation of a built-in or registered model, the recipe it needs, or the weights file given instead."""
+    """An evaluation, what its model is built from, and where the weights are (None: by the recipe)."""
 
     evaluation: Evaluation
-    recipe: Recipe
-    weights: Path | None
+    origin: Origin
+    weights: Path | Address | None
     sources: tuple[Source, ...] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the model. Raises UsageError for a module that an entry brings."""
+        if isinstance(self.origin, Contributed):
+            raise UsageError(f"{self.evaluation.model.name} is a module of an entry's own: there is no recipe of it")
+        return self.origin
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether nothing is known of the model's gradient beforehand: a module that an entry brings."""
+        return isinstance(self.origin, Contributed)
 
 
 def threat_model(
@@ -114,7 +127,7 @@ def threat_model(
 
 
 def plan(
-    model: str,
+    model: str | Contestant,
     attack: str,
     dataset: DatasetDefinition,
     *,
@@ -134,32 +147,36 @@ def plan(
     surrogate: Solver | None = None,
     precision: Precision = "fp32",
 ) -> Plan:
-    """The evaluation of a registered model under an attack, on a split of `total` images.
+    """The evaluation of a model, by its registered name or as an entry has it, on a split of `total` images.
 
     `solver` and `horizon` are those of the evaluation; the model is trained with its default solver, at
-    `train_horizon` (by default the evaluation's). `changes` alters the recipe by field name. `sources` are the models
-    that transfer crafts candidates on (None: resnet of the same data and train seed). `surrogate` is a cheaper solver
-    that proposes first, `precision` that of the attack's gradients; the verdict is fp32 on the declared solver. Raises
-    UsageError.
+    `train_horizon` (by default the evaluation's). `changes` alters the recipe by field name; `weights` is a file
+    instead of what the recipe finds, for a registered name alone. `sources` are the models that transfer crafts
+    candidates on (None: resnet of the same data and train seed). `surrogate` is a cheaper solver that proposes first,
+    `precision` that of the attack's gradients; the verdict is fp32 on the declared solver. Raises UsageError.
     """
-    definition, attacked = load_definition(model), load_attack(attack)
+    contestant = Registered(load_definition(model), weights) if isinstance(model, str) else model
+    attacked = load_attack(attack)
     threat = threat_model(attack, dataset, norm=norm, epsilons=epsilons)
-    if definition.has_horizon:
-        trained_at = train_horizon if train_horizon is not None else (1.0 if horizon is None else horizon)
-        check_horizon(trained_at)
-        check_horizon(trained_at if horizon is None else horizon)
-    elif (horizon, train_horizon, solver) != (None, None, None):
-        raise UsageError(f"{model} integrates nothing, so it takes no --horizon and no --solver")
-    else:
-        trained_at = None
-    recipe = definition.recipe(dataset, horizon=trained_at, train_seed=train_seed, changes=changes)
-    _check_steps(recipe.solver, trained_at)
-    _check_steps(solver or recipe.solver, trained_at if horizon is None else horizon)
+    if horizon is not None:
+        check_horizon(horizon)
+    subject = contestant.subject(
+        dataset, horizon=horizon, train_horizon=train_horizon, train_seed=train_seed, changes=changes or {}
+    )
+    name, origin = subject.name, subject.origin
+    trained_at = origin.horizon
+    if trained_at is None and solver is not None:
+        raise UsageError(f"{name} integrates nothing, so it takes no --horizon and no --solver")
+    _check_steps(origin.solver, trained_at)
+    _check_steps(solver or origin.solver, trained_at if horizon is None else horizon)
     images = images or Slice()
-    evaluated_at, evaluated_with = trained_at if horizon is None else horizon, solver or recipe.solver
+    evaluated_at, evaluated_with = trained_at if horizon is None else horizon, solver or origin.solver
     texts: tuple[str, ...] = ()
     if attacked.needs_sources:
-        default = several_sources(model, dataset, recipe) if attacked.many_sources else default_sources(dataset, recipe)
+        sibling = name if subject.siblings else None
+        default = (
+            several_sources(sibling, dataset, origin) if attacked.many_sources else default_sources(dataset, origin)
+        )
         texts = default if sources is None else tuple(dict.fromkeys(sources))
         if not texts and attacked.expansion is None:
             raise UsageError(f"{attack} needs a source to craft candidates on, such as --source ode:seed=1")
@@ -168,11 +185,11 @@ def plan(
     elif sources:
         raise UsageError(f"{attack} crafts no candidates on other models, so it takes no source")
     if surrogate is not None and evaluated_with is None:
-        raise UsageError(f"{model} integrates nothing, so no cheaper solver can propose for it")
+        raise UsageError(f"{name} integrates nothing, so no cheaper solver can propose for it")
     if surrogate is not None and surrogate.adaptive:
         raise UsageError(f"a surrogate takes fixed steps, such as rk4:1; {surrogate.method} chooses its own")
     parsed = tuple(
-        parse_source(text, dataset, recipe=recipe, horizon=evaluated_at, solver=evaluated_with) for text in texts
+        parse_source(text, dataset, origin=origin, horizon=evaluated_at, solver=evaluated_with) for text in texts
     )
     _check_steps(surrogate, evaluated_at)
     for source in parsed:
@@ -180,9 +197,9 @@ def plan(
     try:
         evaluation = Evaluation(
             model=ModelSpec(
-                name=model,
-                arguments={"train_seed": train_seed, **_changed(recipe, changes or {})},
-                weights=_weights_identity(weights, recipe),
+                name=name,
+                arguments=dict(subject.arguments),
+                weights=subject.identity,
             ),
             train_horizon=trained_at,
             horizon=evaluated_at,
@@ -201,7 +218,7 @@ def plan(
         )
     except ValidationError as error:
         raise invalid_value(error) from error
-    return Plan(evaluation=evaluation, recipe=recipe, weights=weights, sources=parsed)
+    return Plan(evaluation=evaluation, origin=origin, weights=subject.weights, sources=parsed)
 
 
 def _check_steps(solver: Solver | None, horizon: float | None) -> None:
@@ -213,18 +230,3 @@ def _check_steps(solver: Solver | None, horizon: float | None) -> None:
             f"a step of {solver.step:g} needs more than {MAX_FIXED_STEPS} steps to reach horizon {horizon:g}; "
             "take a longer step"
         )
-
-
-def _changed(recipe: Recipe, changes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The changes as the recipe holds them: 2 and 2.0 are one temperature, and one run key."""
-    held = changeable(recipe)
-    return {name: held[name] for name in changes}
-
-
-def _weights_identity(weights: Path | None, recipe: Recipe) -> str:
-    if weights is None:
-        return recipe.key
-    try:
-        return sha256_file(weights)
-    except OSError as error:
-        raise FileError(f"cannot read {weights}: {error.strerror}") from error

@@ -13,6 +13,7 @@ from odebench.errors import UsageError, invalid_value
 from odebench.model.definition import load_definition
 from odebench.recipe import Recipe
 from odebench.spec import FIXED_STEP_STAGES, Solver, check_horizon, parse_number
+from odebench.subject import Contributed, Origin
 
 DEFAULT_SOURCE = "resnet"
 """Every model faces candidates from this one, of the same data and train seed, unless sources are named."""
@@ -24,21 +25,28 @@ _KEYS = ("seed", "horizon", "solver", "step", "tolerance", "backend", "gradient"
 
 @dataclass(frozen=True)
 class Source:
-    """A source as written, the recipe of its weights, how it is integrated (None: as it was trained), and whether its
+    """A source as written, what it is built from, how it is integrated (None: as it was trained), and whether its
     gradient is direct or that of the adjoint equation."""
 
     text: str
-    recipe: Recipe
+    origin: Origin
     horizon: float | None
     solver: Solver | None
     itself: bool
     gradient: Literal["direct", "adjoint"] = "direct"
 
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of its weights. Raises UsageError where the source is a module that an entry brings."""
+        if isinstance(self.origin, Contributed):
+            raise UsageError(f"source {self.text!r} is a module of an entry's own: there is no recipe of it")
+        return self.origin
+
 
 def parse_source(
-    text: str, dataset: DatasetDefinition, *, recipe: Recipe, horizon: float | None, solver: Solver | None
+    text: str, dataset: DatasetDefinition, *, origin: Origin, horizon: float | None, solver: Solver | None
 ) -> Source:
-    """The source that a text names, for the model of `recipe` evaluated at `horizon` with `solver`.
+    """The source that a text names, for the model of `origin` evaluated at `horizon` with `solver`.
 
     NAME[:KEY=VALUE]...: a model's name with seed, horizon, solver, step, tolerance, backend, such as resnet,
     kd-ode:seed=1, ode:horizon=2; or self, the same weights, such as self:solver=dopri5:tolerance=1e-3. With
@@ -58,34 +66,36 @@ def parse_source(
     if name == ITSELF:
         if "seed" in given:
             raise UsageError(f"source {text!r}: self has the weights of the model; name the model to choose a seed")
-        if recipe.horizon is None and (chosen, at, gradient) != (None, None, "direct"):
+        if origin.horizon is None and (chosen, at, gradient) != (None, None, "direct"):
             raise UsageError(f"source {text!r}: the model integrates nothing: no horizon, no solver, no adjoint")
-        return Source(text, recipe, horizon if at is None else at, chosen or solver, itself=True, gradient=gradient)
+        return Source(text, origin, horizon if at is None else at, chosen or solver, itself=True, gradient=gradient)
     definition = load_definition(name)
     if not given.get("seed", "0").isdecimal():
         raise UsageError(f"source {text!r}: a seed is a whole number from 0 on, not {given['seed']!r}")
     if (chosen is not None or gradient == "adjoint") and not definition.has_horizon:
         raise UsageError(f"source {text!r}: {name} integrates nothing, so it takes no solver and has no adjoint")
-    seed = int(given.get("seed", recipe.train_seed))
+    seed = int(given.get("seed", origin.train_seed))
     trained = definition.recipe(dataset, horizon=at, train_seed=seed)
     return Source(text, trained, trained.horizon, chosen or trained.solver, itself=False, gradient=gradient)
 
 
-def default_sources(dataset: DatasetDefinition, recipe: Recipe) -> tuple[str, ...]:
+def default_sources(dataset: DatasetDefinition, origin: Origin) -> tuple[str, ...]:
     """The default source, unless the model is that very source."""
-    default = load_definition(DEFAULT_SOURCE).recipe(dataset, train_seed=recipe.train_seed)
-    return () if default.key == recipe.key else (DEFAULT_SOURCE,)
+    default = load_definition(DEFAULT_SOURCE).recipe(dataset, train_seed=origin.train_seed)
+    return () if default.key == origin.key else (DEFAULT_SOURCE,)
 
 
-def several_sources(model: str, dataset: DatasetDefinition, recipe: Recipe) -> tuple[str, ...]:
-    """resnet, ode-ablated and the next train seed of the model, those that are not the model itself."""
-    others = [
+def several_sources(model: str | None, dataset: DatasetDefinition, origin: Origin) -> tuple[str, ...]:
+    """resnet, ode-ablated and, of a registered `model`, its next train seed: those that are not the model itself."""
+    others = tuple(
         name
         for name in OTHER_SOURCES
-        if load_definition(name).recipe(dataset, train_seed=recipe.train_seed).key != recipe.key
-    ]
-    horizon = "" if recipe.horizon in (None, 1.0) else f":horizon={recipe.horizon:.17g}"
-    return (*others, f"{model}:seed={recipe.train_seed + 1}{horizon}")
+        if load_definition(name).recipe(dataset, train_seed=origin.train_seed).key != origin.key
+    )
+    if model is None:
+        return others
+    horizon = "" if origin.horizon in (None, 1.0) else f":horizon={origin.horizon:.17g}"
+    return (*others, f"{model}:seed={origin.train_seed + 1}{horizon}")
 
 
 def _gradient(text: str, given: Mapping[str, str]) -> Literal["direct", "adjoint"]:

@@ -40,7 +40,7 @@ training: {{loss: cross-entropy, optimizer: AdamW, epochs: 15, batch_size: 32, l
 # teacher: resnet
 
 # One item for each data set, horizon and train seed, written with safetensors.torch.save_file.
-# file: a file in this folder, up to 10 MB; or instead url: https://... or hf://owner/name/path for what lies elsewhere.
+# file: a file in this folder, up to 10 MB; or, for what lies elsewhere, url: https://... or hf://owner/name/file@revision.
 # sha256 and bytes are those of the file; validate says what they are.
 weights:
   - dataset: digits

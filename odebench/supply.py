@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
 from odebench.checkpoint import load_weights, read_tensors
+from odebench.contribution import load_contribution
 from odebench.dataset import Dataset
 from odebench.file import sha256_file
 from odebench.model.classifier import Classifier
 from odebench.plan import Plan
-from odebench.progress import Progress
+from odebench.progress import SILENT, Progress
+from odebench.recipe import find_weights
+from odebench.remote import Address, fetch
+from odebench.subject import Contributed
 from odebench.training import build, find_or_train
 
 
@@ -38,15 +43,36 @@ def at_hand(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> At
     return AtHand(classifier, digest, *_sources(plan, dataset, module, digest, device, progress))
 
 
+def weights_of(plan: Plan, progress: Progress = SILENT) -> Path | None:
+    """The weights file of a plan, fetched if it lies elsewhere; None where a recipe finds or trains them. Raises
+    RemoteError."""
+    if isinstance(plan.weights, Address):
+        address = plan.weights
+        return fetch(address.url, sha256=address.sha256, bytes=address.bytes, progress=progress)
+    return plan.weights
+
+
+def known_weights(plan: Plan) -> str | None:
+    """The sha256 of a plan's weights, as far as they are at hand or their address says it; nothing is fetched."""
+    if isinstance(plan.weights, Address):
+        return plan.weights.sha256
+    path = find_weights(plan.recipe) if plan.weights is None else plan.weights
+    return sha256_file(path) if path is not None and path.exists() else None
+
+
 def _model(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> tuple[nn.Module, str]:
     """The module of a plan and the sha256 of its weights file."""
-    if plan.weights is None:
+    weights = weights_of(plan, progress)
+    if weights is None:
         trained = find_or_train(plan.recipe, dataset, device=device, progress=progress)
         return trained.module, trained.weights_sha256
-    module = build(plan.recipe)
-    tensors, _ = read_tensors(plan.weights)
-    load_weights(module, tensors, source=plan.weights)
-    return module.to(device), sha256_file(plan.weights)
+    if isinstance(plan.origin, Contributed):
+        module = load_contribution(plan.origin, weights)
+    else:
+        module = build(plan.origin)
+        tensors, _ = read_tensors(weights)
+        load_weights(module, tensors, source=weights)
+    return module.to(device), sha256_file(weights)
 
 
 def _sources(

@@ -33,11 +33,11 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "definition": (
         "attack attack.definition attack.builtin attack.worst_case attack.diagnosis model "
-        "model.definition model.builtin source plan grid estimate slicing",
+        "model.definition model.builtin subject source plan grid estimate slicing",
         "ground value record dataset",
     ),
     "entry": (
-        "finding licence header entry contents listed_weights validation submission published_entry",
+        "finding licence header entry contents listed_weights validation submission published_entry entrant",
         "ground value record dataset definition",
     ),
     "model": (
@@ -55,8 +55,9 @@ LAYERS: dict[str, tuple[str, str]] = {
         "ground value record definition model attack verdict",
     ),
     "evaluation": (
-        "environment groundwork siege examination portion execution supply evaluation instalment illustration control",
-        "ground value record board dataset definition model attack verdict check",
+        "environment groundwork siege examination portion execution "
+        "contribution supply evaluation instalment illustration control",
+        "ground value record board dataset definition entry model attack verdict check",
     ),
     "sweep": (
         "task inventory cluster probe sweep deposit",
@@ -64,8 +65,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "package": ("", "ground value record board dataset definition model attack evaluation"),
     "command": (
-        "cli.root cli.option cli.screen cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board cli.example "
-        "cli.sweep cli.claim cli.compare cli.entry cli.listing cli __main__",
+        "cli.root cli.option cli.screen cli.trust cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board "
+        "cli.example cli.sweep cli.claim cli.compare cli.entry cli.listing cli __main__",
         "ground value record board dataset definition entry model evaluation sweep package",
     ),
 }

@@ -28,7 +28,7 @@ def parsed(text: str, *, model: str = "kd-ode", seed: int = 0, horizon: float = 
     definition = load_definition(model)
     recipe = definition.recipe(DIGITS, horizon=horizon if definition.has_horizon else None, train_seed=seed)
     at = horizon if definition.has_horizon else None
-    return parse_source(text, DIGITS, recipe=recipe, horizon=at, solver=recipe.solver)
+    return parse_source(text, DIGITS, origin=recipe, horizon=at, solver=recipe.solver)
 
 
 def planned(model: str = "ode", attack: str = "transfer", **options: Any) -> Plan:

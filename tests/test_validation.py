@@ -110,7 +110,7 @@ SEED = "    train_seed: 0\n    norm"
             "is not there as a plain file; put it there",
         ),
         ([("file: one.safetensors, ", "")], 10, "weights", "either a file or a url"),
-        ([("url: https", "url: http")], 14, "url", "must be like https://host/path or hf://owner/name/path"),
+        ([("url: https", "url: http")], 14, "url", "must be like https://host/path or hf://owner/name/file@revision"),
         ([("//example.org", "//user:word@example.org")], 14, "url", "without user or password"),
         ([("https://example.org/two", "file:///etc/two")], 14, "url", "must be like https"),
         ([("bytes: 1000", "bytes: 3000000000")], 16, "size", "more than the 2,000,000,000"),

@@ -14,6 +14,7 @@ from odebench.cli.option import (
     AttackSeed,
     BackendName,
     Changes,
+    ContestantName,
     DataDir,
     DatasetName,
     Device,
@@ -22,7 +23,6 @@ from odebench.cli.option import (
     Horizon,
     MaxSteps,
     Method,
-    ModelName,
     NormName,
     Offset,
     Results,
@@ -32,6 +32,7 @@ from odebench.cli.option import (
     StepLength,
     Tolerance,
     TrainHorizon,
+    Trust,
     Weights,
     number,
     settings,
@@ -39,6 +40,7 @@ from odebench.cli.option import (
     split_name,
 )
 from odebench.cli.root import app
+from odebench.cli.trust import trusted_contestant
 from odebench.errors import UsageError
 from odebench.spec import parse_epsilons
 
@@ -50,7 +52,7 @@ DEFAULT_IMAGES = 200
     "odebench diagnose -m ode --solver dopri5 --tolerance 0.1\n\nodebench diagnose -m ode --parameter steps=5"
 )
 def diagnose(
-    model: ModelName,
+    model: ContestantName,
     dataset: DatasetName = "digits",
     full: Annotated[bool, typer.Option("--full", help="All checks; the quick eleven by default.")] = False,
     chart: Annotated[Path | None, typer.Option(help="Draw the curves into this SVG file (extra: chart).")] = None,
@@ -71,6 +73,7 @@ def diagnose(
     parameter: AttackParameters = None,
     changes: Changes = None,
     weights: Weights = None,
+    trust: Trust = False,
     source: SourceNames = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
@@ -83,7 +86,6 @@ def diagnose(
     from odebench.attack.definition import load_attack
     from odebench.cli.screen import ScreenProgress, print_diagnosis, write_text
     from odebench.dataset import describe_dataset, load_dataset
-    from odebench.model.definition import load_definition
     from odebench.plan import Slice, plan, threat_model
     from odebench.remote import weights_file
     from odebench.render.chart import chart_svg, check_charts
@@ -91,7 +93,7 @@ def diagnose(
 
     attack = (DIAGNOSIS if full else QUICK_DIAGNOSIS).name
     progress = ScreenProgress()
-    load_definition(model)
+    trusted_contestant(model, trust=trust)
     radii = None if epsilon is None else parse_epsilons(epsilon, load_attack(attack).norm(norm))
     evaluated_with = solver(method, step, tolerance, backend, max_steps)
     evaluated_at, trained_at = number(horizon, "horizon"), number(train_horizon, "train horizon")
@@ -104,6 +106,7 @@ def diagnose(
     images = Slice(split=split_name(split), n=n, offset=offset)
     recipe_changes, parameters = settings(changes), settings(parameter)
     weights_path = None if weights is None else weights_file(weights, progress=progress)
+    contestant = trusted_contestant(model, weights=weights_path, trust=True)
 
     from odebench.evaluation import data_split
     from odebench.evaluation import run as run_plan
@@ -113,7 +116,7 @@ def diagnose(
     if n is None and 0 <= offset < total:
         images = replace(images, n=min(DEFAULT_IMAGES, total - offset))
     planned = plan(
-        model,
+        contestant,
         attack,
         described,
         total=total,
@@ -127,14 +130,13 @@ def diagnose(
         attack_seed=attack_seed,
         changes=recipe_changes,
         parameters=parameters,
-        weights=weights_path,
         sources=source,
     )
     result, path, new = run_plan(planned, data, results=results, force=force, device=device, progress=progress)
     if chart is not None:
         from odebench.file import write_atomically
 
-        title = f"{model} on {dataset}, {attack}"
+        title = f"{contestant.name} on {dataset}, {attack}"
         write_atomically(chart, chart_svg(title, curves(result), nfe_bars(result)).encode())
     if as_json:
         from odebench.result import result_json

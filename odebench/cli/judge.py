@@ -11,30 +11,32 @@ from odebench.cli.option import (
     AsJson,
     BackendName,
     Changes,
+    ContestantName,
     DataDir,
     Device,
     Horizon,
     Images,
     MaxSteps,
     Method,
-    ModelName,
     Offset,
     Results,
     Seed,
     StepLength,
     Tolerance,
     TrainHorizon,
+    Trust,
     Weights,
     number,
     settings,
     solver,
 )
 from odebench.cli.root import app
+from odebench.cli.trust import trusted_contestant
 
 
 @app.command(epilog="Example:\n\nodebench judge --model kd-ode mine.safetensors --credit 'A. Reviewer'")
 def judge(
-    model: ModelName,
+    model: ContestantName,
     file: Annotated[Path, typer.Argument(help="Candidates (safetensors), such as run --save-candidates writes.")],
     credit: Annotated[str, typer.Option(help="Who made the candidates; default: what the file says.")] = "",
     horizon: Horizon = None,
@@ -49,6 +51,7 @@ def judge(
     max_steps: MaxSteps = None,
     changes: Changes = None,
     weights: Weights = None,
+    trust: Trust = False,
     data_dir: DataDir = None,
     device: Device = "cpu",
     results: Results = Path("results"),
@@ -70,10 +73,11 @@ def judge(
     found = read_candidates(file)
     described = describe_dataset(found.dataset, data_dir=data_dir, progress=progress)
     weights_path = None if weights is None else weights_file(weights, progress=progress)
+    contestant = trusted_contestant(model, weights=weights_path, trust=trust)
     data = load_dataset(found.dataset, data_dir=data_dir, progress=progress)
     images = Slice(split="validation" if found.split == "validation" else "test", n=n, offset=offset)
     planned = plan(
-        model,
+        contestant,
         "candidates",
         described,
         total=len(data_split(data, images.split)),
@@ -86,7 +90,6 @@ def judge(
         train_seed=seed,
         changes=settings(changes),
         parameters={"file_sha256": sha256_file(file), "credit": credit or found.source},
-        weights=weights_path,
     )
     result, path, new = run_plan(
         planned, data, results=results, force=force, candidates=found, device=device, progress=progress

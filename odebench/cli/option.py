@@ -39,6 +39,16 @@ ModelName = Annotated[
     str,
     typer.Option("--model", "-m", help="Model; `odebench models` lists them.", autocompletion=complete_model),
 ]
+ContestantName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model (`odebench models` lists them), an entry's id, or the path of its folder.",
+        autocompletion=complete_model,
+    ),
+]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the code that an entry brings; read it before.")]
 AttackName = Annotated[
     str,
     typer.Option("--attack", "-a", help="Attack; `odebench attacks` lists them.", autocompletion=complete_attack),

@@ -14,6 +14,7 @@ from odebench.cli.option import (
     AttackSeed,
     BackendName,
     Changes,
+    ContestantName,
     DataDir,
     DatasetName,
     Device,
@@ -33,6 +34,7 @@ from odebench.cli.option import (
     StepLength,
     Tolerance,
     TrainHorizon,
+    Trust,
     Weights,
     number,
     settings,
@@ -40,6 +42,7 @@ from odebench.cli.option import (
     split_name,
 )
 from odebench.cli.root import app
+from odebench.cli.trust import trusted_contestant
 from odebench.errors import UsageError
 from odebench.spec import parse_epsilons
 
@@ -51,10 +54,11 @@ if TYPE_CHECKING:
     epilog="Examples:\n\nodebench run --model kd-ode --attack pgd\n\nodebench run -m resnet -a cw\n\n"
     "odebench run -m ode -a pgd --horizon 2 --epsilon 2/255,8/255 -n 200\n\n"
     "odebench run -m ode -a pgd --solver dopri5 --tolerance 1e-3\n\n"
-    "odebench run -m kd-ode -a worst-case -n 200 --parameter effort=standard"
+    "odebench run -m kd-ode -a worst-case -n 200 --parameter effort=standard\n\n"
+    "odebench run -m my-ode -a pgd --trust --results leaderboard/results"
 )
 def run(
-    model: ModelName,
+    model: ContestantName,
     attack: AttackName,
     dataset: DatasetName = "digits",
     horizon: Horizon = None,
@@ -74,6 +78,7 @@ def run(
     parameter: AttackParameters = None,
     changes: Changes = None,
     weights: Weights = None,
+    trust: Trust = False,
     source: SourceNames = None,
     surrogate: Annotated[
         str | None,
@@ -94,13 +99,12 @@ def run(
     from odebench.attack.definition import load_attack
     from odebench.cli.screen import ScreenProgress, print_result, write_text
     from odebench.dataset import describe_dataset, load_dataset
-    from odebench.model.definition import load_definition
     from odebench.plan import Slice, plan, threat_model
     from odebench.remote import weights_file
 
     # All that can be wrong with the words is said before anything heavy is imported or trained.
     progress = ScreenProgress()
-    load_definition(model)
+    trusted_contestant(model, trust=trust)
     radii = None if epsilon is None else parse_epsilons(epsilon, load_attack(attack).norm(norm))
     evaluated_with = solver(method, step, tolerance, backend, max_steps)
     evaluated_at, trained_at = number(horizon, "horizon"), number(train_horizon, "train horizon")
@@ -116,10 +120,11 @@ def run(
         proposing = solver(cheap, length or None, None, None, None)
 
     weights_path = None if weights is None else weights_file(weights, progress=progress)
+    contestant = trusted_contestant(model, weights=weights_path, trust=True)
 
     def planned(total: int) -> Plan:
         return plan(
-            model,
+            contestant,
             attack,
             described,
             total=total,
@@ -133,7 +138,6 @@ def run(
             attack_seed=attack_seed,
             changes=recipe_changes,
             parameters=parameters,
-            weights=weights_path,
             sources=source,
             surrogate=proposing,
             precision="bf16" if precision == "bf16" else "fp32",

@@ -21,6 +21,11 @@ Gradient = Literal["direct", "adjoint"]
 _ODE_PARTS = ("stem", "field", "head", "horizon", "solver")
 
 
+def is_ode(module: nn.Module) -> bool:
+    """Whether a module exposes what odebench needs to integrate it itself."""
+    return all(hasattr(module, part) for part in _ODE_PARTS)
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a model says of a batch. A failed image (solver failure, or a logit that is not finite) has zero
@@ -53,7 +58,7 @@ class Classifier:
         self.n_classes = n_classes
         self.device = torch.device(device)
         self.gradient: Gradient = gradient
-        self.is_ode = all(hasattr(module, part) for part in _ODE_PARTS)
+        self.is_ode = is_ode(module)
         self.horizon = self.solver = None
         if self.is_ode:
             parts: Any = module

@@ -1,0 +1,34 @@
+"""Whose code may run: what entries bring runs only where the user says so."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from odebench.errors import UsageError
+
+if TYPE_CHECKING:
+    from odebench.subject import Contestant
+
+
+def trusted_contestant(name: str, *, weights: Path | None = None, trust: bool = False) -> Contestant:
+    """The model that a name stands for. Raises UsageError where it is an entry's code that may not run."""
+    from odebench.entrant import Entrant, find_contestant
+
+    found = find_contestant(name, weights=weights)
+    if isinstance(found, Entrant):
+        check_trust(found.name, found.code, trust=trust)
+    return found
+
+
+def check_trust(name: str, code: Path | None, *, trust: bool) -> None:
+    """Asks, on a terminal, whether an entry's code may run. Raises UsageError where it may not."""
+    if code is None or trust:
+        return
+    if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{name} runs {code}, with all that you may do here: read it, then give --trust")
+    if not typer.confirm(f"{name} runs {code}, with all that you may do here. Run it?", err=True):
+        raise UsageError(f"{code} was not run; nothing was done")

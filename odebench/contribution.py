@@ -1,0 +1,121 @@
+"""Modules that entries bring: imported from their folder, built, and given their weights.
+
+Whatever such code does wrong is one ModelError. It runs with all that this process may do: see odebench.guard.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from odebench.checkpoint import load_weights, read_tensors
+from odebench.contents import CODE_SUFFIX
+from odebench.errors import ModelError, OdebenchError
+from odebench.model.classifier import is_ode
+from odebench.subject import Contributed
+
+
+def load_contribution(contributed: Contributed, weights: Path) -> nn.Module:
+    """The module of an entry, built and with its weights, in evaluation mode.
+
+    Raises ModelError for code that cannot be imported or built, and WeightError for weights that do not fit it.
+    """
+    module = build_contribution(contributed)
+    tensors, _ = read_tensors(weights)
+    try:
+        load_weights(module, tensors, source=weights)
+        return module.eval()
+    except (OdebenchError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # state_dict, load_state_dict and eval may be the entry's own
+        raise ModelError(f"{_where(contributed)} cannot take its weights: {_line(error)}") from error
+
+
+def build_contribution(contributed: Contributed) -> nn.Module:
+    """The module of an entry, untrained, initialised by the train seed. Disturbs no global generator.
+
+    The folder is importable while the module is imported and built, and no compiled files are left in it. Raises
+    ModelError.
+    """
+    where = _where(contributed)
+    arguments: dict[str, Any] = {
+        "image_shape": contributed.image_shape,
+        "n_classes": contributed.n_classes,
+        **contributed.arguments,
+    }
+    if contributed.horizon is not None:
+        arguments |= {"horizon": contributed.horizon, "solver": contributed.solver}
+    with _importable(contributed.folder), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(contributed.train_seed)
+        try:
+            attribute = getattr(_imported(contributed), contributed.attribute)
+        except (Exception, SystemExit) as error:
+            raise ModelError(f"{where} cannot be imported: {_line(error)}") from error
+        try:
+            module = attribute(**arguments)
+        except (Exception, SystemExit) as error:
+            raise ModelError(f"{where} cannot be built with {', '.join(arguments)}: {_line(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{where} gave a {type(module).__name__}, not a torch.nn.Module")
+    if contributed.horizon is None and is_ode(module):
+        raise ModelError(f"{where} has a field that odebench integrates: say its horizons and solver in entry.yaml")
+    if contributed.horizon is not None and not is_ode(module):
+        raise ModelError(
+            f"{where} does not expose stem, field, head, horizon and solver, so odebench cannot integrate it: add "
+            "them, or strike horizons and solver in entry.yaml"
+        )
+    return module
+
+
+def _imported(contributed: Contributed) -> ModuleType:
+    path = contributed.folder / f"{contributed.module}{CODE_SUFFIX}"
+    spec = importlib.util.spec_from_file_location(contributed.module, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[contributed.module] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """The folder first on the search path; afterwards as before, and its modules are forgotten, so that those of
+    another entry may have the same names."""
+    path, compiles, before = str(folder.absolute()), sys.dont_write_bytecode, dict(sys.modules)
+    sys.path.insert(0, path)
+    sys.dont_write_bytecode = True
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = compiles
+        if path in sys.path:
+            sys.path.remove(path)
+        for name, module in list(sys.modules.items()):
+            if before.get(name) is not module and _lies_in(module, folder):
+                del sys.modules[name]
+                if name in before:
+                    sys.modules[name] = before[name]
+
+
+def _lies_in(module: object, folder: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and Path(file).absolute().is_relative_to(folder.absolute())
+
+
+def _where(contributed: Contributed) -> str:
+    return f"{contributed.folder / contributed.module}{CODE_SUFFIX}:{contributed.attribute}"
+
+
+def _line(error: BaseException) -> str:
+    line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -1,0 +1,126 @@
+"""What is evaluated, before anything is loaded: a registered model, or what an entry submits. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from odebench.dataset.definition import DatasetDefinition
+from odebench.errors import UsageError
+from odebench.file import FileError, sha256_file
+from odebench.model.definition import ModelDefinition, changeable
+from odebench.recipe import Recipe
+from odebench.remote import Address
+from odebench.spec import Solver, check_horizon
+
+
+@dataclass(frozen=True)
+class Contributed:
+    """A module that an entry brings: the `attribute` of a module of its `folder`, called with the images' shape, the
+    number of classes, `arguments` and, where there is a horizon, horizon and solver. `key` is the sha256 of its weights
+    file."""
+
+    folder: Path
+    module: str
+    attribute: str
+    arguments: Mapping[str, JsonValue]
+    image_shape: tuple[int, int, int]
+    n_classes: int
+    train_seed: int
+    horizon: float | None
+    solver: Solver | None
+    key: str
+
+
+Origin = Recipe | Contributed
+"""What a module is built from."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model trained at one horizon with one seed: its name in results, the arguments that tell it apart, what it is
+    built from, the identity of its weights, and where these are (None: found or trained by the recipe)."""
+
+    name: str
+    arguments: Mapping[str, JsonValue]
+    origin: Origin
+    identity: str
+    weights: Path | Address | None
+    siblings: bool = False
+    """Whether the same name stands for other train seeds, so that they can be sources."""
+
+
+class Contestant(Protocol):
+    """A model by its name, of which a subject can be had for a data set."""
+
+    @property
+    def name(self) -> str:
+        """The model's name in results."""
+
+    def subject(
+        self,
+        dataset: DatasetDefinition,
+        *,
+        horizon: float | None,
+        train_horizon: float | None,
+        train_seed: int,
+        changes: Mapping[str, JsonValue],
+    ) -> Subject:
+        """The subject to evaluate at `horizon`; None stands for what the model says itself. Raises UsageError."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered model; with `weights`, a file of them instead of those that its recipe finds or trains."""
+
+    definition: ModelDefinition
+    weights: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return self.definition.name
+
+    def subject(
+        self,
+        dataset: DatasetDefinition,
+        *,
+        horizon: float | None,
+        train_horizon: float | None,
+        train_seed: int,
+        changes: Mapping[str, JsonValue],
+    ) -> Subject:
+        """The model by its recipe, with `changes`, trained at `train_horizon`, else at the evaluation's, else at 1."""
+        trained_at = None
+        if self.definition.has_horizon:
+            trained_at = train_horizon if train_horizon is not None else (1.0 if horizon is None else horizon)
+            check_horizon(trained_at)
+        elif (horizon, train_horizon) != (None, None):
+            raise UsageError(f"{self.name} integrates nothing, so it takes no --horizon and no --solver")
+        recipe = self.definition.recipe(dataset, horizon=trained_at, train_seed=train_seed, changes=changes)
+        return Subject(
+            name=self.name,
+            arguments={"train_seed": train_seed, **held_changes(recipe, changes)},
+            origin=recipe,
+            identity=recipe.key if self.weights is None else file_identity(self.weights),
+            weights=self.weights,
+            siblings=True,
+        )
+
+
+def held_changes(recipe: Recipe, changes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The changes as the recipe holds them: 2 and 2.0 are one temperature, and one run key."""
+    held = changeable(recipe)
+    return {name: held[name] for name in changes}
+
+
+def file_identity(weights: Path) -> str:
+    """The sha256 of a weights file. Raises FileError."""
+    try:
+        return sha256_file(weights)
+    except OSError as error:
+        raise FileError(f"cannot read {weights}: {error.strerror}") from error
