@@ -20,7 +20,7 @@ from odebench.remote import Address
 from odebench.spec import check_horizon
 from odebench.subject import Contestant, Contributed, Origin, Registered, Subject, file_identity, held_changes
 
-ENTRIES = "entries"
+ENTRIES, RESULTS = "entries", "results"
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,14 @@ class Entrant:
                 raise UsageError(f"{self.name} has horizons on {use.name} and no solver; odebench validate says more")
         return Subject(self.name, {**arguments, "train_seed": train_seed}, origin, identity, weights)
 
+    def weights_of(self, dataset: str, horizon: float | None, train_seed: int) -> Path | Address | None:
+        """Where the weights for a data set, train horizon and seed are; None where the entry lists none. Raises
+        WeightError for a file of another sha256."""
+        asked = (dataset, horizon, train_seed)
+        listed = (each for each in self.entry.weights if (each.dataset, each.horizon, each.train_seed) == asked)
+        found = next(listed, None)
+        return None if found is None else self._place(found)
+
     def _trained_at(self, use: Use, horizon: float | None, train_horizon: float | None) -> float | None:
         """The T of the weights: the one named, else that of the evaluation where the entry has it, else its only one,
         else 1."""
@@ -147,12 +155,30 @@ def find_contestant(name: str, *, weights: Path | None = None) -> Contestant:
     registered = MODELS.entries()
     if "/" not in name and name in registered:
         return Registered(load_definition(name), weights)
-    folder = Path(name) if "/" in name else _entry_folders().get(name)
+    folder = find_entry(name)
+    return contestant_of(folder, read_entry(folder), weights=weights)
+
+
+def find_entry(name: str) -> Path:
+    """The folder of an entry, by its id or by the path of the folder (with a "/", or a folder of that name here).
+
+    Raises UsageError for an unknown id, with the nearest match and the list, and for a folder without an entry.
+    """
+    known = _entry_folders()
+    folder = (
+        Path(name) if "/" in name or (name not in known and (Path(name) / ENTRY_FILE).is_file()) else known.get(name)
+    )
     if folder is None:
-        raise unknown_name("model", name, [*registered, *_entry_folders()])
+        raise unknown_name("model", name, [*MODELS.entries(), *known])
     if not (folder / ENTRY_FILE).is_file():
         raise UsageError(f"there is no entry in {folder}: no {ENTRY_FILE}; odebench new-entry writes one to fill in")
-    return contestant_of(folder, read_entry(folder), weights=weights)
+    return folder
+
+
+def results_beside(folder: Path) -> Path:
+    """Where the committed results of an entry lie: beside the entries of its leaderboard."""
+    whole = Path(os.path.abspath(folder))
+    return folder.parent.parent / RESULTS if whole.parent.name == ENTRIES else Path("leaderboard") / RESULTS
 
 
 def contestant_of(folder: Path, entry: Entry, *, weights: Path | None = None) -> Contestant:

@@ -17,12 +17,15 @@ from odebench.errors import ResultError, UsageError
 from odebench.evaluation import data_split, run
 from odebench.example import MOST, Examples, Pair, attack_of, epsilon_of, examples_folder, file_names, remove_examples
 from odebench.file import write_atomically
-from odebench.leaderboard import RANDOMISED, TRAIN_SEED
+from odebench.leaderboard import RANDOMISED
 from odebench.model.classifier import Classifier
-from odebench.plan import Plan, Slice, plan
+from odebench.model.definition import load_definition
+from odebench.plan import Plan
 from odebench.progress import SILENT, Progress
+from odebench.replan import planned_again
 from odebench.result import EXAMPLES_FILE, FALLEN, Result
 from odebench.spec import Evaluation
+from odebench.subject import Registered
 from odebench.training import find_or_train
 from odebench.union import StoredResult
 from odebench.verdict import RANDOMISED_PASSES, Judge
@@ -106,36 +109,10 @@ def _first_chunk(evaluation: Evaluation, epsilon: float) -> Evaluation:
 
 def _planned(item: StoredResult, definition: DatasetDefinition, total: int, evaluation: Evaluation) -> Plan:
     """The plan of an evaluation. Raises ResultError where this odebench does not plan the same one."""
-    model, attack, part = evaluation.model, evaluation.attack, evaluation.dataset
-    seed = model.arguments.get(TRAIN_SEED)
     try:
-        found = plan(
-            model.name,
-            attack.name,
-            definition,
-            total=total,
-            images=Slice(split=part.split, n=part.n, offset=part.offset, chunk=evaluation.chunk),
-            horizon=evaluation.horizon,
-            train_horizon=evaluation.train_horizon,
-            solver=evaluation.solver,
-            norm=evaluation.threat_model.norm,
-            epsilons=evaluation.threat_model.epsilons,
-            train_seed=seed if isinstance(seed, int) else 0,
-            attack_seed=attack.seed,
-            changes={name: value for name, value in model.arguments.items() if name != TRAIN_SEED},
-            parameters=attack.parameters,
-            sources=attack.sources,
-            surrogate=None if attack.surrogate is None else attack.surrogate.solver,
-            precision=evaluation.precision,
-        )
+        return planned_again(evaluation, Registered(load_definition(evaluation.model.name)), definition, total=total)
     except UsageError as error:
         raise ResultError(f"{item.path} cannot be run again here: {error}") from error
-    if found.evaluation.run_key != evaluation.run_key:
-        raise ResultError(
-            f"{item.path} cannot be run again here: its model was not trained by a recipe of this odebench "
-            "(a weights file, a module, or another version)"
-        )
-    return found
 
 
 def _rows(item: StoredResult, again: Result) -> list[int]:

@@ -112,3 +112,18 @@ def paired_interval(gained: int, lost: int, n: int, *, confidence: float = 0.95)
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
     return max(-1.0, up - down - half), min(1.0, up - down + half)
+
+
+def difference_interval(
+    first: float, n_first: int, second: float, n_second: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The interval of a difference of two shares, first / n_first - second / n_second, of two samples of images
+    (Newcombe 1998, Statist. Med. 17, p. 876, method 10: from both of Wilson's intervals)."""
+    if n_first == 0 or n_second == 0:
+        return -1.0, 1.0
+    one, other = first / n_first, second / n_second
+    low_one, high_one = wilson(first, n_first, confidence=confidence)
+    low_other, high_other = wilson(second, n_second, confidence=confidence)
+    down = math.hypot(one - low_one, high_other - other)
+    up = math.hypot(high_one - one, other - low_other)
+    return max(-1.0, one - other - down), min(1.0, one - other + up)

@@ -33,7 +33,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "definition": (
         "attack attack.definition attack.builtin attack.worst_case attack.diagnosis model "
-        "model.definition model.builtin subject source plan grid estimate slicing",
+        "model.definition model.builtin subject source plan replan grid estimate slicing",
         "ground value record dataset",
     ),
     "entry": (
@@ -59,6 +59,10 @@ LAYERS: dict[str, tuple[str, str]] = {
         "contribution supply evaluation instalment illustration control",
         "ground value record board dataset definition entry model attack verdict check",
     ),
+    "verification": (
+        "guard inspection isolation admission committed agreement sampling repetition verification",
+        "ground value record dataset definition entry model evaluation check",
+    ),
     "sweep": (
         "task inventory cluster probe sweep deposit",
         "ground value record dataset definition model evaluation",
@@ -66,8 +70,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "package": ("", "ground value record board dataset definition model attack evaluation"),
     "command": (
         "cli.root cli.option cli.screen cli.trust cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board "
-        "cli.example cli.sweep cli.claim cli.compare cli.entry cli.listing cli __main__",
-        "ground value record board dataset definition entry model evaluation sweep package",
+        "cli.example cli.sweep cli.claim cli.compare cli.entry cli.verify cli.listing cli __main__",
+        "ground value record board dataset definition entry model evaluation verification sweep package",
     ),
 }
 # An image folder is found by the module that loads it in the end.

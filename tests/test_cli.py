@@ -45,6 +45,7 @@ COMMANDS = (
     "compare",
     "new-entry",
     "validate",
+    "verify",
     "models",
     "attacks",
     "datasets",

@@ -13,7 +13,7 @@ from odebench.errors import OdebenchError
 
 # isort: off
 # The commands register themselves with the app, in this order.
-from odebench.cli import run, diagnose, judge, sweep, board, example, claim, compare, entry, listing
+from odebench.cli import run, diagnose, judge, sweep, board, example, claim, compare, entry, verify, listing
 # isort: on
 
 
@@ -74,4 +74,5 @@ __all__ = [
     "main",
     "run",
     "sweep",
+    "verify",
 ]

@@ -1,0 +1,112 @@
+"""`odebench verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from odebench.cli.option import AsJson, DataDir, Device, Trust
+from odebench.cli.root import app
+from odebench.cli.trust import check_trust
+from odebench.errors import UsageError
+
+if TYPE_CHECKING:
+    from odebench.agreement import Cell
+    from odebench.verification import Verification
+
+
+@app.command(
+    epilog="Examples:\n\nodebench verify kd-ode\n\nodebench verify my-ode --trust\n\n"
+    "odebench verify leaderboard/entries/my-ode --chunks 0,3 --trust\n\nodebench verify ode --full"
+)
+def verify(
+    entry: Annotated[str, typer.Argument(metavar="ID_OR_FOLDER", help="An entry's id, or the path of its folder.")],
+    chunks: Annotated[
+        str | None, typer.Option(help="Chunks of 100 test images to look at, such as 0,3. Default: two are drawn.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Look at all that is committed.")] = False,
+    draw: Annotated[int | None, typer.Option(min=0, help="Draw as an earlier verification did.")] = None,
+    trust: Trust = False,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Folder of the committed results. Default: beside the entries.")
+    ] = None,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Run an entry's model again on images drawn at random, and compare with its results; exit 1 if refused."""
+    from odebench.cli.screen import ScreenProgress, write_text
+    from odebench.entrant import Entrant, find_entry, results_beside
+    from odebench.entry import read_entry
+    from odebench.validation import validate_entry
+
+    folder = find_entry(entry)
+    numbers = None if chunks is None else _numbers(chunks)
+    if not validate_entry(folder).findings:
+        found = read_entry(folder)
+        check_trust(found.id, Entrant(folder, found).code, trust=trust)
+    from odebench.verification import verify_entry
+
+    verified = verify_entry(
+        folder,
+        results=results_beside(folder) if results is None else results,
+        chunks=numbers,
+        full=full,
+        draw=draw,
+        trust=True,
+        device=device,
+        data_dir=data_dir,
+        progress=ScreenProgress(),
+    )
+    if as_json:
+        write_text(json.dumps(verified.json(), indent=1))
+    else:
+        _show(verified)
+    if not verified.ok:
+        raise typer.Exit(1)
+
+
+def _numbers(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(f"--chunks is a list of whole numbers, such as 0,3, not {text!r}")
+    return [int(part) for part in parts]
+
+
+def _show(verified: Verification) -> None:
+    from odebench.cli.screen import print_table
+
+    for name, numbers in verified.chunks.items():
+        print(f"{name}: chunks {', '.join(map(str, numbers))} of 100 test images (--draw {verified.draw})")
+    if verified.cells:
+        columns = ["data", "T", "seed", "attack", "n", "chunk", "letters", "differ", "clean %", "robust %"]
+        print_table(columns, [_row(cell) for cell in verified.cells], right=(1, 2, 4, 5, 6, 7, 8, 9))
+        print("clean, robust: found now / committed, at the middle epsilon; n: the committed images compared with")
+    for note in verified.notes:
+        print(f"note: {note}")
+    for each in verified.findings:
+        print(each)
+    compared, differ = verified.letters
+    count = len(verified.findings)
+    letters = f"{differ} of {compared} letters differ"
+    refused = f"refused, {count} finding{'s' * (count > 1)}"
+    print(f"{verified.id}: {'good' if verified.ok else refused}; {letters}")
+
+
+def _row(cell: Cell) -> list[str]:
+    middle = cell.shares[len(cell.shares) // 2]
+    return [
+        cell.dataset,
+        "" if cell.horizon is None else f"{cell.horizon:g}",
+        str(cell.train_seed),
+        cell.attack,
+        str(middle.n),
+        str(cell.chunk),
+        str(cell.letters) if cell.letters else "-",
+        str(cell.differ) if cell.letters else "-",
+        f"{100 * middle.clean_found:.0f} / {100 * middle.clean_committed:.0f}",
+        f"{100 * middle.robust_found:.0f} / {100 * middle.robust_committed:.0f}",
+    ]

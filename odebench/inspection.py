@@ -1,0 +1,151 @@
+"""Asking an entry's models what a verification wants to know: the admission checks, and the letters of some chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from odebench.dataset import Dataset, load_dataset
+from odebench.errors import OdebenchError
+from odebench.evaluation import data_split
+from odebench.execution import execute_portion
+from odebench.finding import printable
+from odebench.plan import Plan
+from odebench.portion import Portion
+from odebench.progress import SILENT, Progress
+from odebench.result import Check
+from odebench.spec import Evaluation, Sha256, Spec
+from odebench.supply import AtHand, at_hand
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Letters that are wanted: those of an evaluation on some rows of its images, found with so many threads."""
+
+    evaluation: Evaluation
+    rows: tuple[slice, ...]
+    threads: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that is wanted of the weights of one data set, train horizon and seed: the plan of a quick diagnosis, and
+    attacks on the same weights, each planned, too."""
+
+    admission: Plan
+    attacks: tuple[tuple[Plan, Attack], ...]
+
+
+class Letters(Spec):
+    """The outcomes of an attack on rows `first` to `last`, a text for each epsilon, and the sources that were used."""
+
+    first: int
+    last: int
+    outcomes: Annotated[tuple[str, ...], Field(strict=False)]
+    sources_sha256: dict[str, Sha256]
+
+
+class Inspected(Spec):
+    """What was found about the weights of one job. `error`: why the model could not be asked, then the rest is empty.
+    `restless`: what a model did in evaluation mode that only a training may do. `letters` are in the order of the
+    attacks and their rows."""
+
+    error: str | None = None
+    checks: Annotated[tuple[Check, ...], Field(strict=False)] = ()
+    flags: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    restless: str | None = None
+    letters: Annotated[tuple[Letters, ...], Field(strict=False)] = ()
+
+
+def inspect(
+    jobs: Sequence[Job], *, device: str = "cpu", data_dir: Path | None = None, progress: Progress = SILENT
+) -> list[Inspected]:
+    """What the models of jobs answer, in order. Whatever a model does wrong is said in its `error`."""
+    data: dict[str, Dataset] = {}
+    found = []
+    total = sum(len(attack.rows) for job in jobs for _, attack in job.attacks) + len(jobs)
+    with progress.track("verifying", total=total) as step:
+        for job in jobs:
+            name = job.admission.evaluation.dataset.name
+            if name not in data:
+                data[name] = load_dataset(name, data_dir=data_dir)
+            try:
+                found.append(_inspected(job, data[name], device, step.advance))
+            except OdebenchError as error:
+                found.append(Inspected(error=printable(" ".join(str(error).split()))))
+    return found
+
+
+def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]) -> Inspected:
+    model = at_hand(job.admission, data, device, SILENT)
+    module = model.classifier.module.eval()
+    before = _state(module)
+    portion = _portion(job.admission, model, data, slice(None))
+    result = portion.result(job.admission.evaluation)
+    advance()
+    restless = None
+    if awake := [name or type(module).__name__ for name, part in module.named_modules() if part.training]:
+        restless = f"{', '.join(awake[:3])} stays in training mode after eval()"
+    elif not _equal(_state(module), before):
+        restless = "its parameters or buffers change while it is asked"
+    letters: list[Letters] = []
+    for plan, attack in job.attacks:
+        with _threads(attack.threads):
+            asked = at_hand(plan, data, device, SILENT)
+            for rows in attack.rows:
+                found = _portion(plan, asked, data, rows)
+                advance()
+                letters.append(
+                    Letters(
+                        first=rows.start,
+                        last=rows.stop,
+                        outcomes=tuple("".join(ledger.letters) for ledger in found.ledgers),
+                        sources_sha256=asked.sources_sha256,
+                    )
+                )
+    return Inspected(checks=result.checks, flags=result.flags, restless=restless, letters=tuple(letters))
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, those that are in no weights file, too."""
+    return {name: one.detach().clone() for name, one in (*module.named_parameters(), *module.named_buffers())}
+
+
+def _equal(now: dict[str, Tensor], before: dict[str, Tensor]) -> bool:
+    return now.keys() == before.keys() and all(torch.equal(now[name], before[name]) for name in now)
+
+
+def _portion(plan: Plan, model: AtHand, data: Dataset, rows: slice) -> Portion:
+    part = plan.evaluation.dataset
+    split = data_split(data, part.split)
+    images = slice(part.offset, part.offset + part.n)
+    return execute_portion(
+        plan.evaluation,
+        model.classifier,
+        split.images[images],
+        split.labels[images],
+        rows=rows,
+        dataset_sha256=split.sha256,
+        weights_sha256=model.weights_sha256,
+        sources=model.sources,
+        sources_sha256=model.sources_sha256,
+        handed_over=plan.handed_over,
+    )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads while inside: equal letters are promised for equal threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,119 @@
+"""Contributed code in a process of its own: guarded, without the environment's secrets, its word taken as plain values.
+
+The parent sends the jobs, and reads back JSON alone; whatever the process prints is thrown away.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from odebench.errors import ModelError
+from odebench.file import cache_folder, published_folder
+from odebench.finding import printable
+from odebench.guard import Breach, Guard
+from odebench.inspection import Inspected, Job, inspect
+from odebench.spec import Spec
+
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "ODEBENCH_DATA")
+"""What the process sees of the environment, beside the settings of threads and cards: no tokens, no keys."""
+_KEPT_STARTS = ("OMP_", "MKL_", "CUDA_", "CUBLAS_")
+_PROGRAM = "from odebench.isolation import main; main()"
+_SHOWN = 300
+
+
+class Answer(Spec):
+    """What the process hands back: what it found of each job, and what was refused to the entry's code."""
+
+    inspected: Annotated[tuple[Inspected, ...], Field(strict=False)]
+    breaches: Annotated[tuple[Breach, ...], Field(strict=False)]
+
+
+@dataclass(frozen=True)
+class _Order:
+    jobs: tuple[Job, ...]
+    folder: Path
+    scratch: Path
+    device: str
+    data_dir: Path | None
+
+
+def inspect_apart(folder: Path, jobs: Sequence[Job], *, device: str = "cpu", data_dir: Path | None = None) -> Answer:
+    """What the models of an entry's own code answer, asked in another process. The sources of transfer and the data set
+    must be there already: the process may not write them.
+
+    Raises ModelError where the process ends, or says something else, before it has answered.
+    """
+    with tempfile.TemporaryDirectory(prefix="odebench-") as scratch:
+        data = None if data_dir is None else data_dir.absolute()
+        order = pickle.dumps(_Order(tuple(jobs), folder.absolute(), Path(scratch), device, data))
+        process = subprocess.run(
+            [sys.executable, "-c", _PROGRAM],
+            input=order,
+            capture_output=True,
+            env=_environment(scratch),
+            cwd=scratch,
+            check=False,
+        )
+    try:
+        return Answer.model_validate_json(process.stdout)
+    except ValidationError as error:
+        lines = printable(process.stderr.decode(errors="replace").strip()[-_SHOWN:]) or "it said nothing"
+        raise ModelError(
+            f"the process that ran {folder}'s code ended with code {process.returncode} and no answer: {lines}"
+        ) from error
+
+
+def inspect_guarded(
+    folder: Path, jobs: Sequence[Job], *, scratch: Path, device: str = "cpu", data_dir: Path | None = None
+) -> Answer:
+    """What the models answer in this process, with the guard on."""
+    _import_what_forks()
+    guard = Guard(folder, scratch)
+    with guard.watching():
+        inspected = inspect(jobs, device=device, data_dir=data_dir)
+    return Answer(inspected=tuple(inspected), breaches=tuple(dict.fromkeys(guard.breaches)))
+
+
+def _environment(scratch: str) -> dict[str, str]:
+    kept = {name: text for name, text in os.environ.items() if name in _KEPT or name.startswith(_KEPT_STARTS)}
+    published = published_folder()
+    return kept | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": scratch,
+        "ODEBENCH_CACHE": str(cache_folder().absolute()),
+        "ODEBENCH_LEADERBOARD": "" if published is None else str(published.absolute()),
+    }
+
+
+def main() -> None:
+    """What the process does: jobs from standard input, the answer to standard output."""
+    order: _Order = pickle.load(sys.stdin.buffer)
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what the code prints is no answer
+    sys.stdin = io.StringIO()
+    said = inspect_guarded(
+        order.folder, order.jobs, scratch=order.scratch, device=order.device, data_dir=order.data_dir
+    )
+    answer.write(said.model_dump_json().encode())
+    answer.flush()
+    os._exit(0)  # nothing of the entry runs once the guard is gone
+
+
+def _import_what_forks() -> None:
+    """Imports what starts processes or writes files when it is first imported, before that is refused."""
+    import foolbox  # noqa: F401
+    import pyautoattack  # noqa: F401
+    import torchdiffeq  # noqa: F401
+    import torchode  # noqa: F401

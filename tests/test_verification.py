@@ -1,0 +1,443 @@
+"""Verifying entries: the good ones, and every kind of bad one, refused for the right reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from entry_factory import write_entry
+from real_entry import PLAIN, trained, write_field_entry, write_real_entry
+from result_factory import epsilon_result
+
+from odebench.agreement import TOLERATED, differing, disagreement
+from odebench.cli import _exit_code
+from odebench.committed import COVERED
+from odebench.dataset import load_dataset
+from odebench.dataset.builtin import DIGITS
+from odebench.entrant import find_contestant, find_entry, results_beside
+from odebench.errors import UsageError
+from odebench.evaluation import run
+from odebench.inspection import Job
+from odebench.isolation import Answer, inspect_guarded
+from odebench.plan import Slice, plan
+from odebench.result import Result, outcomes_digest, read_result, result_files, write_result
+from odebench.sampling import drawn_chunks, given_chunks
+from odebench.statistic import difference_interval
+from odebench.verification import Verification, verify_entry
+
+PUBLISHED = Path(__file__).parents[1] / "leaderboard"
+
+
+@pytest.fixture(scope="session")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the good entry: PGD on all test images, FGSM on the first hundred."""
+    folder = tmp_path_factory.mktemp("committed")
+    mine = write_real_entry(folder / "entries")
+    for attack, n in (("pgd", 500), ("fgsm", 100)):
+        planned = plan(find_contestant(str(mine)), attack, DIGITS, total=500, images=Slice(n=n))
+        run(planned, load_dataset("digits"), results=folder / "results")
+    return folder / "results"
+
+
+@pytest.fixture
+def results(committed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(committed, tmp_path / "results"))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contributed code runs in this process, guarded: another one takes seconds to begin."""
+
+    def inspected(folder: Path, jobs: Sequence[Job], **options: Any) -> Answer:
+        with tempfile.TemporaryDirectory() as scratch:
+            return inspect_guarded(folder, jobs, scratch=Path(scratch), **options)
+
+    monkeypatch.setattr("odebench.verification.inspect_apart", inspected)
+
+
+def verified(mine: Path, results: Path, **options: Any) -> Verification:
+    return verify_entry(mine, results=results, trust=True, **{"chunks": [0], **options})
+
+
+def rules(found: Verification) -> list[str]:
+    return [each.rule for each in found.findings]
+
+
+def changed(results: Path, attack: str, **changes: Any) -> Path:
+    """Changes the stored result of an attack, whole and with all its digests; returns its file."""
+    (path,) = [each for each in result_files(results) if f"-{attack}-" in each.name]
+    result = read_result(path)
+    path.write_text(result.model_copy(update=changes).model_dump_json(), encoding="utf-8")
+    read_result(path)
+    return path
+
+
+def with_letters(result: Result, index: int, letters: str) -> dict[str, Any]:
+    """What changes in a result that has these letters at one of its epsilons."""
+    epsilons = list(result.epsilons)
+    epsilons[index] = epsilon_result(epsilons[index].epsilon, letters)
+    return {"epsilons": tuple(epsilons), "outcomes_sha256": outcomes_digest(tuple(epsilons))}
+
+
+def stored(results: Path, attack: str) -> Result:
+    (path,) = [each for each in result_files(results) if f"-{attack}-" in each.name]
+    return read_result(path)
+
+
+def claim(robust: float, **changes: Any) -> str:
+    words = {"attack": "pgd", "n": 500, **changes}
+    return (
+        f"\n  - {{dataset: digits, train_seed: 0, norm: linf, epsilon: 0.1, attack: {words['attack']}, n: {words['n']}, "
+        f"robust_accuracy: {robust}}}"
+    )
+
+
+# --- good ones ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("here")
+def test_a_good_entry_is_found_again_letter_by_letter(tmp_path: Path, results: Path) -> None:
+    robust = stored(results, "pgd").epsilons[1].figures.robust_accuracy.value
+    mine = write_real_entry(tmp_path / "entries", claims=claim(round(robust, 3)))
+    found = verified(mine, results, chunks=None, draw=7)
+    assert found.findings == ()
+    assert found.ok
+    assert (found.draw, found.chunks) == (7, drawn_chunks(7, {"digits": 500}))
+    pgd = [cell for cell in found.cells if cell.attack == "pgd"]
+    assert [(cell.chunk, cell.images, cell.letters, cell.differ) for cell in pgd] == [
+        (chunk, 100, 300, 0) for chunk in found.chunks["digits"]
+    ]
+    assert all(each.robust_found == each.robust_committed for cell in pgd for each in cell.shares)
+    assert json.loads(json.dumps(found.json()))["ok"] is True
+    assert sorted(path.name for path in mine.iterdir()) == ["README.md", "entry.yaml", "model.py", "one.safetensors"]
+
+
+@pytest.mark.usefixtures("here")
+def test_chunks_without_committed_letters_are_compared_by_figures(tmp_path: Path, results: Path) -> None:
+    found = verified(write_real_entry(tmp_path / "entries"), results, chunks=[0, 3])
+    assert found.ok
+    fgsm = [cell for cell in found.cells if cell.attack == "fgsm"]
+    assert [(cell.chunk, cell.letters, cell.shares[0].n) for cell in fgsm] == [(0, 300, 100), (3, 0, 100)]
+    result = stored(results, "fgsm")
+    changed(results, "fgsm", **with_letters(result, 2, result.epsilons[2].outcomes.replace("f", "r")))
+    edited = verified(tmp_path / "entries" / "mine", results, chunks=[3])
+    assert rules(edited) == ["figure"]
+    assert "chunk 3 at epsilon 0.15: robust accuracy is" in edited.findings[0].message
+    assert "of the 100 images looked at, and said to be" in edited.findings[0].message
+
+
+@pytest.mark.usefixtures("here")
+def test_a_neural_ode_is_integrated_and_full_looks_at_all(tmp_path: Path) -> None:
+    mine = write_field_entry(tmp_path / "entries")
+    data = load_dataset("digits")
+    for n, horizon in ((500, None), (100, 0.5)):
+        planned = plan(find_contestant(str(mine)), "pgd", DIGITS, total=500, images=Slice(n=n), horizon=horizon)
+        run(planned, data, results=tmp_path / "results")
+    found = verified(mine, tmp_path / "results", chunks=[1])
+    assert found.ok
+    assert {cell.horizon for cell in found.cells} == {1.0}, "as it was trained"
+    whole = verified(mine, tmp_path / "results", chunks=None, full=True)
+    assert whole.ok
+    assert sorted((cell.horizon, cell.chunk) for cell in whole.cells) == [
+        (0.5, 0),
+        *((1.0, chunk) for chunk in range(5)),
+    ]
+    assert whole.letters == (1800, 0)
+
+
+# --- models that are refused -------------------------------------------------------------------------------------
+
+LAST = "return self.last(torch.tanh(self.first(images.flatten(1))))"
+TRIES = """
+        try:
+            {}
+        except BaseException:
+            pass
+"""
+
+
+def ending(*lines: str, before: str = "") -> str:
+    """The good model's code, with other last lines of its forward pass; `logits` are the good ones."""
+    asked = LAST.replace("return", "logits =")
+    assert PLAIN.count(LAST) == 1
+    return before + PLAIN.replace(LAST, "\n        ".join([asked, *lines]))
+
+
+BAD = {
+    "leans on its batchmates": (
+        ending("return logits - 2 * logits.mean(0)"),
+        ["batch"],
+        "letters or logits that move between batch, permuted batch and alone",
+    ),
+    "uses its place in the batch": (
+        ending("return logits + torch.arange(len(logits))[:, None] * torch.eye(10)[3]"),
+        ["batch"],
+        "attacked and judged image by image",
+    ),
+    "draws from a generator of its own": (
+        ending(
+            "return logits + 0.1 * torch.randn(logits.shape, generator=DICE)",
+            before="import torch\nDICE = torch.Generator()\n",
+        ),
+        ["unseeded"],
+        "it draws random numbers that no seed reaches",
+    ),
+    "masks its gradient by rounding": (
+        PLAIN.replace("images.flatten(1)", "((images * 16).round() / 16).flatten(1)"),
+        ["gradient", "gradient"],
+        "whole input gradient is zero or not finite",
+    ),
+    "lies about its gradient": (
+        ending(
+            "other = images.flatten(1)[:, :10] - images.flatten(1)[:, 10:20]",
+            "return logits.detach() + other - other.detach()",
+        ),
+        ["gradient"],
+        "a gradient of another function hides falls",
+    ),
+    "hands over probabilities": (ending("return logits.softmax(1)"), ["probabilities"], "hand over the logits"),
+    "stays in training mode": (
+        PLAIN + "\n    def train(self, mode=True):\n        return super().train(True)\n",
+        ["training"],
+        "stays in training mode after eval()",
+    ),
+    "keeps count in a buffer": (
+        ending("self.seen += len(images)", "return logits").replace(
+            "self.first =", "self.register_buffer('seen', torch.zeros(()), persistent=False)\n        self.first ="
+        ),
+        ["training"],
+        "its parameters or buffers change while it is asked",
+    ),
+    "returns a wrong shape": (ending("return logits[:, :9]"), ["model"], "returned logits of shape (100, 9)"),
+    "returns NaN": (
+        ending("return logits * float('nan')"),
+        ["failure", "gradient"],
+        "100 of 100 clean images have no finite logits",
+    ),
+    "raises": (ending("raise KeyError('missing')"), ["model"], "Net raised KeyError: 'missing'"),
+    "cannot be imported": ("import nowhere\n" + PLAIN, ["model"], "No module named 'nowhere'"),
+    "does not take its weights": (
+        PLAIN.replace("self.last = ", "self.more = self.last = "),
+        ["model"],
+        "has no tensor 'more",
+    ),
+    "writes outside its folder": (
+        ending(*TRIES.format("open('/tmp/odebench-was-here', 'w')").split("\n        "), "return logits"),
+        ["guard"],
+        "model.py, line 14: refused writing /tmp/odebench-was-here",
+    ),
+    "starts a process": (
+        ending(*TRIES.format("__import__('os').system('true')").split("\n        "), "return logits"),
+        ["guard"],
+        "refused starting or ending a process (os.system)",
+    ),
+    "opens a socket when imported": (
+        "import socket\nsocket.create_connection(('127.0.0.1', 9))\n" + PLAIN,
+        ["guard", "model"],
+        "model.py, line 2: refused reaching the network",
+    ),
+}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("code", "expected", "said"), BAD.values(), ids=BAD)
+def test_a_bad_model_is_refused(tmp_path: Path, results: Path, code: str, expected: list[str], said: str) -> None:
+    for path in result_files(results):
+        if "-fgsm-" in path.name:
+            path.unlink()
+    found = verified(write_real_entry(tmp_path / "entries", code=code), results)
+    mine = [rule for rule in rules(found) if rule not in ("letters", "figure")]
+    assert mine == expected, found.findings
+    assert any(said in each.message for each in found.findings), found.findings
+    assert not Path("/tmp/odebench-was-here").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_randomised_model_is_admitted_and_compared_by_figures(tmp_path: Path, results: Path) -> None:
+    code = ending("return logits + 0.1 * torch.randn_like(logits)")
+    for path in result_files(results):
+        if "-pgd-" in path.name:
+            path.unlink()
+    found = verified(write_real_entry(tmp_path / "entries", code=code), results)
+    assert rules(found) == ["coverage"]
+    assert [(cell.letters, cell.images) for cell in found.cells] == [(0, 100)]
+    assert any("is randomised: compared by figures, shown, and not ranked" in note for note in found.notes)
+
+
+# --- results that are refused ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("here")
+def test_letters_changed_by_hand_are_found_though_all_digests_fit(tmp_path: Path, results: Path) -> None:
+    mine = write_real_entry(tmp_path / "entries")
+    result = stored(results, "pgd")
+    few = result.epsilons[1].outcomes.replace("f", "r", 2)
+    changed(results, "pgd", **with_letters(result, 1, few))
+    found = verified(mine, results)
+    assert found.ok, "hardware may move as many"
+    assert found.letters[1] == 2
+    changed(results, "pgd", **with_letters(result, 1, result.epsilons[1].outcomes.replace("f", "r", 20)))
+    found = verified(mine, results)
+    assert rules(found) == ["letters"]
+    assert "20 of 300 letters are others than those found now (chunks 0), more than 1%" in found.findings[0].message
+    assert found.findings[0].file.endswith(".json")
+
+
+@pytest.mark.usefixtures("here")
+def test_claims_are_held_against_committed_results(tmp_path: Path, results: Path) -> None:
+    mine = write_real_entry(tmp_path / "entries", claims=claim(0.9) + claim(0.5, attack="worst-case", n=200))
+    found = verified(mine, results)
+    assert sorted(set(rules(found))) == ["claim"]
+    said = " ".join(each.message for each in found.findings)
+    assert "robust_accuracy is claimed to be 0.9" in said
+    assert "worst-case in linf at 0.1, n=200 has no committed result; run it with --results leaderboard/results" in said
+    assert "robust accuracy is" in said, "against the letters found now, too"
+
+
+@pytest.mark.usefixtures("here")
+def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
+    mine = write_real_entry(tmp_path / "entries")
+    other = write_real_entry(tmp_path / "others", weights={**trained(), "last.bias": trained()["last.bias"] + 0.01})
+    planned = plan(find_contestant(str(other)), "fgsm", DIGITS, total=500, images=Slice(n=100))
+    _, foreign, _ = run(planned, load_dataset("digits"), results=results)
+    result = stored(results, "pgd")
+    renamed = result.evaluation.model_copy(
+        update={"model": result.evaluation.model.model_copy(update={"name": "other"})}
+    )
+    odd = result.model_copy(update={"evaluation": renamed, "run_key": renamed.run_key})
+    misplaced = write_result(odd, results)
+    shutil.move(misplaced, results / "mine" / misplaced.name)
+    found_with = result.found.model_copy(update={"weights_sha256": "0" * 64})
+    changed(results, "pgd", found=found_with)
+    (results / "mine" / "half.json").write_text("{", encoding="utf-8")
+    found = verified(mine, results)
+    assert rules(found).count("result") == 4
+    said = " ".join(each.message for each in found.findings if each.rule == "result")
+    for part in (
+        "the entry says other weights or arguments",
+        "it is of 'other', not of mine",
+        "it was found with weights 000000000000",
+        "half.json is not whole JSON",
+    ):
+        assert part in said, said
+    assert foreign.name in " ".join(each.file for each in found.findings)
+    assert "coverage" in rules(found)
+
+
+@pytest.mark.usefixtures("here")
+def test_an_entry_without_results_is_asked_and_told_what_to_run(tmp_path: Path) -> None:
+    mine = write_real_entry(tmp_path / "entries", code=ending("return logits[:, :9]"))
+    found = verified(mine, tmp_path / "results")
+    assert rules(found) == ["coverage", "model"]
+    assert (
+        f"run: odebench run --model mine --dataset digits --attack pgd -n {COVERED} --trust "
+        "--results leaderboard/results"
+    ) in found.findings[0].message
+
+
+def test_what_does_not_validate_is_not_run(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path, ("licence: MIT", "licence: mine"))
+    found = verified(mine, tmp_path / "results")
+    assert (rules(found), found.cells, found.notes) == (["licence"], (), ("nothing was run",))
+    assert not (mine / "trace").exists()
+
+
+# --- apart, and as a command -------------------------------------------------------------------------------------
+
+
+def test_code_runs_in_a_process_of_its_own_without_secrets(
+    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "secret")
+    code = "import os\nprint('{}')\nassert 'SOME_TOKEN' not in os.environ\n" + PLAIN
+    mine = write_real_entry(tmp_path / "entries", code=code)
+    monkeypatch.setattr(sys, "argv", ["odebench", "verify", str(mine), "--chunks", "0", "--trust"])
+    assert _exit_code() == 0
+    said = capfd.readouterr().out
+    assert "mine: good; 0 of 600 letters differ" in said
+    assert max(map(len, said.splitlines())) <= 100
+    assert "model" not in sys.modules
+
+
+def test_a_process_that_ends_early_is_no_answer(tmp_path: Path, results: Path) -> None:
+    mine = write_real_entry(tmp_path / "entries", code="import os\nos.write(2, b'bye')\nos._exit(3)\n" + PLAIN)
+    found = verified(mine, results)
+    assert rules(found) == ["model", "model"]
+    assert "ended with code 3 and no answer: bye" in found.findings[0].message
+
+
+def test_a_published_model_is_found_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(PUBLISHED))
+    monkeypatch.setattr(sys, "argv", ["odebench", "verify", "ode-ablated", "--chunks", "1", "--json"])
+    assert _exit_code() == 0
+    said: Mapping[str, Any] = json.loads(capsys.readouterr().out)
+    assert (said["ok"], said["findings"], said["differ"]) == (True, [], 0)
+    assert said["letters"] >= 600
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nobody"], "unknown model 'nobody'"),
+        (["mine"], "read it, then give --trust"),
+        (["mine", "--trust", "--chunks", "0,7"], "digits has chunks 0 to 4 of 100 test images, no chunk 7"),
+        (["mine", "--trust", "--chunks", "a"], "--chunks is a list of whole numbers, such as 0,3, not 'a'"),
+        (["mine", "--trust", "--chunks", "0", "--full"], "leave out --chunks"),
+        (["mine", "--trust", "--device", "tpu"], "no device 'tpu' on this machine"),
+    ],
+)
+def test_wrong_words_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    write_real_entry(tmp_path / "leaderboard" / "entries")
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(tmp_path / "leaderboard"))
+    monkeypatch.setattr(sys, "argv", ["odebench", "verify", *words])
+    assert _exit_code() == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_without_trust_the_library_runs_nothing(tmp_path: Path) -> None:
+    mine = write_real_entry(tmp_path / "entries")
+    with pytest.raises(UsageError, match=r"mine runs .*model\.py: read it, then give --trust"):
+        verify_entry(mine, results=tmp_path, trust=False)
+
+
+# --- drawing and comparing ---------------------------------------------------------------------------------------
+
+
+def test_chunks_are_drawn_by_the_seed_alone() -> None:
+    totals = {"digits": 500, "fashion-mnist": 10_000, "few": 60}
+    assert drawn_chunks(3, totals) == drawn_chunks(3, totals)
+    drawn = {drawn_chunks(seed, totals)["digits"] for seed in range(60)}
+    assert len(drawn) == 10, "every pair of five chunks"
+    assert drawn_chunks(3, totals)["few"] == (0,)
+    assert given_chunks([3, 0, 3], {"digits": 500}) == {"digits": (0, 3)}
+
+
+def test_entries_and_results_are_found_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = write_real_entry(tmp_path / "leaderboard" / "entries")
+    assert results_beside(mine) == tmp_path / "leaderboard" / "results"
+    assert results_beside(tmp_path / "drafts" / "mine") == Path("leaderboard") / "results"
+    monkeypatch.chdir(mine.parent)
+    assert find_entry("mine") == Path("mine")
+
+
+def test_shares_of_two_samples_are_compared_by_newcombes_interval() -> None:
+    # Newcombe 1998, table II, method 10: 56/70 - 48/80
+    assert difference_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert difference_interval(9, 10, 3, 10) == pytest.approx((0.1705, 0.8090), abs=5e-5)
+    assert difference_interval(0, 0, 3, 10) == (-1.0, 1.0)
+    assert disagreement("it", 0.5, 100, 0.45, 200, confidence=0.95) is None
+    assert "it is 50.0% of the 100 images looked at, and said to be 80.0% of 200" in str(
+        disagreement("it", 0.5, 100, 0.8, 200, confidence=0.95)
+    )
+    assert differing(["rf", "mf"], ["rr", "mf"]) == 1
+    assert TOLERATED == 0.01
