@@ -72,10 +72,13 @@ def committed_results(
     for path in result_files(results / entry.id):
         try:
             result = read_result(path)
+        except ResultError as error:
+            findings.append(finding(str(path), None, "result", str(error).removeprefix(f"{path} ")))
+            continue
+        try:
             good.append(Committed(path, result, _planned(folder, entry, result, splits, data_dir)))
         except OdebenchError as error:
-            said = str(error).removeprefix(f"{path} ").removeprefix("is not a result: ")
-            findings.append(finding(str(path), None, "result", f"does not fit the entry: {said}"))
+            findings.append(finding(str(path), None, "result", f"does not fit the entry: {error}"))
     return good, findings
 
 

@@ -11,10 +11,12 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from unittest.mock import patch
 
 from pydantic import Field, ValidationError
 
@@ -80,9 +82,38 @@ def inspect_guarded(
     """What the models answer in this process, with the guard on."""
     _import_what_forks()
     guard = Guard(folder, scratch)
-    with guard.watching():
+    with audited_writers(), guard.watching():
         inspected = inspect(jobs, device=device, data_dir=data_dir)
     return Answer(inspected=tuple(inspected), breaches=tuple(dict.fromkeys(guard.breaches)))
+
+
+@contextmanager
+def audited_writers() -> Iterator[None]:
+    """A context in which the writers of torch and safetensors, which are native, tell of the files that they open."""
+    import safetensors.numpy
+    import safetensors.torch
+    import torch
+
+    writers: list[tuple[Any, str]] = [
+        (torch._C, "PyTorchFileWriter"),
+        (safetensors.torch, "serialize_file"),
+        (safetensors.numpy, "serialize_file"),
+    ]
+    with ExitStack() as stack:
+        for owner, name in writers:
+            if hasattr(owner, name):
+                stack.enter_context(patch.object(owner, name, _audited(getattr(owner, name))))
+        yield
+
+
+def _audited(writer: Callable[..., Any]) -> Callable[..., Any]:
+    def telling(*arguments: Any, **options: Any) -> Any:
+        for path in (*arguments, *options.values()):
+            if isinstance(path, str | bytes | os.PathLike):
+                sys.audit("open", path, "wb", os.O_WRONLY)
+        return writer(*arguments, **options)
+
+    return telling
 
 
 def _environment(scratch: str) -> dict[str, str]:

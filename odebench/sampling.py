@@ -44,13 +44,19 @@ def given_chunks(chunks: Sequence[int], totals: Mapping[str, int]) -> dict[str, 
 
 
 def drawn_results(draw: int, entry: Entry, results: Sequence[Committed]) -> list[Committed]:
-    """The results of one train seed for each data set and horizon, of the model as it was trained."""
+    """The results of one train seed for each data set and horizon, of the model as it was trained; and where others of
+    its seeds hold more images, one such result, so that letters are compared wherever the chunks lie."""
     usual = [each for each in results if as_trained(entry, each.evaluation) and can_be_repeated(each.evaluation)]
     found = []
     for cell in sorted({each.weights[:2] for each in usual}, key=str):
         same = [each for each in usual if each.weights[:2] == cell]
-        seed = random.Random(f"{draw}/{cell}").choice(sorted({each.weights[2] for each in same}))
-        found += [each for each in same if each.weights[2] == seed]
+        chance = random.Random(f"{draw}/{cell}")
+        seed = chance.choice(sorted({each.weights[2] for each in same}))
+        of_seed = [each for each in same if each.weights[2] == seed]
+        most = max(each.evaluation.dataset.n for each in same)
+        found += of_seed
+        if all(each.evaluation.dataset.n < most for each in of_seed):
+            found.append(chance.choice([each for each in same if each.evaluation.dataset.n == most]))
     return found
 
 

@@ -17,17 +17,18 @@ from result_factory import epsilon_result
 
 from odebench.agreement import TOLERATED, differing, disagreement
 from odebench.cli import _exit_code
-from odebench.committed import COVERED
+from odebench.committed import COVERED, Images, committed_results
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.entrant import find_contestant, find_entry, results_beside
+from odebench.entry import read_entry
 from odebench.errors import UsageError
 from odebench.evaluation import run
 from odebench.inspection import Job
 from odebench.isolation import Answer, inspect_guarded
 from odebench.plan import Slice, plan
 from odebench.result import Result, outcomes_digest, read_result, result_files, write_result
-from odebench.sampling import drawn_chunks, given_chunks
+from odebench.sampling import drawn_chunks, drawn_results, given_chunks
 from odebench.statistic import difference_interval
 from odebench.verification import Verification, verify_entry
 
@@ -93,8 +94,8 @@ def stored(results: Path, attack: str) -> Result:
 def claim(robust: float, **changes: Any) -> str:
     words = {"attack": "pgd", "n": 500, **changes}
     return (
-        f"\n  - {{dataset: digits, train_seed: 0, norm: linf, epsilon: 0.1, attack: {words['attack']}, n: {words['n']}, "
-        f"robust_accuracy: {robust}}}"
+        f"\n  - {{dataset: digits, train_seed: 0, norm: linf, epsilon: 0.1, attack: {words['attack']}, "
+        f"n: {words['n']}, robust_accuracy: {robust}}}"
     )
 
 
@@ -154,12 +155,11 @@ def test_a_neural_ode_is_integrated_and_full_looks_at_all(tmp_path: Path) -> Non
 # --- models that are refused -------------------------------------------------------------------------------------
 
 LAST = "return self.last(torch.tanh(self.first(images.flatten(1))))"
-TRIES = """
-        try:
-            {}
-        except BaseException:
-            pass
-"""
+
+
+def trying(code: str) -> str:
+    """The good model, which tries something beside its work and swallows what comes of it."""
+    return ending("try:", f"    {code}", "except BaseException:", "    pass", "return logits")
 
 
 def ending(*lines: str, before: str = "") -> str:
@@ -171,7 +171,7 @@ def ending(*lines: str, before: str = "") -> str:
 
 BAD = {
     "leans on its batchmates": (
-        ending("return logits - 2 * logits.mean(0)"),
+        ending("return logits - 0.1 * logits.mean(0)"),
         ["batch"],
         "letters or logits that move between batch, permuted batch and alone",
     ),
@@ -183,7 +183,7 @@ BAD = {
     "draws from a generator of its own": (
         ending(
             "return logits + 0.1 * torch.randn(logits.shape, generator=DICE)",
-            before="import torch\nDICE = torch.Generator()\n",
+            before="import torch\n\nDICE = torch.Generator()\n",
         ),
         ["unseeded"],
         "it draws random numbers that no seed reaches",
@@ -228,12 +228,12 @@ BAD = {
         "has no tensor 'more",
     ),
     "writes outside its folder": (
-        ending(*TRIES.format("open('/tmp/odebench-was-here', 'w')").split("\n        "), "return logits"),
+        trying("open('/tmp/odebench-was-here', 'w')"),
         ["guard"],
         "model.py, line 14: refused writing /tmp/odebench-was-here",
     ),
     "starts a process": (
-        ending(*TRIES.format("__import__('os').system('true')").split("\n        "), "return logits"),
+        trying("__import__('os').system('true')"),
         ["guard"],
         "refused starting or ending a process (os.system)",
     ),
@@ -311,10 +311,10 @@ def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
         update={"model": result.evaluation.model.model_copy(update={"name": "other"})}
     )
     odd = result.model_copy(update={"evaluation": renamed, "run_key": renamed.run_key})
-    misplaced = write_result(odd, results)
-    shutil.move(misplaced, results / "mine" / misplaced.name)
     found_with = result.found.model_copy(update={"weights_sha256": "0" * 64})
     changed(results, "pgd", found=found_with)
+    misplaced = write_result(odd, results)
+    shutil.move(misplaced, results / "mine" / misplaced.name)
     (results / "mine" / "half.json").write_text("{", encoding="utf-8")
     found = verified(mine, results)
     assert rules(found).count("result") == 4
@@ -323,7 +323,7 @@ def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
         "the entry says other weights or arguments",
         "it is of 'other', not of mine",
         "it was found with weights 000000000000",
-        "half.json is not whole JSON",
+        "is not whole JSON",
     ):
         assert part in said, said
     assert foreign.name in " ".join(each.file for each in found.findings)
@@ -420,6 +420,21 @@ def test_chunks_are_drawn_by_the_seed_alone() -> None:
     assert len(drawn) == 10, "every pair of five chunks"
     assert drawn_chunks(3, totals)["few"] == (0,)
     assert given_chunks([3, 0, 3], {"digits": 500}) == {"digits": (0, 3)}
+
+
+def test_a_result_on_all_images_is_looked_at_whatever_seed_is_drawn() -> None:
+    folder = PUBLISHED / "entries" / "ode-ablated"
+    data = load_dataset("digits")
+    assert data.validation is not None
+    splits = {("digits", "test"): Images(500, data.test.sha256)}
+    good, findings = committed_results(folder, read_entry(folder), PUBLISHED / "results", splits)
+    assert findings == []
+    seeds = set()
+    for draw in range(20):
+        drawn = drawn_results(draw, read_entry(folder), good)
+        assert max(each.evaluation.dataset.n for each in drawn) == 500
+        seeds |= {each.weights[2] for each in drawn if each.evaluation.dataset.n < 500}
+    assert seeds == {0, 1, 2}
 
 
 def test_entries_and_results_are_found_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
