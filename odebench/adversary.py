@@ -1,4 +1,4 @@
-"""Adversarial images for a training: the inner maximisations of Madry's loss and of TRADES, and TRADES' divergence."""
+"""Adversarial images for a training: the inner maximisations of Madry's loss, TRADES and RSLAD, and the divergence."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ Images = Float[Tensor, "batch channel height width"]
 Logits = Float[Tensor, "batch classes"]
 
 NEARBY = 1e-3
-"""Standard deviation of TRADES' start around an image, where the divergence has no gradient (its authors' code)."""
+"""Standard deviation of the start around an image in the code of TRADES' authors, where the divergence from the
+model's own answer has no gradient, and of RSLAD's."""
 
 
-def divergence(clean: Logits, adversarial: Logits) -> Float[Tensor, ""]:
-    """KL(softmax(clean) || softmax(adversarial)), averaged over the images (Zhang et al. 2019, algorithm 1).
+def divergence(truth: Logits, answer: Logits) -> Float[Tensor, ""]:
+    """KL(softmax(truth) || softmax(answer)), averaged over the images (as Zhang et al. 2019, algorithm 1).
 
-    This is "batchmean", as in the authors' code: torch's default would divide it by the number of classes as well.
+    This is "batchmean", as in the code of TRADES' authors: torch's default would divide it by the number of classes as
+    well.
     """
     return functional.kl_div(
-        functional.log_softmax(adversarial, dim=1),
-        functional.log_softmax(clean, dim=1),
+        functional.log_softmax(answer, dim=1),
+        functional.log_softmax(truth, dim=1),
         log_target=True,
         reduction="batchmean",
     )
@@ -40,12 +42,14 @@ def adversarial_images(
     *,
     adversary: Adversary,
     generator: torch.Generator,
+    targets: Logits | None = None,
 ) -> Images:
     """Images within epsilon of `images` and in [0, 1], after `steps` steps along the sign of the gradient.
 
     "madry" ascends the cross-entropy from a start drawn from the whole ball, "trades" the divergence from the clean
-    answer, from a start beside the image. The module is in evaluation mode meanwhile; no gradient of a parameter is
-    left behind, and all random numbers come from `generator` (on the CPU).
+    answer and "rslad" that from `targets`, the teacher's logits at the clean images, from a start beside the image. The
+    module is in evaluation mode meanwhile; no gradient of a parameter is left behind, and all random numbers come from
+    `generator` (on the CPU).
     """
     with _evaluating(module):
         if adversary.kind == "madry":
@@ -59,11 +63,15 @@ def adversarial_images(
         else:
             noise = torch.randn(images.shape, generator=generator)
             start = images + NEARBY * noise.to(images)
-            with torch.no_grad():
-                clean = module(images)
+            if adversary.kind == "rslad":
+                assert targets is not None, "rslad follows a teacher"
+                followed = targets
+            else:
+                with torch.no_grad():
+                    followed = module(images)
 
             def gain(logits: Logits) -> Float[Tensor, ""]:
-                return divergence(clean, logits)
+                return divergence(followed, logits)
 
         return _ascended(module, images, start, gain, adversary=adversary)
 

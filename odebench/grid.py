@@ -149,7 +149,9 @@ def _check_changes(
     where: Where = ("recipes", model)
     definition = document.blame(where, lambda: load_definition(model))
     default = document.blame(where, lambda: definition.recipe(dataset))
-    document.check_known(where, changes, [name for name in changeable(default) if name != "kind"], "field of a recipe")
+    document.check_known(
+        where, changes, [name for name in changeable(default) if not name.endswith("kind")], "field of a recipe"
+    )
     document.blame(where, lambda: definition.recipe(dataset, changes=changes))
 
 

@@ -133,7 +133,8 @@ def _uses(
 
 
 def _training(recipe: Recipe) -> dict[str, JsonValue]:
-    return {key: value for key, value in changeable(recipe).items() if value is not None}
+    alone = recipe.model_copy(update={"teacher": None})  # what the teacher holds stands in its own entry
+    return {key: value for key, value in changeable(alone).items() if value is not None}
 
 
 def _claims(found: Sequence[tuple[Result, Recipe]]) -> list[Claim]:

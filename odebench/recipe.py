@@ -16,6 +16,8 @@ RECIPE_VERSION: Literal[1] = 1
 
 BETA = 6.0
 """What TRADES weighs its divergence with unless told otherwise, as its authors do."""
+ADVERSARIAL_SHARE = 5 / 6
+"""How much of RSLAD's loss is that at the adversarial image, as its authors weigh it."""
 
 
 class Loss(Spec):
@@ -42,12 +44,14 @@ class Adversary(Spec):
 
     "madry" (Madry et al. 2018, eq. 2.1): the recipe's own loss at x', where x' maximises CE(s(x'), y). "trades"
     (Zhang et al. 2019, algorithm 1): the recipe's own loss at x plus beta KL(p(x) || p(x')), where x' maximises that
-    divergence; s are the model's logits, p their softmax, KL averaged over the images ("batchmean"). `epsilon` and
-    `step`, the length of one of the `steps`, are in units of the image range [0, 1]. `beta` is TRADES' alone, and 6
-    unless given.
+    divergence. "rslad" (Zi et al. 2021, eq. 5 and 6): 5/6 of the recipe's own loss at x' and 1/6 of it at x, where x'
+    maximises KL(q(x) || p(x')); it goes with a teacher, and its authors' loss is distillation of temperature 1 and
+    weight 1 from one that was adversarially trained. s are the model's logits, p their softmax, q the teacher's, KL
+    averaged over the images ("batchmean"). `epsilon` and `step`, the length of one of the `steps`, are in units of the
+    image range [0, 1]. `beta` is TRADES' alone, and 6 unless given.
     """
 
-    kind: Literal["madry", "trades"]
+    kind: Literal["madry", "trades", "rslad"]
     norm: Literal["linf"] = "linf"
     epsilon: Annotated[float, Field(gt=0, le=1)]
     steps: Annotated[int, Field(ge=1)]
@@ -64,7 +68,7 @@ class Adversary(Spec):
     @model_validator(mode="after")
     def _consistent(self) -> Adversary:
         if (self.beta is not None) != (self.kind == "trades"):
-            raise ValueError("trades needs a beta, madry takes none")
+            raise ValueError("trades needs a beta, madry and rslad take none")
         return self
 
 
@@ -101,6 +105,8 @@ class Recipe(Spec):
     def _taught(self) -> Recipe:
         if (self.loss.kind == "distillation") != (self.teacher is not None):
             raise ValueError("a teacher goes with distillation, and only with it")
+        if self.adversary is not None and self.adversary.kind == "rslad" and self.teacher is None:
+            raise ValueError("rslad distils, so it needs a teacher")
         return self
 
     @model_serializer(mode="wrap")

@@ -21,7 +21,7 @@ from odebench.dataset import Dataset, Split
 from odebench.errors import ModelError, OdebenchError, WeightError
 from odebench.file import sha256_file
 from odebench.progress import SILENT, Progress, Step
-from odebench.recipe import Loss, Recipe, Schedule, find_weights
+from odebench.recipe import ADVERSARIAL_SHARE, Loss, Recipe, Schedule, find_weights
 from odebench.recipe import weights_path as weights_path
 from odebench.registry import load_target
 
@@ -49,12 +49,7 @@ def distillation_loss(
 
     KL is "batchmean": torch's default would divide it by the number of classes as well.
     """
-    soft = functional.kl_div(
-        functional.log_softmax(student / temperature, dim=1),
-        functional.log_softmax(teacher / temperature, dim=1),
-        log_target=True,
-        reduction="batchmean",
-    )
+    soft = divergence(teacher / temperature, student / temperature)
     return (1 - weight) * functional.cross_entropy(student, labels) + weight * temperature**2 * soft
 
 
@@ -232,20 +227,25 @@ class _Training:
             raise self._diverged("a weight is not finite")
 
     def _ask(self, images: Tensor, labels: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The logits and the loss of a batch: at the images, at adversarial ones (Madry), or at both (TRADES).
+        """The logits and the loss of a batch: at the images, at adversarial ones (Madry), or at both (TRADES, RSLAD).
 
         `targets` are the teacher's logits at the clean images, whichever images the student sees (as in ARD, Goldblum
-        et al. 2020). TRADES' logits are those of the clean images.
+        et al. 2020). The logits of TRADES and RSLAD are those of the clean images.
         """
         adversary = self.recipe.adversary
         found = images
         if adversary is not None:
-            found = adversarial_images(self.module, images, labels, adversary=adversary, generator=self.generator)
+            found = adversarial_images(
+                self.module, images, labels, adversary=adversary, generator=self.generator, targets=targets
+            )
         if adversary is None or adversary.kind == "madry":
             logits = self.module(found)
             return logits, self.loss(logits, labels, targets)
-        logits = self.module(images)
-        apart = divergence(logits, self.module(found))
+        logits, others = self.module(images), self.module(found)
+        if adversary.kind == "rslad":
+            near, far = self.loss(logits, labels, targets), self.loss(others, labels, targets)
+            return logits, ADVERSARIAL_SHARE * far + (1 - ADVERSARIAL_SHARE) * near
+        apart = divergence(logits, others)
         return logits, self.loss(logits, labels, targets) + cast(float, adversary.beta) * apart
 
     def _diverged(self, why: str) -> ModelError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from odebench.recipe import Adversary
 from odebench.training import distillation_loss
 
 EPSILON, STEPS = 0.1, 7
-KINDS = ("madry", "trades")
+KINDS = ("madry", "trades", "rslad")
 
 
 def adversary(kind: str, **changes: Any) -> Adversary:
@@ -36,9 +37,20 @@ def adversary(kind: str, **changes: Any) -> Adversary:
     return Adversary.model_validate(fields | changes)
 
 
-def found(module: nn.Module, images: Tensor, labels: Tensor, spec: Adversary, *, seed: int = 0) -> Tensor:
+def found(
+    module: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    spec: Adversary,
+    *,
+    seed: int = 0,
+    targets: Tensor | None = None,
+) -> Tensor:
+    """Adversarial images; a teacher who is not given is sure of the labels, among three classes."""
     generator = torch.Generator().manual_seed(seed)
-    return adversarial_images(module, images, labels, adversary=spec, generator=generator)
+    if spec.kind == "rslad" and targets is None:
+        targets = 8.0 * functional.one_hot(labels, 3)
+    return adversarial_images(module, images, labels, adversary=spec, generator=generator, targets=targets)
 
 
 def by_hand(clean: Tensor, adversarial: Tensor) -> float:
@@ -110,6 +122,16 @@ def test_trades_maximisation_reaches_a_corner_of_a_linear_model_and_asks_no_labe
     assert torch.equal(found(model, images, 1 - labels, adversary("trades")), reached)
 
 
+def test_rslads_maximisation_leads_away_from_the_teachers_answer_and_asks_no_label() -> None:
+    model, images, labels, slope = two_classes()
+    teacher = 30.0 * functional.one_hot(1 - labels, 2)  # sure, and of the other class than the label
+    reached = found(model, images, labels, adversary("rslad"), targets=teacher)
+    torch.testing.assert_close(reached, corner(images, -slope), rtol=0, atol=1e-7)
+    assert torch.equal(found(model, images, 1 - labels, adversary("rslad"), targets=teacher), reached)
+    right = found(model, images, labels, adversary("rslad"), targets=teacher.flip(1))
+    torch.testing.assert_close(right, corner(images, slope), rtol=0, atol=1e-7)
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_steps_are_those_of_a_hand_written_loop(kind: str, steps: int) -> None:
@@ -120,21 +142,22 @@ def test_the_steps_are_those_of_a_hand_written_loop(kind: str, steps: int) -> No
         return (x.flatten(1) @ weight.T + bias).softmax(1)
 
     generator, step = torch.Generator().manual_seed(3), 0.03
+    teacher = torch.randn(9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     if kind == "madry":
         x = images + EPSILON * (2 * torch.rand(images.shape, generator=generator) - 1)
         target = functional.one_hot(labels, 4).double()
     else:
         x = images + NEARBY * torch.randn(images.shape, generator=generator)
-        target = answer(images)
+        target = answer(images) if kind == "trades" else teacher.softmax(1)
     for _ in range(steps):
-        # both gradients by hand: of -log q_y, and of the sum of p log(p / q)
+        # the gradients by hand: of -log q_y, and of the sum of p log(p / q)
         x = x + step * ((answer(x) - target) @ weight).reshape(x.shape).sign()
         x = torch.minimum(torch.maximum(x, images - EPSILON), images + EPSILON).clamp(0, 1)
-    reached = found(model, images, labels, adversary(kind, steps=steps, step=step), seed=3)
+    reached = found(model, images, labels, adversary(kind, steps=steps, step=step), seed=3, targets=teacher)
     torch.testing.assert_close(reached, x, rtol=0, atol=1e-6)
 
 
-def test_trades_starts_a_thousandth_beside_the_image_and_madry_anywhere_in_the_ball() -> None:
+def test_trades_and_rslad_start_a_thousandth_beside_the_image_and_madry_anywhere_in_the_ball() -> None:
     assert NEARBY == 1e-3
     images, labels = torch.full((200, 1, 8, 8), 0.5), torch.zeros(200, dtype=torch.int64)
     started: dict[str, Tensor] = {}
@@ -144,7 +167,8 @@ def test_trades_starts_a_thousandth_beside_the_image_and_madry_anywhere_in_the_b
         model.register_forward_pre_hook(lambda _, given, asked=asked: asked.append(given[0].detach().clone()))
         found(model, images, labels, adversary(kind, steps=1))
         started[kind] = asked[-1] - images
-    assert float(started["trades"].std()) == pytest.approx(1e-3, rel=0.05)
+    for kind in ("trades", "rslad"):
+        assert float(started[kind].std()) == pytest.approx(1e-3, rel=0.05)
     assert float(started["madry"].abs().max()) == pytest.approx(EPSILON, rel=1e-2)
     assert float(started["madry"].std()) == pytest.approx(EPSILON / math.sqrt(3), rel=0.05)
 
@@ -204,6 +228,16 @@ def test_nothing_but_the_generator_is_disturbed(kind: str) -> None:
     assert not torch.equal(other, again)
 
 
+def test_the_teachers_answers_are_neither_changed_nor_followed_back() -> None:
+    model, images, labels = linear(3), grey_images(6), torch.arange(6) % 3
+    teacher = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    kept = teacher.detach().clone()
+    reached = found(model, images, labels, adversary("rslad"), targets=teacher)
+    assert not reached.requires_grad
+    assert teacher.grad is None
+    assert torch.equal(teacher, kept)
+
+
 def test_the_mode_comes_back_when_a_model_raises() -> None:
     model = Linear(torch.zeros(3, 5), torch.zeros(3)).train()
     with pytest.raises(RuntimeError):
@@ -230,18 +264,26 @@ class TwoClasses(Linear):
         super().__init__(model.weight.detach(), model.bias.detach())
 
 
-def loss_of(spec: Adversary | None, tmp_path: Path, *, model: str = "ode-ablated") -> Callable[..., Tensor]:
-    """The loss of one batch in a training with an adversary, with the teacher's logits if there is one."""
-    recipe = load_definition(model).recipe(DIGITS)
+def training_of(
+    spec: Adversary | None, tmp_path: Path, *, model: str = "ode-ablated", **changes: Any
+) -> training._Training:
+    """A training of the linear model with an adversary."""
+    recipe = load_definition(model).recipe(DIGITS, changes=changes)
     recipe = recipe.model_copy(update={"architecture": f"{__name__}:TwoClasses", "adversary": spec})
-    module = TwoClasses().train()
-    run = training._Training(
-        recipe, module, load_dataset("digits"), None, device="cpu", partial=tmp_path / "none.partial"
+    return training._Training(
+        recipe, TwoClasses().train(), load_dataset("digits"), None, device="cpu", partial=tmp_path / "none.partial"
     )
+
+
+def loss_of(
+    spec: Adversary | None, tmp_path: Path, *, model: str = "ode-ablated", **changes: Any
+) -> Callable[..., Tensor]:
+    """The loss of one batch in a training with an adversary, with the teacher's logits if there is one."""
+    run = training_of(spec, tmp_path, model=model, **changes)
 
     def loss(images: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
         _, found = run._ask(images, labels, targets)
-        assert module.training
+        assert run.module.training
         return found.detach()
 
     return loss
@@ -284,6 +326,35 @@ def test_trades_loss_is_the_clean_one_and_beta_times_the_divergence(tmp_path: Pa
     assert float(loss) == pytest.approx(float(clean) + beta * apart, rel=1e-5)
 
 
+@pytest.mark.parametrize(("temperature", "weight"), [(1.0, 1.0), (2.0, 0.7)])
+def test_rslads_loss_is_five_sixths_at_the_adversarial_image_and_one_at_the_clean_one(
+    tmp_path: Path, temperature: float, weight: float
+) -> None:
+    model, images, labels, _ = two_classes()
+    teacher = 2 * torch.randn(len(images), 2, generator=torch.Generator().manual_seed(0))
+    spec = adversary("rslad")
+    reached = found(model, images, labels, spec, seed=0, targets=teacher)
+    with torch.no_grad():
+        answers = [model(reached), model(images)]
+    soft = [by_hand(teacher / temperature, answer / temperature) for answer in answers]
+    hard = [float(functional.cross_entropy(answer, labels)) for answer in answers]
+    far, near = (weight * temperature**2 * kl + (1 - weight) * ce for kl, ce in zip(soft, hard, strict=True))
+    assert far > near + 0.01
+    loss = loss_of(spec, tmp_path, model="kd-ode", temperature=temperature, weight=weight)(images, labels, teacher)
+    assert float(loss) == pytest.approx(5 / 6 * far + 1 / 6 * near, rel=1e-5)
+
+
+def test_rslads_gradient_is_that_of_its_loss_with_the_adversarial_images_held_fixed(tmp_path: Path) -> None:
+    model, images, labels, _ = two_classes()
+    teacher = 2 * torch.randn(len(images), 2, generator=torch.Generator().manual_seed(0))
+    reached = found(model, images, labels, adversary("rslad"), seed=0, targets=teacher)
+    run = training_of(adversary("rslad"), tmp_path, model="kd-ode", temperature=1.0, weight=1.0)
+    run._ask(images, labels, teacher)[1].backward()
+    away = [model(x).softmax(1).detach() - teacher.softmax(1) for x in (reached, images)]
+    slope = (5 / 6 * away[0].T @ reached.flatten(1) + 1 / 6 * away[1].T @ images.flatten(1)) / len(images)
+    torch.testing.assert_close(run.module.weight.grad, slope, rtol=1e-4, atol=1e-7)
+
+
 # What it is for
 
 
@@ -305,19 +376,29 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="module")
 def trained(digits: Dataset, trained_folder: Path) -> Callable[..., nn.Module]:
-    """Short trainings of a small model, equal but for the adversary."""
+    """Short trainings of a small model, equal but for the adversary, from a teacher if there is one."""
+    own = load_definition("ode-ablated")
+    taught = replace(load_definition("kd-ode"), architecture=own.architecture, settings=own.settings, has_horizon=False)
 
     def train(**changes: Any) -> nn.Module:
-        recipe = load_definition("ode-ablated").recipe(DIGITS, changes={"epochs": 15, "batch_size": 64, **changes})
+        definition = taught if changes.get("adversary") == "rslad" else own
+        recipe = definition.recipe(DIGITS, changes={"epochs": 15, "batch_size": 64, **changes})
         return training.find_or_train(recipe, digits, folder=trained_folder).module
 
     return train
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["madry", "trades"])
 def test_adversarial_training_makes_a_model_more_robust(
     kind: str, digits: Dataset, trained: Callable[..., nn.Module]
 ) -> None:
     plain, hardened = trained(), trained(adversary=kind, adversary_steps=3)
     assert robust_accuracy(hardened, digits) > robust_accuracy(plain, digits) + 0.2
     assert training.accuracy(hardened, digits.test) > 0.7
+
+
+def test_a_robust_teacher_hands_robustness_on(digits: Dataset, trained: Callable[..., nn.Module]) -> None:
+    changes = {"teacher_adversary": "madry", "teacher_adversary_steps": 3, "teacher_epochs": 6}
+    student = trained(adversary="rslad", adversary_steps=3, **changes)
+    assert robust_accuracy(student, digits) > robust_accuracy(trained(), digits) + 0.2
+    assert training.accuracy(student, digits.test) > 0.7

@@ -109,7 +109,7 @@ WRONG = {
     "train -m resnett": r"unknown model 'resnett'; did you mean 'resnet'\?",
     "train -m ode -d mnits": r"unknown data set 'mnits'; did you mean 'mnist'\?",
     # recipes
-    f"{RUN} --set adversary=pgd": "adversary='pgd' does not fit a recipe: it must be none, madry or trades",
+    f"{RUN} --set adversary=pgd": "adversary='pgd' does not fit a recipe: it must be none, madry, trades or rslad",
     f"{RUN} --set beta=6": "beta without an adversary: add adversary=madry or adversary=trades",
     f"{RUN} --set adversary=madry --set adversary_epsilon=8": r"adversary_epsilon=8 is above 1, .* did you mean 8/255",
     # radii

@@ -111,6 +111,17 @@ def test_changes_of_the_adversary_stand_in_the_evaluation_as_the_recipe_holds_th
     assert planned("ode-at", changes={"adversary_steps": 3}).evaluation.model.arguments["adversary_steps"] == 3
 
 
+def test_changes_of_the_teacher_stand_in_the_evaluation_as_its_recipe_holds_them() -> None:
+    changes = {"adversary": "rslad", "teacher_adversary": "madry", "teacher_adversary_epsilon": "1/10"}
+    found = planned("kd-ode", changes=changes)
+    assert found.evaluation.model.arguments == {
+        "train_seed": 0, "adversary": "rslad", "teacher_adversary": "madry", "teacher_adversary_epsilon": 0.1
+    }  # fmt: skip
+    assert found.recipe.teacher is not None
+    assert found.recipe.teacher.adversary is not None
+    assert found.evaluation.model.weights == found.recipe.key != planned("kd-ode").recipe.key
+
+
 def test_a_default_that_is_spelled_out_is_the_same_run() -> None:
     spelled = planned(
         "ode",

@@ -93,6 +93,10 @@ def test_trainings_are_the_models_their_teachers_and_sources_each_once_and_in_or
     ]
     with_source = read(("[resnet, ode]", "[ode]"), ("pgd", "worst-case"))
     assert [one.title for one in with_source.trainings][-1] == "training resnet seed 0"
+    changes = "{adversary: rslad, teacher_adversary: madry}"
+    robust = read(("[resnet, ode]", "[kd-ode]"), ("{ode: {epochs: 1}}", f"{{kd-ode: {changes}}}"), ("pgd", "transfer"))
+    titles = [one.title for one in robust.trainings]
+    assert (titles[0], titles[-1]) == ("training the teacher of kd-ode seed 0", "training resnet seed 0")
 
 
 def test_every_horizon_of_training_is_judged_at_every_horizon(read: Read) -> None:
@@ -250,6 +254,7 @@ ODE = ("[resnet, ode]", "[ode]")
         ([("n: 100", "n: 600")], 4, "digits has 500 test images"),
         ([("{name: fgsm}", "{name: fgsm, n: 150}")], 14, "not whole chunks of 100"),
         ([("epochs: 1", "epoch: 1")], 5, "unknown field of a recipe 'epoch'; did you mean 'epochs'"),
+        ([("epochs: 1", "teacher_epochs: 1")], 5, "unknown field of a recipe 'teacher_epochs'"),
         ([("epochs: 1", "epochs: 0")], 5, "epochs=0 does not fit a recipe"),
         ([("{ode:", "{oed:")], 5, "unknown model 'oed'; did you mean 'ode'"),
         ([("    horizons: [0.5, 1]\n", "")], 8, "ode needs horizons; add them"),

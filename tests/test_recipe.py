@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from odebench.dataset.builtin import CIFAR10, DIGITS, FASHION_MNIST, MNIST
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
-from odebench.model.definition import load_definition
+from odebench.model.definition import changeable, load_definition
 from odebench.recipe import Adversary, Loss, Recipe, Schedule
 from odebench.spec import adaptive, canonical_json, fixed_step
 
 MADRY = Adversary(kind="madry", epsilon=0.1, steps=7, step=0.25 / 7)
 TRADES = Adversary(kind="trades", epsilon=0.1, steps=7, step=0.25 / 7, beta=6.0)
+RSLAD = Adversary(kind="rslad", epsilon=0.1, steps=7, step=0.25 / 7)
 SCHEDULE = Schedule(epochs=3, batch_size=32, learning_rate=0.01, weight_decay=0.0005, warmup=0.2)
 
 
@@ -91,9 +92,15 @@ def test_an_adversary_is_written_where_there_is_one_and_nowhere_else() -> None:
 def test_the_digest_of_an_adversarial_recipe_stays_what_it_is() -> None:
     assert written(adversary=MADRY).key == "c86769e935818cff06f5f70406938a3329126b1908bb20510f7e44bbc20c2ff9"
     assert written(adversary=TRADES).key == "f518bd8c67e4cd4520ff97dede64c61ba65cd946e6990c459fc5e80fc0039d65"
+    robust = teacher().model_copy(update={"adversary": MADRY})
+    own = Loss(kind="distillation", temperature=1.0, weight=1.0)
+    assert (
+        written(adversary=RSLAD, loss=own, teacher=robust).key
+        == "e75ce1397e29afa8ab1b16bec0c3d462b8530612d8d569d9387700df2adadf88"
+    )
 
 
-@pytest.mark.parametrize("adversary", [MADRY, TRADES], ids=lambda adversary: adversary.kind)
+@pytest.mark.parametrize("adversary", [MADRY, TRADES, RSLAD], ids=lambda adversary: adversary.kind)
 def test_an_adversarial_recipe_survives_its_json(adversary: Adversary) -> None:
     recipe = written(adversary=adversary)
     again = Recipe.model_validate_json(canonical_json(recipe))
@@ -105,9 +112,10 @@ def test_an_adversarial_recipe_survives_its_json(adversary: Adversary) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "pgd"}, "'madry' or 'trades'"),
-        ({"beta": 6.0}, "trades needs a beta, madry takes none"),
-        ({"kind": "trades", "beta": None}, "trades needs a beta, madry takes none"),
+        ({"kind": "pgd"}, "'madry', 'trades' or 'rslad'"),
+        ({"beta": 6.0}, "trades needs a beta, madry and rslad take none"),
+        ({"kind": "rslad", "beta": 6.0}, "trades needs a beta, madry and rslad take none"),
+        ({"kind": "trades", "beta": None}, "trades needs a beta, madry and rslad take none"),
         ({"kind": "trades", "beta": -1.0}, "greater than or equal to 0"),
         ({"norm": "l1"}, "linf"),
         ({"epsilon": 0.0}, "greater than 0"),
@@ -186,6 +194,8 @@ def test_a_teacher_goes_with_distillation_only() -> None:
         written(teacher=None)
     with pytest.raises(ValidationError, match="a teacher goes with distillation, and only with it"):
         written(loss=Loss(kind="cross-entropy"))
+    with pytest.raises(ValidationError, match="rslad distils, so it needs a teacher"):
+        written(loss=Loss(kind="cross-entropy"), teacher=None, adversary=RSLAD)
     with pytest.raises(ValidationError, match="version"):
         written(version=2)
 
@@ -246,7 +256,8 @@ def test_changes_replace_fields_by_name() -> None:
 def test_each_field_of_an_adversary_changes_the_digest() -> None:
     changes: list[dict[str, Any]] = [{}, {"epsilon": 0.2}, {"steps": 8}, {"step": 0.1}, {"beta": 3.0}]
     keys = {written(adversary=TRADES.model_copy(update=change)).key for change in changes}
-    assert len(keys | {written().key, written(adversary=MADRY).key}) == len(changes) + 2
+    others = {written().key, written(adversary=MADRY).key, written(adversary=RSLAD).key}
+    assert len(keys | others) == len(changes) + 3
 
 
 def adversary_of(name: str, dataset: DatasetDefinition = DIGITS, **changes: Any) -> Adversary | None:
@@ -295,6 +306,39 @@ def test_an_adversary_changes_neither_the_rest_of_the_recipe_nor_the_teacher() -
     assert hardened.teacher == plain.teacher == load_definition("kd-ode-at").recipe(DIGITS).teacher
 
 
+def test_rslad_has_its_authors_loss_unless_another_is_given() -> None:
+    recipe = load_definition("kd-ode").recipe(DIGITS, changes={"adversary": "rslad"})
+    assert recipe.adversary == RSLAD
+    assert recipe.loss == Loss(kind="distillation", temperature=1.0, weight=1.0)
+    default = load_definition("kd-ode").recipe(DIGITS)
+    assert recipe.model_copy(update={"adversary": None, "loss": default.loss}) == default
+    given = load_definition("kd-ode-at").recipe(DIGITS, changes={"adversary": "rslad", "weight": 0.5})
+    assert given.loss == Loss(kind="distillation", temperature=1.0, weight=0.5)
+    setting = replace(load_definition("kd-ode").settings[8], adversary={"kind": "rslad"})
+    own = replace(load_definition("kd-ode"), settings={8: setting})
+    for changes in ({}, {"adversary": "rslad"}):
+        assert own.recipe(DIGITS, changes=changes).loss == default.loss, "a setting's own loss stays"
+
+
+def test_changes_of_the_teacher_are_those_of_its_recipe_and_of_nothing_else() -> None:
+    plain = load_definition("kd-ode").recipe(DIGITS, train_seed=2)
+    changes: dict[str, Any] = {"teacher_adversary": "madry", "teacher_adversary_epsilon": "1/4", "teacher_epochs": 3}
+    student = load_definition("kd-ode").recipe(DIGITS, train_seed=2, changes=changes)
+    teacher_changes = {"adversary": "madry", "adversary_epsilon": 0.25, "epochs": 3}
+    assert student.teacher == load_definition("resnet").recipe(DIGITS, train_seed=2, changes=teacher_changes)
+    assert student.model_copy(update={"teacher": plain.teacher}) == plain
+    assert student.key != plain.key
+    both = load_definition("kd-ode").recipe(DIGITS, changes={"adversary": "rslad", "teacher_adversary": "trades"})
+    assert (both.adversary, both.teacher and both.teacher.adversary) == (RSLAD, TRADES)
+
+
+def test_what_changes_can_name_is_told_of_the_teacher_too() -> None:
+    held = changeable(load_definition("kd-ode").recipe(DIGITS, changes={"teacher_adversary": "madry"}))
+    assert (held["adversary"], held["teacher_adversary"], held["teacher_adversary_epsilon"]) == ("none", "madry", 0.1)
+    assert (held["temperature"], held["teacher_temperature"], held["teacher_epochs"]) == (4.0, None, 15)
+    assert not [name for name in changeable(load_definition("ode").recipe(DIGITS)) if name.startswith("teacher")]
+
+
 def test_a_setting_may_carry_any_adversary() -> None:
     definition = load_definition("ode")
     setting = replace(definition.settings[8], adversary={"kind": "trades", "epsilon": 0.2, "beta": 2.0})
@@ -341,8 +385,29 @@ def test_unknown_changes_are_answered_with_the_known_ones() -> None:
         ("kd-ode", {"weight": 2}, "weight=2 does not fit a recipe: input should be less than or equal to 1"),
         ("kd-ode", {"temperature": "hot"}, "temperature='hot' does not fit a recipe"),
         ("kd-ode", {"temperature": None}, "distillation needs a temperature and a weight"),
-        ("ode", {"adversary": "pgd"}, "adversary='pgd' does not fit a recipe: it must be none, madry or trades"),
-        ("ode", {"adversary": None}, "adversary=None does not fit a recipe: it must be none, madry or trades"),
+        ("ode", {"adversary": "pgd"}, "adversary='pgd' does not fit a recipe: it must be none, madry, trades or rslad"),
+        ("ode", {"adversary": None}, "adversary=None does not fit a recipe: it must be none, madry, trades or rslad"),
+        ("ode", {"adversary": "rslad"}, "^rslad distils, but ode has no teacher; take one that has, such as kd-ode$"),
+        ("kd-ode", {"adversary": "rslad", "beta": 6}, "^beta goes with adversary=trades, not with adversary=rslad$"),
+        (
+            "ode",
+            {"teacher_adversary": "madry", "teacher_epochs": 2},
+            "^ode has no teacher, so it takes no teacher_adversary, teacher_epochs$",
+        ),
+        (
+            "kd-ode",
+            {"teacher_adversary": "pgd"},
+            "^the teacher, resnet: adversary='pgd' does not fit a recipe: it must be none, madry, trades or rslad$",
+        ),
+        ("kd-ode", {"teacher_beta": 6}, "^the teacher, resnet: beta without an adversary: add"),
+        ("kd-ode", {"teacher_depth": 6}, "^the teacher, resnet: a recipe has no depth; known: epochs, "),
+        ("kd-ode", {"teacher_": 6}, "^the teacher, resnet: a recipe has no ; known: epochs, "),
+        ("kd-ode", {"teacher_adversary": "rslad"}, "^the teacher, resnet: rslad distils, but resnet has no teacher"),
+        (
+            "kd-ode",
+            {"teacher_teacher_epochs": 2},
+            "^the teacher, resnet: resnet has no teacher, so it takes no teacher_",
+        ),
         ("ode", {"adversary": ["madry"]}, r"adversary=\['madry'\] does not fit a recipe"),
         (
             "ode",

@@ -49,14 +49,15 @@ def digits() -> Dataset:
 
 
 def recipe_of(kind: str, **changes: Any) -> Recipe:
-    """A short recipe: a model, then "/" and an adversary if any, then "+" for augmentation."""
+    """A short recipe: a model, then "/" and an adversary if any (of the teacher, too, for RSLAD), "+" to augment."""
     given = {"epochs": EPOCHS, "batch_size": BATCH} | changes
     name, _, adversary = kind.rstrip("+").partition("/")
     if adversary:
         given |= {"adversary": adversary, "adversary_steps": 2}
     recipe = load_definition(name).recipe(DIGITS, train_seed=3, changes=given)
     if recipe.teacher is not None:
-        teacher = load_definition("resnet").recipe(DIGITS, train_seed=3, changes={"epochs": 3})
+        robust = {"adversary": "madry", "adversary_steps": 1} if adversary == "rslad" else {}
+        teacher = load_definition("resnet").recipe(DIGITS, train_seed=3, changes={"epochs": 3, **robust})
         recipe = recipe.model_copy(update={"teacher": teacher})
     return recipe.model_copy(update={"augmentation": "flip-crop"}) if kind.endswith("+") else recipe
 
@@ -278,11 +279,14 @@ def test_an_adversary_is_told_of_and_makes_other_weights(
     assert "adversary" not in read_tensors(whole("kd-ode").path)[1]["recipe"]
 
 
-def test_a_distilled_model_has_its_teacher_trained_first(whole: Callable[[str], Trained]) -> None:
-    trained = whole("kd-ode")
-    teacher = recipe_of("kd-ode").teacher
+@pytest.mark.parametrize("kind", ["kd-ode", "kd-ode/rslad"])
+def test_a_distilled_model_has_its_teacher_trained_first(whole: Callable[[str], Trained], kind: str) -> None:
+    trained = whole(kind)
+    teacher = recipe_of(kind).teacher
     assert teacher is not None
-    assert weights_path(teacher, trained.path.parent).exists()
+    path = weights_path(teacher, trained.path.parent)
+    assert path.exists()
+    assert ("adversary" in read_tensors(path)[1]["recipe"]) == (kind == "kd-ode/rslad")
 
 
 def test_weights_lie_in_the_cache_folder(tmp_path: Path) -> None:
@@ -313,8 +317,10 @@ def test_distillation_augmentation_and_seed_each_make_other_weights(
 
 # Interrupted
 
+INTERRUPTED = ["kd-ode", "kd-ode+", "resnet", "ode+", "kd-ode/madry", "ode/trades+", "kd-ode/rslad", "kd-ode/rslad+"]
 
-@pytest.mark.parametrize("kind", ["kd-ode", "kd-ode+", "resnet", "ode+", "kd-ode/madry", "ode/trades+"])
+
+@pytest.mark.parametrize("kind", INTERRUPTED)
 def test_an_interrupted_training_goes_on_to_the_same_weights(
     tmp_path: Path, whole: Callable[[str], Trained], digits: Dataset, kind: str
 ) -> None:

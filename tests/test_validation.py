@@ -349,6 +349,15 @@ licence: MIT
     [
         ("id: mine", "id: mine", None, None, None),
         ("adversary: trades}\ndata", "adversray: trades}\ndata", 3, "arguments", "a recipe has no adversray"),
+        ("{adversary: trades}\nd", "{adversary: trades, teacher_adversary: madry}\nd", None, None, None),
+        ("adversary: trades}\nt", "adversary: trades, teacher_adversary: madry}\nt", 7, "training", "says 'none' on"),
+        (
+            "{adversary: trades}\nd",
+            "{teacher_adversary: pgd}\nd",
+            3,
+            "arguments",
+            "the teacher, resnet: adversary='pgd'",
+        ),
         ("epochs: 15", "epochs: 20", 7, "training", "training.epochs is 20, the recipe says 15 on digits"),
         ("teacher: resnet", "teacher: ode", 8, "training", "the teacher of kd-ode is resnet"),
         ("step: 0.25", "step: 0.5", 6, "solver", "kd-ode is trained with rk4 step 0.25 on digits"),

@@ -21,6 +21,11 @@ _ADVERSARY = {
     "beta": "beta",
 }
 """How a change names the fields of an adversary."""
+_KINDS = ("none", "madry", "trades", "rslad")
+_OF_TEACHER = "teacher_"
+"""What the name of a change begins with that is one of the teacher's recipe."""
+_RSLAD_LOSS = Loss(kind="distillation", temperature=1.0, weight=1.0)
+"""The teacher's answers as they are and no labels (Zi et al. 2021)."""
 
 _SMALL_SIDE, _SMALL_EPSILON = 28, 0.1
 _COMMON_EPSILON = 8 / 255
@@ -79,8 +84,10 @@ class ModelDefinition:
     ) -> Recipe:
         """The recipe for a data set. `changes` replaces fields of schedule, loss and adversary by name.
 
-        A teacher is trained by its own default recipe, whatever is changed. Raises UsageError for a horizon or solver
-        given to a model that has none, and for changes that are unknown or do not fit.
+        A teacher is trained by its own default recipe, but for changes whose name begins with teacher_, such as
+        teacher_adversary. With adversary rslad the loss is that of its authors, temperature 1 and weight 1, unless
+        changed or the setting's own. Raises UsageError for a horizon or solver given to a model that has none, and for
+        changes that are unknown or do not fit.
         """
         setting = self.setting(dataset.image_shape)
         if not 0 <= train_seed < 2**63:
@@ -91,12 +98,17 @@ class ModelDefinition:
             solver = solver or setting.solver
         elif horizon is not None or solver is not None:
             raise UsageError(f"{self.name} integrates nothing, so it takes no horizon and no solver")
-        schedule, loss = _changed(setting.schedule, setting.loss, dict(changes or {}))
-        adversary = _adversary(setting.adversary, dataset, dict(changes or {}))
-        teacher = None
-        if self.teacher is not None:
-            definition: ModelDefinition = MODELS.load(self.teacher)
-            teacher = definition.recipe(dataset, train_seed=train_seed)
+        own = {name: value for name, value in (changes or {}).items() if not name.startswith(_OF_TEACHER)}
+        others = {name.removeprefix(_OF_TEACHER): value for name, value in (changes or {}).items() if name not in own}
+        _check_names(own)
+        adversary = _adversary(setting.adversary, dataset, own)
+        default = setting.loss
+        if adversary is not None and adversary.kind == "rslad":
+            if self.teacher is None:
+                raise UsageError(f"rslad distils, but {self.name} has no teacher; take one that has, such as kd-ode")
+            default = default if setting.adversary.get("kind") == "rslad" else _RSLAD_LOSS
+        schedule, loss = _changed(setting.schedule, default, own)
+        teacher = self._teacher(dataset, train_seed, others)
         return Recipe.model_validate(
             {
                 "architecture": self.architecture,
@@ -117,13 +129,31 @@ class ModelDefinition:
             }
         )
 
+    def _teacher(self, dataset: DatasetDefinition, train_seed: int, changes: Mapping[str, JsonValue]) -> Recipe | None:
+        """The teacher's recipe. Raises UsageError for changes of one that is not there, or that do not fit it."""
+        if self.teacher is None:
+            if changes:
+                idle = ", ".join(f"{_OF_TEACHER}{name}" for name in changes)
+                raise UsageError(f"{self.name} has no teacher, so it takes no {idle}")
+            return None
+        definition: ModelDefinition = MODELS.load(self.teacher)
+        try:
+            return definition.recipe(dataset, train_seed=train_seed, changes=changes)
+        except UsageError as error:
+            if not changes:
+                raise
+            raise UsageError(f"the teacher, {self.teacher}: {error}") from error
 
-def _changed(schedule: Schedule, loss: Loss, changes: dict[str, JsonValue]) -> tuple[Schedule, Loss]:
+
+def _check_names(changes: Mapping[str, JsonValue]) -> None:
+    names = [*Schedule.model_fields, "temperature", "weight", *_ADVERSARY]
+    if strange := set(changes) - set(names):
+        raise UsageError(f"a recipe has no {', '.join(sorted(strange))}; known: {', '.join(names)}")
+
+
+def _changed(schedule: Schedule, loss: Loss, changes: Mapping[str, JsonValue]) -> tuple[Schedule, Loss]:
     in_schedule = {name: value for name, value in changes.items() if name in Schedule.model_fields}
     in_loss = {name: value for name, value in changes.items() if name in ("temperature", "weight")}
-    if strange := set(changes) - set(in_schedule) - set(in_loss) - set(_ADVERSARY):
-        known = ", ".join([*Schedule.model_fields, "temperature", "weight", *_ADVERSARY])
-        raise UsageError(f"a recipe has no {', '.join(sorted(strange))}; known: {known}")
     try:
         return (
             Schedule.model_validate(schedule.model_dump() | in_schedule),
@@ -134,11 +164,14 @@ def _changed(schedule: Schedule, loss: Loss, changes: dict[str, JsonValue]) -> t
 
 
 def changeable(recipe: Recipe) -> dict[str, JsonValue]:
-    """All that changes can name, as the recipe holds it; "none" and None for an adversary that it has not."""
+    """All that changes can name, as the recipe holds it; "none" and None for an adversary that it has not. What its
+    teacher's recipe holds comes last, under names that begin with teacher_."""
     adversary = {} if recipe.adversary is None else recipe.adversary.model_dump()
     held = {name: adversary.get(key) for name, key in _ADVERSARY.items()}
     held["adversary"] = adversary.get("kind", "none")
-    return {**recipe.schedule.model_dump(), **recipe.loss.model_dump(), **held}
+    of_teacher = {} if recipe.teacher is None else changeable(recipe.teacher)
+    taught = {f"{_OF_TEACHER}{name}": value for name, value in of_teacher.items()}
+    return {**recipe.schedule.model_dump(), **recipe.loss.model_dump(), **held, **taught}
 
 
 def default_adversary(dataset: DatasetDefinition) -> dict[str, JsonValue]:
@@ -153,12 +186,12 @@ def default_adversary(dataset: DatasetDefinition) -> dict[str, JsonValue]:
 
 
 def _adversary(
-    default: Mapping[str, JsonValue], dataset: DatasetDefinition, changes: dict[str, JsonValue]
+    default: Mapping[str, JsonValue], dataset: DatasetDefinition, changes: Mapping[str, JsonValue]
 ) -> Adversary | None:
     given = {key: changes[name] for name, key in _ADVERSARY.items() if name in changes}
     kind = given.get("kind", default.get("kind", "none"))
-    if kind not in ("none", "madry", "trades"):
-        raise UsageError(f"adversary={kind!r} does not fit a recipe: it must be none, madry or trades")
+    if kind not in _KINDS:
+        raise UsageError(f"adversary={kind!r} does not fit a recipe: it must be none, madry, trades or rslad")
     if kind == "none":
         if idle := [name for name, key in _ADVERSARY.items() if key in given and key != "kind"]:
             raise UsageError(f"{', '.join(idle)} without an adversary: add adversary=madry or adversary=trades")
