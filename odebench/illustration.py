@@ -19,14 +19,13 @@ from odebench.example import MOST, Examples, Pair, attack_of, epsilon_of, exampl
 from odebench.file import write_atomically
 from odebench.leaderboard import RANDOMISED
 from odebench.model.classifier import Classifier
-from odebench.model.definition import load_definition
 from odebench.plan import Plan
 from odebench.progress import SILENT, Progress
 from odebench.replan import planned_again
 from odebench.result import EXAMPLES_FILE, FALLEN, Result
 from odebench.spec import Evaluation
-from odebench.subject import Registered
-from odebench.training import find_or_train
+from odebench.subject import Contestant
+from odebench.supply import at_hand
 from odebench.union import StoredResult
 from odebench.verdict import RANDOMISED_PASSES, Judge
 
@@ -36,11 +35,13 @@ def illustrate(
     dataset: Dataset,
     definition: DatasetDefinition,
     *,
+    model: Contestant,
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> Path:
-    """Writes the examples of a result beside it and returns their folder: the first images of its first chunk that the
-    model classifies correctly, and the last candidate judged for each, at the middle epsilon.
+    """Writes the examples of a stored result beside it and returns their folder: the first images of its first chunk that
+    `model`, which the result is about, classifies correctly, and the last candidate judged for each, at the middle
+    epsilon.
 
     Letters do not depend on how many images were asked for, so that chunk alone is attacked again, up to that epsilon.
     Raises ResultError where the model cannot be found or built again, or where images, weights or letters are other
@@ -48,8 +49,8 @@ def illustrate(
     """
     evaluation = item.result.evaluation
     epsilon, split = epsilon_of(item.result), data_split(dataset, evaluation.dataset.split)
-    _planned(item, definition, len(split), evaluation)
-    part = _planned(item, definition, len(split), _first_chunk(evaluation, epsilon))
+    _planned(item, model, definition, len(split), evaluation)
+    part = _planned(item, model, definition, len(split), _first_chunk(evaluation, epsilon))
     with TemporaryDirectory() as folder:
         again, _, _ = run(
             part,
@@ -61,14 +62,7 @@ def illustrate(
         )
         candidates = read_candidates(Path(folder) / "candidates.safetensors")
     rows = _rows(item, again)
-    module = find_or_train(part.recipe, dataset, device=device, progress=progress).module
-    classifier = Classifier(
-        module,
-        n_classes=dataset.n_classes,
-        device=device,
-        horizon=evaluation.horizon,
-        solver=evaluation.solver,
-    )
+    classifier = at_hand(part, dataset, device, progress).classifier
     points = _points(candidates, [row + evaluation.dataset.offset for row in rows], epsilon)
     predicted = _predicted(item.result, classifier, split, points, [row + evaluation.dataset.offset for row in rows])
     stored = {found.epsilon: found for found in item.result.epsilons}[epsilon]
@@ -107,10 +101,12 @@ def _first_chunk(evaluation: Evaluation, epsilon: float) -> Evaluation:
     )
 
 
-def _planned(item: StoredResult, definition: DatasetDefinition, total: int, evaluation: Evaluation) -> Plan:
+def _planned(
+    item: StoredResult, model: Contestant, definition: DatasetDefinition, total: int, evaluation: Evaluation
+) -> Plan:
     """The plan of an evaluation. Raises ResultError where this odebench does not plan the same one."""
     try:
-        return planned_again(evaluation, Registered(load_definition(evaluation.model.name)), definition, total=total)
+        return planned_again(evaluation, model, definition, total=total)
     except UsageError as error:
         raise ResultError(f"{item.path} cannot be run again here: {error}") from error
 

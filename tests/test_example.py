@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from real_entry import write_real_entry
 from result_factory import epsilon_result, make_result
 
 from odebench.ball import distance
 from odebench.cli import _exit_code
 from odebench.dataset import describe_dataset, load_dataset
+from odebench.entrant import find_contestant
 from odebench.errors import ResultError
 from odebench.example import GAIN, MOST, examples_folder, file_names, read_examples, results_to_show
 from odebench.illustration import illustrate
@@ -123,21 +125,36 @@ def changed(item: StoredResult, letters: str) -> StoredResult:
     )
 
 
+def test_an_entry_is_shown_once_its_code_is_trusted(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_real_entry(Path("leaderboard/entries"))
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", "leaderboard")
+    assert call("run --model mine -a fgsm -n 100 --epsilon 0.05,0.1 --trust")[0] == 0
+    item = only_result()
+    code, _, err = call("examples results")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "mine runs" in err
+    assert "give --trust" in err
+    assert not examples_folder(item).exists()
+    assert call("examples results --trust")[0] == 0
+    (strip,), _ = read_examples([Path("results")], [item])
+    assert strip.examples.run_key == item.result.run_key
+
+
 def test_what_cannot_be_made_again_is_one_line(call: Call) -> None:
     assert call(RUN)[0] == 0
     item = only_result()
-    data, described = load_dataset("digits"), describe_dataset("digits")
+    data, described, model = load_dataset("digits"), describe_dataset("digits"), find_contestant("resnet")
     letters = item.result.epsilons[1].outcomes
     place = letters.index("f")
     turned = changed(item, letters[:place] + "r" + letters[place + 1 :])
     with pytest.raises(ResultError, match=rf"images {place} end in other letters here"):
-        illustrate(turned, data, described)
+        illustrate(turned, data, described, model=model)
     with pytest.raises(ResultError, match="no image in its first chunk that is classified correctly"):
-        illustrate(changed(item, "m" * 100 + letters[100:]), data, described)
+        illustrate(changed(item, "m" * 100 + letters[100:]), data, described, model=model)
     found = item.result.found.model_copy(update={"weights_sha256": "0" * 64})
     other = StoredResult(item.path, item.result.model_copy(update={"found": found}))
     with pytest.raises(ResultError, match="was found with weights 000000000000, those at hand are"):
-        illustrate(other, data, described)
+        illustrate(other, data, described, model=model)
     assert not examples_folder(item).exists()
 
     write_result(make_result({0.1: "rf" * 50}, attack="pgd", train_seed=3, model="ode"), Path("results"))

@@ -10,18 +10,19 @@ from typing import Annotated
 import typer
 
 from odebench.cli.board import PUBLISHED_RESULTS
-from odebench.cli.option import DataDir, Device
+from odebench.cli.option import DataDir, Device, Trust
 from odebench.cli.root import app
-from odebench.errors import OdebenchError
+from odebench.errors import OdebenchError, ResultError, UsageError
 
 
-@app.command(epilog="Examples:\n\nodebench examples\n\nodebench examples results --force")
+@app.command(epilog="Examples:\n\nodebench examples\n\nodebench examples results --force\n\nodebench examples --trust")
 def examples(
     results: Annotated[
         list[Path] | None, typer.Argument(help="Folders of results. Default: ./leaderboard/results.")
     ] = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
+    trust: Trust = False,
     force: Annotated[bool, typer.Option("--force", help="Make them again although they are there.")] = False,
 ) -> None:
     """Write up to six pairs of images a model, clean and attacked, beside its results, for the page.
@@ -44,7 +45,7 @@ def examples(
             print(f"{folder} (there already)")
             continue
         try:
-            print(_made(item.path, folders, data_dir=data_dir, device=device))
+            print(_made(item.path, data_dir=data_dir, device=device, trust=trust))
         except OdebenchError as error:
             said.append(error)
     _take_away(folders, wanted)
@@ -54,10 +55,11 @@ def examples(
         raise typer.Exit(1)
 
 
-def _made(path: Path, folders: Sequence[Path], *, data_dir: Path | None, device: str) -> Path:
+def _made(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Path:
     import torch
 
     from odebench.cli.screen import ScreenProgress
+    from odebench.cli.trust import trusted_contestant
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.environment import usable_device
     from odebench.illustration import illustrate
@@ -66,11 +68,15 @@ def _made(path: Path, folders: Sequence[Path], *, data_dir: Path | None, device:
 
     progress = ScreenProgress()
     item = StoredResult(path, read_result(path))
+    try:
+        model = trusted_contestant(item.result.evaluation.model.name, trust=trust)
+    except UsageError as error:
+        raise ResultError(f"{path} cannot be run again here: {error}") from error
     name = item.result.evaluation.dataset.name
     described = describe_dataset(name, data_dir=data_dir, progress=progress)
     data = load_dataset(name, data_dir=data_dir, progress=progress)
     torch.set_num_threads(item.result.found.threads)
-    return illustrate(item, data, described, device=usable_device(device), progress=progress)
+    return illustrate(item, data, described, model=model, device=usable_device(device), progress=progress)
 
 
 def _take_away(folders: Sequence[Path], wanted: Sequence[Path]) -> None:
