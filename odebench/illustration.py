@@ -39,8 +39,8 @@ def illustrate(
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> Path:
-    """Writes the examples of a stored result beside it and returns their folder: the first images of its first chunk that
-    `model`, which the result is about, classifies correctly, and the last candidate judged for each, at the middle
+    """Writes the examples of a stored result beside it and returns their folder: the first images of its first chunk
+    that `model`, which the result is about, classifies correctly, and the last candidate judged for each, at the middle
     epsilon.
 
     Letters do not depend on how many images were asked for, so that chunk alone is attacked again, up to that epsilon.
