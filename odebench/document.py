@@ -222,7 +222,9 @@ def _described(error: Any, model: type[BaseModel], parts: Parts) -> str:
     if error["type"] == "missing":
         return f"{_spelled(where[:-1])}has no {str(where[-1])!r}; add it"
     if error["type"] == "too_short" and error["input"] in ([], ()):
-        return f"{_spelled(where)}is empty; name at least one, or strike the line"
+        field = None if known is None else known.model_fields.get(str(where[-1]))
+        strike = "" if field is not None and field.is_required() else ", or strike the line"
+        return f"{_spelled(where)}is empty; name at least one{strike}"
     expected = error["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
     expected = expected.replace("a valid tuple", "a list").replace("a valid dictionary", "keys and values")
     if error["type"] in _NUMBERS and (number := _number_in(error["input"])) is not None:

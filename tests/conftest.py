@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,13 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ODEBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ODEBENCH_LEADERBOARD", "")
     monkeypatch.delenv("ODEBENCH_DATA", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_module_of_an_entry_left() -> Iterator[None]:
+    """Entries call their module `model`; a script of one that a test runs imports it by that name."""
+    yield
+    sys.modules.pop("model", None)
 
 
 @pytest.fixture(autouse=True)

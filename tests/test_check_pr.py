@@ -453,7 +453,7 @@ def test_letters_and_figures_and_digest_by_hand(clone: Clone, found: Result, che
     for each in found.epsilons:
         outcomes = each.outcomes.replace("f", "r")
         felled = each.felled_by.model_copy(update={"letters": "-" * len(outcomes)})
-        figures = each.figures.model_copy(update=letter_figures(outcomes))
+        figures = each.figures.model_copy(update=letter_figures(outcomes) | {"norm_quantiles": None})
         better.append(each.model_copy(update={"outcomes": outcomes, "felled_by": felled, "figures": figures}))
     digest = outcomes_digest(tuple(better))
     path = submit(clone, found.model_copy(update={"epsilons": tuple(better), "outcomes_sha256": digest}))

@@ -46,6 +46,7 @@ COMMANDS = (
     "new-entry",
     "validate",
     "verify",
+    "check-pr",
     "models",
     "attacks",
     "datasets",

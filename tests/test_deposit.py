@@ -140,7 +140,9 @@ def test_the_same_letters_found_again_are_the_same_result(here: Path) -> None:
     before = files(here / "leaderboard")
     for path in place.results.rglob("*.json"):
         result = read_result(path)
-        path.write_text(result_json(result.model_copy(update={"created": "2099-01-01T00:00:00+00:00"})), encoding="utf-8")
+        path.write_text(
+            result_json(result.model_copy(update={"created": "2099-01-01T00:00:00+00:00"})), encoding="utf-8"
+        )
     assert deposit_of(grid, place, here / "leaderboard").make() == 0
     assert files(here / "leaderboard") == before
 

@@ -79,6 +79,7 @@ TESTED_BY = {
     "odebench compare main~5 main": "test_difference.py::test_commits_are_compared",
     "odebench check-pr origin/main": "test_check_pr.py::test_a_good_entry_passes",
     "odebench check-pr origin/main --trust": "test_check_pr.py::test_a_good_entry_passes",
+    "odebench check-pr main --trust": "test_check_pr.py::test_a_good_entry_passes",
     "odebench leaderboard --serve": "test_page.py::test_the_page_is_served_on_loopback_alone_until_interrupted",
     "odebench run --model antisymmetric-ode --attack mi-fgsm -n 100 --set epochs=2": (
         "test_plugin.py::test_the_plugin_gives_a_result"

@@ -241,6 +241,17 @@ def test_flags_are_explained_and_claims_are_answered(folder: Path) -> None:
     assert "no results on data called cifar10; no other data answers for it" in text
 
 
+def test_a_flag_of_one_attack_alone_is_explained_too(tmp_path: Path) -> None:
+    letters = {0.1: "r" * 50 + "f" * 50}
+    credit = {"file_sha256": "a" * 64, "credit": "A. Reviewer"}
+    made = make_result(letters, attack="candidates", parameters=credit, flags=["few-candidates"])
+    items = stored_in(tmp_path, [make_result(letters, attack="worst-case"), made])
+    rows = [row for table in build_tables(items)[0] for row in table.rows]
+    shown = {flag for row in rows for cell in row.cells.values() for flag in cell.flags}
+    assert "few-candidates" not in shown
+    assert "the file had no candidate for some images" in re.sub(r"\s+", " ", Reader(html_of(tmp_path)).text)
+
+
 def test_two_solvers_of_a_model_are_told_apart_in_every_norm(tmp_path: Path) -> None:
     letters = {0.1: "r" * 50 + "f" * 50}
     stored_in(

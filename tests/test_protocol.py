@@ -173,7 +173,7 @@ def test_a_protocol_of_ours_can_be_laid_out_and_is_named_after_its_file(name: st
 
 def test_the_protocols_of_the_study_are_there() -> None:
     assert set(protocol_files()) == {
-        *("smoke", "digits", "digits-full", "fashion-mnist", "cifar10-jpeg", "cifar10", "svhn")
+        *("smoke", "digits", "digits-coverage", "digits-full", "fashion-mnist", "cifar10-jpeg", "cifar10", "svhn")
     }
     sections = {section.name for section in read_grid("digits").protocol.sections}
     assert sections == {"matched", "mismatched", "equal-nfe", "dopri5"}
@@ -215,7 +215,7 @@ ODE = ("[resnet, ode]", "[ode]")
         ([("    train_seeds: [0]\n", "")], 7, "sections has no 'train_seeds'; add it"),
         ([("version: 1", "version: one")], 2, "version cannot be 'one': it must be a valid integer"),
         ([("version: 1", "version: true")], 2, "version cannot be True"),
-        ([("[resnet, ode]", "[]")], 8, "sections.models is empty; name at least one, or strike the line"),
+        ([("[resnet, ode]", "[]")], 8, "sections.models is empty; name at least one"),
         ([("[0.5, 1]", "[]")], 9, "sections.horizons is empty"),
         ([("[{norm: linf}]", "[]")], 11, "sections.threat_models is empty"),
         ([("{norm: linf}", "{norm: linf, epsilons: []}")], 11, "epsilons is empty"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from odebench.table import Cell, Row, Table, in_order
 
 WIDTH = 80
-LABEL_WIDTH = 15
+LABEL_WIDTH = 18
 TITLE = "# Leaderboard\n"
 EMPTY = "No results yet. `odebench run --model kd-ode --attack pgd` makes one.\n"
 LEGEND = (
@@ -73,7 +73,13 @@ def item(text: str) -> str:
 
 def _labels(row: Row) -> list[str]:
     rank = [] if row.best is not None else ["unranked"]
-    return [row.model, *(part for text in [*row.details, *rank] for part in textwrap.wrap(text, LABEL_WIDTH))]
+    return [row.model, *(part for text in [*row.details, *rank] for part in _wrapped(text))]
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines of a row's label; a setting that is too long for one is broken after its equals sign."""
+    words = (word if len(word) <= LABEL_WIDTH else word.replace("=", "= ", 1) for word in text.split(" "))
+    return textwrap.wrap(" ".join(words), LABEL_WIDTH)
 
 
 def _heading(table: Table) -> str:

@@ -66,14 +66,13 @@ def sheet(content: Content, *, link: Link) -> Values:
         for item in profile.results
     }
     figures = _figures(content, names, link)
-    cells = [cell for table in content.tables for row in table.rows for cell in row.cells.values()]
     return {
         "pictures": [_picture(picture, number) for number, (_, picture) in enumerate(pictures_of(content.tables))],
         "figures": figures,
         "choices": {name: _different(figure[name] for figure in figures) for name in ("data", "threat")},
         "attacks": sorted({figure["attack"] for figure in figures} - {UNION}),
         "union": UNION,
-        "notes": dict(sorted({flag: why for cell in cells for flag, why in cell.flags.items()}.items())),
+        "notes": dict(sorted({flag: why for figure in figures for flag, why in figure["notes"].items()}.items())),
         "profiles": [_profile(profile, f"model-{number}", link) for number, profile in enumerate(profiles, 1)],
         "claims": _claims(content.claims, link),
         "texts": {"claims": INTRODUCTION, "words": WORDS, "paper": PAPER},
@@ -114,6 +113,7 @@ def _rows(tables: Sequence[Table], attack: str, names: Names, link: Link) -> lis
             "seeds": cell.seeds,
             "n": cell.n,
             "flags": list(cell.flags),
+            "notes": dict(cell.flags),
             "file": link(next(iter(cell.files.values()))),
         }
         for table in tables
