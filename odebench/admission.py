@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from odebench.check.gradient import FIDELITY
 from odebench.check.rule import COUNT_THRESHOLD
 from odebench.finding import Finding, finding
 from odebench.inspection import Inspected
@@ -11,7 +12,7 @@ from odebench.result import Check
 from odebench.statistic import wilson_lower
 
 RANDOMISED, OPAQUE = "randomised", "opaque-gradient"
-_DETERMINISM, _FAILURE, _FIDELITY = 2, 18, 17
+_DETERMINISM, _FAILURE = 2, 18
 _REFUSED = {1: "gradient", 3: "probabilities", 15: "batch", 17: "gradient"}
 """Checks whose flag refuses a model, and the word of the finding."""
 
@@ -33,7 +34,7 @@ def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
         elif check.id == _FAILURE and _fails_clean(check):
             said = f"{check.evidence['clean']} of {check.n} clean images have no finite logits; mend that first"
             yield finding(where, None, "failure", f"{whose}: {said}")
-    fidelity = next((check for check in inspected.checks if check.id == _FIDELITY), None)
+    fidelity = next((check for check in inspected.checks if check.id == FIDELITY), None)
     unconfirmed = OPAQUE in inspected.flags and RANDOMISED not in inspected.flags
     if unconfirmed and fidelity is not None and fidelity.status == "skipped":
         said = f"its gradient cannot be confirmed ({fidelity.why}), so white-box attacks may learn nothing"

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from odebench.check.gradient import FIDELITY, FIDELITY_IMAGES, gradient_fidelity
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import OdebenchError
 from odebench.evaluation import data_split
@@ -20,7 +21,7 @@ from odebench.finding import printable
 from odebench.plan import Plan
 from odebench.portion import Portion
 from odebench.progress import SILENT, Progress
-from odebench.result import Check
+from odebench.result import Check, Result
 from odebench.spec import Evaluation, Sha256, Spec
 from odebench.supply import AtHand, at_hand
 
@@ -89,6 +90,7 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
     before = _state(module)
     portion = _portion(job.admission, model, data, slice(None))
     result = portion.result(job.admission.evaluation)
+    checks = (*result.checks, *_beside(job.admission, model, data, result))
     advance()
     restless = None
     if awake := [name or type(module).__name__ for name, part in module.named_modules() if part.training]:
@@ -110,7 +112,20 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
                         sources_sha256=asked.sources_sha256,
                     )
                 )
-    return Inspected(checks=result.checks, flags=result.flags, restless=restless, letters=tuple(letters))
+    return Inspected(checks=checks, flags=result.flags, restless=restless, letters=tuple(letters))
+
+
+def _beside(plan: Plan, model: AtHand, data: Dataset, result: Result) -> Iterator[Check]:
+    """Check 17 once more beside the clean images, at points of the ball, if it flags there alone: attacks ask for
+    gradients everywhere, and a model may know clean images by their grey levels."""
+    if not any(check.id == FIDELITY and check.status == "pass" for check in result.checks):
+        return
+    part, radius = plan.evaluation.dataset, max(plan.evaluation.threat_model.epsilons)
+    images = data_split(data, part.split).images[part.offset : part.offset + FIDELITY_IMAGES]
+    noise = 2 * torch.rand(images.shape, generator=torch.Generator().manual_seed(plan.evaluation.attack.seed)) - 1
+    found = gradient_fidelity(model.classifier, (images + radius * noise).clamp(0, 1))
+    if found.status == "flag":
+        yield found.model_copy(update={"name": f"{found.name} beside the images"})
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ def weights_findings(
 ) -> Iterator[Finding]:
     """All that is wrong with the list of weights. `recipe_of` says what a registered model's weights come from."""
     seen: dict[tuple[str, float | None, int], Where] = {}
+    files: dict[tuple[str, float | None, str], tuple[Where, int]] = {}
     for index, weights in enumerate(entry.weights):
         where: Where = ("weights", index)
         identity = (weights.dataset, weights.horizon, weights.train_seed)
@@ -34,6 +35,14 @@ def weights_findings(
             said = f"these are weights for the data set, horizon and train seed of line {first} again; strike one"
             yield _at(document, where, "weights", said)
         seen.setdefault(identity, where)
+        same = (weights.dataset, weights.horizon, weights.sha256)
+        if same in files and files[same][1] != weights.train_seed:
+            said = (
+                f"train seed {weights.train_seed} has the file of train seed {files[same][1]} in line "
+                f"{document.line(files[same][0])}; two seeds are two trainings: list its own, or strike one"
+            )
+            yield _at(document, (*where, "sha256"), "weights", said)
+        files.setdefault(same, (where, weights.train_seed))
         use = entry.use(weights.dataset)
         if use is None:
             known = ", ".join(each.name for each in entry.datasets)

@@ -36,7 +36,8 @@ class Comparison:
 
 class Repetition:
     """The committed results that are looked at, by the weights that they rest on. `silent` are plans of weights that no
-    result speaks of, `chunks` those of each data set, None for all that a result holds."""
+    result speaks of, `chunks` those of each data set, None for all that a result holds; `draw` is the seed that drew
+    them, None where somebody named them."""
 
     def __init__(
         self,
@@ -46,7 +47,10 @@ class Repetition:
         silent: Sequence[Plan],
         chunks: Mapping[str, tuple[int, ...] | None],
         data: Mapping[str, Dataset],
+        *,
+        draw: int | None = None,
     ) -> None:
+        self.draw = draw
         self.where, self.entry, self.chunks, self.data = str(folder / ENTRY_FILE), entry, chunks, data
         groups: dict[tuple[object, ...], list[Committed]] = {}
         for item in chosen:
@@ -85,7 +89,7 @@ class Repetition:
         return self.data[item.evaluation.dataset.name]
 
     def _rows(self, item: Committed) -> list[slice]:
-        return rows_of(item, self.chunks[item.evaluation.dataset.name], len(self._data(item).test))
+        return rows_of(item, self.chunks[item.evaluation.dataset.name], len(self._data(item).test), draw=self.draw)
 
     def _wide(self, item: Committed) -> Plan:
         """The plan on all test images, of which any chunk can be asked: letters do not depend on how many there are."""

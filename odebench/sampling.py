@@ -83,11 +83,17 @@ def drawn_weights(draw: int, entry: Entry, results: Sequence[Committed]) -> list
     return found
 
 
-def rows_of(item: Committed, chunks: Sequence[int] | None, total: int) -> list[slice]:
-    """The rows of the chunks, or with None of all that the result holds, in whole blocks of `total` images."""
-    size = block(item.evaluation)
+def rows_of(item: Committed, chunks: Sequence[int] | None, total: int, *, draw: int | None = None) -> list[slice]:
+    """The rows of the chunks, or with None of all that the result holds, in whole blocks of `total` images.
+
+    With `draw` the chunks are drawn ones: where a result holds none of them, one that it holds is drawn as well, so
+    that no result is so short that its letters are never looked at.
+    """
+    size, held = block(item.evaluation), chunks_of(item.evaluation.dataset.n, block(item.evaluation))
     if chunks is None:
-        numbers = list(range(chunks_of(item.evaluation.dataset.n, size)))
+        numbers = list(range(held))
     else:
         numbers = sorted({each % chunks_of(total, size) for each in chunks})
+        if draw is not None and all(each >= held for each in numbers):
+            numbers.insert(0, random.Random(f"{draw}/{item.evaluation.run_key}").randrange(held))
     return [slice(each * size, min((each + 1) * size, total)) for each in numbers]

@@ -101,7 +101,8 @@ def verify_entry(
     findings += [*uncovered(folder, entry, committed, splits), *claimed(folder, entry, committed)]
     chosen = all_results(committed) if full else drawn_results(draw, entry, committed)
     silent = [planned_weights(folder, entry, *each, data_dir=data_dir) for each in drawn_weights(draw, entry, chosen)]
-    run = Repetition(folder, entry, chosen, silent, {name: looked_at.get(name) for name in totals}, data)
+    wanted = {name: looked_at.get(name) for name in totals}
+    run = Repetition(folder, entry, chosen, silent, wanted, data, draw=draw if chunks is None else None)
     if code is None:
         inspected = inspect(run.jobs(progress), device=device, data_dir=data_dir, progress=progress)
     else:

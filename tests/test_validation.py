@@ -58,6 +58,18 @@ SEED = "    train_seed: 0\n    norm"
         ([("licence: MIT", "license: MIT")], 18, "schema", "unknown key 'license'; did you mean 'licence'"),
         ([("licence: MIT\n", "")], 1, "schema", "has no 'licence'; add it"),
         ([("authors: [Ada Lovelace]", "authors: []")], 17, "schema", "authors is empty; name at least one"),
+        (
+            [
+                (
+                    "weights:\n",
+                    "weights:\n  - {dataset: digits, horizon: 1, train_seed: 7, file: one.safetensors, sha256: SHA, "
+                    "bytes: SIZE}\n",
+                )
+            ],
+            11,
+            "weights",
+            "train seed 0 has the file of train seed 7 in line 10; two seeds are two trainings",
+        ),
         ([("train_seed: 0, file", "trainseed: 0, file")], 10, "schema", "did you mean 'train_seed'"),
         ([("step: 0.25", "step: 1e-3")], 6, "schema", "YAML takes this for a text; write 0.001 without quotes"),
         ([("bytes: 1000", 'bytes: "1000"')], 16, "schema", "YAML takes this for a text; write 1000.0 without"),

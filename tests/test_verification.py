@@ -139,6 +139,18 @@ def test_chunks_without_committed_letters_are_compared_by_figures(tmp_path: Path
 
 
 @pytest.mark.usefixtures("here")
+def test_no_result_is_too_short_to_be_looked_at(tmp_path: Path, results: Path) -> None:
+    draw = next(number for number in range(99) if 0 not in drawn_chunks(number, {"digits": 500})["digits"])
+    mine = write_real_entry(tmp_path / "entries")
+    found = verified(mine, results, draw=draw)
+    assert found.ok
+    assert next((cell.chunk, cell.letters) for cell in found.cells if cell.attack == "fgsm") == (0, 300)
+    result = stored(results, "fgsm")
+    changed(results, "fgsm", **with_letters(result, 2, result.epsilons[2].outcomes.replace("f", "r")))
+    assert "letters" in rules(verified(mine, results, draw=draw))
+
+
+@pytest.mark.usefixtures("here")
 def test_a_neural_ode_is_integrated_and_full_looks_at_all(tmp_path: Path) -> None:
     mine = write_field_entry(tmp_path / "entries")
     data = load_dataset("digits")
@@ -205,6 +217,18 @@ BAD = {
         ),
         ["gradient"],
         "a gradient of another function hides falls",
+    ),
+    "lies about its gradient beside clean images": (
+        PLAIN.replace("images.flatten(1)", "torch.where(off, images.detach(), images).flatten(1)").replace(
+            "        return",
+            "        grey = images.detach() * 16\n"
+            "        off = ((grey - grey.round()).abs().amax((1, 2, 3), keepdim=True) > 1e-3) & torch.tensor(\n"
+            "            images.dtype == torch.float32\n"
+            "        )\n"
+            "        return",
+        ),
+        ["gradient"],
+        "gradient fidelity beside the images",
     ),
     "hands over probabilities": (ending("return logits.softmax(1)"), ["probabilities"], "hand over the logits"),
     "stays in training mode": (

@@ -16,6 +16,7 @@ from odebench.result import Check
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]
 
+FIDELITY = 17
 DIRECTIONS = 8
 FIDELITY_IMAGES = 32
 """How many clean-correct images of the first chunk are looked at."""
