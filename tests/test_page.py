@@ -453,7 +453,11 @@ def test_the_page_is_served_on_loopback_alone_until_interrupted(folder: Path) ->
     (folder / "package.json").write_text("{}")
     command = [sys.executable, "-m", "odebench", "leaderboard", "leaderboard/results", "--serve", "--no-browser"]
     with subprocess.Popen(
-        [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
     ) as server:
         try:
             assert server.stdout is not None
