@@ -92,15 +92,14 @@ def _planned(folder: Path, entry: Entry, result: Result, splits: Splits, data_di
         raise ResultError(f"the entry is not trained for {part.name}; list it there, or delete the result")
     definition = describe_dataset(part.name, data_dir=data_dir)
     found = planned_again(evaluation, contestant_of(folder, entry), definition, total=images.n)
-    own = Entrant(folder, entry)
-    listed = own.weights_of(part.name, evaluation.train_horizon, train_seed(evaluation))
+    own, trained = Entrant(folder, entry), (part.name, evaluation.train_horizon, train_seed(evaluation))
+    listed = entry.weights_for(*trained)
     if listed is not None and (found.handed_over or found.recipe.key == _recipe_key(own, definition, evaluation)):
-        found = replace(found, weights=listed)
-        sha256 = _listed_sha256(entry, evaluation)
-        if sha256 != result.found.weights_sha256:
+        found = replace(found, weights=own.weights_of(*trained))
+        if listed.sha256 != result.found.weights_sha256:
             raise ResultError(
-                f"it was found with weights {result.found.weights_sha256[:12]}, the entry lists {sha256[:12]}; run it "
-                "again with --force"
+                f"it was found with weights {result.found.weights_sha256[:12]}, the entry lists {listed.sha256[:12]}; "
+                "run it again with --force"
             )
     if result.found.dataset_sha256 != images.sha256:
         raise ResultError(
@@ -126,11 +125,6 @@ def planned_weights(
         epsilons=None if definition.epsilons else (_SOME_EPSILON,),
     )
     return replace(found, weights=Entrant(folder, entry).weights_of(dataset, horizon, seed))
-
-
-def _listed_sha256(entry: Entry, evaluation: Evaluation) -> str:
-    asked = (evaluation.dataset.name, evaluation.train_horizon, train_seed(evaluation))
-    return next(each.sha256 for each in entry.weights if (each.dataset, each.horizon, each.train_seed) == asked)
 
 
 def _recipe_key(own: Entrant, definition: DatasetDefinition, evaluation: Evaluation) -> str:
@@ -163,11 +157,13 @@ def can_be_repeated(evaluation: Evaluation) -> bool:
     return not (attack.needs_candidates or attack.examines)
 
 
-def uncovered(folder: Path, entry: Entry, results: Sequence[Committed], splits: Splits) -> Iterator[Finding]:
+def uncovered(
+    folder: Path, entry: Entry, results: Sequence[Committed], splits: Splits, *, data_dir: Path | None = None
+) -> Iterator[Finding]:
     """A finding for each data set and horizon of which no train seed has PGD on enough test images."""
     for use in entry.datasets:
         wanted = min(COVERED, splits[use.name, "test"].n)
-        grid = describe_dataset(use.name).epsilons.get(PGD.norms[0], ())
+        grid = describe_dataset(use.name, data_dir=data_dir).epsilons.get(PGD.norms[0], ())
         for horizon in use.horizons or (None,):
             if not any(_covers(each.evaluation, entry, use, horizon, wanted, grid) for each in results):
                 at = "" if horizon is None else f" --horizon {horizon:g}"

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from odebench.attack.seed import seeded
 from odebench.checkpoint import load_weights, read_tensors
 from odebench.contents import CODE_SUFFIX
 from odebench.errors import ModelError, OdebenchError
@@ -53,8 +54,7 @@ def build_contribution(contributed: Contributed) -> nn.Module:
     }
     if contributed.horizon is not None:
         arguments |= {"horizon": contributed.horizon, "solver": contributed.solver}
-    with _importable(contributed.folder), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(contributed.train_seed)
+    with _importable(contributed.folder), seeded(contributed.train_seed):
         try:
             attribute = getattr(_imported(contributed), contributed.attribute)
         except (Exception, SystemExit) as error:

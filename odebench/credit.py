@@ -61,6 +61,8 @@ def credits_of(
     in them: its names are credited together, and a copy under another name takes nothing away.
     """
     names = _names([item for stored, _ in seeds for item in stored])
+    if not names:
+        return ()
     found: dict[str, Credit] = {}
     for stored, letters in seeds:
         speaking = [item for item in stored if _from(item) <= epsilon and image_set(item.result) & images]

@@ -96,9 +96,7 @@ class Entrant:
     def weights_of(self, dataset: str, horizon: float | None, train_seed: int) -> Path | Address | None:
         """Where the weights for a data set, train horizon and seed are; None where the entry lists none. Raises
         WeightError for a file of another sha256."""
-        asked = (dataset, horizon, train_seed)
-        listed = (each for each in self.entry.weights if (each.dataset, each.horizon, each.train_seed) == asked)
-        found = next(listed, None)
+        found = self.entry.weights_for(dataset, horizon, train_seed)
         return None if found is None else self._place(found)
 
     def _trained_at(self, use: Use, horizon: float | None, train_horizon: float | None) -> float | None:
@@ -121,8 +119,8 @@ class Entrant:
 
     def _listed(self, use: Use, horizon: float | None, train_seed: int) -> Weights | None:
         """The weights that the entry lists; None where a registered model's are left to its recipe."""
+        found = self.entry.weights_for(use.name, horizon, train_seed)
         of_data = [each for each in self.entry.weights if each.dataset == use.name and each.horizon == horizon]
-        found = next((each for each in of_data if each.train_seed == train_seed), None)
         if found is None and of_data:
             seeds = ", ".join(str(each.train_seed) for each in of_data)
             said = self._words(use, horizon, train_seed)

@@ -120,6 +120,11 @@ class Entry(Spec):
         """What the entry says of one data set; None where it is not trained for it."""
         return next((use for use in self.datasets if use.name == dataset), None)
 
+    def weights_for(self, dataset: str, horizon: float | None, train_seed: int) -> Weights | None:
+        """The weights that are listed for a data set, train horizon and train seed; None where there are none."""
+        asked = (dataset, horizon, train_seed)
+        return next((one for one in self.weights if (one.dataset, one.horizon, one.train_seed) == asked), None)
+
     def solver_for(self, use: Use) -> Solver | None:
         """The solver that the model was trained with for a data set."""
         return use.solver or self.solver

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -13,13 +12,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from odebench.check.gradient import FIDELITY, FIDELITY_IMAGES, gradient_fidelity
-from odebench.dataset import Dataset, load_dataset
+from odebench.dataset import Dataset
 from odebench.errors import OdebenchError
 from odebench.evaluation import data_split
-from odebench.execution import execute_portion
 from odebench.finding import printable
+from odebench.instalment import portion_of
 from odebench.plan import Plan
-from odebench.portion import Portion
 from odebench.progress import SILENT, Progress
 from odebench.result import Check, Result
 from odebench.spec import Evaluation, Sha256, Spec
@@ -66,19 +64,15 @@ class Inspected(Spec):
 
 
 def inspect(
-    jobs: Sequence[Job], *, device: str = "cpu", data_dir: Path | None = None, progress: Progress = SILENT
+    jobs: Sequence[Job], data: Mapping[str, Dataset], *, device: str = "cpu", progress: Progress = SILENT
 ) -> list[Inspected]:
-    """What the models of jobs answer, in order. Whatever a model does wrong is said in its `error`."""
-    data: dict[str, Dataset] = {}
+    """What the models of jobs answer on `data`, in order. Whatever a model does wrong is said in its `error`."""
     found = []
     total = sum(len(attack.rows) for job in jobs for _, attack in job.attacks) + len(jobs)
     with progress.track("verifying", total=total) as step:
         for job in jobs:
-            name = job.admission.evaluation.dataset.name
-            if name not in data:
-                data[name] = load_dataset(name, data_dir=data_dir)
             try:
-                found.append(_inspected(job, data[name], device, step.advance))
+                found.append(_inspected(job, data[job.admission.evaluation.dataset.name], device, step.advance))
             except OdebenchError as error:
                 found.append(Inspected(error=printable(" ".join(str(error).split()))))
     return found
@@ -88,7 +82,7 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
     model = at_hand(job.admission, data, device, SILENT)
     module = model.classifier.module.eval()
     before = _state(module)
-    portion = _portion(job.admission, model, data, slice(None))
+    portion = portion_of(job.admission, model, data, rows=slice(None))
     result = portion.result(job.admission.evaluation)
     checks = (*result.checks, *_beside(job.admission, model, data, result))
     advance()
@@ -102,7 +96,7 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
         with _threads(attack.threads):
             asked = at_hand(plan, data, device, SILENT)
             for rows in attack.rows:
-                found = _portion(plan, asked, data, rows)
+                found = portion_of(plan, asked, data, rows=rows)
                 advance()
                 letters.append(
                     Letters(
@@ -135,24 +129,6 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 
 def _equal(now: dict[str, Tensor], before: dict[str, Tensor]) -> bool:
     return now.keys() == before.keys() and all(torch.equal(now[name], before[name]) for name in now)
-
-
-def _portion(plan: Plan, model: AtHand, data: Dataset, rows: slice) -> Portion:
-    part = plan.evaluation.dataset
-    split = data_split(data, part.split)
-    images = slice(part.offset, part.offset + part.n)
-    return execute_portion(
-        plan.evaluation,
-        model.classifier,
-        split.images[images],
-        split.labels[images],
-        rows=rows,
-        dataset_sha256=split.sha256,
-        weights_sha256=model.weights_sha256,
-        sources=model.sources,
-        sources_sha256=model.sources_sha256,
-        handed_over=plan.handed_over,
-    )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from odebench.progress import SILENT, Progress
 from odebench.result import result_path, write_result
 from odebench.slicing import forget_slices, slice_folder, slice_path
 from odebench.spec import Evaluation
-from odebench.supply import at_hand
+from odebench.supply import AtHand, at_hand
 
 
 def run_slice(
@@ -33,11 +33,18 @@ def run_slice(
         return path
     device = usable_device(device)
     found = at_hand(plan, dataset, device, progress)
-    split, part = data_split(dataset, plan.evaluation.dataset.split), plan.evaluation.dataset
+    split = data_split(dataset, plan.evaluation.dataset.split)
     if _holds(path, rows, (split.sha256, found.weights_sha256, found.sources_sha256)):
         return path
+    write_portion(path, portion_of(plan, found, dataset, rows=rows, progress=progress))
+    return path
+
+
+def portion_of(plan: Plan, found: AtHand, dataset: Dataset, *, rows: slice, progress: Progress = SILENT) -> Portion:
+    """What a plan finds on some rows of its images, with what is at hand for it."""
+    split, part = data_split(dataset, plan.evaluation.dataset.split), plan.evaluation.dataset
     images = slice(part.offset, part.offset + part.n)
-    portion = execute_portion(
+    return execute_portion(
         plan.evaluation,
         found.classifier,
         split.images[images],
@@ -50,8 +57,6 @@ def run_slice(
         handed_over=plan.handed_over,
         progress=progress,
     )
-    write_portion(path, portion)
-    return path
 
 
 def join_slices(evaluation: Evaluation, *, slices: tuple[slice, ...], results: Path) -> Path:

@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 from pydantic import Field, ValidationError
 
+from odebench.dataset import load_dataset
 from odebench.errors import ModelError
 from odebench.file import cache_folder, published_folder
 from odebench.finding import printable
@@ -82,8 +83,10 @@ def inspect_guarded(
     """What the models answer in this process, with the guard on."""
     _import_what_forks()
     guard = Guard(folder, scratch)
+    names = {job.admission.evaluation.dataset.name for job in jobs}
+    data = {name: load_dataset(name, data_dir=data_dir) for name in sorted(names)}
     with audited_writers(), guard.watching():
-        inspected = inspect(jobs, device=device, data_dir=data_dir)
+        inspected = inspect(jobs, data, device=device)
     return Answer(inspected=tuple(inspected), breaches=tuple(dict.fromkeys(guard.breaches)))
 
 

@@ -49,8 +49,9 @@ class Repetition:
         data: Mapping[str, Dataset],
         *,
         draw: int | None = None,
+        data_dir: Path | None = None,
     ) -> None:
-        self.draw = draw
+        self.draw, self.data_dir = draw, data_dir
         self.where, self.entry, self.chunks, self.data = str(folder / ENTRY_FILE), entry, chunks, data
         groups: dict[tuple[object, ...], list[Committed]] = {}
         for item in chosen:
@@ -117,7 +118,7 @@ class Repetition:
         evaluation, origin = base.evaluation, base.origin
         name, radii = evaluation.dataset.name, evaluation.threat_model.epsilons
         first = next(iter(self.chunks[name] or ()), 0) * DEFAULT_CHUNK
-        definition = describe_dataset(name)
+        definition = describe_dataset(name, data_dir=self.data_dir)
         threat = ThreatModel(norm=evaluation.threat_model.norm, epsilons=(radii[len(radii) // 2],))
         if definition.epsilons:
             threat = threat_model(QUICK_DIAGNOSIS.name, definition, norm=None, epsilons=None)

@@ -195,7 +195,14 @@ def _entry(
     progress.say(f"{model}: verifying on two chunks (--draw {draw} repeats it)")
     try:
         verification = verify_entry(
-            entry, results=folder / RESULTS, draw=draw, trust=trust, device=device, data_dir=data_dir, progress=progress
+            entry,
+            results=folder / RESULTS,
+            draw=draw,
+            trust=trust,
+            report=report,
+            device=device,
+            data_dir=data_dir,
+            progress=progress,
         )
     except OdebenchError as error:
         broken = finding(str(entry / ENTRY_FILE), None, "run", f"cannot be verified: {error}")

@@ -22,7 +22,7 @@ from odebench.isolation import inspect_apart
 from odebench.progress import SILENT, Progress
 from odebench.repetition import Repetition
 from odebench.sampling import all_results, drawn_chunks, drawn_results, drawn_weights, given_chunks
-from odebench.validation import validate_entry
+from odebench.validation import Report, validate_entry
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def verify_entry(
     full: bool = False,
     draw: int | None = None,
     trust: bool,
+    report: Report | None = None,
     device: str = "cpu",
     data_dir: Path | None = None,
     progress: Progress = SILENT,
@@ -80,13 +81,14 @@ def verify_entry(
     """Validates an entry, asks its models, and compares what they say with its results below `results`.
 
     Looks at two chunks of the test images that `draw` draws (None: a seed of its own), or at those given, or with
-    `full` at all that is committed. Code that the entry brings runs, in a process of its own, only with `trust`.
-    Raises UsageError without it, and for chunks that there are not.
+    `full` at all that is committed. `report` is what validating it found, where that was done just before. Code that
+    the entry brings runs, in a process of its own, only with `trust`. Raises UsageError without it, and for chunks that
+    there are not.
     """
     draw, device = secrets.randbits(32) if draw is None else draw, usable_device(device)
     if full and chunks is not None:
         raise UsageError("--full looks at all chunks that are committed: leave out --chunks")
-    report = validate_entry(folder)
+    report = validate_entry(folder) if report is None else report
     if report.findings:
         return Verification(folder, report.id, draw, {}, (), report.findings, ("nothing was run",))
     entry = read_entry(folder)
@@ -98,13 +100,15 @@ def verify_entry(
     looked_at = given_chunks(chunks, totals) if chunks is not None else {} if full else drawn_chunks(draw, totals)
     splits = {(name, split): images for name, one in data.items() for split, images in _splits(one)}
     committed, findings = committed_results(folder, entry, results, splits, data_dir=data_dir)
-    findings += [*uncovered(folder, entry, committed, splits), *claimed(folder, entry, committed)]
+    findings += [*uncovered(folder, entry, committed, splits, data_dir=data_dir)]
+    findings += claimed(folder, entry, committed)
     chosen = all_results(committed) if full else drawn_results(draw, entry, committed)
     silent = [planned_weights(folder, entry, *each, data_dir=data_dir) for each in drawn_weights(draw, entry, chosen)]
     wanted = {name: looked_at.get(name) for name in totals}
-    run = Repetition(folder, entry, chosen, silent, wanted, data, draw=draw if chunks is None else None)
+    drawn_by = draw if chunks is None else None
+    run = Repetition(folder, entry, chosen, silent, wanted, data, draw=drawn_by, data_dir=data_dir)
     if code is None:
-        inspected = inspect(run.jobs(progress), device=device, data_dir=data_dir, progress=progress)
+        inspected = inspect(run.jobs(progress), data, device=device, progress=progress)
     else:
         try:
             answer = inspect_apart(folder, run.jobs(progress, sources=True), device=device, data_dir=data_dir)

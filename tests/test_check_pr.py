@@ -397,7 +397,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     and have tests elsewhere."""
 
     def inspected(folder: Path, jobs: Sequence[Job], *, device: str, data_dir: Path | None) -> Answer:
-        return Answer(inspected=tuple(inspect(jobs, device=device, data_dir=data_dir)), breaches=())
+        return Answer(inspected=tuple(inspect(jobs, {"digits": load_dataset("digits")}, device=device)), breaches=())
 
     monkeypatch.setattr("odebench.verification.inspect_apart", inspected)
     monkeypatch.setattr("odebench.groundwork.RANDOMISED_PASSES", 4)

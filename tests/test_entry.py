@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from odebench.cli import _exit_code
 from odebench.document import DocumentError
 from odebench.entry import Claim, Entry, Use, Weights, contradictions, read_entry, speaks_of
 from odebench.errors import UsageError
+from odebench.file import sha256_file
 from odebench.licence import ACCEPTED
 from odebench.result import Result
 from odebench.spec import fixed_step
@@ -187,14 +189,16 @@ def test_the_page_leads_to_a_good_entry(
     monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
     page = (ROOT / "docs" / "entries.md").read_text(encoding="utf-8")
     new, check, *_ = re.findall(r"^    odebench (.*)$", page, re.MULTILINE)
-    (code,) = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
-    assert code.count("range(15)") == 1
+    (script,) = re.findall(r"^    python (.*)$", page, re.MULTILINE)[:1]
     mine = tmp_path / "leaderboard" / "entries" / "my-ode"
     assert typed(monkeypatch, *new.split()) == 0
-    try:
-        exec(compile(code.replace("range(15)", "range(1)"), "page", "exec"), {"__name__": "page"})
-    finally:
-        sys.modules.pop("model", None)
+    code = Path(script).read_text(encoding="utf-8")
+    assert code.count("0, 15\n") == 1
+    Path(script).write_text(code.replace("0, 15\n", "0, 1\n"), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(mine))
+    runpy.run_path(script, run_name="__main__")
+    Path(script).write_text(code, encoding="utf-8")
+    assert f"sha256: {sha256_file(mine / 'digits-t1-seed0.safetensors')}" in capsys.readouterr().out
     assert typed(monkeypatch, *check.split()) == 1
     change_entry(mine, ("authors: []", "authors: [Ada]"), ('licence: ""', "licence: MIT"))
     fill_in(mine)

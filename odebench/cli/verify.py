@@ -45,7 +45,8 @@ def verify(
 
     folder = find_entry(entry)
     numbers = None if chunks is None else _numbers(chunks)
-    if not validate_entry(folder).findings:
+    report = validate_entry(folder)
+    if not report.findings:
         found = read_entry(folder)
         check_trust(found.id, Entrant(folder, found).code, trust=trust)
     from odebench.verification import verify_entry
@@ -57,6 +58,7 @@ def verify(
         full=full,
         draw=draw,
         trust=True,
+        report=report,
         device=device,
         data_dir=data_dir,
         progress=ScreenProgress(),
