@@ -12,6 +12,8 @@ from odebench.statistic import difference_interval
 
 TOLERATED = 0.01
 """The share of the letters of a result that other hardware may move."""
+ONE_WAY = 6
+"""From so many differing letters on it is no chance that all go one way (1 in 32)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Cell:
     """One committed result and one chunk of its images, asked again.
 
     `images` are how many of the chunk were compared: by `letters` where the result holds them and the model draws no
-    random numbers, so many of which `differ`; else (`letters` is 0) by their shares.
+    random numbers, so many of which `differ`, and `flatter` where the committed one alone says robust; else (`letters`
+    is 0) by their shares.
     """
 
     dataset: str
@@ -45,6 +48,7 @@ class Cell:
     images: int
     letters: int
     differ: int
+    flatter: int
     shares: tuple[Shares, ...]
 
     def json(self) -> dict[str, JsonValue]:
@@ -59,6 +63,15 @@ def differing(found: Sequence[str], committed: Sequence[str]) -> int:
         one != other
         for mine, theirs in zip(found, committed, strict=True)
         for one, other in zip(mine, theirs, strict=True)
+    )
+
+
+def flattering(found: Sequence[str], committed: Sequence[str]) -> int:
+    """How many images stand by the committed letters alone, over all epsilons."""
+    return sum(
+        theirs == "r" != mine
+        for one, other in zip(found, committed, strict=True)
+        for mine, theirs in zip(one, other, strict=True)
     )
 
 

@@ -105,7 +105,7 @@ class Entry(Spec):
     training: Annotated[dict[str, JsonValue], Field(min_length=1)]
     teacher: Text | None = None
     weights: Annotated[tuple[Weights, ...], Field(strict=False)] = ()
-    authors: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
+    authors: Annotated[tuple[Text, ...], Field(strict=False)]
     licence: str
     paper: Text | None = None
     claims: Annotated[tuple[Claim, ...], Field(strict=False)] = ()

@@ -14,7 +14,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import numpy as np
+from safetensors import SafetensorError, deserialize, safe_open
 
 from odebench.errors import WeightError
 
@@ -34,6 +35,13 @@ _BINARY_PICKLE = re.compile(rb"\x80[\x00-\x05]")
 _IMPORTED = re.compile(r"[\w.]+ [\w.]+")
 _OPCODES = 200_000
 """How many instructions are looked at: enough for every text, few enough for no file to take long."""
+_EXPONENTS = {
+    "F64": ("<u8", 0x7FF << 52),
+    "F32": ("<u4", 0xFF << 23),
+    "F16": ("<u2", 0x1F << 10),
+    "BF16": ("<u2", 0xFF << 7),
+}
+"""The bits of a number's exponent, all of which are set in infinities and NaN alone (IEEE 754)."""
 _IMPORTING = ("GLOBAL", "INST", "STACK_GLOBAL")
 
 
@@ -67,6 +75,17 @@ def read_header(path: Path, *, key: str = "odebench") -> Header:
     if not isinstance(metadata, dict):
         raise WeightError(f"its metadata under {key!r} is not a JSON object")
     return Header(shapes, metadata)
+
+
+def infinite_tensor(path: Path) -> str | None:
+    """The first tensor, by name, of a whole safetensors file that holds an infinity or NaN; None where none does."""
+    for name, tensor in sorted(deserialize(path.read_bytes()), key=lambda pair: pair[0]):
+        bits = _EXPONENTS.get(tensor["dtype"])
+        if bits is not None:
+            kind, mask = np.dtype(bits[0]), bits[1]
+            if np.any(np.frombuffer(tensor["data"], kind) & kind.type(mask) == mask):
+                return str(name)
+    return None
 
 
 def foreign_kind(data: bytes) -> str | None:

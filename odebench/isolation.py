@@ -33,6 +33,8 @@ _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SY
 _KEPT_STARTS = ("OMP_", "MKL_", "CUDA_", "CUBLAS_")
 _PROGRAM = "from odebench.isolation import main; main()"
 _SHOWN = 300
+TIME_LIMIT = 3600.0
+"""Seconds that the process may take, unless told otherwise."""
 
 
 class Answer(Spec):
@@ -51,23 +53,38 @@ class _Order:
     data_dir: Path | None
 
 
-def inspect_apart(folder: Path, jobs: Sequence[Job], *, device: str = "cpu", data_dir: Path | None = None) -> Answer:
+def inspect_apart(
+    folder: Path,
+    jobs: Sequence[Job],
+    *,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+    time_limit: float = TIME_LIMIT,
+) -> Answer:
     """What the models of an entry's own code answer, asked in another process. The sources of transfer and the data set
     must be there already: the process may not write them.
 
-    Raises ModelError where the process ends, or says something else, before it has answered.
+    Raises ModelError where the process ends, or says something else, before it has answered, and where it has not
+    answered after `time_limit` seconds.
     """
     with tempfile.TemporaryDirectory(prefix="odebench-") as scratch:
         data = None if data_dir is None else data_dir.absolute()
         order = pickle.dumps(_Order(tuple(jobs), folder.absolute(), Path(scratch), device, data))
-        process = subprocess.run(
-            [sys.executable, "-c", _PROGRAM],
-            input=order,
-            capture_output=True,
-            env=_environment(scratch),
-            cwd=scratch,
-            check=False,
-        )
+        try:
+            process = subprocess.run(
+                [sys.executable, "-c", _PROGRAM],
+                input=order,
+                capture_output=True,
+                env=_environment(scratch),
+                cwd=scratch,
+                check=False,
+                timeout=time_limit,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ModelError(
+                f"{folder}'s code has not answered after {time_limit:g} s and was stopped; where that is honest work, "
+                "give it longer: --time-limit"
+            ) from error
     try:
         return Answer.model_validate_json(process.stdout)
     except ValidationError as error:

@@ -9,22 +9,43 @@ from pathlib import Path
 from odebench.contents import MAX_WEIGHTS_BYTES, WEIGHTS_SUFFIX, Contents, weights_header
 from odebench.document import Document, Where
 from odebench.entry import SHARED_WEIGHTS, Entry, Use, Weights
+from odebench.errors import OdebenchError, WeightError
 from odebench.file import sha256_file
 from odebench.finding import Finding, finding
-from odebench.header import Header
+from odebench.header import Header, infinite_tensor, read_header
+from odebench.progress import SILENT, Progress
 from odebench.recipe import Recipe
+from odebench.remote import fetch
 
 MAX_REMOTE_BYTES = 2_000_000_000
 _HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?/[!-?A-~]*")
 _HUB = re.compile(r"hf://[\w.-]+/[\w.-]+/[\w./-]+@[\w./-]+")
 
 RecipeOf = Callable[[Use, Weights], Recipe | None]
+Fetch = Callable[[Weights], Path]
+
+
+def fetching(progress: Progress = SILENT) -> Fetch:
+    """What fetches listed weights that lie elsewhere to the cache folder, whole and of their sha256; it raises
+    RemoteError, FileError and UsageError."""
+
+    def fetched(weights: Weights) -> Path:
+        return fetch(str(weights.url), sha256=weights.sha256, bytes=weights.bytes, progress=progress)
+
+    return fetched
 
 
 def weights_findings(
-    folder: Path, entry: Entry, document: Document, contents: Contents, recipe_of: RecipeOf
+    folder: Path,
+    entry: Entry,
+    document: Document,
+    contents: Contents,
+    recipe_of: RecipeOf,
+    *,
+    fetch: Fetch | None = None,
 ) -> Iterator[Finding]:
-    """All that is wrong with the list of weights. `recipe_of` says what a registered model's weights come from."""
+    """All that is wrong with the list of weights. `recipe_of` says what a registered model's weights come from; weights
+    that lie elsewhere are looked at where something fetches them."""
     seen: dict[tuple[str, float | None, int], Where] = {}
     files: dict[tuple[str, float | None, str], tuple[Where, int]] = {}
     for index, weights in enumerate(entry.weights):
@@ -51,7 +72,7 @@ def weights_findings(
         elif (said_of_horizon := horizon_problem(use, weights.horizon)) is not None:
             yield _at(document, (*where, "horizon"), "horizon", said_of_horizon)
         else:
-            yield from _one(folder, document, where, weights, use, contents, recipe_of(use, weights))
+            yield from _one(folder, document, where, weights, use, contents, recipe_of(use, weights), fetch)
     listed = {weights.file for weights in entry.weights}
     for name in contents.headers:
         if name not in listed:
@@ -90,20 +111,26 @@ def _one(
     use: Use,
     contents: Contents,
     recipe: Recipe | None,
+    fetch: Fetch | None,
 ) -> Iterator[Finding]:
     if (weights.file is None) == (weights.url is None):
         yield _at(document, where, "weights", "weights have either a file or a url; give one of the two")
         return
     if weights.url is not None:
+        fit = True
         if not _HTTPS.fullmatch(weights.url) and not _HUB.fullmatch(weights.url):
             said = (
                 f"url {weights.url!r} must be like https://host/path or hf://owner/name/file@revision, "
                 "without user or password"
             )
+            fit = False
             yield _at(document, (*where, "url"), "url", said)
         if weights.bytes > MAX_REMOTE_BYTES:
             said = f"{weights.bytes:,} bytes are more than the {MAX_REMOTE_BYTES:,} that weights may have"
+            fit = False
             yield _at(document, (*where, "bytes"), "size", said)
+        if fit and fetch is not None:
+            yield from _fetched(document, where, weights, use, recipe, fetch)
         return
     file = str(weights.file)
     header = contents.headers.get(file)
@@ -127,27 +154,51 @@ def _one(
         yield from _compared(path, document, where, weights, use, header, recipe)
 
 
+def _fetched(
+    document: Document, where: Where, weights: Weights, use: Use, recipe: Recipe | None, fetch: Fetch
+) -> Iterator[Finding]:
+    """What is wrong with weights that lie elsewhere, once they are here."""
+    try:
+        path = fetch(weights)
+    except OdebenchError as error:
+        yield _at(document, (*where, "url"), "url", str(error))
+        return
+    try:
+        header = read_header(path)
+    except WeightError as error:
+        yield _at(document, (*where, "url"), "weights", f"{weights.url} {error}; publish a whole one")
+        return
+    yield from _compared(path, document, where, weights, use, header, recipe)
+
+
 def _compared(
     path: Path, document: Document, where: Where, weights: Weights, use: Use, header: Header, recipe: Recipe | None
 ) -> Iterator[Finding]:
     size, sha256 = path.stat().st_size, sha256_file(path)
+    key, name = ("url", weights.url) if weights.file is None else ("file", weights.file)
     if weights.bytes != size:
-        yield _at(document, (*where, "bytes"), "bytes", f"{weights.file} has {size} bytes; write bytes: {size}")
+        yield _at(document, (*where, "bytes"), "bytes", f"{name} has {size} bytes; write bytes: {size}")
     if weights.sha256 != sha256:
-        said = f"{weights.file} has another sha256 than {weights.sha256[:12]}...; write sha256: {sha256}"
+        said = f"{name} has another sha256 than {weights.sha256[:12]}...; write sha256: {sha256}"
         yield _at(document, (*where, "sha256"), "sha256", said)
     if header.numbers != use.parameters:
         said = (
-            f"{weights.file} holds {header.numbers} numbers in {len(header.shapes)} tensors, the entry says "
+            f"{name} holds {header.numbers} numbers in {len(header.shapes)} tensors, the entry says "
             f"{use.parameters} parameters on {use.name}; write parameters: {header.numbers}, or list the right file"
         )
-        yield _at(document, (*where, "file"), "parameters", said)
+        yield _at(document, (*where, key), "parameters", said)
+    if (tensor := infinite_tensor(path)) is not None:
+        said = (
+            f"{name}: {tensor} holds numbers that are not finite; list weights that did not diverge (a buffer that "
+            "must be infinite is made by the model: persistent=False)"
+        )
+        yield _at(document, (*where, key), "weights", said)
     if recipe is not None and header.metadata.get("recipe") != recipe.model_dump(mode="json"):
         said = (
-            f"{weights.file} does not come from the recipe of this model, data set, horizon, train seed and "
+            f"{name} does not come from the recipe of this model, data set, horizon, train seed and "
             "arguments (odebench train writes such files); list the right file"
         )
-        yield _at(document, (*where, "file"), "recipe", said)
+        yield _at(document, (*where, key), "recipe", said)
 
 
 def _shared_header(path: Path) -> tuple[Header | None, str | None]:

@@ -69,17 +69,15 @@ def publish(folder: Path) -> tuple[list[Path], tuple[ResultError, ...]]:
     files written and the problems of the results. Raises UsageError without the extra `page`, and FileError."""
     check_page()
     found = publication_of(folder)
-    files = [folder / BOARD]
-    for picture, sha256 in found.pictures:
-        files.append(_svg(folder, picture))
-        write_atomically(files[-1], picture_svg(picture, sha256).encode())
-    write_atomically(folder / BOARD, found.text.encode())
     html = page_html(found.page, link=lambda path: quote(path.relative_to(folder).as_posix()), sha256=found.page_sha256)
-    write_atomically(folder / PAGE, html.encode())
-    files.append(folder / PAGE)
-    for path in _other_pictures(folder, files):
+    drawn = {_svg(folder, picture): picture_svg(picture, sha256) for picture, sha256 in found.pictures}
+    # All is rendered before anything is written, so that what fails leaves the old board whole.
+    texts = {folder / BOARD: found.text, **drawn, folder / PAGE: html}
+    for path, text in texts.items():
+        write_atomically(path, text.encode())
+    for path in _other_pictures(folder, list(texts)):
         path.unlink()
-    return files, found.problems
+    return list(texts), found.problems
 
 
 def stale(folder: Path) -> tuple[list[str], tuple[ResultError, ...]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from odebench.admission import RANDOMISED, marks, refusals
-from odebench.agreement import TOLERATED, Cell, differing, disagreement, shares_of
+from odebench.agreement import ONE_WAY, TOLERATED, Cell, differing, disagreement, flattering, shares_of
 from odebench.attack.builtin import QUICK_DIAGNOSIS
 from odebench.committed import Committed, words
 from odebench.dataset import Dataset, describe_dataset
@@ -83,8 +83,10 @@ class Repetition:
             if one.error is None:
                 pairs += self._cells(items, one)
                 notes += _other_sources(items, one)
-        findings += [*_moved([cell for _, cell in pairs]), *self._distant(pairs)]
-        return Comparison(tuple(cell for _, cell in pairs), tuple(findings), tuple(dict.fromkeys(notes)))
+        cells = tuple(cell for _, cell in pairs)
+        findings += [*_moved(cells), *self._distant(pairs)]
+        notes += _one_way(cells)
+        return Comparison(cells, tuple(findings), tuple(dict.fromkeys(notes)))
 
     def _data(self, item: Committed | Plan) -> Dataset:
         return self.data[item.evaluation.dataset.name]
@@ -160,6 +162,7 @@ class Repetition:
                         images=stop - rows.start,
                         letters=sum(map(len, texts)) if exact else 0,
                         differ=differing(texts, stored) if exact else 0,
+                        flatter=flattering(texts, stored) if exact else 0,
                         shares=tuple(map(shares_of, evaluation.threat_model.epsilons, texts, stored)),
                     ),
                 )
@@ -207,6 +210,16 @@ def _moved(cells: Sequence[Cell]) -> Iterator[Finding]:
                 f"{TOLERATED:.0%}: was it edited, or found with other code? Run it again with --force"
             )
             yield finding(result, None, "letters", said)
+
+
+def _one_way(cells: Sequence[Cell]) -> Iterator[str]:
+    """A note where all letters that differ make the committed results look better: hardware moves them both ways."""
+    differ = sum(cell.differ for cell in cells)
+    if differ >= ONE_WAY and sum(cell.flatter for cell in cells) == differ:
+        yield (
+            f"all {differ} letters that differ are robust in the committed results and not now; other hardware moves "
+            "letters both ways: look at them, and verify with --full"
+        )
 
 
 def _other_sources(items: Sequence[Committed], one: Inspected) -> Iterator[str]:

@@ -15,6 +15,7 @@ from odebench.entry import ENTRY_FILE, ID, read_entry
 from odebench.errors import OdebenchError, UsageError
 from odebench.finding import Finding, finding, printable
 from odebench.leaderboard import build_tables
+from odebench.listed_weights import fetching
 from odebench.progress import SILENT, Progress
 from odebench.pull_request import (
     ENTRIES,
@@ -109,15 +110,16 @@ def review(
     trust: bool,
     maintainer: bool = False,
     draw: int | None = None,
+    time_limit: float = 3600,
     device: str = "cpu",
     data_dir: Path | None = None,
     progress: Progress = SILENT,
 ) -> Review:
     """What is to be said of HEAD as a pull request to `base`: as it is committed, whatever lies in the folder.
 
-    Entries are run only where nothing else is wrong with them, and code that they bring only with `trust`; `draw` is
-    the seed of a review to repeat. A `maintainer` may change what is others'. Raises UsageError where there is nothing
-    to review.
+    Entries are run only where nothing else is wrong with them, and code that they bring only with `trust` and for
+    `time_limit` seconds at most; `draw` is the seed of a review to repeat. A `maintainer` may change what is others'.
+    Raises UsageError where there is nothing to review.
     """
     pull_request = read_pull_request(base)
     span = pull_request.span
@@ -143,7 +145,15 @@ def review(
             findings = [each for each in findings if each not in own]
             entries.append(
                 _entry(
-                    folder, model, own, trust=trust, draw=chosen, device=device, data_dir=data_dir, progress=progress
+                    folder,
+                    model,
+                    own,
+                    trust=trust,
+                    draw=chosen,
+                    time_limit=time_limit,
+                    device=device,
+                    data_dir=data_dir,
+                    progress=progress,
                 )
             )
     return Review(
@@ -175,13 +185,14 @@ def _entry(
     *,
     trust: bool,
     draw: int,
+    time_limit: float,
     device: str,
     data_dir: Path | None,
     progress: Progress,
 ) -> Reviewed:
     """One entry, validated, and run where nothing is wrong so far."""
     entry = folder / ENTRIES / model
-    report = validate_entry(entry)
+    report = validate_entry(entry, fetch=fetching(progress))
     found = [*findings, *_from_root(report.findings, folder)]
     if found:
         return Reviewed(report, None, "mend the findings first", tuple(found))
@@ -200,6 +211,7 @@ def _entry(
             draw=draw,
             trust=trust,
             report=report,
+            time_limit=time_limit,
             device=device,
             data_dir=data_dir,
             progress=progress,

@@ -18,7 +18,7 @@ from odebench.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, Entry, Use, Weights, 
 from odebench.errors import OdebenchError, UsageError, unknown_name
 from odebench.finding import Finding, finding
 from odebench.licence import licence_problem
-from odebench.listed_weights import horizon_problem, weights_findings
+from odebench.listed_weights import Fetch, horizon_problem, weights_findings
 from odebench.model.definition import ModelDefinition, changeable, load_definition
 from odebench.plan import Slice
 from odebench.recipe import Recipe
@@ -53,11 +53,19 @@ class Report:
         }
 
 
-def validate_entry(folder: Path) -> Report:
-    """All that is wrong with the entry in a folder. Nothing of it is imported, unpickled or fetched.
+def validate_entry(folder: Path, *, fetch: Fetch | None = None) -> Report:
+    """All that is wrong with the entry in a folder. Nothing of it is imported or unpickled. Weights that lie elsewhere
+    are looked at where `fetch` is given (`listed_weights.fetching`) and nothing else is wrong.
 
     Raises UsageError where there is no such folder.
     """
+    report = _validated(folder, None)
+    if fetch is None or report.findings or not report.weights_elsewhere:
+        return report
+    return _validated(folder, fetch)
+
+
+def _validated(folder: Path, fetch: Fetch | None) -> Report:
     name = Path(os.path.abspath(folder)).name
     if folder.is_symlink():
         said = "is a link, which may lead anywhere; put the folder itself here"
@@ -72,7 +80,7 @@ def validate_entry(folder: Path) -> Report:
             entry, document, errors = open_entry(folder)
             found += [_refused(error, document.source) for error in errors]
             if entry is not None:
-                found += _all(folder, name, entry, document, contents)
+                found += _all(folder, name, entry, document, contents, fetch)
         except DocumentError as error:
             found.append(_refused(error, str(folder / ENTRY_FILE)))
     elsewhere = [each for each in entry.weights if each.url is not None] if entry is not None else []
@@ -85,7 +93,9 @@ def _refused(error: DocumentError, source: str) -> Finding:
     return finding(source, error.line, "yaml" if error.said.startswith("this is no YAML") else "schema", error.said)
 
 
-def _all(folder: Path, name: str, entry: Entry, document: Document, contents: Contents) -> Iterator[Finding]:
+def _all(
+    folder: Path, name: str, entry: Entry, document: Document, contents: Contents, fetch: Fetch | None
+) -> Iterator[Finding]:
     definition = _built_in(entry)
 
     def recipe_of(use: Use, weights: Weights) -> Recipe | None:
@@ -94,10 +104,12 @@ def _all(folder: Path, name: str, entry: Entry, document: Document, contents: Co
     yield from _identity(folder, name, entry, document)
     yield from _model(folder, entry, document, contents)
     yield from _uses(entry, document, definition)
-    yield from weights_findings(folder, entry, document, contents, recipe_of)
+    yield from weights_findings(folder, entry, document, contents, recipe_of, fetch=fetch)
     yield from _claims(entry, document)
     if (problem := licence_problem(entry.licence)) is not None:
         yield _at(document, ("licence",), "licence", f"licence {problem}")
+    if not entry.authors:
+        yield _at(document, ("authors",), "authors", "authors is empty; name at least one: authors: [Ada Lovelace]")
     if entry.paper is not None and not _PAPER.fullmatch(entry.paper):
         said = f"paper {entry.paper!r} must be an https address, arXiv:1234.56789 or doi:10.1234/..., or left out"
         yield _at(document, ("paper",), "paper", said)

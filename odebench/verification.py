@@ -18,7 +18,8 @@ from odebench.environment import usable_device
 from odebench.errors import ModelError, UsageError
 from odebench.finding import Finding, finding
 from odebench.inspection import Inspected, inspect
-from odebench.isolation import inspect_apart
+from odebench.isolation import TIME_LIMIT, inspect_apart
+from odebench.listed_weights import fetching
 from odebench.progress import SILENT, Progress
 from odebench.repetition import Repetition
 from odebench.sampling import all_results, drawn_chunks, drawn_results, drawn_weights, given_chunks
@@ -74,6 +75,7 @@ def verify_entry(
     draw: int | None = None,
     trust: bool,
     report: Report | None = None,
+    time_limit: float = TIME_LIMIT,
     device: str = "cpu",
     data_dir: Path | None = None,
     progress: Progress = SILENT,
@@ -82,13 +84,13 @@ def verify_entry(
 
     Looks at two chunks of the test images that `draw` draws (None: a seed of its own), or at those given, or with
     `full` at all that is committed. `report` is what validating it found, where that was done just before. Code that
-    the entry brings runs, in a process of its own, only with `trust`. Raises UsageError without it, and for chunks that
-    there are not.
+    the entry brings runs, in a process of its own, only with `trust`, and no longer than `time_limit` seconds. Raises
+    UsageError without it, and for chunks that there are not.
     """
     draw, device = secrets.randbits(32) if draw is None else draw, usable_device(device)
     if full and chunks is not None:
         raise UsageError("--full looks at all chunks that are committed: leave out --chunks")
-    report = validate_entry(folder) if report is None else report
+    report = validate_entry(folder, fetch=fetching(progress)) if report is None else report
     if report.findings:
         return Verification(folder, report.id, draw, {}, (), report.findings, ("nothing was run",))
     entry = read_entry(folder)
@@ -111,7 +113,9 @@ def verify_entry(
         inspected = inspect(run.jobs(progress), data, device=device, progress=progress)
     else:
         try:
-            answer = inspect_apart(folder, run.jobs(progress, sources=True), device=device, data_dir=data_dir)
+            answer = inspect_apart(
+                folder, run.jobs(progress, sources=True), device=device, data_dir=data_dir, time_limit=time_limit
+            )
             inspected = list(answer.inspected)
             findings += [
                 finding(str(folder), None, "guard", _breach(each.what, each.where)) for each in answer.breaches

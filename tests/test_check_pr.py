@@ -396,7 +396,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contributed code without a process and a guard of its own, random models over fewer passes: both cost seconds,
     and have tests elsewhere."""
 
-    def inspected(folder: Path, jobs: Sequence[Job], *, device: str, data_dir: Path | None) -> Answer:
+    def inspected(folder: Path, jobs: Sequence[Job], *, device: str, **_: Any) -> Answer:
         return Answer(inspected=tuple(inspect(jobs, {"digits": load_dataset("digits")}, device=device)), breaches=())
 
     monkeypatch.setattr("odebench.verification.inspect_apart", inspected)

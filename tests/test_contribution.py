@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from pathlib import Path
@@ -308,6 +309,33 @@ def test_the_commands_take_an_entry_and_ask_before_its_code_runs(
     assert "gradient fidelity" in capsys.readouterr().out
     attacks = {read_result(path).evaluation.attack.name for path in result_files(tmp_path / "results" / "mine")}
     assert attacks == {"fgsm", "candidates", "quick-diagnosis"}
+
+
+def test_candidates_of_others_bring_an_entry_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_field_entry(tmp_path / "leaderboard" / "entries")
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(tmp_path / "leaderboard"))
+    monkeypatch.chdir(tmp_path)
+    asked = ("-m", "flow", "-n", "100", "--trust")
+    one = (*asked, "--epsilon", "0.05", "--results", "board")
+    assert typed(monkeypatch, "run", "-a", "noise", *one) == 0
+    strong = ("-a", "pgd", "--epsilon", "0.05", "--save-candidates", "strong.safetensors", "--results", "own")
+    assert typed(monkeypatch, "run", *asked, *strong) == 0
+
+    def board() -> tuple[float, str]:
+        capsys.readouterr()
+        assert typed(monkeypatch, "leaderboard", "board", "--format", "json") == 0
+        (cell,) = json.loads(capsys.readouterr().out)
+        return cell["robust_accuracy"], str(cell["credits"])
+
+    before, uncredited = board()
+    judge = ("judge", *asked, "strong.safetensors", "--author", "A. Reviewer", "--results", "board")
+    assert typed(monkeypatch, *judge) == 0
+    after, credited = board()
+    assert after < before - 0.05
+    assert "A. Reviewer" in credited
+    assert uncredited == "[]"
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 2)])

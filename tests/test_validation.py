@@ -16,12 +16,16 @@ from pathlib import Path
 import pytest
 import torch
 from entry_factory import CODE, SHAPES, change_entry, write_entry, write_weights
+from safetensors.torch import load_file, save_file
 
 from odebench.cli import _exit_code
 from odebench.contents import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES, top_level_names
+from odebench.entry import Weights
 from odebench.errors import UsageError
+from odebench.file import sha256_file
 from odebench.finding import finding
-from odebench.header import foreign_kind
+from odebench.header import foreign_kind, infinite_tensor
+from odebench.listed_weights import fetching
 from odebench.validation import validate_entry
 
 
@@ -57,7 +61,7 @@ SEED = "    train_seed: 0\n    norm"
         # schema and types
         ([("licence: MIT", "license: MIT")], 18, "schema", "unknown key 'license'; did you mean 'licence'"),
         ([("licence: MIT\n", "")], 1, "schema", "has no 'licence'; add it"),
-        ([("authors: [Ada Lovelace]", "authors: []")], 17, "schema", "authors is empty; name at least one"),
+        ([("authors: [Ada Lovelace]", "authors: []")], 17, "authors", "authors is empty; name at least one"),
         (
             [
                 (
@@ -170,6 +174,68 @@ def test_every_error_is_reported_at_once(tmp_path: Path) -> None:
     ]
     both = write_entry(tmp_path / "schema", ("licence: MIT", "license: MIT"), ("n: 500", "n: many"))
     assert [each.line for each in validate_entry(both).findings] == [1, 18, 27]
+
+
+def test_what_is_not_filled_in_yet_hides_nothing_else(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path, ("authors: [Ada Lovelace]", "authors: []"), ("bytes: SIZE", "bytes: 1"))
+    assert {each.rule for each in validate_entry(mine).findings} == {"authors", "bytes"}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_weights_are_finite(tmp_path: Path, number: float, dtype: torch.dtype) -> None:
+    path = tmp_path / "one.safetensors"
+    tensors = {"whole": torch.arange(3), "largest": torch.full((2,), torch.finfo(dtype).max, dtype=dtype)}
+    save_file(tensors, path)
+    assert infinite_tensor(path) is None
+    save_file({**tensors, "spoilt": torch.tensor([0.0, number], dtype=dtype)}, path)
+    assert infinite_tensor(path) == "spoilt"
+
+
+def test_an_entrys_weights_are_finite_whatever_seed_is_drawn(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path)
+    weights = mine / "one.safetensors"
+    before = sha256_file(weights)
+    tensors = load_file(weights)
+    tensors["stem.bias"][2] = torch.nan
+    save_file(tensors, weights)
+    change_entry(mine, (before, sha256_file(weights)))
+    (only,) = validate_entry(mine).findings
+    assert (only.rule, only.line) == ("weights", 10)
+    assert only.message.startswith("one.safetensors: stem.bias holds numbers that are not finite")
+
+
+def test_weights_elsewhere_are_looked_at_once_they_are_fetched(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path)
+    elsewhere = tmp_path / "two.safetensors"
+    asked = []
+
+    def fetch(weights: Weights) -> Path:
+        asked.append(weights.url)
+        return elsewhere
+
+    write_weights(elsewhere)
+    old = ('"' + "1" * 64 + '"', "bytes: 1000")
+    change_entry(mine, (old[0], f'"{sha256_file(elsewhere)}"'), (old[1], f"bytes: {elsewhere.stat().st_size}"))
+    assert validate_entry(mine, fetch=fetch).findings == ()
+    assert asked == ["https://example.org/two.safetensors"]
+    change_entry(mine, ("licence: MIT", "licence: none"))
+    assert [each.rule for each in validate_entry(mine, fetch=fetch).findings] == ["licence"]
+    assert len(asked) == 1, "nothing is fetched for an entry that must be mended anyway"
+    change_entry(mine, ("licence: none", "licence: MIT"))
+    write_weights(elsewhere, {**SHAPES, "more": (2,)})
+    found = validate_entry(mine, fetch=fetch).findings
+    assert {each.rule for each in found} == {"sha256", "bytes", "parameters"}
+    elsewhere.write_bytes(b"<html>")
+    (only,) = validate_entry(mine, fetch=fetch).findings
+    assert only.message.startswith("https://example.org/two.safetensors is not a whole safetensors file")
+
+
+def test_weights_that_have_vanished_are_a_finding(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path, ("https://example.org", "https://127.0.0.1:9"))
+    (only,) = validate_entry(mine, fetch=fetching()).findings
+    assert (only.rule, only.line) == ("url", 14)
+    assert "https://127.0.0.1:9/two.safetensors cannot be fetched" in only.message
 
 
 def test_two_entries_cannot_have_one_id(tmp_path: Path) -> None:
@@ -405,7 +471,7 @@ def test_the_command_names_findings_and_exits_by_them(
 ) -> None:
     mine = write_entry(tmp_path)
     assert typed(monkeypatch, "validate", str(mine)) == 0
-    assert capsys.readouterr().out == "mine: good; weights files here: 1, 1 elsewhere not looked at\n"
+    assert capsys.readouterr().out == "mine: good; weights files here: 1, 1 elsewhere not looked at (--fetch)\n"
     change_entry(mine, ("licence: MIT", "licence: mit"))
     assert typed(monkeypatch, "validate", str(mine / "entry.yaml")) == 1
     out = capsys.readouterr().out

@@ -55,7 +55,7 @@ def results(committed: Path, tmp_path: Path) -> Path:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contributed code runs in this process, guarded: another one takes seconds to begin."""
 
-    def inspected(folder: Path, jobs: Sequence[Job], **options: Any) -> Answer:
+    def inspected(folder: Path, jobs: Sequence[Job], *, time_limit: float, **options: Any) -> Answer:
         with tempfile.TemporaryDirectory() as scratch:
             return inspect_guarded(folder, jobs, scratch=Path(scratch), **options)
 
@@ -319,6 +319,24 @@ def test_letters_changed_by_hand_are_found_though_all_digests_fit(tmp_path: Path
 
 
 @pytest.mark.usefixtures("here")
+def test_a_few_letters_that_all_flatter_are_noted(tmp_path: Path, results: Path) -> None:
+    mine = write_real_entry(tmp_path / "entries")
+    both, most = (stored(results, attack).epsilons for attack in ("pgd", "fgsm"))
+    flattered = both[1].outcomes.replace("f", "r", 3)
+    changed(results, "pgd", **with_letters(stored(results, "pgd"), 1, flattered))
+    changed(results, "fgsm", **with_letters(stored(results, "fgsm"), 1, most[1].outcomes.replace("f", "r", 3)))
+    found = verified(mine, results)
+    assert found.ok, "1% of the letters of each may differ"
+    assert (found.letters[1], sum(cell.flatter for cell in found.cells)) == (6, 6)
+    assert [note for note in found.notes if note.startswith("all 6 letters that differ are robust in the committed")]
+    # one of them the other way
+    changed(results, "pgd", **with_letters(stored(results, "pgd"), 1, flattered.replace("r", "f", 1)))
+    mixed = verified(mine, results)
+    assert mixed.letters[1] > sum(cell.flatter for cell in mixed.cells)
+    assert not [note for note in mixed.notes if "letters that differ" in note]
+
+
+@pytest.mark.usefixtures("here")
 def test_claims_are_held_against_committed_results(tmp_path: Path, results: Path) -> None:
     mine = write_real_entry(tmp_path / "entries", claims=claim(0.9) + claim(0.5, attack="worst-case", n=200))
     found = verified(mine, results)
@@ -400,6 +418,18 @@ def test_a_process_that_ends_early_is_no_answer(tmp_path: Path, results: Path) -
     found = verified(mine, results)
     assert rules(found) == ["model", "model"]
     assert "ended with code 3 and no answer: bye" in found.findings[0].message
+
+
+def test_a_process_that_does_not_end_is_stopped(
+    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = write_real_entry(tmp_path / "entries", code="while True:\n    pass\n" + PLAIN)
+    words = ["verify", str(mine), "--results", str(results), "--chunks", "0", "--trust", "--time-limit", "5"]
+    monkeypatch.setattr(sys, "argv", ["odebench", *words])
+    assert _exit_code() == 1
+    said = capsys.readouterr().out
+    assert f"{mine}'s code has not answered after 5 s and was stopped" in said
+    assert "give it longer: --time-limit" in said
 
 
 def test_a_published_model_is_found_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,18 +59,21 @@ def validate(
         list[Path] | None,
         typer.Argument(metavar="[PATH]...", help="Folders of entries. Default: all in leaderboard/entries."),
     ] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch weights that lie elsewhere, and look at them.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check entries without running anything of them; exit 1 where something is wrong.
 
-    Schema, types, licence, weights (sha256, size, header), pickles under any name, sizes, links, clashes.
+    Schema, types, licence, weights (sha256, size, header, finite), pickles under any name, sizes, links, clashes.
     """
-    from odebench.cli.screen import write_text
+    from odebench.cli.screen import ScreenProgress, write_text
     from odebench.entry import ENTRY_FILE
+    from odebench.listed_weights import fetching
     from odebench.validation import validate_entry
 
     folders = [path.parent if path.name == ENTRY_FILE else path for path in paths or _all()]
-    reports = [validate_entry(folder) for folder in folders]
+    fetched = fetching(ScreenProgress()) if fetch else None
+    reports = [validate_entry(folder, fetch=fetched) for folder in folders]
     if as_json:
         write_text(json.dumps([report.json() for report in reports], indent=1))
     else:
@@ -78,7 +81,8 @@ def validate(
             for finding in report.findings:
                 print(finding)
             count = len(report.findings)
-            elsewhere = f", {report.weights_elsewhere} elsewhere not looked at" if report.weights_elsewhere else ""
+            looked = "looked at" if fetch else "not looked at (--fetch)"
+            elsewhere = f", {report.weights_elsewhere} elsewhere {looked}" if report.weights_elsewhere else ""
             here = f"weights files here: {report.weights_here}"
             said = f"{count} finding{'s' * (count > 1)}" if count else f"good; {here}{elsewhere}"
             print(f"{report.id}: {said}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.option import AsJson, DataDir, Device
+from odebench.cli.option import AsJson, DataDir, Device, TimeLimit
 from odebench.cli.root import app
 
 
@@ -27,6 +27,7 @@ def check_pr(
     maintainer: Annotated[
         bool, typer.Option("--maintainer", help="Entries, results and weights of others may be changed.")
     ] = False,
+    time_limit: TimeLimit = 3600,
     data_dir: DataDir = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -45,6 +46,7 @@ def check_pr(
         trust=trust,
         maintainer=maintainer,
         draw=draw,
+        time_limit=time_limit,
         device=device,
         data_dir=data_dir,
         progress=ScreenProgress(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.option import AsJson, DataDir, Device, Trust
+from odebench.cli.option import AsJson, DataDir, Device, TimeLimit, Trust
 from odebench.cli.root import app
 from odebench.cli.trust import check_trust
 from odebench.errors import UsageError
@@ -33,6 +33,7 @@ def verify(
     results: Annotated[
         Path | None, typer.Option("--results", help="Folder of the committed results. Default: beside the entries.")
     ] = None,
+    time_limit: TimeLimit = 3600,
     data_dir: DataDir = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -41,11 +42,12 @@ def verify(
     from odebench.cli.screen import ScreenProgress, write_text
     from odebench.entrant import Entrant, find_entry, results_beside
     from odebench.entry import read_entry
+    from odebench.listed_weights import fetching
     from odebench.validation import validate_entry
 
     folder = find_entry(entry)
     numbers = None if chunks is None else _numbers(chunks)
-    report = validate_entry(folder)
+    report = validate_entry(folder, fetch=fetching(ScreenProgress()))
     if not report.findings:
         found = read_entry(folder)
         check_trust(found.id, Entrant(folder, found).code, trust=trust)
@@ -59,6 +61,7 @@ def verify(
         draw=draw,
         trust=True,
         report=report,
+        time_limit=time_limit,
         device=device,
         data_dir=data_dir,
         progress=ScreenProgress(),
