@@ -79,12 +79,13 @@ def read_header(path: Path, *, key: str = "odebench") -> Header:
 
 def infinite_tensor(path: Path) -> str | None:
     """The first tensor, by name, of a whole safetensors file that holds an infinity or NaN; None where none does."""
-    for name, tensor in sorted(deserialize(path.read_bytes()), key=lambda pair: pair[0]):
+    tensors: dict[str, Any] = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+    for name, tensor in sorted(tensors.items()):
         bits = _EXPONENTS.get(tensor["dtype"])
         if bits is not None:
             kind, mask = np.dtype(bits[0]), bits[1]
             if np.any(np.frombuffer(tensor["data"], kind) & kind.type(mask) == mask):
-                return str(name)
+                return name
     return None
 
 
