@@ -1,11 +1,13 @@
 """How recipes are chosen: the same number of trials for each model, judged on validation images alone.
 
     python benchmarks/tune.py [--dataset digits] [--models ode,kd-ode] [--horizon 1] [--seeds 0,1,2] [--data-dir DIR]
+    python benchmarks/tune.py --dataset fashion-mnist --seeds 0 --rates 0.004,0.01 --epochs 3 --more 2
 
-Twelve trials a model. Eight cross the learning rate with the epochs. Four start from the best of these: a plain
-model tries two batch sizes and two weight decays, a distilled one temperature and weight of its loss. Each trial is the
-mean accuracy over the train seeds on the validation images. Prints Markdown; the test images are never looked at.
-Weights stay in the cache folder, so a second start goes on where the first ended.
+Twelve trials a model, unless --rates, --epochs and --more say fewer. Eight cross the learning rate with the epochs.
+Four start from the best of these: a plain model tries two batch sizes and two weight decays, a distilled one
+temperature and weight of its loss. Each trial is the mean accuracy over the train seeds on the validation images.
+Prints Markdown; the test images are never looked at. Weights stay in the cache folder, so a second start goes on where
+the first ended.
 """
 
 from __future__ import annotations
@@ -49,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--horizon", type=float, default=1.0)
     parser.add_argument("--seeds", default="0,1,2", help="train seeds")
     parser.add_argument("--data-dir", type=Path, default=None)
+    parser.add_argument("--rates", default="", help="learning rates; default: .1 .3 1 3 times the recipe's")
+    parser.add_argument("--epochs", default="", help="epochs; default: 1 and 2 times the recipe's")
+    parser.add_argument("--more", type=int, default=4, choices=range(5), help="trials from the best of these on")
     given = parser.parse_args(arguments)
     data = load_dataset(given.dataset, data_dir=given.data_dir)
     definition = describe_dataset(given.dataset, data_dir=given.data_dir)
@@ -56,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{given.dataset} has no validation images")
     seeds = [int(text) for text in given.seeds.split(",")]
     for name in given.models.split(","):
-        bench = Bench(name, definition, data, data.validation, given.horizon, seeds)
+        rates = [float(text) for text in given.rates.split(",") if text]
+        epochs = [int(text) for text in given.epochs.split(",") if text]
+        bench = Bench(name, definition, data, data.validation, given.horizon, seeds, rates, epochs, given.more)
         print_trials(name, list(bench.trials()), len(data.validation), len(seeds))
     return 0
 
@@ -71,30 +78,32 @@ class Bench:
     validation: Split
     horizon: float
     seeds: Sequence[int]
+    rates: Sequence[float] = ()
+    epochs: Sequence[int] = ()
+    more: int = 4
 
     def trials(self) -> Iterator[Trial]:
-        """Twelve trials, the default recipe among the first eight."""
+        """Twelve trials, the default recipe among the first eight, or those that were asked for."""
         default = self.recipe({}, self.seeds[0])
         rate, epochs = default.schedule.learning_rate, default.schedule.epochs
-        first = [
-            self.trial({"learning_rate": rate * factor, "epochs": count})
-            for factor, count in product((0.1, 0.3, 1.0, 3.0), (epochs, 2 * epochs))
-        ]
+        rates = self.rates or [rate * factor for factor in (0.1, 0.3, 1.0, 3.0)]
+        counts = self.epochs or (epochs, 2 * epochs)
+        first = [self.trial({"learning_rate": one, "epochs": count}) for one, count in product(rates, counts)]
         yield from first
         best = max(first, key=lambda trial: trial.mean).changes
         if default.loss.kind == "distillation":
             more: list[Changes] = [
-                {"temperature": t, "weight": a} for t, a in ((2.0, 0.9), (8.0, 0.9), (4.0, 0.5), (2.0, 0.5))
+                {"temperature": t, "weight": a} for t, a in ((2.0, 0.9), (4.0, 0.5), (8.0, 0.9), (2.0, 0.5))
             ]
         else:
             batch, decay = default.schedule.batch_size, default.schedule.weight_decay
             more = [
                 {"batch_size": batch // 2},
+                {"weight_decay": 10 * decay},
                 {"batch_size": 2 * batch},
                 {"weight_decay": 0.0},
-                {"weight_decay": 10 * decay},
             ]
-        for changes in more:
+        for changes in more[: self.more]:
             yield self.trial({**best, **changes})
 
     def recipe(self, changes: Changes, seed: int):
