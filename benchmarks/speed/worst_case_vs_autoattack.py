@@ -5,6 +5,7 @@ Both attack the rk4 network in linf. The transfer stage has no source here: the 
     python benchmarks/speed/worst_case_vs_autoattack.py
     python benchmarks/speed/worst_case_vs_autoattack.py --precision bf16
     python benchmarks/speed/worst_case_vs_autoattack.py --seeds 0,1,2
+    python benchmarks/speed/worst_case_vs_autoattack.py --seeds 0,1,2 --without-bf16
 
 An image at the edge falls to a lucky start: with several seeds each side attacks once with each, and the last row of
 each side counts all. The last line is the harness's seconds over those of odebench in the given precision.
@@ -13,8 +14,10 @@ each side counts all. The last line is the harness's seconds over those of odebe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from bench import attacked, finish, median, middle_ratio, network, parser, show, switched_off, test_images, turn_about
@@ -114,12 +117,16 @@ def rows(label: str, sides: dict[str, list[Side]]) -> list[tuple[object, ...]]:
 def main() -> None:
     options = parser(str(__doc__).split("\n")[0], repeats=1)
     options.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="which ratio is printed last")
+    options.add_argument("--without-bf16", action="store_true", help="leave bf16 out: a CPU without it is slower so")
     options.add_argument("--seeds", default="0", help="attack seeds of both sides, parted by commas")
     options.add_argument("--frozen", action="store_true", help="freeze the parameters for the harness too")
     options.add_argument("--batch-size", type=int, default=250, help="of the harness (default: its own, 250)")
     options.add_argument("--chunk", type=int, default=200, help="of odebench: images attacked at once (default 200)")
     options.add_argument("--shares", action="store_true", help="run each side once more under clocks: who takes what")
     given = options.parse_args()
+    precisions = ("fp32",) if given.without_bf16 else ("fp32", "bf16")
+    if given.precision not in precisions:
+        options.error("--precision bf16 and --without-bf16 exclude each other")
     torch.set_num_threads(given.threads)
     net = network(given.channels)
     images, labels = test_images(given.images)
@@ -146,25 +153,19 @@ def main() -> None:
 
     def compare(seed: int) -> dict[str, Side]:
         """Both sides with one seed, turn about, and their rows."""
-        tasks = {
-            "harness": lambda: theirs(seed),
-            "fp32": lambda: ours("fp32", seed),
-            "bf16": lambda: ours("bf16", seed),
-        }
+        tasks: dict[str, Callable[[], Any]] = {"harness": partial(theirs, seed)}
+        tasks |= {precision: partial(ours, precision, seed) for precision in precisions}
         seconds, answers = turn_about(tasks, given.repeats, cpu=given.cpu_clock)
-        letters = {
-            "harness": judged(net, images, labels, answers["harness"], epsilon),
-            "fp32": list(answers["fp32"].epsilons[0].outcomes),
-            "bf16": list(answers["bf16"].epsilons[0].outcomes),
-        }
-        for precision in ("fp32", "bf16"):
+        letters = {"harness": judged(net, images, labels, answers["harness"], epsilon)}
+        letters |= {precision: list(answers[precision].epsilons[0].outcomes) for precision in precisions}
+        for precision in precisions:
             cost = answers[precision].cost
             print(f"{precision}: {cost.seconds:.1f} s by odebench's clock, {cost.forward:.0f} forward and ", end="")
             print(f"{cost.backward:.0f} backward passes an image")
         return {name: Side(seconds[name], letters[name]) for name in tasks}
 
     print(f"{len(images)} images, linf {epsilon:g}, the harness {'' if given.frozen else 'not '}frozen", flush=True)
-    sides: dict[str, list[Side]] = {"harness": [], "fp32": [], "bf16": []}
+    sides: dict[str, list[Side]] = {name: [] for name in ("harness", *precisions)}
     for seed in (int(text) for text in given.seeds.split(",")):
         for name, side in compare(seed).items():
             sides[name].append(side)
@@ -182,7 +183,7 @@ def main() -> None:
         share.print("harness")
         share = Share()
         share.watch(_Call, "run", lambda call, *rest: call.stage.name)
-        for precision in ("fp32", "bf16"):
+        for precision in precisions:
             ours(precision)
             share.print(precision)
     finish(ratios[given.precision])
