@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import platform
+import re
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
 from odebench.errors import UsageError
 from odebench.result import Versions
 
+_CPU_INFO = Path("/proc/cpuinfo")
 _PACKAGES = ("odebench", "numpy", "scipy", "torch", "torchdiffeq", "torchode", "foolbox", "pyautoattack")
 
 
@@ -41,5 +45,16 @@ def usable_device(name: str) -> str:
 
 
 def device_name(device: str) -> str:
-    """What a result calls a device: cpu, or the name of the card."""
-    return "cpu" if device == "cpu" else f"{device} ({torch.cuda.get_device_name(torch.device(device))})"
+    """What a result calls a device: its kind, and in brackets the name of the card, or of the processor with the
+    instructions that torch uses there."""
+    if device == "cpu":
+        return f"cpu ({_processor()}, {torch.backends.cpu.get_cpu_capability()})"
+    return f"{device} ({torch.cuda.get_device_name(torch.device(device))})"
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it, else its kind."""
+    with suppress(OSError):
+        if found := re.search(r"^model name\s*:\s*(\S.*)$", _CPU_INFO.read_text(errors="replace"), re.MULTILINE):
+            return found[1].strip()
+    return platform.processor() or platform.machine() or "unknown"

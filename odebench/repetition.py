@@ -71,8 +71,8 @@ class Repetition:
             found.append(Job(replace(self._admission(base), weights=weights), tuple(attacks)))
         return found
 
-    def compare(self, inspected: Sequence[Inspected]) -> Comparison:
-        """What the answers to the jobs say, in their order."""
+    def compare(self, inspected: Sequence[Inspected], *, device: str) -> Comparison:
+        """What the answers to the jobs say, in their order; `device` is what results would call the one asked on."""
         pairs: list[tuple[Committed, Cell]] = []
         findings: list[Finding] = []
         notes: list[str] = []
@@ -85,7 +85,7 @@ class Repetition:
                 notes += _other_sources(items, one)
         cells = tuple(cell for _, cell in pairs)
         findings += [*_moved(cells), *self._distant(pairs)]
-        notes += _one_way(cells)
+        notes += [*_one_way(cells), *_other_devices(pairs, device)]
         return Comparison(cells, tuple(findings), tuple(dict.fromkeys(notes)))
 
     def _data(self, item: Committed | Plan) -> Dataset:
@@ -220,6 +220,13 @@ def _one_way(cells: Sequence[Cell]) -> Iterator[str]:
             f"all {differ} letters that differ are robust in the committed results and not now; other hardware moves "
             "letters both ways: look at them, and verify with --full"
         )
+
+
+def _other_devices(pairs: Sequence[tuple[Committed, Cell]], device: str) -> Iterator[str]:
+    """A note for each device other than this one on which letters were found that differ now."""
+    others = {item.result.found.device for item, cell in pairs if cell.differ} - {device}
+    for other in sorted(others):
+        yield f"letters that differ were found on {other}, and now on {device}: a few may move"
 
 
 def _other_sources(items: Sequence[Committed], one: Inspected) -> Iterator[str]:

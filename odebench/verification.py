@@ -14,7 +14,7 @@ from odebench.committed import Images, can_be_repeated, claimed, committed_resul
 from odebench.dataset import Dataset, load_dataset
 from odebench.entrant import Entrant
 from odebench.entry import read_entry
-from odebench.environment import usable_device
+from odebench.environment import device_name, usable_device
 from odebench.errors import ModelError, UsageError
 from odebench.finding import Finding, finding
 from odebench.inspection import Inspected, inspect
@@ -123,7 +123,7 @@ def verify_entry(
         except ModelError as error:
             inspected = [Inspected(error="it was not asked to the end")] * len(run.groups)
             findings.append(finding(str(code), None, "model", str(error)))
-    found = run.compare(inspected)
+    found = run.compare(inspected, device=device_name(device))
     skipped = sum(not can_be_repeated(each.evaluation) for each in committed)
     notes = [f"{skipped} results of candidates and diagnoses are read, not run again"] if skipped else []
     return Verification(

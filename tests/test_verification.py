@@ -311,6 +311,11 @@ def test_letters_changed_by_hand_are_found_though_all_digests_fit(tmp_path: Path
     found = verified(mine, results)
     assert found.ok, "hardware may move as many"
     assert found.letters[1] == 2
+    assert not [note for note in found.notes if "were found on" in note]
+    elsewhere = result.found.model_copy(update={"device": "cpu (Another)"})
+    changed(results, "pgd", found=elsewhere)
+    (note,) = [note for note in verified(mine, results).notes if "were found on" in note]
+    assert note.startswith("letters that differ were found on cpu (Another), and now on cpu (")
     changed(results, "pgd", **with_letters(result, 1, result.epsilons[1].outcomes.replace("f", "r", 20)))
     found = verified(mine, results)
     assert rules(found) == ["letters"]
