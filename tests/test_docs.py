@@ -301,7 +301,7 @@ AT_ONE_RADIUS = [
 """Commands that are run at one radius, at which nearly all images fall soon, on at most 100 images of a worst case: all
 else is as it is written. What verify looks at again is cheap then, too."""
 FEWER = {
-    line: shlex.split(line.replace("worst-case -n 200", "worst-case -n 100"))[1:] + ["--epsilon", "0.3"]
+    line: [*shlex.split(line.replace("worst-case -n 200", "worst-case -n 100"))[1:], "--epsilon", "0.3"]
     for line in AT_ONE_RADIUS
 }
 LONG = ("run", "judge", "verify", "diagnose", "train")
