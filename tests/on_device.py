@@ -288,7 +288,8 @@ def test_a_training_on_the_device_learns_the_same_and_goes_on_where_it_stopped(
     there, _ = read_tensors(weights_path(recipe, tmp_path / "whole"))
     trained(recipe, digits, tmp_path / "cpu", "cpu")
     own, _ = read_tensors(weights_path(recipe, tmp_path / "cpu"))
-    torch.testing.assert_close(there, own, rtol=1e-3, atol=1e-4)
+    # A step moves a weight by up to 1e-2. What the adversary adds is a sign, which a last bit of a gradient may turn.
+    torch.testing.assert_close(there, own, rtol=1e-3, atol=1e-4 if adversary == "none" else 5e-4)
 
 
 def test_seeding_leaves_the_devices_generator_as_it_was(device: str) -> None:

@@ -401,6 +401,7 @@ def test_a_random_model_is_judged_over_passes_and_flagged(linear: Linear, halves
     told = Told()
     attacked: dict[str, Any] = {
         "attacks": ["pgd"],
+        "parameters": {"pgd": {"steps": 5}},
         "threat_model": ThreatModel(norm="linf", epsilons=(0.02,)),
         "images": Slice(n=20, chunk=20),
     }

@@ -29,6 +29,7 @@ from odebench.model.definition import load_definition
 from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet
 from odebench.recipe import Recipe, Schedule
+from odebench.spec import fixed_step
 from odebench.training import Trained, distillation_loss, find_or_train, learning_rate, weights_path
 
 N_TRAIN, BATCH, EPOCHS = 150, 32, 3
@@ -54,7 +55,10 @@ def recipe_of(kind: str, **changes: Any) -> Recipe:
     name, _, adversary = kind.rstrip("+").partition("/")
     if adversary:
         given |= {"adversary": adversary, "adversary_steps": 2}
-    recipe = load_definition(name).recipe(DIGITS, train_seed=3, changes=given)
+    definition = load_definition(name)
+    # one step of the solver instead of four: what is asked of a training does not depend on it
+    solver = fixed_step(step=1.0) if definition.has_horizon else None
+    recipe = definition.recipe(DIGITS, train_seed=3, solver=solver, changes=given)
     if recipe.teacher is not None:
         robust = {"adversary": "madry", "adversary_steps": 1} if adversary == "rslad" else {}
         teacher = load_definition("resnet").recipe(DIGITS, train_seed=3, changes={"epochs": 3, **robust})
