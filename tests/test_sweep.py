@@ -336,8 +336,9 @@ def test_whatever_is_raised_travels_as_one_line(tmp_path: Path, monkeypatch: pyt
 # --- schedulers that cannot be worked with -----------------------------------------------------------------------
 
 
-SOON_SECONDS = 20
-"""Distributed alone would try for half a minute. The start of a process counts, and others may want the processor."""
+SOON_SECONDS = 20 if "PYTEST_XDIST_WORKER" in os.environ else 10
+"""Distributed alone would try for half a minute. The start of a process counts, and where tests run beside each other,
+others want the processor then."""
 
 
 @dataclass
