@@ -13,7 +13,7 @@ from odebench.statistic import difference_interval
 TOLERATED = 0.01
 """The share of the letters of a result that other hardware may move."""
 ONE_WAY = 6
-"""From so many differing letters on it is no chance that all go one way (1 in 32)."""
+"""From so many differing letters on it is noted where all make the committed results look better."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def differing(found: Sequence[str], committed: Sequence[str]) -> int:
 
 
 def flattering(found: Sequence[str], committed: Sequence[str]) -> int:
-    """How many images stand by the committed letters alone, over all epsilons."""
+    """How many letters say robust in the committed texts alone, over all epsilons."""
     return sum(
         theirs == "r" != mine
         for one, other in zip(found, committed, strict=True)

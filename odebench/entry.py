@@ -20,6 +20,8 @@ ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 MAX_ID_LETTERS = 40
 SHARED_WEIGHTS = re.compile(r"\.\./\.\./weights/[0-9a-f]{64}\.safetensors")
 """A file may lie in the folder itself, or with such a path in leaderboard/weights, which entries share."""
+TIME_LIMIT = 3600
+"""Seconds that an entry's own code may take when it is verified, unless told otherwise."""
 
 
 def _radius(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a result was computed with: versions, device, threads."""
+"""What a result was computed with: versions, and what a device is called."""
 
 from __future__ import annotations
 

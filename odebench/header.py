@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-from safetensors import SafetensorError, deserialize, safe_open
+from safetensors import SafetensorError, safe_open
 
 from odebench.errors import WeightError
 
@@ -42,6 +42,9 @@ _EXPONENTS = {
     "BF16": ("<u2", 0xFF << 7),
 }
 """The bits of a number's exponent, all of which are set in infinities and NaN alone (IEEE 754)."""
+_WHOLE = ("I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
+_BLOCK = 1 << 22
+"""How many numbers are looked at together."""
 _IMPORTING = ("GLOBAL", "INST", "STACK_GLOBAL")
 
 
@@ -77,15 +80,27 @@ def read_header(path: Path, *, key: str = "odebench") -> Header:
     return Header(shapes, metadata)
 
 
-def infinite_tensor(path: Path) -> str | None:
-    """The first tensor, by name, of a whole safetensors file that holds an infinity or NaN; None where none does."""
-    tensors: dict[str, Any] = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+def unfit_tensor(path: Path) -> str | None:
+    """What is wrong with the first tensor, by name, of a whole safetensors file that holds an infinity or NaN, or
+    numbers of a type that cannot be looked at; None where nothing is. The file is read in blocks."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        tensors = json.loads(file.read(length))
+    tensors.pop("__metadata__", None)
     for name, tensor in sorted(tensors.items()):
-        bits = _EXPONENTS.get(tensor["dtype"])
-        if bits is not None:
-            kind, mask = np.dtype(bits[0]), bits[1]
-            if np.any(np.frombuffer(tensor["data"], kind) & kind.type(mask) == mask):
-                return name
+        kind, (first, last) = tensor["dtype"], tensor["data_offsets"]
+        if kind in _WHOLE or first == last:
+            continue
+        if kind not in _EXPONENTS:
+            return f"{name} has the type {kind}; save it as {', '.join(_EXPONENTS)} or whole numbers"
+        bits, mask = np.dtype(_EXPONENTS[kind][0]), _EXPONENTS[kind][1]
+        numbers = np.memmap(path, bits, "r", 8 + length + first, (last - first) // bits.itemsize)
+        for start in range(0, len(numbers), _BLOCK):
+            if np.any(numbers[start : start + _BLOCK] & bits.type(mask) == mask):
+                return (
+                    f"{name} holds numbers that are not finite; list weights that did not diverge (a buffer that must "
+                    "be infinite is made by the model: persistent=False)"
+                )
     return None
 
 
@@ -101,9 +116,12 @@ def foreign_kind(data: bytes) -> str | None:
 def hidden_kind(data: bytes) -> str | None:
     """What a file may be read as beside what its beginning says: a zip archive is read from its end, and a pickle that
     begins with a text has no mark."""
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        return "a zip archive with something before it"
-    return "a pickle" if _imports(data) else None
+    return zip_kind(io.BytesIO(data)) or ("a pickle" if _imports(data) else None)
+
+
+def zip_kind(file: Path | IO[bytes]) -> str | None:
+    """What a file may be read as from its end, if it is a zip archive, too."""
+    return "a zip archive with something before it" if zipfile.is_zipfile(file) else None
 
 
 def _imports(data: bytes) -> bool:

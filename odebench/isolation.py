@@ -8,11 +8,12 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from unittest.mock import patch
 from pydantic import Field, ValidationError
 
 from odebench.dataset import load_dataset
+from odebench.entry import TIME_LIMIT
 from odebench.errors import ModelError
 from odebench.file import cache_folder, published_folder
 from odebench.finding import printable
@@ -33,8 +35,6 @@ _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SY
 _KEPT_STARTS = ("OMP_", "MKL_", "CUDA_", "CUBLAS_")
 _PROGRAM = "from odebench.isolation import main; main()"
 _SHOWN = 300
-TIME_LIMIT = 3600.0
-"""Seconds that the process may take, unless told otherwise."""
 
 
 class Answer(Spec):
@@ -59,7 +59,7 @@ def inspect_apart(
     *,
     device: str = "cpu",
     data_dir: Path | None = None,
-    time_limit: float = TIME_LIMIT,
+    time_limit: int = TIME_LIMIT,
 ) -> Answer:
     """What the models of an entry's own code answer, asked in another process. The sources of transfer and the data set
     must be there already: the process may not write them.
@@ -71,27 +71,38 @@ def inspect_apart(
         data = None if data_dir is None else data_dir.absolute()
         order = pickle.dumps(_Order(tuple(jobs), folder.absolute(), Path(scratch), device, data))
         try:
-            process = subprocess.run(
-                [sys.executable, "-c", _PROGRAM],
-                input=order,
-                capture_output=True,
-                env=_environment(scratch),
-                cwd=scratch,
-                check=False,
-                timeout=time_limit,
-            )
+            code, said, errors = _run(order, scratch, time_limit)
         except subprocess.TimeoutExpired as error:
             raise ModelError(
-                f"{folder}'s code has not answered after {time_limit:g} s and was stopped; where that is honest work, "
+                f"{folder}'s code has not answered after {time_limit} s and was stopped; where that is honest work, "
                 "give it longer: --time-limit"
             ) from error
     try:
-        return Answer.model_validate_json(process.stdout)
+        return Answer.model_validate_json(said)
     except ValidationError as error:
-        lines = printable(process.stderr.decode(errors="replace").strip()[-_SHOWN:]) or "it said nothing"
+        lines = printable(errors.decode(errors="replace").strip()[-_SHOWN:]) or "it said nothing"
         raise ModelError(
-            f"the process that ran {folder}'s code ended with code {process.returncode} and no answer: {lines}"
+            f"the process that ran {folder}'s code ended with code {code} and no answer: {lines}"
         ) from error
+
+
+def _run(order: bytes, scratch: str, time_limit: int) -> tuple[int, bytes, bytes]:
+    """The exit code of the process, what it said and its errors. Whatever ends this ends it and all that it started."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", _PROGRAM]
+    apart: dict[str, Any] = {"env": _environment(scratch), "cwd": scratch, "start_new_session": True}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, **apart) as process:
+        try:
+            said, errors = process.communicate(order, timeout=time_limit)
+        finally:
+            _end(process)
+    return process.returncode, said, errors
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process and its group, as far as they still run."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
 
 
 def inspect_guarded(

@@ -8,17 +8,20 @@ from pathlib import Path
 
 from odebench.contents import MAX_WEIGHTS_BYTES, WEIGHTS_SUFFIX, Contents, weights_header
 from odebench.document import Document, Where
+from odebench.download import RemoteError
 from odebench.entry import SHARED_WEIGHTS, Entry, Use, Weights
-from odebench.errors import OdebenchError, WeightError
+from odebench.errors import WeightError
 from odebench.file import sha256_file
 from odebench.finding import Finding, finding
-from odebench.header import Header, infinite_tensor, read_header
+from odebench.header import Header, hidden_kind, read_header, unfit_tensor, zip_kind
 from odebench.progress import SILENT, Progress
 from odebench.recipe import Recipe
 from odebench.remote import fetch
 
 MAX_REMOTE_BYTES = 2_000_000_000
-_HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?/[!-?A-~]*")
+MAX_REMOTE_TOTAL_BYTES = 10_000_000_000
+"""Of all files of an entry that lie elsewhere: whoever verifies it fetches them all."""
+_HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(:\d{1,5})?/[!-?A-~]*")
 _HUB = re.compile(r"hf://[\w.-]+/[\w.-]+/[\w./-]+@[\w./-]+")
 
 RecipeOf = Callable[[Use, Weights], Recipe | None]
@@ -73,6 +76,10 @@ def weights_findings(
             yield _at(document, (*where, "horizon"), "horizon", said_of_horizon)
         else:
             yield from _one(folder, document, where, weights, use, contents, recipe_of(use, weights), fetch)
+    total = sum(weights.bytes for weights in entry.weights if weights.url is not None)
+    if total > MAX_REMOTE_TOTAL_BYTES:
+        said = f"{total:,} bytes elsewhere are more than the {MAX_REMOTE_TOTAL_BYTES:,} of an entry; list fewer"
+        yield _at(document, ("weights",), "size", said)
     listed = {weights.file for weights in entry.weights}
     for name in contents.headers:
         if name not in listed:
@@ -160,7 +167,7 @@ def _fetched(
     """What is wrong with weights that lie elsewhere, once they are here."""
     try:
         path = fetch(weights)
-    except OdebenchError as error:
+    except RemoteError as error:
         yield _at(document, (*where, "url"), "url", str(error))
         return
     try:
@@ -168,6 +175,11 @@ def _fetched(
     except WeightError as error:
         yield _at(document, (*where, "url"), "weights", f"{weights.url} {error}; publish a whole one")
         return
+    with path.open("rb") as file:
+        kind = hidden_kind(file.read(MAX_WEIGHTS_BYTES)) if weights.bytes <= MAX_WEIGHTS_BYTES else zip_kind(path)
+    if kind is not None:
+        said = f"{weights.url} can be read as {kind}, too; save the weights afresh"
+        yield _at(document, (*where, "url"), "weights", said)
     yield from _compared(path, document, where, weights, use, header, recipe)
 
 
@@ -187,12 +199,8 @@ def _compared(
             f"{use.parameters} parameters on {use.name}; write parameters: {header.numbers}, or list the right file"
         )
         yield _at(document, (*where, key), "parameters", said)
-    if (tensor := infinite_tensor(path)) is not None:
-        said = (
-            f"{name}: {tensor} holds numbers that are not finite; list weights that did not diverge (a buffer that "
-            "must be infinite is made by the model: persistent=False)"
-        )
-        yield _at(document, (*where, key), "weights", said)
+    if (unfit := unfit_tensor(path)) is not None:
+        yield _at(document, (*where, key), "weights", f"{name}: {unfit}")
     if recipe is not None and header.metadata.get("recipe") != recipe.model_dump(mode="json"):
         said = (
             f"{name} does not come from the recipe of this model, data set, horizon, train seed and "

@@ -115,22 +115,33 @@ class Portion:
         )
 
 
+def _on(ground: Ground, device: str) -> Ground:
+    return ground.model_copy(update={"found": ground.found.model_copy(update={"device": device})})
+
+
+def _unnamed(ground: Ground) -> Ground:
+    """The same with a device's kind alone: the workers of a cluster may have processors of several names."""
+    return _on(ground, ground.found.device.partition(" (")[0])
+
+
 def joined(portions: Sequence[Portion]) -> Portion:
-    """Portions that follow one another, as one. Raises ResultError where they were found with other data, weights, or
-    on machines of other kinds, or one is missing."""
+    """Portions that follow one another, as one; it names the processors or cards of all. Raises ResultError where they
+    were found with other data, weights or packages, some on a card and some not, or one is missing."""
     ordered = sorted(portions, key=lambda portion: portion.first)
     start = ordered[0]
     for before, after in pairwise(ordered):
         if after.first != before.first + len(before):
             raise ResultError(f"the slices from image {before.first} and from {after.first} do not follow one another")
-        if after.ground != start.ground:
-            names = [name for name in Ground.model_fields if getattr(after.ground, name) != getattr(start.ground, name)]
+        here, there = _unnamed(start.ground), _unnamed(after.ground)
+        if there != here:
+            names = [name for name in Ground.model_fields if getattr(there, name) != getattr(here, name)]
             raise ResultError(
                 f"the slices from image {start.first} and from {after.first} differ in {', '.join(names)}: other "
                 "weights, or machines of other kinds? Delete one and sweep again"
             )
+    devices = "; ".join(sorted({one.ground.found.device for one in ordered}))
     return Portion(
-        ground=start.ground,
+        ground=_on(start.ground, devices),
         first=start.first,
         clean=np.concatenate([one.clean for one in ordered]),
         logits=torch.cat([one.logits for one in ordered]),

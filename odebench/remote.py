@@ -82,7 +82,7 @@ def fetch(
         with _alone(folder):
             if not path.exists() or sha256_file(path) != sha256:
                 download(url, path, sha256=str(sha256), bytes=bytes, progress=progress)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         reason = error.reason if type(error) is urllib.error.URLError else error

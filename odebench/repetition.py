@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -224,9 +225,15 @@ def _one_way(cells: Sequence[Cell]) -> Iterator[str]:
 
 def _other_devices(pairs: Sequence[tuple[Committed, Cell]], device: str) -> Iterator[str]:
     """A note for each device other than this one on which letters were found that differ now."""
-    others = {item.result.found.device for item, cell in pairs if cell.differ} - {device}
+    here = _without_index(device)
+    others = {_without_index(item.result.found.device) for item, cell in pairs if cell.differ} - {here}
     for other in sorted(others):
-        yield f"letters that differ were found on {other}, and now on {device}: a few may move"
+        named = other if "(" in other else f"a {other} that was not named"
+        yield f"letters that differ were found on {named}, and now on {here}"
+
+
+def _without_index(device: str) -> str:
+    return re.sub(r"^(\w+):\d+", r"\1", device)
 
 
 def _other_sources(items: Sequence[Committed], one: Inspected) -> Iterator[str]:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from odebench.entry import ENTRY_FILE, ID, read_entry
+from odebench.entry import ENTRY_FILE, ID, TIME_LIMIT, read_entry
 from odebench.errors import OdebenchError, UsageError
 from odebench.finding import Finding, finding, printable
 from odebench.leaderboard import build_tables
-from odebench.listed_weights import fetching
 from odebench.progress import SILENT, Progress
 from odebench.pull_request import (
     ENTRIES,
@@ -110,7 +109,7 @@ def review(
     trust: bool,
     maintainer: bool = False,
     draw: int | None = None,
-    time_limit: float = 3600,
+    time_limit: int = TIME_LIMIT,
     device: str = "cpu",
     data_dir: Path | None = None,
     progress: Progress = SILENT,
@@ -185,14 +184,14 @@ def _entry(
     *,
     trust: bool,
     draw: int,
-    time_limit: float,
+    time_limit: int,
     device: str,
     data_dir: Path | None,
     progress: Progress,
 ) -> Reviewed:
     """One entry, validated, and run where nothing is wrong so far."""
     entry = folder / ENTRIES / model
-    report = validate_entry(entry, fetch=fetching(progress))
+    report = validate_entry(entry)
     found = [*findings, *_from_root(report.findings, folder)]
     if found:
         return Reviewed(report, None, "mend the findings first", tuple(found))

@@ -13,12 +13,12 @@ from odebench.agreement import Cell
 from odebench.committed import Images, can_be_repeated, claimed, committed_results, planned_weights, uncovered
 from odebench.dataset import Dataset, load_dataset
 from odebench.entrant import Entrant
-from odebench.entry import read_entry
+from odebench.entry import TIME_LIMIT, read_entry
 from odebench.environment import device_name, usable_device
 from odebench.errors import ModelError, UsageError
 from odebench.finding import Finding, finding
 from odebench.inspection import Inspected, inspect
-from odebench.isolation import TIME_LIMIT, inspect_apart
+from odebench.isolation import inspect_apart
 from odebench.listed_weights import fetching
 from odebench.progress import SILENT, Progress
 from odebench.repetition import Repetition
@@ -75,7 +75,7 @@ def verify_entry(
     draw: int | None = None,
     trust: bool,
     report: Report | None = None,
-    time_limit: float = TIME_LIMIT,
+    time_limit: int = TIME_LIMIT,
     device: str = "cpu",
     data_dir: Path | None = None,
     progress: Progress = SILENT,
@@ -90,13 +90,16 @@ def verify_entry(
     draw, device = secrets.randbits(32) if draw is None else draw, usable_device(device)
     if full and chunks is not None:
         raise UsageError("--full looks at all chunks that are committed: leave out --chunks")
-    report = validate_entry(folder, fetch=fetching(progress)) if report is None else report
+    report = validate_entry(folder) if report is None else report
+    if not report.findings:
+        entry = read_entry(folder)
+        code = Entrant(folder, entry).code
+        if code is not None and not trust:
+            raise UsageError(f"{entry.id} runs {code}: read it, then give --trust")
+        if report.weights_elsewhere:
+            report = validate_entry(folder, fetch=fetching(progress))
     if report.findings:
         return Verification(folder, report.id, draw, {}, (), report.findings, ("nothing was run",))
-    entry = read_entry(folder)
-    code = Entrant(folder, entry).code
-    if code is not None and not trust:
-        raise UsageError(f"{entry.id} runs {code}: read it, then give --trust")
     data = {use.name: load_dataset(use.name, data_dir=data_dir, progress=progress) for use in entry.datasets}
     totals = {name: len(one.test) for name, one in data.items()}
     looked_at = given_chunks(chunks, totals) if chunks is not None else {} if full else drawn_chunks(draw, totals)

@@ -109,7 +109,7 @@ class Said:
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     def run(*words: str, base: str = "main", form: Sequence[str] = ("--json",)) -> Said:
-        monkeypatch.setattr(sys, "argv", ["odebench", "check-pr", base, *form, *words])
+        monkeypatch.setattr(sys, "argv", ["odebench", "check-pr", base, "--time-limit", "77", *form, *words])
         code = _exit_code()
         out, err = capsys.readouterr()
         return Said(code, out, err)
@@ -396,7 +396,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contributed code without a process and a guard of its own, random models over fewer passes: both cost seconds,
     and have tests elsewhere."""
 
-    def inspected(folder: Path, jobs: Sequence[Job], *, device: str, **_: Any) -> Answer:
+    def inspected(folder: Path, jobs: Sequence[Job], *, device: str, time_limit: int, **_: Any) -> Answer:
+        assert time_limit == 77, "as the command says"
         return Answer(inspected=tuple(inspect(jobs, {"digits": load_dataset("digits")}, device=device)), breaches=())
 
     monkeypatch.setattr("odebench.verification.inspect_apart", inspected)

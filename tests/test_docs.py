@@ -296,7 +296,7 @@ RECIPES = "CONTRIBUTING.md"
 AT_ONE_RADIUS = [
     "odebench run -m kd-ode-at -a pgd -n 100",
     "odebench run --model my-ode --attack worst-case -n 200 --trust --results leaderboard/results",
-    "odebench run --model ode --attack pgd -n 100 --save-candidates mine.safetensors --results own",
+    "odebench run --model ode --attack pgd -n 100 --results results/own --save-candidates results/mine.safetensors",
 ]
 """Commands that are run at one radius, at which nearly all images fall soon, on at most 100 images of a worst case: all
 else is as it is written. What verify looks at again is cheap then, too."""

@@ -21,7 +21,7 @@ from odebench.execution import execute, execute_portion
 from odebench.instalment import join_slices, run_slice
 from odebench.model.classifier import Classifier
 from odebench.plan import Plan, Slice, plan
-from odebench.portion import joined, read_portion, write_portion
+from odebench.portion import Portion, joined, read_portion, write_portion
 from odebench.recipe import Recipe, weights_path
 from odebench.registry import ATTACKS
 from odebench.result import Result, read_result, result_files, result_json, result_path
@@ -230,6 +230,28 @@ def test_slices_that_are_missing_or_damaged_are_named(digits: Dataset, tmp_path:
     with pytest.raises(WeightError, match="cannot read"):
         join_slices(planned.evaluation, slices=slices, results=tmp_path)
     assert not result_path(tmp_path, planned.evaluation).exists()
+
+
+def test_slices_may_come_from_processors_of_several_names(digits: Dataset, tmp_path: Path) -> None:
+    planned = a_plan("fgsm", n=200)
+    whole = tmp_path / "whole"
+    slices = cut(planned.evaluation, 100)
+    for rows in slices:
+        run_slice(planned, digits, rows=rows, results=whole)
+    path = slice_path(whole, planned.evaluation, slices[1])
+    ours = read_portion(slice_path(whole, planned.evaluation, slices[0])).ground.found.device
+    second = read_portion(path)
+
+    def named(device: str) -> Portion:
+        found = second.ground.found.model_copy(update={"device": device})
+        return replace(second, ground=second.ground.model_copy(update={"found": found}))
+
+    write_portion(path, named("cuda (Card)"))
+    with pytest.raises(ResultError, match="differ in found"):
+        join_slices(planned.evaluation, slices=slices, results=whole)
+    write_portion(path, named("cpu (Another, AVX2)"))
+    joint = read_result(join_slices(planned.evaluation, slices=slices, results=whole))
+    assert joint.found.device == f"cpu (Another, AVX2); {ours}"
 
 
 def test_a_portion_comes_back_from_its_file(digits: Dataset, tmp_path: Path) -> None:

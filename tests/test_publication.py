@@ -226,6 +226,24 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
 
 
 @drawing
+@pytest.mark.parametrize("drawn", ["page_html", "picture_svg"])
+def test_what_cannot_be_drawn_leaves_the_old_board_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, drawn: str
+) -> None:
+    publish(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    write_result(make_result({0.1: "r" * 100}, model="ode-ablated", attack="worst-case"), folder / "results")
+
+    def fail(*_: object, **__: object) -> str:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(f"odebench.publication.{drawn}", fail)
+    with pytest.raises(RuntimeError, match="no ink"):
+        publish(folder)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@drawing
 def test_problems_of_results_are_named_and_the_rest_is_published(folder: Path, call: Call) -> None:
     (folder / "results" / "package.json").write_text('{"name": "page"}')
     code, out, err = call("leaderboard --publish")

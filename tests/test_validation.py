@@ -22,9 +22,9 @@ from odebench.cli import _exit_code
 from odebench.contents import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES, top_level_names
 from odebench.entry import Weights
 from odebench.errors import UsageError
-from odebench.file import sha256_file
+from odebench.file import FileError, sha256_file
 from odebench.finding import finding
-from odebench.header import foreign_kind, infinite_tensor
+from odebench.header import foreign_kind, unfit_tensor
 from odebench.listed_weights import fetching
 from odebench.validation import validate_entry
 
@@ -187,9 +187,46 @@ def test_weights_are_finite(tmp_path: Path, number: float, dtype: torch.dtype) -
     path = tmp_path / "one.safetensors"
     tensors = {"whole": torch.arange(3), "largest": torch.full((2,), torch.finfo(dtype).max, dtype=dtype)}
     save_file(tensors, path)
-    assert infinite_tensor(path) is None
+    assert unfit_tensor(path) is None
     save_file({**tensors, "spoilt": torch.tensor([0.0, number], dtype=dtype)}, path)
-    assert infinite_tensor(path) == "spoilt"
+    assert str(unfit_tensor(path)).startswith("spoilt holds numbers that are not finite")
+
+
+def test_a_late_number_of_an_odd_place_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("odebench.header._BLOCK", 4)
+    path = tmp_path / "one.safetensors"
+    tensors = {
+        "a": torch.zeros(3, dtype=torch.uint8),
+        "b": torch.zeros(11),
+        "none": torch.zeros(0),
+        "one": torch.tensor(1.0),
+    }
+    save_file(tensors, path, {"odd": "x"})
+    assert unfit_tensor(path) is None
+    tensors["b"][10] = torch.inf
+    save_file(tensors, path, {"odd": "x"})
+    assert str(unfit_tensor(path)).startswith("b holds")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_other_types_are_not_passed_over(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_file({"small": torch.zeros(2).to(dtype)}, tmp_path / "one.safetensors")
+    assert re.match(
+        r"small has the type F8_E\dM\d; save it as F64, F32", str(unfit_tensor(tmp_path / "one.safetensors"))
+    )
+
+
+def test_what_lies_elsewhere_has_a_limit_together(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path, ("bytes: 1000", "bytes: 1_900_000_000"))
+    text = (mine / "entry.yaml").read_text(encoding="utf-8")
+    one = text[text.index("  - dataset: digits\n    horizon: 2") : text.index("authors")]
+    more = "".join(
+        one.replace("train_seed: 0", f"train_seed: {seed}").replace("1" * 64, f"{seed}" * 64) for seed in range(2, 8)
+    )
+    (mine / "entry.yaml").write_text(text.replace("authors", f"{more}authors"), encoding="utf-8")
+    (only,) = validate_entry(mine).findings
+    assert (only.rule, only.line) == ("size", 9)
+    assert "13,300,000,000 bytes elsewhere are more than the 10,000,000,000 of an entry" in only.message
 
 
 def test_an_entrys_weights_are_finite_whatever_seed_is_drawn(tmp_path: Path) -> None:
@@ -226,6 +263,13 @@ def test_weights_elsewhere_are_looked_at_once_they_are_fetched(tmp_path: Path) -
     write_weights(elsewhere, {**SHAPES, "more": (2,)})
     found = validate_entry(mine, fetch=fetch).findings
     assert {each.rule for each in found} == {"sha256", "bytes", "parameters"}
+    save_file({name: torch.full(shape, torch.nan) for name, shape in SHAPES.items()}, elsewhere)
+    assert "stem.weight" not in str(validate_entry(mine, fetch=fetch).findings[0].message)
+    assert [
+        each
+        for each in validate_entry(mine, fetch=fetch).findings
+        if "two.safetensors: head.weight holds" in each.message
+    ]
     elsewhere.write_bytes(b"<html>")
     (only,) = validate_entry(mine, fetch=fetch).findings
     assert only.message.startswith("https://example.org/two.safetensors is not a whole safetensors file")
@@ -236,6 +280,18 @@ def test_weights_that_have_vanished_are_a_finding(tmp_path: Path) -> None:
     (only,) = validate_entry(mine, fetch=fetching()).findings
     assert (only.rule, only.line) == ("url", 14)
     assert "https://127.0.0.1:9/two.safetensors cannot be fetched" in only.message
+    change_entry(mine, ("127.0.0.1:9/", "127.0.0.1:99999/"))
+    assert [each.rule for each in validate_entry(mine, fetch=fetching()).findings] == ["url"]
+    change_entry(mine, ("127.0.0.1:99999/", "127.0.0.1:999999/"))
+    assert [each.rule for each in validate_entry(mine).findings] == ["url"]
+
+
+def test_the_readers_own_trouble_is_no_finding(tmp_path: Path) -> None:
+    def fetch(weights: Weights) -> Path:
+        raise FileError("the disk is full")
+
+    with pytest.raises(FileError, match="the disk is full"):
+        validate_entry(write_entry(tmp_path), fetch=fetch)
 
 
 def test_two_entries_cannot_have_one_id(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from odebench.cli import _exit_code
 from odebench.committed import COVERED, Images, committed_results
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
+from odebench.download import RemoteError
 from odebench.entrant import find_contestant, find_entry, results_beside
 from odebench.entry import read_entry
-from odebench.errors import UsageError
+from odebench.errors import ModelError, UsageError
 from odebench.evaluation import run
 from odebench.inspection import Job
-from odebench.isolation import Answer, inspect_guarded
+from odebench.isolation import Answer, inspect_apart, inspect_guarded
 from odebench.plan import Slice, plan
 from odebench.result import Result, outcomes_digest, read_result, result_files, write_result
 from odebench.sampling import drawn_chunks, drawn_results, given_chunks
@@ -316,6 +318,9 @@ def test_letters_changed_by_hand_are_found_though_all_digests_fit(tmp_path: Path
     changed(results, "pgd", found=elsewhere)
     (note,) = [note for note in verified(mine, results).notes if "were found on" in note]
     assert note.startswith("letters that differ were found on cpu (Another), and now on cpu (")
+    changed(results, "pgd", found=result.found.model_copy(update={"device": "cpu"}))
+    (note,) = [note for note in verified(mine, results).notes if "were found on" in note]
+    assert note.startswith("letters that differ were found on a cpu that was not named, and now on cpu (")
     changed(results, "pgd", **with_letters(result, 1, result.epsilons[1].outcomes.replace("f", "r", 20)))
     found = verified(mine, results)
     assert rules(found) == ["letters"]
@@ -435,6 +440,63 @@ def test_a_process_that_does_not_end_is_stopped(
     said = capsys.readouterr().out
     assert f"{mine}'s code has not answered after 5 s and was stopped" in said
     assert "give it longer: --time-limit" in said
+
+
+@pytest.mark.parametrize("seconds", ["0", "nan", "inf", "1e9", "604801"])
+def test_a_time_limit_is_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    for words in (["verify", "mine"], ["check-pr", "main"]):
+        monkeypatch.setattr(sys, "argv", ["odebench", *words, "--time-limit", seconds])
+        assert _exit_code() == 2
+        assert "--time-limit" in capsys.readouterr().err
+
+
+def test_all_that_a_stopped_process_started_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "pid"
+    program = f"""
+import pathlib, subprocess, sys, time
+pathlib.Path({str(told)!r}).write_text(str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid))
+time.sleep(60)
+"""
+    monkeypatch.setattr("odebench.isolation._PROGRAM", program)
+    with pytest.raises(ModelError, match="has not answered after 3 s and was stopped"):
+        inspect_apart(tmp_path, [], time_limit=3)
+    state = Path("/proc") / told.read_text() / "stat"
+    until = time.monotonic() + 10
+    while not gone(state) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert gone(state)
+
+
+def gone(state: Path) -> bool:
+    """Whether a process is no more, or not yet buried."""
+    try:
+        return state.read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.usefixtures("here")
+def test_weights_elsewhere_are_fetched_for_every_seed_once_the_code_is_trusted(
+    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = write_real_entry(tmp_path / "entries")
+    text = (mine / "entry.yaml").read_text(encoding="utf-8")
+    other = "{dataset: digits, train_seed: 5, url: https://example.org/five, sha256: '" + "5" * 64 + "', bytes: 9}"
+    (mine / "entry.yaml").write_text(text.replace("authors", f"  - {other}\nauthors"), encoding="utf-8")
+    asked = []
+
+    def fetch(url: str, **_: Any) -> Path:
+        asked.append(url)
+        raise RemoteError(f"{url} cannot be fetched: gone")
+
+    monkeypatch.setattr("odebench.listed_weights.fetch", fetch)
+    with pytest.raises(UsageError, match="give --trust"):
+        verify_entry(mine, results=results, trust=False)
+    assert not asked
+    found = verified(mine, results)
+    assert (rules(found), asked, found.cells) == (["url"], ["https://example.org/five"], ())
 
 
 def test_a_published_model_is_found_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

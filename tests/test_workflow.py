@@ -81,7 +81,7 @@ def test_the_judge_comes_from_the_branch_that_the_pull_request_goes_to() -> None
     assert job["env"]["BASE"] == "${{ github.base_ref }}"
     assert job["env"]["PYTHONSAFEPATH"] == "1"
     installs = [step["run"] for step in job["steps"] if "pip install" in step.get("run", "")]
-    assert installs == ["pip install ./judge"]
+    assert installs == ['pip install "./judge[hf]"']
 
 
 def test_the_command_that_it_runs_is_one() -> None:

@@ -117,7 +117,11 @@ def rows(label: str, sides: dict[str, list[Side]]) -> list[tuple[object, ...]]:
 def main() -> None:
     options = parser(str(__doc__).split("\n")[0], repeats=1)
     options.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="which ratio is printed last")
-    options.add_argument("--without-bf16", action="store_true", help="leave bf16 out: a CPU without it is slower so")
+    options.add_argument(
+        "--without-bf16",
+        action="store_true",
+        help="leave bf16 out: without instructions for it, it is slower than fp32",
+    )
     options.add_argument("--seeds", default="0", help="attack seeds of both sides, parted by commas")
     options.add_argument("--frozen", action="store_true", help="freeze the parameters for the harness too")
     options.add_argument("--batch-size", type=int, default=250, help="of the harness (default: its own, 250)")

@@ -107,7 +107,7 @@ SourceNames = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run again although the result exists.")]
 TimeLimit = Annotated[
-    float, typer.Option(min=1, metavar="SECONDS", help="An entry's own code is stopped after so long.")
+    int, typer.Option(min=1, max=604_800, metavar="SECONDS", help="An entry's own code is stopped after so long.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

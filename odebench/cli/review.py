@@ -10,6 +10,7 @@ import typer
 
 from odebench.cli.option import AsJson, DataDir, Device, TimeLimit
 from odebench.cli.root import app
+from odebench.entry import TIME_LIMIT
 
 
 @app.command(
@@ -27,7 +28,7 @@ def check_pr(
     maintainer: Annotated[
         bool, typer.Option("--maintainer", help="Entries, results and weights of others may be changed.")
     ] = False,
-    time_limit: TimeLimit = 3600,
+    time_limit: TimeLimit = TIME_LIMIT,
     data_dir: DataDir = None,
     device: Device = "cpu",
     as_json: AsJson = False,

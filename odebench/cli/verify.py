@@ -11,6 +11,7 @@ import typer
 from odebench.cli.option import AsJson, DataDir, Device, TimeLimit, Trust
 from odebench.cli.root import app
 from odebench.cli.trust import check_trust
+from odebench.entry import TIME_LIMIT
 from odebench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def verify(
     results: Annotated[
         Path | None, typer.Option("--results", help="Folder of the committed results. Default: beside the entries.")
     ] = None,
-    time_limit: TimeLimit = 3600,
+    time_limit: TimeLimit = TIME_LIMIT,
     data_dir: DataDir = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -42,12 +43,11 @@ def verify(
     from odebench.cli.screen import ScreenProgress, write_text
     from odebench.entrant import Entrant, find_entry, results_beside
     from odebench.entry import read_entry
-    from odebench.listed_weights import fetching
     from odebench.validation import validate_entry
 
     folder = find_entry(entry)
     numbers = None if chunks is None else _numbers(chunks)
-    report = validate_entry(folder, fetch=fetching(ScreenProgress()))
+    report = validate_entry(folder)
     if not report.findings:
         found = read_entry(folder)
         check_trust(found.id, Entrant(folder, found).code, trust=trust)
