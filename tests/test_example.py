@@ -102,7 +102,7 @@ def test_examples_show_what_the_result_says(call: Call) -> None:
 
 
 def test_a_candidate_that_fell_at_a_smaller_epsilon_is_shown_where_it_fell(call: Call) -> None:
-    line = "run -m resnet --set epochs=1 -a worst-case -n 100 --epsilon 0.02,0.2,0.3"
+    line = "run -m resnet --set epochs=1 -a worst-case -n 100 --epsilon 0.08,0.2,0.3"
     assert call(line)[0] == 0
     item = only_result()
     first = [pair for pair in item.result.epsilons[0].outcomes[:20] if pair == "f"]
