@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,7 @@ from odebench.registry import ATTACKS, DATASETS, MODELS
 from odebench.result import Result, read_result, write_result
 from odebench.spec import Solver, adaptive, fixed_step
 
-SHORT = ("--set", "epochs=2", "--set", "teacher_epochs=2")
-MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", *SHORT, "-n", "100")
+MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", "--set", "epochs=2", "-n", "100")
 SCRIPT = Path(sys.executable).with_name("odebench")
 COMMANDS = (
     "run",
@@ -237,7 +237,7 @@ def test_the_options_of_an_attack_reach_the_result(main_path: MainPath, call: Ca
     place, _ = main_path
     parameters = ("--parameter", "steps=2", "--parameter", "searches=1", "--attack-seed", "7")
     said = call(
-        *("run", "-m", "kd-ode", "-a", "cw", *SHORT, "-n", "100", "--epsilon", "0.5", *parameters),
+        *("run", "-m", "kd-ode", "-a", "cw", "--set", "epochs=2", "-n", "100", "--epsilon", "0.5", *parameters),
         *("--results", tmp_path / "new", "--json"),
         place=place,
     )
@@ -247,7 +247,7 @@ def test_the_options_of_an_attack_reach_the_result(main_path: MainPath, call: Ca
     threat, attack = result.evaluation.threat_model, result.evaluation.attack
     assert (threat.norm, threat.epsilons) == ("l2", (0.5,)), "cw knows l2 alone, so --norm need not be given"
     assert (attack.parameters["steps"], attack.parameters["searches"], attack.seed) == (2, 1, 7)
-    assert result.evaluation.model.arguments == {"train_seed": 0, "epochs": 2, "teacher_epochs": 2}
+    assert result.evaluation.model.arguments == {"train_seed": 0, "epochs": 2}
 
 
 def test_run_evaluates_with_another_solver_on_the_same_weights(main_path: MainPath, call: Call, tmp_path: Path) -> None:
@@ -267,15 +267,14 @@ def test_run_evaluates_with_another_solver_on_the_same_weights(main_path: MainPa
 
 def test_run_of_a_model_without_a_field(main_path: MainPath, call: Call, tmp_path: Path) -> None:
     place, _ = main_path
-    words = ("run", "-m", "resnet", "--set", "epochs=2", "-a", "fgsm", "-n", "100")
-    said = call(*words, "--results", tmp_path / "new", place=place)
+    said = call("run", "-m", "resnet", "-a", "fgsm", "-n", "100", "--results", tmp_path / "new", place=place)
     assert said.code == 0, said.err
     assert "trained" not in said.err, "kd-ode has trained its teacher"
     assert said.out.splitlines()[0] == "resnet on digits (test), 100 images, fgsm in linf"
     assert "T=" not in said.out
     result = read_result(only_result(tmp_path / "new"))
     assert (result.evaluation.horizon, result.evaluation.solver, result.nfe.clean) == (None, None, None)
-    assert result.epsilons[0].figures.clean_accuracy.value > 0.7
+    assert result.epsilons[0].figures.clean_accuracy.value > 0.9
 
 
 def test_run_takes_weights_from_a_file(main_path: MainPath, call: Call, tmp_path: Path) -> None:
@@ -295,8 +294,7 @@ def test_run_takes_weights_from_a_file(main_path: MainPath, call: Call, tmp_path
 
 def test_run_takes_the_validation_images(main_path: MainPath, call: Call, tmp_path: Path) -> None:
     place, _ = main_path
-    asked = ("--split", "validation", "--offset", "100", "--epsilon", "0.1")
-    words = ("run", "-m", "resnet", "--set", "epochs=2", "-a", "fgsm", *asked)
+    words = ("run", "-m", "resnet", "-a", "fgsm", "--split", "validation", "--offset", "100", "--epsilon", "0.1")
     said = call(*words, "--results", tmp_path / "new", "--json", place=place)
     assert said.code == 0, said.err
     data = Result.model_validate_json(said.out).evaluation.dataset
@@ -586,15 +584,13 @@ for line in lines:
 
 @pytest.mark.parametrize(("words", "bound"), [(("--help",), 1.5), (("leaderboard",), 3.0)])
 def test_short_commands_are_short(words: tuple[str, ...], bound: float, two_results: Place) -> None:
-    """Half a second and one second on an idle machine; three times that here. Of the processor's time, since others may
-    want it at once."""
+    """Half a second and one second on an idle machine; three times that here."""
     seconds = []
     for _ in range(3):
-        started = os.times()
+        started = time.perf_counter()
         assert two_results.type(*words).code == 0
-        used = os.times()
-        seconds.append(used.children_user + used.children_system - started.children_user - started.children_system)
-    assert 0 < min(seconds) < bound
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < bound
 
 
 # --- options and progress ----------------------------------------------------------------------------------------
