@@ -1,6 +1,7 @@
 """How recipes are chosen: the same number of trials for each model, judged on validation images alone.
 
     python benchmarks/tune.py [--dataset digits] [--models ode,kd-ode] [--horizon 1] [--seeds 0,1,2] [--data-dir DIR]
+                              [--device cpu]
     python benchmarks/tune.py --dataset fashion-mnist --seeds 0 --rates 0.004,0.01 --epochs 3 --more 2
 
 Twelve trials a model, unless --rates, --epochs and --more say fewer. Eight cross the learning rate with the epochs.
@@ -23,6 +24,7 @@ from pydantic import JsonValue
 
 from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
 from odebench.dataset.definition import DatasetDefinition
+from odebench.environment import usable_device
 from odebench.errors import ModelError
 from odebench.model.definition import load_definition
 from odebench.training import accuracy, find_or_train
@@ -54,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rates", default="", help="learning rates; default: .1 .3 1 3 times the recipe's")
     parser.add_argument("--epochs", default="", help="epochs; default: 1 and 2 times the recipe's")
     parser.add_argument("--more", type=int, default=4, choices=range(5), help="trials from the best of these on")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     given = parser.parse_args(arguments)
+    device = usable_device(given.device)
     data = load_dataset(given.dataset, data_dir=given.data_dir)
     definition = describe_dataset(given.dataset, data_dir=given.data_dir)
     if data.validation is None:
@@ -63,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in given.models.split(","):
         rates = [float(text) for text in given.rates.split(",") if text]
         epochs = [int(text) for text in given.epochs.split(",") if text]
-        bench = Bench(name, definition, data, data.validation, given.horizon, seeds, rates, epochs, given.more)
+        bench = Bench(name, definition, data, data.validation, given.horizon, seeds, rates, epochs, given.more, device)
         print_trials(name, list(bench.trials()), len(data.validation), len(seeds))
     return 0
 
@@ -81,6 +85,7 @@ class Bench:
     rates: Sequence[float] = ()
     epochs: Sequence[int] = ()
     more: int = 4
+    device: str = "cpu"
 
     def trials(self) -> Iterator[Trial]:
         """Twelve trials, the default recipe among the first eight, or those that were asked for."""
@@ -117,11 +122,11 @@ class Bench:
         found = []
         for seed in self.seeds:
             try:
-                trained = find_or_train(self.recipe(changes, seed), self.data)
+                trained = find_or_train(self.recipe(changes, seed), self.data, device=self.device)
             except ModelError as error:
                 print(f"{self.name}, {changes}: {error}", file=sys.stderr)
                 return Trial(changes, ())
-            found.append(accuracy(trained.module, self.validation))
+            found.append(accuracy(trained.module, self.validation, device=self.device))
         print(f"{self.name}, {changes}: {100 * sum(found) / len(found):.2f}%", file=sys.stderr, flush=True)
         return Trial(changes, tuple(found))
 

@@ -277,7 +277,7 @@ def noise(
     def run(asked: nn.Module) -> Images:
         found = images.clone()
         for _ in range(draws):
-            shift = torch.randn_like(images)
+            shift = torch.randn(images.shape, dtype=images.dtype).to(images.device)
             if norm == "linf":
                 shift = shift.sign() * epsilon
             else:

@@ -69,8 +69,13 @@ def pgd(
     """
     kind = {"linf": LinfProjectedGradientDescentAttack, "l2": L2ProjectedGradientDescentAttack}[norm]
     attack = kind(rel_stepsize=relative_step, steps=steps, random_start=random_start or start is not None)
+    drawn = attack.get_random_start
     if start is not None:
         attack.get_random_start = lambda *_: eagerpy.astensor(start)
+    else:  # on the CPU, whose random numbers are the same everywhere
+        attack.get_random_start = lambda around, radius: eagerpy.astensor(
+            drawn(eagerpy.astensor(around.raw.cpu()), radius).raw.to(images.device)
+        )
 
     def run(asked: nn.Module) -> Images:
         return _run(attack, asked, images, labels, epsilon=epsilon)

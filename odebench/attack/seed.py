@@ -1,4 +1,7 @@
-"""The one place where generators are seeded: every attack call has its own numbers and leaves no trace."""
+"""The one place where generators are seeded: every attack call has its own numbers and leaves no trace.
+
+Attacks draw them on the CPU and move them: a card's generator gives others for the same seed.
+"""
 
 from __future__ import annotations
 

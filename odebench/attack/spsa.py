@@ -94,8 +94,8 @@ class _Differences(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (images,), surface = ctx.saved_tensors, ctx.surface
         pixels, count = images[0].numel(), surface.directions
-        frame, _ = torch.linalg.qr(torch.randn(pixels, count, device=images.device))
-        directions = frame.T.reshape(count, 1, *images.shape[1:]) * pixels**0.5
+        frame, _ = torch.linalg.qr(torch.randn(pixels, count))
+        directions = frame.T.reshape(count, 1, *images.shape[1:]).to(images.device) * pixels**0.5
         estimate = torch.zeros_like(images)
         at_once = max(1, PASS_IMAGES // (2 * len(images)))
         with torch.no_grad():

@@ -8,28 +8,42 @@ from odebench.model.definition import ModelDefinition, Setting
 from odebench.recipe import Loss, Schedule
 from odebench.spec import fixed_step
 
-_DISTILLATION = Loss(kind="distillation", temperature=4.0, weight=0.9)
-
 
 def _schedule(epochs: int, learning_rate: float, batch_size: int = 128) -> Schedule:
     return Schedule(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=5e-4, warmup=0.2)
 
 
+def _loss(temperature: float, weight: float) -> Loss:
+    return Loss(kind="distillation", temperature=temperature, weight=weight)
+
+
 _RESNET = {
     8: Setting({"widths": [16, 32], "strides": [1, 2]}, _schedule(15, 1e-2, 32)),
-    28: Setting({"widths": [32, 64, 128], "strides": [2, 2, 2]}, _schedule(8, 4e-3)),
-    32: Setting({"widths": [32, 64, 128], "strides": [2, 1, 2]}, _schedule(10, 4e-3), augmentation="flip-crop"),
+    28: Setting({"widths": [32, 64, 128], "strides": [2, 2, 2]}, _schedule(4, 4e-3)),
+    32: Setting({"widths": [32, 64, 128], "strides": [2, 1, 2]}, _schedule(12, 4e-3), augmentation="flip-crop"),
 }
 
 _ODE = {
     8: Setting({"channels": 16, "stem": "conv"}, _schedule(15, 1e-2, 32), fixed_step(step=0.25)),
-    28: Setting({"channels": 32, "stem": "conv"}, _schedule(8, 4e-3), fixed_step(step=0.5)),
-    32: Setting({"channels": 64, "stem": "conv"}, _schedule(10, 4e-3), fixed_step(step=0.5), augmentation="flip-crop"),
+    28: Setting({"channels": 32, "stem": "conv"}, _schedule(4, 2e-2, 64), fixed_step(step=0.5)),
+    32: Setting(
+        {"channels": 64, "stem": "conv"}, _schedule(12, 2e-2, 64), fixed_step(step=0.5), augmentation="flip-crop"
+    ),
 }
+
+_DISTILLATION = {
+    8: (_schedule(15, 1e-2, 32), _loss(4, 0.9)),
+    28: (_schedule(4, 1e-2), _loss(2, 0.9)),
+    32: (_schedule(12, 2e-2), _loss(4, 0.5)),
+}
+"""How a distilled model is trained: chosen by as many trials as the plain one's schedule (docs/study.md)."""
 
 
 def _distilled(settings: dict[int, Setting]) -> dict[int, Setting]:
-    return {side: replace(setting, loss=_DISTILLATION) for side, setting in settings.items()}
+    return {
+        side: replace(setting, schedule=_DISTILLATION[side][0], loss=_DISTILLATION[side][1])
+        for side, setting in settings.items()
+    }
 
 
 def _adversarial(settings: dict[int, Setting]) -> dict[int, Setting]:
