@@ -1,4 +1,4 @@
-"""The pipeline on another device: tests/on_device.py, in a process of its own.
+"""The pipeline on another device: tests/on_device.py, in a process of its own; on a real card with `-m gpu`.
 
 torch's autograd counts the devices at its first backward pass, so the emulated one must be there before any.
 """
@@ -15,16 +15,19 @@ import pytest
 
 HERE = Path(__file__).parent
 FEWEST = 39
-UNAVAILABLE = "takes no device written in Python"
-"""What tests/on_device.py says of torch before 2.10."""
+UNAVAILABLE = "torch before 2.10 takes no device written in Python"
+"""What tests/on_device.py says where it cannot emulate one."""
 
 
-def test_the_pipeline_does_the_same_on_another_device() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", str(HERE / "on_device.py")]
+@pytest.mark.parametrize("which", ["not gpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_the_pipeline_does_the_same_on_another_device(which: str) -> None:
+    asked = ["-q", "-p", "no:cacheprovider", "-rs", "-m", which]
+    command = [sys.executable, "-m", "pytest", *asked, str(HERE / "on_device.py")]
     alone = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     done = subprocess.run(command, cwd=HERE.parent, env=alone, capture_output=True, text=True, timeout=600)
-    if UNAVAILABLE in done.stdout:
-        pytest.skip(UNAVAILABLE)
+    for reason in (UNAVAILABLE, "no card"):
+        if f": {reason}" in done.stdout:
+            pytest.skip(reason)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     counted = re.search(r"(\d+) passed(?!.*(failed|skipped))", done.stdout)
     assert counted is not None, done.stdout[-2000:]
