@@ -147,7 +147,7 @@ def _drafts(dataset: str, digest: str, stored: Sequence[StoredResult]) -> list[_
     drafts: list[_Draft] = []
 
     def add(kind: Kind, models: tuple[str, ...], norm: Norm | None) -> None:
-        section = _best(sections, Arm.fixed_step, norm, models)
+        section = _best(sections, Arm.fixed_step, norm, models, under_any=kind == "clean")
         blank = Claim(dataset, digest, kind, models)
         if section is not None and kind != "clean":
             blank = replace(blank, norm=section.norm, epsilon=section.epsilon)
@@ -164,16 +164,23 @@ def _drafts(dataset: str, digest: str, stored: Sequence[StoredResult]) -> list[_
     return drafts
 
 
-def _best(sections: Sequence[Section], arm: Arm, norm: Norm | None, models: tuple[str, ...]) -> Section | None:
+def _best(
+    sections: Sequence[Section], arm: Arm, norm: Norm | None, models: tuple[str, ...], *, under_any: bool = False
+) -> Section | None:
     """The worst case of an arm with the most cells that all these models have, then with the most images: in a norm, or
-    in any. None where there is none."""
+    in any. Where what is asked is the same `under_any` attack, that of another attack if it has more. None where there
+    is none."""
 
-    def size(section: Section) -> tuple[int, int, int]:
+    def size(section: Section) -> tuple[int, int, bool, int]:
         frame = frame_of(section, models)
         whole = (0, 0) if frame is None else (len(frame.seeds) * len(frame.horizons), frame.images)
-        return (*whole, len(section.cells))
+        return (*whole, section.attack == WORST_CASE, len(section.cells))
 
-    asked = [s for s in sections if (s.attack, s.arm) == (WORST_CASE, arm) and norm in (None, s.norm)]
+    asked = [
+        section
+        for section in sections
+        if section.arm == arm and norm in (None, section.norm) and (under_any or section.attack == WORST_CASE)
+    ]
     return max(reversed(asked), key=size, default=None)
 
 

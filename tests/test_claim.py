@@ -318,6 +318,23 @@ def test_each_pair_is_read_where_it_has_the_most_cells() -> None:
     assert found["robust kd-ode linf"].seeds == found["robust kd-ode-stemless linf"].seeds == SEEDS
 
 
+def test_a_clean_gain_is_read_from_the_attack_with_the_most_images() -> None:
+    worst = study(level(0.5, 0.4))
+    clean = {key: 0.97 if key[0] == "kd-ode" else 0.92 for key in level(0, 0)}
+    more = study(level(0.6, 0.5), attack="pgd", clean=clean, n=1000)
+    found = answers(*worst, *more)
+    claim = found["clean kd-ode"]
+    assert (claim.attack, claim.word) == ("pgd", Word.supported)
+    assert claim.estimate is not None
+    assert (claim.estimate.value, claim.estimate.images) == (pytest.approx(5, abs=0.1), 1000)
+    assert found["robust kd-ode linf"].attack == "worst-case"
+    for fewer in (
+        study(level(0.6, 0.5), attack="pgd", clean=clean, n=1000, seeds=(0, 1)),
+        study(level(0, 0), attack="pgd"),
+    ):
+        assert answers(*worst, *fewer)["clean kd-ode"].attack == "worst-case"
+
+
 def test_confounders_stand_beside() -> None:
     robust = level(0.5, 0.4)
     nfe = {horizon: (32.0, 32.0) for horizon in HORIZONS}
