@@ -63,10 +63,16 @@ def train_seed(evaluation: Evaluation) -> int:
 
 
 def committed_results(
-    folder: Path, entry: Entry, results: Path, splits: Splits, *, data_dir: Path | None = None
+    folder: Path,
+    entry: Entry,
+    results: Path,
+    splits: Splits,
+    *,
+    dataset: str | None = None,
+    data_dir: Path | None = None,
 ) -> tuple[list[Committed], list[Finding]]:
-    """The results of an entry below `results` that can be planned again, with the weights that it lists, and what is
-    wrong with the others. `splits` are the images at hand."""
+    """The results of an entry below `results`, or those on one `dataset`, that can be planned again, with the weights
+    that it lists, and what is wrong with the others. `splits` are the images at hand."""
     good: list[Committed] = []
     findings: list[Finding] = []
     for path in result_files(results / entry.id):
@@ -74,6 +80,8 @@ def committed_results(
             result = read_result(path)
         except ResultError as error:
             findings.append(finding(str(path), None, "result", str(error).removeprefix(f"{path} ")))
+            continue
+        if dataset not in (None, result.evaluation.dataset.name):
             continue
         try:
             good.append(Committed(path, result, _planned(folder, entry, result, splits, data_dir)))

@@ -70,6 +70,7 @@ def verify_entry(
     folder: Path,
     *,
     results: Path,
+    dataset: str | None = None,
     chunks: Sequence[int] | None = None,
     full: bool = False,
     draw: int | None = None,
@@ -83,9 +84,9 @@ def verify_entry(
     """Validates an entry, asks its models, and compares what they say with its results below `results`.
 
     Looks at two chunks of the test images that `draw` draws (None: a seed of its own), or at those given, or with
-    `full` at all that is committed. `report` is what validating it found, where that was done just before. Code that
-    the entry brings runs, in a process of its own, only with `trust`, and no longer than `time_limit` seconds. Raises
-    UsageError without it, and for chunks that there are not.
+    `full` at all that is committed; of all its data sets, or of `dataset` alone. `report` is what validating it found,
+    where that was done just before. Code that the entry brings runs, in a process of its own, only with `trust`, and no
+    longer than `time_limit` seconds. Raises UsageError without it, and for chunks and data sets that there are not.
     """
     draw, device = secrets.randbits(32) if draw is None else draw, usable_device(device)
     if full and chunks is not None:
@@ -98,13 +99,15 @@ def verify_entry(
             raise UsageError(f"{entry.id} runs {code}: read it, then give --trust")
         if report.weights_elsewhere:
             report = validate_entry(folder, fetch=fetching(progress))
+        if dataset is not None:
+            entry = entry.on(dataset)
     if report.findings:
         return Verification(folder, report.id, draw, {}, (), report.findings, ("nothing was run",))
     data = {use.name: load_dataset(use.name, data_dir=data_dir, progress=progress) for use in entry.datasets}
     totals = {name: len(one.test) for name, one in data.items()}
     looked_at = given_chunks(chunks, totals) if chunks is not None else {} if full else drawn_chunks(draw, totals)
     splits = {(name, split): images for name, one in data.items() for split, images in _splits(one)}
-    committed, findings = committed_results(folder, entry, results, splits, data_dir=data_dir)
+    committed, findings = committed_results(folder, entry, results, splits, dataset=dataset, data_dir=data_dir)
     findings += [*uncovered(folder, entry, committed, splits, data_dir=data_dir)]
     findings += claimed(folder, entry, committed)
     chosen = all_results(committed) if full else drawn_results(draw, entry, committed)

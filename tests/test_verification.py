@@ -127,6 +127,25 @@ def test_a_good_entry_is_found_again_letter_by_letter(tmp_path: Path, results: P
 
 
 @pytest.mark.usefixtures("here")
+def test_one_data_set_alone_is_looked_at_and_no_other_must_be_there(
+    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("ODEBENCH_DATA", str(tmp_path / "empty"))
+    mine = write_real_entry(tmp_path / "entries", claims=claim(0.9).replace("digits", "mnist"))
+    file = mine / "entry.yaml"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    doubled = [more for line in lines for more in (line, line.replace("digits", "mnist") if "digits" in line else None)]
+    file.write_text("\n".join(line for line in doubled if line is not None), encoding="utf-8")
+    found = verified(mine, results, dataset="digits")
+    assert found.findings == ()
+    assert {cell.dataset for cell in found.cells} == {"digits"}
+    assert list(found.chunks) == ["digits"]
+    with pytest.raises(UsageError, match="mine is not trained for svhn; its data sets: digits, mnist"):
+        verified(mine, results, dataset="svhn")
+
+
+@pytest.mark.usefixtures("here")
 def test_chunks_without_committed_letters_are_compared_by_figures(tmp_path: Path, results: Path) -> None:
     found = verified(write_real_entry(tmp_path / "entries"), results, chunks=[0, 3])
     assert found.ok
@@ -501,7 +520,9 @@ def test_weights_elsewhere_are_fetched_for_every_seed_once_the_code_is_trusted(
 
 def test_a_published_model_is_found_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(PUBLISHED))
-    monkeypatch.setattr(sys, "argv", ["odebench", "verify", "ode-ablated", "--chunks", "1", "--json"])
+    monkeypatch.setattr(
+        sys, "argv", ["odebench", "verify", "ode-ablated", "--dataset", "digits", "--chunks", "1", "--json"]
+    )
     assert _exit_code() == 0
     said: Mapping[str, Any] = json.loads(capsys.readouterr().out)
     assert (said["ok"], said["findings"], said["differ"]) == (True, [], 0)

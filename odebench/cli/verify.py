@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 @app.command(
     epilog="Examples:\n\nodebench verify kd-ode\n\nodebench verify my-ode --trust\n\n"
-    "odebench verify leaderboard/entries/my-ode --chunks 0,3 --trust\n\nodebench verify ode --full"
+    "odebench verify leaderboard/entries/my-ode --chunks 0,3 --trust\n\nodebench verify ode --dataset digits --full"
 )
 def verify(
     entry: Annotated[str, typer.Argument(metavar="ID_OR_FOLDER", help="An entry's id, or the path of its folder.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Look at this data set alone. Default: all of the entry's.")
+    ] = None,
     chunks: Annotated[
         str | None, typer.Option(help="Chunks of 100 test images to look at, such as 0,3. Default: two are drawn.")
     ] = None,
@@ -56,6 +59,7 @@ def verify(
     verified = verify_entry(
         folder,
         results=results_beside(folder) if results is None else results,
+        dataset=dataset,
         chunks=numbers,
         full=full,
         draw=draw,
