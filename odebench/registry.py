@@ -152,6 +152,7 @@ DATASETS = Registry(
         "fashion-mnist": ("odebench.dataset.builtin:FASHION_MNIST", "clothing, 28x28 grey"),
         "mnist": ("odebench.dataset.builtin:MNIST", "handwritten digits, 28x28 grey"),
         "cifar10": ("odebench.dataset.builtin:CIFAR10", "objects, 32x32 colour"),
+        "cifar10-jpeg": ("odebench.dataset.builtin:CIFAR10_JPEG", "cifar10 after JPEG compression, as an image folder"),
         "svhn": ("odebench.dataset.builtin:SVHN", "house numbers, 32x32 colour"),
     },
 )

@@ -104,7 +104,7 @@ WRONG = {
     # names
     "run -m kdode -a pgd": f"unknown model 'kdode'; did you mean 'kd-ode'\\? known: {MODELS}$",
     "run -m ode -a pdg": r"unknown attack 'pdg'; did you mean 'pgd'\? known: .*cw, .*fgsm, .*pgd",
-    "run -m ode -a pgd -d digit": r"unknown data set 'digit'; did you mean 'digits'\? known: cifar10, digits, ",
+    "run -m ode -a pgd -d digit": r"unknown data set 'digit'; did you mean 'digits'\? known: cifar10, cifar10-jpeg, ",
     "run -m ode -a pgd -d ../secret": r"unknown data set '\.\./secret'; known: ",
     "train -m resnett": r"unknown model 'resnett'; did you mean 'resnet'\?",
     "train -m ode -d mnits": r"unknown data set 'mnits'; did you mean 'mnist'\?",

@@ -245,7 +245,7 @@ def test_definitions_load_without_torch():
 
 
 def test_every_definition_is_sound():
-    for name in ("digits", "fashion-mnist", "mnist", "cifar10", "svhn"):
+    for name in ("digits", "fashion-mnist", "mnist", "cifar10", "cifar10-jpeg", "svhn"):
         definition = describe_dataset(name)
         assert definition.name == name
         assert len(set(definition.classes)) == 10
@@ -557,7 +557,7 @@ def test_unknown_name_lists_what_is_in_the_data_folder(tmp_path):
             call("flower", data_dir=tmp_path)
         assert str(caught.value) == (
             "unknown data set 'flower'; did you mean 'flowers'? "
-            "known: cifar10, digits, fashion-mnist, flowers, mnist, nested, pets, svhn"
+            "known: cifar10, cifar10-jpeg, digits, fashion-mnist, flowers, mnist, nested, pets, svhn"
         )
 
 

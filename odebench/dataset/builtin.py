@@ -53,6 +53,15 @@ CIFAR10 = DatasetDefinition(
     sizes={"train": 45000, "validation": 5000, "test": 10000},
 )
 
+CIFAR10_JPEG = DatasetDefinition(
+    name="cifar10-jpeg",
+    image_shape=(3, 32, 32),
+    classes=CIFAR10.classes,
+    epsilons={"linf": (0.25 / 255, 1 / 255, 3 / 255), "l2": (0.03, 0.15, 0.4)},
+    loader="odebench.dataset.folder:load_image_folder",
+    sizes={"train": 45000, "validation": 5000, "test": 10000},
+)
+
 SVHN = DatasetDefinition(
     name="svhn",
     image_shape=(3, 32, 32),

@@ -49,7 +49,10 @@ def load_image_folder(definition: DatasetDefinition, data_dir: Path, progress: P
     """The data set of an image folder's definition, as describe_dataset gives it, from the data folder."""
     found = image_folders(data_dir)
     if definition.name not in found:
-        raise DatasetError(f"data set {definition.name!r}: no image folder or archive of that name in {data_dir}")
+        raise DatasetError(
+            f"data set {definition.name!r}: no image folder or archive of that name in {data_dir}; put a folder "
+            f"{definition.name} with train/<class>/ and test/<class>/ there, or {definition.name}.tar.xz"
+        )
     return read_image_folder(found[definition.name], name=definition.name, progress=progress)
 
 
