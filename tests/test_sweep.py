@@ -350,6 +350,33 @@ class Listener:
         self.lines.append(line)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults as Linux does")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a socket that distributed tries
+def test_a_worker_keeps_the_memory_of_its_tensors() -> None:
+    def faults() -> int:
+        import resource
+
+        import torch
+
+        def count() -> int:
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+        def work() -> int:
+            before = count()
+            for _ in range(20):
+                torch.ones(2**20).sum()
+            return count() - before
+
+        work()
+        return work()
+
+    from odebench.cluster import local_cluster
+
+    with local_cluster(1, threads=1) as client:
+        # twenty tensors of 4 MiB: 1,024 pages each, where each is fetched anew
+        assert client.submit(faults).result(timeout=60) < 1024
+
+
 def test_a_scheduler_that_is_not_there_is_said_soon(tmp_path: Path) -> None:
     protocol = desk(tmp_path).protocol(GOOD)
     began = time.monotonic()
