@@ -1,7 +1,7 @@
 """How recipes are chosen: the same number of trials for each model, judged on validation images alone.
 
     python benchmarks/tune.py [--dataset digits] [--models ode,kd-ode] [--horizon 1] [--seeds 0,1,2] [--data-dir DIR]
-                              [--device cpu]
+                              [--device cpu] [--set batch_size=128,temperature=4]
     python benchmarks/tune.py --dataset fashion-mnist --seeds 0 --rates 0.004,0.01 --epochs 3 --more 2
 
 Twelve trials a model, unless --rates, --epochs and --more say fewer. Eight cross the learning rate with the epochs.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -25,8 +25,8 @@ from pydantic import JsonValue
 from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
 from odebench.dataset.definition import DatasetDefinition
 from odebench.environment import usable_device
-from odebench.errors import ModelError
-from odebench.model.definition import load_definition
+from odebench.errors import ModelError, OdebenchError
+from odebench.model.definition import changeable, load_definition
 from odebench.training import accuracy, find_or_train
 
 Changes = Mapping[str, JsonValue]
@@ -56,18 +56,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rates", default="", help="learning rates; default: .1 .3 1 3 times the recipe's")
     parser.add_argument("--epochs", default="", help="epochs; default: 1 and 2 times the recipe's")
     parser.add_argument("--more", type=int, default=4, choices=range(5), help="trials from the best of these on")
+    parser.add_argument(
+        "--set", default="", help="what all trials start from instead of the recipe: batch_size=128,..."
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     given = parser.parse_args(arguments)
-    device = usable_device(given.device)
-    data = load_dataset(given.dataset, data_dir=given.data_dir)
-    definition = describe_dataset(given.dataset, data_dir=given.data_dir)
+    try:
+        device = usable_device(given.device)
+        data = load_dataset(given.dataset, data_dir=given.data_dir)
+        definition = describe_dataset(given.dataset, data_dir=given.data_dir)
+        for name in given.models.split(","):
+            load_definition(name)
+    except OdebenchError as error:
+        parser.error(str(error))
     if data.validation is None:
         parser.error(f"{given.dataset} has no validation images")
+    start: dict[str, JsonValue] = {}
+    for pair in filter(None, given.set.split(",")):
+        name, _, value = pair.partition("=")
+        start[name] = int(value) if name in ("batch_size", "epochs") else float(value)
     seeds = [int(text) for text in given.seeds.split(",")]
     for name in given.models.split(","):
         rates = [float(text) for text in given.rates.split(",") if text]
         epochs = [int(text) for text in given.epochs.split(",") if text]
-        bench = Bench(name, definition, data, data.validation, given.horizon, seeds, rates, epochs, given.more, device)
+        bench = Bench(
+            name, definition, data, data.validation, given.horizon, seeds, rates, epochs, given.more, device, start
+        )
         print_trials(name, list(bench.trials()), len(data.validation), len(seeds))
     return 0
 
@@ -86,6 +100,7 @@ class Bench:
     epochs: Sequence[int] = ()
     more: int = 4
     device: str = "cpu"
+    start: Changes = field(default_factory=dict)
 
     def trials(self) -> Iterator[Trial]:
         """Twelve trials, the default recipe among the first eight, or those that were asked for."""
@@ -112,10 +127,12 @@ class Bench:
             yield self.trial({**best, **changes})
 
     def recipe(self, changes: Changes, seed: int):
-        """The recipe of the model with these changes."""
+        """The recipe of the model with these changes, made after those that all trials start from and that it takes."""
         model = load_definition(self.name)
         horizon = self.horizon if model.has_horizon else None
-        return model.recipe(self.definition, horizon=horizon, train_seed=seed, changes=changes)
+        held = changeable(model.recipe(self.definition, horizon=horizon, train_seed=seed))
+        start = {name: value for name, value in self.start.items() if held.get(name) is not None}
+        return model.recipe(self.definition, horizon=horizon, train_seed=seed, changes={**start, **changes})
 
     def trial(self, changes: Changes) -> Trial:
         """Trains every seed and judges it on the validation images."""

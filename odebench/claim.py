@@ -142,7 +142,8 @@ def _drafts(dataset: str, digest: str, stored: Sequence[StoredResult]) -> list[_
     """The family of a data set: clean gain, robust gain a norm, slope a norm for each model of the first pair."""
     sections = sections_of(stored)
     main = [section for section in sections if (section.attack, section.arm) == (WORST_CASE, Arm.fixed_step)]
-    present = {key.model for section in main for key in section.cells}
+    fixed = [section for section in sections if section.arm == Arm.fixed_step]
+    present = {key.model for section in fixed for key in section.cells}
     norms: list[Norm | None] = list(dict.fromkeys(section.norm for section in main))
     drafts: list[_Draft] = []
 
@@ -168,8 +169,8 @@ def _best(
     sections: Sequence[Section], arm: Arm, norm: Norm | None, models: tuple[str, ...], *, under_any: bool = False
 ) -> Section | None:
     """The worst case of an arm with the most cells that all these models have, then with the most images: in a norm, or
-    in any. Where what is asked is the same `under_any` attack, that of another attack if it has more. None where there
-    is none."""
+    in any. Where what is asked is the same `under_any` attack, that of fgsm or pgd if it has more. None where there is
+    none."""
 
     def size(section: Section) -> tuple[int, int, bool, int]:
         frame = frame_of(section, models)
@@ -245,11 +246,12 @@ def _draft(
 
 
 def _absent(section: Section | None, claim: Claim) -> str:
+    results = "results" if claim.kind == "clean" else "worst-case results"
     if section is None:
-        return f"no worst-case results of {' and '.join(claim.models)} trained and evaluated at one horizon"
+        return f"no {results} of {' and '.join(claim.models)} trained and evaluated at one horizon"
     present = {key.model for key in section.cells}
     absent = [model for model in claim.models if model not in present]
-    return f"no worst-case results of {' and '.join(absent)}" if absent else "no horizon that both models have"
+    return f"no {results} of {' and '.join(absent)}" if absent else "no horizon that both models have"
 
 
 def _flags(frame: Frame, stored: Sequence[StoredResult]) -> tuple[str, ...]:
@@ -311,7 +313,8 @@ def _beside(claim: Claim, frame: Frame, letters: Letters, sections: Sequence[Sec
         else:
             found.append(Beside("correct in every cell", None, "no image is"))
     for arm in (Arm.equal_nfe, Arm.adaptive):
-        section = _best(sections, arm, frame.section.norm, claim.models)
+        clean = claim.kind == "clean"
+        section = _best(sections, arm, None if clean else frame.section.norm, claim.models, under_any=clean)
         other = None if section is None else frame_of(section, claim.models)
         if other is None or not other.seeds or not other.images or (claim.kind == "slope" and len(other.horizons) < 2):
             found.append(Beside(arm.value, None, "no results"))

@@ -26,8 +26,9 @@ from odebench.task import PACKAGES
 ALLOWED_DEATHS = 20
 """How many workers may die with a task at hand before it is given up; distributed's 3 are soon reached by chance."""
 CONNECT_SECONDS = 5
-_KEPT_BYTES = 2**30
-"""Up to how much memory that tensors leave behind a worker of this machine keeps for the next."""
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**30}
+"""What glibc is told in the workers of this machine. dask sets the second alone, to 64 KiB: then every tensor above 128
+KiB is mapped, cleared by the system and unmapped anew. Older versions take no more than 2^25 for the first."""
 _SPEAKING = ("dask", "distributed", "python", "odebench")
 """What must agree for client, scheduler and workers to understand each other: the scheduler opens the graph, too."""
 
@@ -72,9 +73,7 @@ def _configuration() -> dict[str, Any]:
         # a task waits at the scheduler, not at a worker that may die with it
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.comm.timeouts.connect": connect,
-        # with dask's 64 KiB glibc hands memory back after every layer, and fetching it again takes a third of the time
-        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES,
-        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES,
+        **{f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in _MALLOC.items()},
         # for a machine that is gone without a word; distributed takes no less
         "distributed.comm.timeouts.tcp": "11s",
         "distributed.worker.profile.enabled": False,

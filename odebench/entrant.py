@@ -57,10 +57,7 @@ class Entrant:
         """
         if changes:
             raise UsageError(f"{self.name} is an entry, whose recipe is as it stands there: leave out --set")
-        use = self.entry.use(dataset.name)
-        if use is None:
-            known = ", ".join(each.name for each in self.entry.datasets)
-            raise UsageError(f"{self.name} is not trained for {dataset.name}; its data sets: {known}")
+        use = self.entry.trained_for(dataset.name)
         trained_at = self._trained_at(use, horizon, train_horizon)
         listed = self._listed(use, trained_at, train_seed)
         weights = None if listed is None else self._place(listed)

@@ -122,12 +122,17 @@ class Entry(Spec):
         """What the entry says of one data set; None where it is not trained for it."""
         return next((use for use in self.datasets if use.name == dataset), None)
 
-    def on(self, dataset: str) -> Entry:
-        """The entry as if it were trained for one of its data sets alone. Raises UsageError where it is not."""
+    def trained_for(self, dataset: str) -> Use:
+        """What the entry says of one data set. Raises UsageError where it is not trained for it."""
         use = self.use(dataset)
         if use is None:
             known = ", ".join(each.name for each in self.datasets)
             raise UsageError(f"{self.id} is not trained for {dataset}; its data sets: {known}")
+        return use
+
+    def only(self, dataset: str) -> Entry:
+        """The entry as if it were trained for one of its data sets alone. Raises UsageError where it is not."""
+        use = self.trained_for(dataset)
         weights = tuple(one for one in self.weights if one.dataset == dataset)
         claims = tuple(one for one in self.claims if one.dataset == dataset)
         return self.model_copy(update={"datasets": (use,), "weights": weights, "claims": claims})

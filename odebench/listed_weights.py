@@ -25,14 +25,17 @@ _HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(:\d{1,5})?/[!-?A-~]*")
 _HUB = re.compile(r"hf://[\w.-]+/[\w.-]+/[\w./-]+@[\w./-]+")
 
 RecipeOf = Callable[[Use, Weights], Recipe | None]
-Fetch = Callable[[Weights], Path]
+Fetch = Callable[[Weights], Path | None]
+"""Fetches listed weights, or leaves them where they are."""
 
 
-def fetching(progress: Progress = SILENT) -> Fetch:
-    """What fetches listed weights that lie elsewhere to the cache folder, whole and of their sha256; it raises
-    RemoteError, FileError and UsageError."""
+def fetching(progress: Progress = SILENT, *, dataset: str | None = None) -> Fetch:
+    """What fetches listed weights that lie elsewhere to the cache folder, all or those for one `dataset`, whole and of
+    their sha256; it raises RemoteError, FileError and UsageError."""
 
-    def fetched(weights: Weights) -> Path:
+    def fetched(weights: Weights) -> Path | None:
+        if dataset not in (None, weights.dataset):
+            return None
         return fetch(str(weights.url), sha256=weights.sha256, bytes=weights.bytes, progress=progress)
 
     return fetched
@@ -169,6 +172,8 @@ def _fetched(
         path = fetch(weights)
     except RemoteError as error:
         yield _at(document, (*where, "url"), "url", str(error))
+        return
+    if path is None:
         return
     try:
         header = read_header(path)

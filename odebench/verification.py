@@ -97,10 +97,10 @@ def verify_entry(
         code = Entrant(folder, entry).code
         if code is not None and not trust:
             raise UsageError(f"{entry.id} runs {code}: read it, then give --trust")
+        others = [use.name for use in entry.datasets if dataset not in (None, use.name)]
+        entry = entry if dataset is None else entry.only(dataset)
         if report.weights_elsewhere:
-            report = validate_entry(folder, fetch=fetching(progress))
-        if dataset is not None:
-            entry = entry.on(dataset)
+            report = validate_entry(folder, fetch=fetching(progress, dataset=dataset))
     if report.findings:
         return Verification(folder, report.id, draw, {}, (), report.findings, ("nothing was run",))
     data = {use.name: load_dataset(use.name, data_dir=data_dir, progress=progress) for use in entry.datasets}
@@ -131,7 +131,8 @@ def verify_entry(
             findings.append(finding(str(code), None, "model", str(error)))
     found = run.compare(inspected, device=device_name(device))
     skipped = sum(not can_be_repeated(each.evaluation) for each in committed)
-    notes = [f"{skipped} results of candidates and diagnoses are read, not run again"] if skipped else []
+    notes = [f"{dataset} alone was looked at, not {', '.join(others)}"] if others else []
+    notes += [f"{skipped} results of candidates and diagnoses are read, not run again"] if skipped else []
     return Verification(
         folder, entry.id, draw, looked_at, found.cells, (*findings, *found.findings), (*notes, *found.notes)
     )

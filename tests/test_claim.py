@@ -354,6 +354,9 @@ def test_confounders_stand_beside() -> None:
     assert 0 < found["correct in every cell"].images < N  # type: ignore[union-attr]
     assert claim.estimate is not None
     assert claim.estimate.value == pytest.approx(10, abs=0.7)
+    more = study(robust, attack="pgd", norm="l2", solver=adaptive(), nfe=(20.0, 21.0), n=500)
+    clean = answers(*results, *study(robust, attack="pgd", norm="l2", n=500), *more)["clean kd-ode"]
+    assert [beside.estimate.images for beside in clean.beside if beside.estimate is not None] == [N, 500]
     without = answers(*study(robust))["robust kd-ode linf"]
     assert [beside.missing for beside in without.beside] == ["", "no results", "no results"]
 

@@ -25,10 +25,10 @@ def test_the_pipeline_does_the_same_on_another_device(which: str) -> None:
     command = [sys.executable, "-m", "pytest", *asked, str(HERE / "on_device.py")]
     alone = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     done = subprocess.run(command, cwd=HERE.parent, env=alone, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     for reason in (UNAVAILABLE, "no card"):
         if f": {reason}" in done.stdout:
             pytest.skip(reason)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     counted = re.search(r"(\d+) passed(?!.*(failed|skipped))", done.stdout)
     assert counted is not None, done.stdout[-2000:]
     assert int(counted[1]) >= FEWEST

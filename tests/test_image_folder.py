@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from odebench.dataset import archive, describe_dataset, load_dataset, stratified_order
+from odebench.dataset.builtin import CIFAR10_JPEG
 from odebench.dataset.folder import load_image_folder
 from odebench.errors import DatasetError
 
@@ -175,6 +176,32 @@ def test_describe(data):
     assert again.test.sha256 == load_dataset("pets", data_dir=data).test.sha256
     with pytest.raises(DatasetError, match=r"'pets': no image folder or archive of that name in .*cache"):
         load_image_folder(definition, data.parent / "cache", Recorder())
+
+
+def test_cifar10_jpeg_is_a_folder_or_archive_of_that_name(data):
+    with pytest.raises(DatasetError, match=r"put a folder cifar10-jpeg with train/<class>/ and test/<class>/ there"):
+        load_dataset("cifar10-jpeg", data_dir=data)
+    assert describe_dataset("cifar10-jpeg", data_dir=data) is CIFAR10_JPEG
+    files = {
+        f"{part}/{label}/{i}.png": encode(picture(100 * number + i, height=32, width=32, colour=True))
+        for part, n in (("train", 3), ("test", 1))
+        for number, label in enumerate(CIFAR10_JPEG.classes)
+        for i in range(n)
+    }
+    write_archive(data, files, suffix=".tar.xz", name="cifar10-jpeg")
+    found = load_dataset("cifar10-jpeg", data_dir=data)
+    assert (found.name, found.classes, found.image_shape) == ("cifar10-jpeg", CIFAR10_JPEG.classes, (3, 32, 32))
+    assert len(found.test) == 10
+
+
+def test_another_folder_of_that_name_is_refused_with_what_to_do(data):
+    write_folder(data, tiny(colour=True), name="cifar10-jpeg")
+    with pytest.raises(DatasetError) as caught:
+        load_dataset("cifar10-jpeg", data_dir=data)
+    assert str(caught.value) == (
+        f"{data / 'cifar10-jpeg'} is not cifar10-jpeg, which has images of shape [3, 32, 32] in the classes airplane, "
+        "automobile, bird, cat, deer, dog, frog, horse, ship, truck; give yours another name"
+    )
 
 
 def test_a_folder_goes_before_an_archive(data):

@@ -74,12 +74,13 @@ def test_every_command_of_the_readme_exists() -> None:
 
 def test_the_study_says_what_the_published_results_say() -> None:
     stored, _ = read_results([PUBLISHED])
+    claims = claims_of(stored)
     study = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
     answers = re.findall(
         r"^\| (?:clean|robust|slope).*?\|\s+(\S+ \[.*?\]) \|\s+\S+ \| ([a-z ]+?)\s*\|$",
-        claims_markdown(claims_of(stored)),
+        claims_markdown(claims),
         re.M,
     )
-    assert len(answers) == 4
+    assert len(answers) == sum(claim.estimate is not None for claim in claims) >= 4
     for points, word in answers:
         assert re.search(rf"\| {re.escape(points)} \| \S+ \| {word} \|", study), (points, word)

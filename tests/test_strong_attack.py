@@ -176,6 +176,13 @@ def test_random_corners_fell_what_is_close() -> None:
     torch.testing.assert_close(size, torch.full_like(size, 0.1), rtol=0, atol=1e-6)
 
 
+def test_noise_does_not_hang_on_how_images_lie_in_memory() -> None:
+    _, surface, images, labels = case(2, n=10)
+    by_column = images.transpose(2, 3).contiguous().transpose(2, 3)
+    found = attack("noise", surface, by_column, labels, epsilon=0.1)
+    assert torch.equal(found, attack("noise", surface, images, labels, epsilon=0.1))
+
+
 # pyautoattack's own numbers
 
 

@@ -351,7 +351,9 @@ class Listener:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults as Linux does")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a socket that distributed tries
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+)  # distributed's
 def test_a_worker_keeps_the_memory_of_its_tensors() -> None:
     def faults() -> int:
         import resource

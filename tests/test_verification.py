@@ -136,9 +136,14 @@ def test_one_data_set_alone_is_looked_at_and_no_other_must_be_there(
     file = mine / "entry.yaml"
     lines = file.read_text(encoding="utf-8").splitlines()
     doubled = [more for line in lines for more in (line, line.replace("digits", "mnist") if "digits" in line else None)]
-    file.write_text("\n".join(line for line in doubled if line is not None), encoding="utf-8")
+    text = "\n".join(line for line in doubled if line is not None)
+    elsewhere = "dataset: mnist, train_seed: 0, url: https://example.org/one"
+    text = text.replace("dataset: mnist, train_seed: 0, file: one.safetensors", elsewhere)
+    file.write_text(text, encoding="utf-8")
+    monkeypatch.setattr("odebench.listed_weights.fetch", lambda *_, **__: pytest.fail("it fetched"))
     found = verified(mine, results, dataset="digits")
     assert found.findings == ()
+    assert found.notes[0] == "digits alone was looked at, not mnist"
     assert {cell.dataset for cell in found.cells} == {"digits"}
     assert list(found.chunks) == ["digits"]
     with pytest.raises(UsageError, match="mine is not trained for svhn; its data sets: digits, mnist"):

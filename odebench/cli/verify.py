@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def verify(
     entry: Annotated[str, typer.Argument(metavar="ID_OR_FOLDER", help="An entry's id, or the path of its folder.")],
     dataset: Annotated[
-        str | None, typer.Option(help="Look at this data set alone. Default: all of the entry's.")
+        str | None, typer.Option("--dataset", "-d", help="Look at this data set alone. Default: all of the entry's.")
     ] = None,
     chunks: Annotated[
         str | None, typer.Option(help="Chunks of 100 test images to look at, such as 0,3. Default: two are drawn.")

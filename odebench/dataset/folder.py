@@ -53,7 +53,13 @@ def load_image_folder(definition: DatasetDefinition, data_dir: Path, progress: P
             f"data set {definition.name!r}: no image folder or archive of that name in {data_dir}; put a folder "
             f"{definition.name} with train/<class>/ and test/<class>/ there, or {definition.name}.tar.xz"
         )
-    return read_image_folder(found[definition.name], name=definition.name, progress=progress)
+    dataset = read_image_folder(found[definition.name], name=definition.name, progress=progress)
+    if (dataset.classes, dataset.image_shape) != (definition.classes, definition.image_shape):
+        raise DatasetError(
+            f"{found[definition.name]} is not {definition.name}, which has images of shape "
+            f"{list(definition.image_shape)} in the classes {', '.join(definition.classes)}; give yours another name"
+        )
+    return dataset
 
 
 def read_image_folder(path: Path, *, name: str, progress: Progress) -> Dataset:

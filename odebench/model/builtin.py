@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from odebench.model.definition import ModelDefinition, Setting
 from odebench.recipe import Loss, Schedule
@@ -31,19 +32,16 @@ _ODE = {
     ),
 }
 
-_DISTILLATION = {
-    8: (_schedule(15, 1e-2, 32), _loss(4, 0.9)),
-    28: (_schedule(4, 1e-2), _loss(2, 0.9)),
-    32: (_schedule(12, 2e-2), _loss(4, 0.5)),
+_DISTILLATION: dict[int, dict[str, Any]] = {
+    8: {"schedule": _schedule(15, 1e-2, 32), "loss": _loss(4, 0.9)},
+    28: {"schedule": _schedule(4, 1e-2), "loss": _loss(2, 0.9)},
+    32: {"schedule": _schedule(12, 2e-2), "loss": _loss(4, 0.5)},
 }
-"""How a distilled model is trained: chosen by as many trials as the plain one's schedule (docs/study.md)."""
+"""How a distilled model is trained (docs/study.md)."""
 
 
 def _distilled(settings: dict[int, Setting]) -> dict[int, Setting]:
-    return {
-        side: replace(setting, schedule=_DISTILLATION[side][0], loss=_DISTILLATION[side][1])
-        for side, setting in settings.items()
-    }
+    return {side: replace(setting, **_DISTILLATION[side]) for side, setting in settings.items()}
 
 
 def _adversarial(settings: dict[int, Setting]) -> dict[int, Setting]:
