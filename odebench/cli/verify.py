@@ -91,9 +91,10 @@ def _show(verified: Verification) -> None:
     for name, numbers in verified.chunks.items():
         print(f"{name}: chunks {', '.join(map(str, numbers))} of 100 test images (--draw {verified.draw})")
     if verified.cells:
-        columns = ["data", "T", "seed", "attack", "n", "chunk", "letters", "differ", "clean %", "robust %"]
-        print_table(columns, [_row(cell) for cell in verified.cells], right=(1, 2, 4, 5, 6, 7, 8, 9))
-        print("clean, robust: found now / committed, at the middle epsilon; n: the committed images compared with")
+        columns = ["data", "T", "seed", "attack", "n", "chunk", "differ", "clean %", "robust %"]
+        print_table(columns, [_row(cell) for cell in verified.cells], right=(1, 2, 4, 5, 6, 7, 8))
+        print("n: the committed images compared with; differ: of so many letters")
+        print("clean, robust: found now / committed, at the middle epsilon")
     for note in verified.notes:
         print(f"note: {note}")
     for each in verified.findings:
@@ -114,8 +115,7 @@ def _row(cell: Cell) -> list[str]:
         cell.attack,
         str(middle.n),
         str(cell.chunk),
-        str(cell.letters) if cell.letters else "-",
-        str(cell.differ) if cell.letters else "-",
+        f"{cell.differ} / {cell.letters}" if cell.letters else "-",
         f"{100 * middle.clean_found:.0f} / {100 * middle.clean_committed:.0f}",
         f"{100 * middle.robust_found:.0f} / {100 * middle.robust_committed:.0f}",
     ]
