@@ -183,6 +183,7 @@ def test_what_a_stranger_wrote_for_a_name_is_one_line() -> None:
         ("# title - item 1. one 2) two === >", "\\# title \\- item 1\\. one 2\\) two \\=\\=\\= \\>"),
         ("[1] [^1] &lt; www.e.example me@e.example", "\\[1] \\[^1] \\&lt; www\\.e.example me\\@e.example"),
         ("a\\|b", "a\\\\\\|b"),
+        ("+3.4 [0.2, 6.7], [12, -1]", "+3.4 [0.2, 6.7], [12, -1]"),
         ("two\nlines\x1b[2J\u202e", "two lines?\\[2J?"),
     ],
 )

@@ -25,7 +25,7 @@ OTHERS = "Beside these, other solvers, and horizons other than the one trained a
 
 _ACTIVE = re.compile(
     r"[\\`*<|~$]"  # code, emphasis, HTML, cells, strikethrough, formulas
-    r"|\](?=[(\[:])|\[(?=\^|\d+\])|!(?=\[)"  # links, notes, images
+    r"|\](?=[(\[:])|\[(?=\^|\d(?![\d.]*, -?\d))|!(?=\[)"  # links, notes, images; not intervals
     r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis; not within a word
     r"|&(?=#?\w+;)|:(?=//)|(?<=www)\.|@(?=\w)"  # entities; addresses that would be links
     r"|(?<!\S)(?:[-+#>=]+|\d+[.)])(?=\s|$)"  # what would begin a list, title or quotation in a new line
