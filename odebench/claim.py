@@ -207,6 +207,8 @@ def _answered(drafts: Sequence[_Draft]) -> list[Claim]:
             why = f"flagged: {', '.join(claim.flags)}" if p < LEVEL else f"{supported_under}, not in the worst case"
         elif word is Word.not_supported:
             why = f"the upper bound is under {LEAST_GAIN:g} point"
+            if high < 0:
+                why += ", and under 0: the opposite is seen"
         else:
             why = f"adjusted p not below {LEVEL:g}, upper bound not under {LEAST_GAIN:g} point"
         shown = None if draft.missing else p

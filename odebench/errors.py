@@ -44,7 +44,7 @@ class ResultError(OdebenchError):
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for an unknown name: the nearest match, and the list of the known ones."""
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]!r}?" if near else ""
     return UsageError(f"unknown {kind} {name!r};{hint} known: {', '.join(names) or 'none'}")

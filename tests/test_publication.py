@@ -132,6 +132,14 @@ def test_only_what_is_ranked_where_it_was_trained_at_its_usual_solver_is_drawn()
     assert security_picture(tables_of(more[2])) is None
 
 
+def test_a_model_looks_the_same_on_all_data_sets() -> None:
+    few = make_result({0.1: "r" * 50 + "f" * 50}, model="ode", attack="worst-case", dataset="svhn")
+    pictures = [picture for _, picture in pictures_of(tables_of(*results(), few))]
+    drawn = [picture for picture in pictures if "ode" in picture.names]
+    assert len({picture.title.partition(":")[0] for picture in drawn}) == 2
+    assert len({style(picture, "ode") for picture in drawn}) == 1
+
+
 def test_a_line_has_one_colour_and_shape_in_all_pictures_of_a_data_set() -> None:
     # worse than kd-ode at one epsilon, better at the next: the legends list the models in different orders
     turned = {8 / 255: "r" * 65 + "f" * 35, 0.05: "r" * 65 + "f" * 35, 0.1: "f" * 100}

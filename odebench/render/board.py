@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -40,10 +41,13 @@ class _Links:
 
 
 def pictures_of(tables: Sequence[Table]) -> list[tuple[Table, Picture]]:
-    """All pictures, each with a table of its data set: accuracy against horizon, then security curves."""
+    """All pictures, each with a table of its data set: accuracy against horizon, then security curves. A model has one
+    colour and shape in all of them."""
     by_data = group(tables, stem).values()
     found = [(same[0], draw(same)) for draw in (horizon_picture, security_picture) for same in by_data]
-    return [(table, picture) for table, picture in found if picture is not None]
+    drawn = [(table, picture) for table, picture in found if picture is not None]
+    known = tuple(sorted({name for _, picture in drawn for name in picture.known}))
+    return [(table, replace(picture, known=known)) for table, picture in drawn]
 
 
 def board_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, folder: Path) -> str:

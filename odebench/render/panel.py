@@ -40,8 +40,8 @@ class Panel:
 class Picture:
     """Rows of panels with one legend. `doubling`: x is drawn on a scale where each doubling is a step.
 
-    `names` are all lines, in the order of the legend; `known` are those of all pictures of the data set, sorted, so
-    that a line has one colour and shape in all of them. `name` is that of the file, without its ending.
+    `names` are all lines, in the order of the legend; `known` are those of all pictures shown together, sorted, so that
+    a line has one colour and shape in all of them. `name` is that of the file, without its ending.
     """
 
     name: str

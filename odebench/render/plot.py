@@ -22,7 +22,7 @@ Marks = list[dict[str, Any]]
 
 
 def style(picture: Picture, name: str) -> tuple[str, str]:
-    """The colour and shape of a line, the same in all pictures of a data set."""
+    """The colour and shape of a line, the same in all pictures shown together."""
     index = picture.known.index(name)
     return COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)]
 
