@@ -74,9 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start: dict[str, JsonValue] = {}
     for pair in filter(None, given.set.split(",")):
         name, _, value = pair.partition("=")
-        start[name] = int(value) if name in ("batch_size", "epochs") else float(value)
+        try:
+            start[name] = int(value) if name in ("batch_size", "epochs") else float(value)
+        except ValueError:
+            parser.error(f"--set {pair}: write it like batch_size=128 or weight=0.5")
+    names = given.models.split(",")
+    taken = {key for name in names for key in changeable(load_definition(name).recipe(definition))}
+    if strange := set(start) - taken:
+        parser.error(
+            f"--set {', '.join(sorted(strange))}: no recipe here takes that; choose from {', '.join(sorted(taken))}"
+        )
     seeds = [int(text) for text in given.seeds.split(",")]
-    for name in given.models.split(","):
+    for name in names:
         rates = [float(text) for text in given.rates.split(",") if text]
         epochs = [int(text) for text in given.epochs.split(",") if text]
         bench = Bench(

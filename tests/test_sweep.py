@@ -151,11 +151,22 @@ def test_what_can_be_done_is_done_and_the_rest_named_with_its_reason(swept: Swep
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(swept: Swept) -> None:
     lines = [line for line in swept.err.splitlines() if line.startswith("[")]
-    assert len(lines) == 6 + 3
+    assert len(lines) == 6 + 3 - 2, "what failed with its training has no line of its own"
     assert all(re.match(r"\[\d/6(, [\d.]+ (s|min) left)?\] [a-z].*: (done|failed: .*)$", line) for line in lines)
-    assert lines[-1].startswith("[6/6")
+    assert sum("diverged" in line for line in lines) == 1
     others = [line for line in swept.err.splitlines() if not line.startswith(("[", "odebench: failed: "))]
     assert others == [], "distributed says nothing of its own"
+
+
+def test_a_reason_that_all_cells_share_is_said_once(tmp_path: Path) -> None:
+    place = desk(tmp_path)
+    code, out, err = place.type("sweep", "cifar10-jpeg", "--workers", "1", "--data-dir", "nothing-here")
+    assert (code, out) == (1, "cifar10-jpeg 3: 0 results written to results, 54 failed\n")
+    said = [line for line in err.splitlines() if "nothing-here (--data-dir) does not exist" in line]
+    assert len(said) == 2, err
+    assert said[0].startswith("[0/54] looking at cifar10-jpeg: failed: ")
+    assert said[1].startswith("odebench: failed: all 54 cells: looking at cifar10-jpeg failed: ")
+    assert len(err.splitlines()) == 2
 
 
 def test_a_cell_is_what_run_makes_of_it(swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,17 @@ def test_trials_start_where_they_are_told_to(tune: ModuleType) -> None:
     assert bench.recipe({"temperature": 2.0}, 0).loss.temperature == 2.0
 
 
-@pytest.mark.parametrize("words", [["--device", "nope"], ["--dataset", "digit"], ["--models", "ode,oed"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--device", "nope"],
+        ["--dataset", "digit"],
+        ["--models", "ode,oed"],
+        ["--set", "batch_size=x"],
+        ["--set", "batch_size"],
+        ["--set", "batchsize=64"],
+    ],
+)
 def test_wrong_words_are_a_line(tune: ModuleType, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         tune.main(words)

@@ -141,6 +141,8 @@ def _conclude(state: State, name: str, results: Path, *, publish: bool) -> None:
         if state.tasks[key].kind == "evaluation":
             reasons.setdefault(reason, []).append(state.tasks[key].title)
     for reason, titles in reasons.items():
+        if len(titles) == state.total("evaluation") > 1:
+            titles = [f"all {len(titles)} cells"]
         for title in titles:
             print(f"odebench: failed: {title}: {reason}", file=sys.stderr)
     if failed:

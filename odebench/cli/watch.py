@@ -27,9 +27,10 @@ class Watch:
             self._live.update(_table(self._name, state))
 
     def done(self, task: Task, state: State) -> None:
-        """A line for a task that has ended; in a terminal for failures alone."""
+        """A line for a task that has ended; in a terminal for failures alone. None for what failed with a task that it
+        needs: that one has its line, and the end names all."""
         reason = state.failed.get(task.key)
-        if task.kind == "data" and reason is None:
+        if (task.kind == "data" and reason is None) or any(needed in state.failed for needed in task.needs):
             return
         if self._live is None or reason is not None:
             done = state.of("evaluation", state.done) + state.of("evaluation", state.failed)
