@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from odebench.model.definition import ModelDefinition, Setting
     from odebench.plan import Slice
     from odebench.recipe import Loss, Schedule
-    from odebench.result import Result, read_result, write_result
+    from odebench.result import Result
+    from odebench.result_file import read_result, write_result
     from odebench.solver import integrate
     from odebench.spec import Solver, ThreatModel, adaptive, fixed_step
 
@@ -46,8 +47,8 @@ _EXPORTS = {
     "integrate": "odebench.solver:integrate",
     "load_results": "odebench.frame:load_results",
     "pursued": "odebench.attack.pursuit:pursued",
-    "read_result": "odebench.result:read_result",
-    "write_result": "odebench.result:write_result",
+    "read_result": "odebench.result_file:read_result",
+    "write_result": "odebench.result_file:write_result",
 }
 
 

@@ -16,7 +16,8 @@ from odebench.errors import OdebenchError, ResultError
 from odebench.finding import Finding, finding
 from odebench.plan import DEFAULT_CHUNK, Plan, Slice, plan
 from odebench.replan import planned_again
-from odebench.result import Result, read_result, result_files
+from odebench.result import Result
+from odebench.result_file import read_result, result_files
 from odebench.spec import Evaluation, Solver
 
 COVERED = 500

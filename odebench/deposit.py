@@ -11,7 +11,8 @@ from odebench.file import sha256_file, write_atomically
 from odebench.grid import Grid
 from odebench.inventory import found_results
 from odebench.recipe import find_weights, weights_path
-from odebench.result import Result, read_result, result_files, result_path
+from odebench.result import Result
+from odebench.result_file import read_result, result_files, result_path
 from odebench.task import Place
 
 RESULTS, WEIGHTS = "results", "weights"

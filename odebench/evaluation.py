@@ -23,7 +23,8 @@ from odebench.model.classifier import Classifier
 from odebench.plan import Plan, Slice
 from odebench.plan import threat_model as default_threat_model
 from odebench.progress import SILENT, Progress
-from odebench.result import Result, read_result, result_path, write_result
+from odebench.result import Result
+from odebench.result_file import read_result, result_path, write_result
 from odebench.spec import AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
 from odebench.supply import at_hand, known_weights
 
@@ -53,7 +54,7 @@ def evaluate(
     put into evaluation mode while it is judged. `name` and `arguments` tell apart models of one class whose weights are
     equal, such as two strengths of one defence: they are part of the run key. `parameters` are those of the attacks, by
     attack, such as {"worst-case": {"effort": "standard"}}. `sources` are other modules, by name, that transfer (and the
-    worst case) crafts candidates on. `odebench.result.write_result` stores a result.
+    worst case) crafts candidates on. `odebench.write_result` stores a result.
 
     Raises UsageError for unknown names and values out of range, ModelError for a module that is no classifier,
     DatasetError for images outside [0, 1].

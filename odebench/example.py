@@ -18,7 +18,8 @@ from pydantic import Field, ValidationError
 
 from odebench.errors import ResultError
 from odebench.leaderboard import attack_label, group
-from odebench.result import EXAMPLES_FILE, Count, Result
+from odebench.result import Count, Result
+from odebench.result_file import EXAMPLES_FILE
 from odebench.section import middle
 from odebench.spec import Norm, Sha256, Spec, digest
 from odebench.table import Cell, Row, Table

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from odebench.errors import UsageError
 from odebench.leaderboard import TRAIN_SEED, read_results
-from odebench.result import EpsilonResult, read_result
+from odebench.result import EpsilonResult
+from odebench.result_file import read_result
 from odebench.spec import canonical_json
 from odebench.union import StoredResult
 

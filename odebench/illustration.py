@@ -22,7 +22,8 @@ from odebench.model.classifier import Classifier
 from odebench.plan import Plan
 from odebench.progress import SILENT, Progress
 from odebench.replan import planned_again
-from odebench.result import EXAMPLES_FILE, FALLEN, Result
+from odebench.result import FALLEN, Result
+from odebench.result_file import EXAMPLES_FILE
 from odebench.spec import Evaluation
 from odebench.subject import Contestant
 from odebench.supply import at_hand

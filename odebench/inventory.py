@@ -9,7 +9,7 @@ from odebench.errors import ResultError
 from odebench.file import sha256_file
 from odebench.grid import Cell, Grid
 from odebench.recipe import Recipe, find_weights
-from odebench.result import read_result, result_path
+from odebench.result_file import read_result, result_path
 from odebench.task import Place
 
 

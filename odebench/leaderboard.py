@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from odebench.credit import credits_of
 from odebench.errors import ResultError
-from odebench.result import Figure, read_result, result_files
+from odebench.result import Figure
+from odebench.result_file import read_result, result_files
 from odebench.spec import Norm, Solver, canonical_json
 from odebench.statistic import share_interval
 from odebench.table import Cell, Row, Table, in_order, short_solver

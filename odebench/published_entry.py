@@ -16,7 +16,8 @@ from odebench.file import sha256_file, write_atomically
 from odebench.model.definition import ModelDefinition, changeable, load_definition
 from odebench.recipe import Recipe, weights_path
 from odebench.registry import DATASETS, MODELS
-from odebench.result import Result, read_result, result_files
+from odebench.result import Result
+from odebench.result_file import read_result, result_files
 
 MAINTAINERS = "The odebench maintainers"
 LICENCE = "MIT"

@@ -15,7 +15,8 @@ from odebench.file import sha256_file
 from odebench.finding import Finding, finding
 from odebench.registry import ATTACKS, MODELS
 from odebench.repository import Change, Span, changes, files_in, span_of, write_files
-from odebench.result import Result, is_result_name, read_result, result_path
+from odebench.result import Result
+from odebench.result_file import is_result_name, read_result, result_path
 from odebench.union import StoredResult
 
 BOARD = "leaderboard"

@@ -1,18 +1,13 @@
-"""The standard result: one JSON file an evaluation, read strictly, written whole, never changed."""
+"""The standard result: what stands in it, and what must agree in it."""
 
 from __future__ import annotations
 
-import json
 import string
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from odebench.consistency import disagreements
 from odebench.errors import ResultError
-from odebench.file import write_atomically
 from odebench.spec import Evaluation, Sha256, Spec, digest
 from odebench.statistic import wilson
 
@@ -20,8 +15,6 @@ SCHEMA_VERSION = 1
 OUTCOMES = "mufxr"
 FALLEN = "fx"
 UNFELLED = "-"
-EXAMPLES_FILE = "examples.json"
-"""Beside results may lie folders of images with this file in them; it is no result."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -224,96 +217,3 @@ def felled_letters(stages: list[str]) -> dict[str, str]:
             "attack fewer epsilons at once"
         )
     return dict(zip(string.ascii_letters, stages, strict=False))
-
-
-def result_path(folder: Path, evaluation: Evaluation) -> Path:
-    """Where the result of an evaluation lies: <model>/<data set>-<attack>-<norm>-<run key>.json."""
-    model, dataset = evaluation.model.name, evaluation.dataset.name
-    name = f"{dataset}-{evaluation.attack.name}-{evaluation.threat_model.norm}-{evaluation.run_key[:16]}.json"
-    return folder / model / name
-
-
-def result_json(result: Result) -> str:
-    """The text of a result file: indented JSON, ended by a new line."""
-    return json.dumps(result.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_result(result: Result, folder: Path | str, *, replace: bool = False) -> Path:
-    """Writes a result below `folder`, whole or not at all, and returns its path.
-
-    Raises FileError, and ResultError where the same run key lies there with other letters, unless `replace`.
-    """
-    path = result_path(Path(folder), result.evaluation)
-    if path.exists() and not replace and read_result(path).outcomes_sha256 != result.outcomes_sha256:
-        raise ResultError(
-            f"{path} has the same run key and other letters: another model of the same class and weights? Tell them "
-            "apart by evaluate(..., name=...) or arguments=..., or replace it"
-        )
-    write_atomically(path, result_json(result).encode())
-    return path
-
-
-def read_result(path: Path) -> Result:
-    """Reads one result and recomputes its figures from its letters.
-
-    Raises ResultError, in one line, for a file that is truncated, of another schema version, with unknown
-    keys, with strings for numbers, or that contradicts itself.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ResultError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ResultError(f"{path} is not whole JSON ({error}); delete it and run the evaluation again") from error
-    return parse_result(text, path)
-
-
-def parse_result(text: str, path: Path) -> Result:
-    """The result that a text holds; `path` names it in errors, which are those of `read_result`."""
-    try:
-        raw: Any = json.loads(text, object_pairs_hook=_each_key_once)
-    except _TwiceError as error:
-        raise ResultError(f"{path} is not a result: the key {str(error)!a} stands twice in one object") from error
-    except RecursionError as error:
-        raise ResultError(f"{path} is not a result: nested too deeply") from error
-    except ValueError as error:
-        raise ResultError(f"{path} is not whole JSON ({error}); delete it and run the evaluation again") from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if isinstance(raw, dict) and (type(version) is not int or version != SCHEMA_VERSION):
-        raise ResultError(
-            f"{path} has schema version {version!r}, this odebench reads {SCHEMA_VERSION}; "
-            "run the evaluation again or use the odebench that wrote it"
-        )
-    try:
-        result = Result.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        what = " ".join(f"{where}: {first['msg']}".split())
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ResultError(f"{path} is not a result: {what}{more}") from error
-    for what in disagreements(result.model_dump(mode="json")):
-        raise ResultError(f"{path} is not a result: {' '.join(what.split())}")
-    return result
-
-
-class _TwiceError(Exception):
-    """A key stands twice in one object, so that readers may take either value."""
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _TwiceError(next(key for key in keys if keys.count(key) > 1))
-    return found
-
-
-def result_files(folder: Path) -> Iterator[Path]:
-    """All files below `folder` that should be results, in order of their names."""
-    yield from sorted(path for path in folder.rglob("*.json") if is_result_name(path.name))
-
-
-def is_result_name(name: str) -> bool:
-    """Whether a file of this name should be a result: JSON, not hidden, no examples."""
-    return name.endswith(".json") and not name.startswith(".") and name != EXAMPLES_FILE

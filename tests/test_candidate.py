@@ -24,7 +24,8 @@ from odebench.cli import _exit_code
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import UsageError, WeightError
 from odebench.leaderboard import build_tables, read_results
-from odebench.result import Result, read_result
+from odebench.result import Result
+from odebench.result_file import read_result
 
 MODEL = ("-m", "resnet", "--set", "epochs=1")
 LINF = ThreatModel(norm="linf", epsilons=(0.1,))

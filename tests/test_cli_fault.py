@@ -25,7 +25,7 @@ from odebench.checkpoint import read_tensors
 from odebench.cli import _exit_code
 from odebench.dataset.builtin import DIGITS
 from odebench.model.definition import load_definition
-from odebench.result import read_result, write_result
+from odebench.result_file import read_result, write_result
 from odebench.training import build
 
 INTERRUPTED = "interrupted; a training goes on from its last whole epoch, an attack starts over"

@@ -13,7 +13,7 @@ import pytest
 from result_factory import hexadecimal, make_result
 
 from odebench.errors import ResultError
-from odebench.result import parse_result, result_files, result_json
+from odebench.result_file import parse_result, result_files, result_json
 from odebench.statistic import wilson_lower
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "results"

@@ -27,7 +27,7 @@ from odebench.plan import Plan, Slice, plan
 from odebench.progress import SILENT
 from odebench.recipe import Recipe
 from odebench.remote import Address
-from odebench.result import read_result, result_files
+from odebench.result_file import read_result, result_files
 from odebench.spec import adaptive, fixed_step
 from odebench.subject import Contributed, Registered
 from odebench.supply import at_hand, known_weights

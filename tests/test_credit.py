@@ -26,7 +26,8 @@ from odebench.errors import UsageError
 from odebench.leaderboard import build_tables
 from odebench.render.markdown import escape, markdown
 from odebench.render.record import csv_text, json_text, records
-from odebench.result import Result, read_result, write_result
+from odebench.result import Result
+from odebench.result_file import read_result, write_result
 from odebench.table import Cell, Table
 from odebench.union import StoredResult
 

@@ -21,7 +21,8 @@ from odebench.difference import difference
 from odebench.errors import ResultError, UsageError
 from odebench.frame import COLUMNS, load_results
 from odebench.render.difference import difference_json, difference_text
-from odebench.result import Result, result_json, write_result
+from odebench.result import Result
+from odebench.result_file import result_json, write_result
 from odebench.revision import results_of
 from odebench.statistic import paired_interval
 from odebench.union import StoredResult

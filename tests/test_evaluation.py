@@ -32,7 +32,8 @@ from odebench.ledger import Ledger, ever_failed
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.plan import Plan, plan
-from odebench.result import Result, letter_figures, outcomes_digest, read_result, result_path, write_result
+from odebench.result import Result, letter_figures, outcomes_digest
+from odebench.result_file import read_result, result_path, write_result
 from odebench.spec import AttackSpec, Evaluation, Solver, adaptive, fixed_step
 from odebench.training import weights_path
 from odebench.verdict import RANDOMISED_PASSES, Judge, Verdict

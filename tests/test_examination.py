@@ -17,7 +17,8 @@ from odebench.attack.builtin import DIAGNOSIS, QUICK_DIAGNOSIS
 from odebench.attack.diagnosis import full_stages, probes, quick_stages
 from odebench.attack.seed import call_seed
 from odebench.dataset import Dataset, load_dataset
-from odebench.result import Check, Result, read_result, write_result
+from odebench.result import Check, Result
+from odebench.result_file import read_result, write_result
 from odebench.spec import ThreatModel
 
 QUICK = [1, 2, 3, 5, 8, 11, 14, 15, 16, 17, 18]

@@ -23,7 +23,8 @@ from odebench.errors import ResultError
 from odebench.example import GAIN, MOST, examples_folder, file_names, read_examples, results_to_show
 from odebench.illustration import illustrate
 from odebench.leaderboard import build_tables, read_results
-from odebench.result import Result, outcomes_digest, read_result, result_json, write_result
+from odebench.result import Result, outcomes_digest
+from odebench.result_file import read_result, result_json, write_result
 from odebench.spec import adaptive
 from odebench.union import StoredResult
 

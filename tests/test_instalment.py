@@ -24,7 +24,8 @@ from odebench.plan import Plan, Slice, plan
 from odebench.portion import Portion, joined, read_portion, write_portion
 from odebench.recipe import Recipe, weights_path
 from odebench.registry import ATTACKS
-from odebench.result import Result, read_result, result_files, result_json, result_path
+from odebench.result import Result
+from odebench.result_file import read_result, result_files, result_json, result_path
 from odebench.slicing import cut, slice_folder, slice_path
 from odebench.spec import AttackSpec, DatasetSlice, Evaluation, ModelSpec, ThreatModel, adaptive
 

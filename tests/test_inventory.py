@@ -21,7 +21,7 @@ from odebench.file import published_folder, sha256_file
 from odebench.grid import Grid, read_grid
 from odebench.inventory import found_results
 from odebench.recipe import Recipe, find_weights, weights_path
-from odebench.result import read_result, result_json
+from odebench.result_file import read_result, result_json
 from odebench.sweep import place_of, tasks_of
 from odebench.training import build, find_or_train
 

@@ -34,7 +34,7 @@ from odebench.errors import OdebenchError, UsageError
 from odebench.file import FileError
 from odebench.model.definition import load_definition
 from odebench.remote import Address, fetch, parse_address, weights_file
-from odebench.result import read_result, result_files
+from odebench.result_file import read_result, result_files
 from odebench.training import build
 
 WEIGHTS = save({"weight": torch.arange(60_000.0)})

@@ -16,7 +16,7 @@ from odebench.evaluation import run
 from odebench.file import sha256_file
 from odebench.model.definition import load_definition
 from odebench.plan import Plan, Slice, plan
-from odebench.result import read_result
+from odebench.result_file import read_result
 from odebench.source import Source, default_sources, parse_source, several_sources
 from odebench.spec import adaptive, fixed_step
 from odebench.training import build, weights_path

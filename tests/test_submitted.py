@@ -19,7 +19,8 @@ from odebench.entry import Entry, contradictions, read_entry, speaks_of
 from odebench.environment import versions
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
-from odebench.result import Result, read_result, result_files
+from odebench.result import Result
+from odebench.result_file import read_result, result_files
 from odebench.training import find_or_train
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard"

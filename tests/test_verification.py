@@ -29,7 +29,8 @@ from odebench.evaluation import run
 from odebench.inspection import Job
 from odebench.isolation import Answer, inspect_apart, inspect_guarded
 from odebench.plan import Slice, plan
-from odebench.result import Result, outcomes_digest, read_result, result_files, write_result
+from odebench.result import Result, outcomes_digest
+from odebench.result_file import read_result, result_files, write_result
 from odebench.sampling import drawn_chunks, drawn_results, given_chunks
 from odebench.statistic import difference_interval
 from odebench.verification import Verification, verify_entry

@@ -73,7 +73,7 @@ def judge(
     from odebench.file import sha256_file
     from odebench.plan import Slice, plan
     from odebench.remote import weights_file
-    from odebench.result import result_json
+    from odebench.result_file import result_json
 
     progress = ScreenProgress()
     found = read_candidates(file)

@@ -157,7 +157,7 @@ def run(
         progress=progress,
     )
     if as_json:
-        from odebench.result import result_json
+        from odebench.result_file import result_json
 
         write_text(result_json(result))
         return
