@@ -23,7 +23,8 @@ from odebench.evaluation import run
 from odebench.file import FileError
 from odebench.grid import Grid, read_grid
 from odebench.recipe import weights_path
-from odebench.result import EpsilonResult, letter_figures, outcomes_digest, read_result, result_json
+from odebench.result import EpsilonResult, letter_figures, outcomes_digest
+from odebench.result_file import read_result, result_json
 from odebench.sweep import place_of
 from odebench.task import Place
 
@@ -266,7 +267,7 @@ def test_sweep_publish_copies_and_writes_the_board(here: Path, monkeypatch: Any,
     size = sum(len(data) for name, data in files(here / "leaderboard").items() if name.startswith(("res", "wei")))
     assert lines[1] == f"tiny 1: 2 results and 2 files of weights ({size / 1e6:.2f} MB) published"
     assert lines[2] == "leaderboard/LEADERBOARD.md"
-    assert call(monkeypatch, capsys, "leaderboard", "--check") == (0, "", "")
+    assert call(monkeypatch, capsys, "leaderboard", "--check") == (0, "leaderboard is what its results make\n", "")
     path = next((here / "leaderboard" / "results").rglob("*fgsm*.json"))
     altered(path)
     code, _, err = call(monkeypatch, capsys, "sweep", "tiny.yaml", "--publish")

@@ -18,9 +18,10 @@ from result_factory import make_result
 
 from odebench.errors import ResultError
 from odebench.leaderboard import build_tables, read_results
-from odebench.render.markdown import markdown
+from odebench.render.markdown import markdown, radius
 from odebench.render.record import FIELDS, csv_text, json_text
-from odebench.result import Check, Result, result_json, write_result
+from odebench.result import Check, Result
+from odebench.result_file import result_json, write_result
 from odebench.spec import adaptive, fixed_step
 from odebench.statistic import student, wilson
 from odebench.table import Cell, Table
@@ -535,3 +536,11 @@ def test_other_solvers_and_horizons_stand_beside_the_usual_rows() -> None:
     (alone,) = tables_of(longer)
     assert len(alone.usual) == 1
     assert "Beside these" not in markdown([alone])
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [(0.1, "0.1"), (8 / 255, "8/255"), (0.25 / 255, "0.25/255"), (0.015, "0.015"), (0.3 / 255, "0.00117647")],
+)
+def test_a_radius_is_written_as_in_papers(epsilon: float, text: str) -> None:
+    assert radius(epsilon) == text

@@ -18,7 +18,7 @@ from odebench.leaderboard import build_tables
 from odebench.publication import publication_of, publish, stale
 from odebench.render.board import pictures_of
 from odebench.render.panel import Picture, horizon_picture, security_picture
-from odebench.render.picture import embedded_sha256, picture_svg
+from odebench.render.picture import embedded_sha256, panel_specification, picture_svg
 from odebench.render.plot import style
 from odebench.result import Result
 from odebench.result_file import write_result
@@ -209,7 +209,7 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
     names = ["LEADERBOARD.md", "charts/digits-accuracy.svg", "charts/digits-security.svg", "index.html"]
     assert out.splitlines() == [f"leaderboard/{name}" for name in names]
     before = {name: (folder / name).read_bytes() for name in names}
-    assert call("leaderboard --check") == (0, "", "")
+    assert call("leaderboard --check") == (0, "leaderboard is what its results make\n", "")
     publish(folder)
     assert {name: (folder / name).read_bytes() for name in names} == before
 
@@ -295,3 +295,23 @@ def test_a_picture_says_what_it_shows_and_holds_the_digest() -> None:
 def test_the_board_of_this_repository_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert stale(Path("leaderboard")) == ([], ())
+
+
+@drawing
+def test_what_is_drawn_is_vega_lite_that_altair_knows() -> None:
+    """Its parts are put together without altair, so that nothing is checked on the way."""
+    import altair
+    import jsonschema
+
+    tables = tables_of(*results())
+    found = [horizon_picture(tables), security_picture(tables)]
+    panels = [(picture, panel) for picture in found if picture for row in picture.rows for panel in row]
+    assert len(panels) > 3
+    for picture, panel in panels:
+        specification = panel_specification(picture, panel)
+        altair.LayerChart.from_dict(specification)
+        for layer in specification["layer"]:
+            altair.Chart.from_dict(layer)
+    specification["layer"][0]["mark"]["type"] = "lime"
+    with pytest.raises(jsonschema.ValidationError, match="lime"):
+        altair.Chart.from_dict(specification["layer"][0])

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from odebench.leaderboard import FLAG_MEANINGS
 from odebench.progress import SILENT, Step
 from odebench.render.curve import curves, nfe_bars
+from odebench.render.markdown import radius
 from odebench.render.terminal import bars_text, curve_text
 from odebench.result import Check, Figure, Result
 
@@ -85,7 +86,7 @@ def print_result(result: Result) -> None:
         console.print(f"T={evaluation.horizon:g}, {evaluation.solver}, NFE {_nfe(result)}")
     rows = [
         [
-            f"{item.epsilon:.4g}",
+            radius(item.epsilon),
             _percent(item.figures.clean_accuracy),
             _percent(item.figures.robust_accuracy),
             str(item.outcomes.count("f")),

@@ -231,10 +231,10 @@ def horizon_name(horizon: float | None) -> str:
 
 
 def radius(epsilon: float) -> str:
-    """A radius as it is written in papers: 0.1 or 8/255."""
-    levels = round(255 * epsilon)
+    """A radius as it is written in papers: 0.1, 8/255 or 0.25/255."""
+    levels = round(4 * 255 * epsilon) / 4
     if float(f"{epsilon:.3g}") != epsilon and levels / 255 == epsilon:
-        return f"{levels}/255"
+        return f"{levels:g}/255"
     return f"{epsilon:g}"
 
 

@@ -8,6 +8,29 @@ from typing import Any
 from odebench.render.panel import Panel, Picture
 from odebench.render.plot import Marks, panel_chart
 
+_TITLE = {"anchor": "start", "fontSize": 16, "subtitleFontSize": 12, "offset": 12}
+_CONFIG = {
+    "view": {"stroke": "#cccccc"},
+    "axis": {
+        "grid": True,
+        "gridColor": "#e8e8e8",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    },
+    "title": {"fontSize": 13, "fontWeight": "normal"},
+    "legend": {
+        "labelFontSize": 13,
+        "symbolSize": 110,
+        "title": None,
+        "orient": "bottom",
+        "direction": "horizontal",
+        "columns": 6,
+        "labelLimit": 240,
+        "rowPadding": 6,
+        "symbolOpacity": 1,
+    },
+}
 _DIGEST = re.compile(r"<metadata>results sha256 ([0-9a-f]{64})</metadata>")
 
 
@@ -17,32 +40,18 @@ def picture_svg(picture: Picture, results_sha256: str) -> str:
     import vl_convert
 
     data: dict[str, Marks] = {}
-    rows = [
-        altair.hconcat(*(panel_chart(altair, picture, panel, data) for panel in row), spacing=30)
-        for row in picture.rows
-    ]
-    title = altair.TitleParams(
-        picture.title, subtitle=picture.subtitle, anchor="start", fontSize=16, subtitleFontSize=12, offset=12
-    )
-    whole = (
-        altair.vconcat(*rows, spacing=24)
-        .properties(title=title, background="white", padding=12)
-        .configure_view(stroke="#cccccc")
-        .configure_axis(grid=True, gridColor="#e8e8e8", labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
-        .configure_title(fontSize=13, fontWeight="normal")
-        .configure_legend(
-            labelFontSize=13,
-            symbolSize=110,
-            title=None,
-            orient="bottom",
-            direction="horizontal",
-            columns=6,
-            labelLimit=240,
-            rowPadding=6,
-            symbolOpacity=1,
-        )
-    )
-    svg: str = vl_convert.vegalite_to_svg({**whole.to_dict(), "datasets": data})
+    rows = [[panel_chart(altair, picture, panel, data) for panel in row] for row in picture.rows]
+    whole = {
+        "$schema": altair.SCHEMA_URL,
+        "title": {"text": picture.title, "subtitle": picture.subtitle, **_TITLE},
+        "vconcat": [{"hconcat": row, "spacing": 30} for row in rows],
+        "spacing": 24,
+        "background": "white",
+        "padding": 12,
+        "config": _CONFIG,
+        "datasets": data,
+    }
+    svg: str = vl_convert.vegalite_to_svg(whole)
     head, bracket, rest = svg.partition(">")
     return f"{head}{bracket}<metadata>results sha256 {results_sha256}</metadata>{rest.rstrip()}\n"
 
@@ -59,6 +68,10 @@ def panel_specification(picture: Picture, panel: Panel) -> dict[str, Any]:
 
     data: dict[str, Marks] = {}
     chart = panel_chart(altair, picture, panel, data, hover=True)
-    found: dict[str, Any] = chart.properties(background="transparent").to_dict(validate=False)
-    found.pop("config", None)
-    return {**found, "datasets": data, "autosize": {"type": "fit-x", "contains": "padding"}}
+    return {
+        "$schema": altair.SCHEMA_URL,
+        **chart,
+        "background": "transparent",
+        "datasets": data,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+    }

@@ -27,9 +27,15 @@ def style(picture: Picture, name: str) -> tuple[str, str]:
     return COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)]
 
 
-def panel_chart(altair: Any, picture: Picture, panel: Panel, data: dict[str, Marks], *, hover: bool = False) -> Any:
-    """A panel as a layered chart; its marks are added to `data` by name, since altair copies what is inline over and
-    over. With `hover` it is for the page: as wide as its place, with what HOVER names, and without a legend."""
+def panel_chart(
+    altair: Any, picture: Picture, panel: Panel, data: dict[str, Marks], *, hover: bool = False
+) -> dict[str, Any]:
+    """A panel in Vega-Lite, layers of charts that altair makes; its marks are added to `data` by name. With `hover` it
+    is for the page: as wide as its place, with what HOVER names, and without a legend.
+
+    Layers are put together here, since altair copies whatever it puts into another chart over and over, and looks at
+    it anew: that takes longer than to draw it.
+    """
     ticks = sorted({point.x for line in panel.lines for point in line.points if point.x is not None})
     places = {tick: math.log2(tick) if picture.doubling else tick for tick in ticks}
     without = [line for line in panel.lines if _is_level(line)]
@@ -74,7 +80,17 @@ def panel_chart(altair: Any, picture: Picture, panel: Panel, data: dict[str, Mar
         level.mark_point(filled=True, size=size, opacity=1).encode(x=x, y=y, color=colour, shape=shape, **told),
     ]
     width: int | str = "container" if hover else {1: 420, 2: 360, 3: 270}.get(len(picture.rows[0]), 210)
-    return altair.layer(*layers).properties(width=width, height=HEIGHT, title=panel.title)
+    return {
+        "layer": [_bare(layer.to_dict(validate=False)) for layer in layers],
+        "width": width,
+        "height": HEIGHT,
+        "title": panel.title,
+    }
+
+
+def _bare(chart: dict[str, Any]) -> dict[str, Any]:
+    """A chart as a part of another: without what only the whole may say."""
+    return {name: value for name, value in chart.items() if name not in ("$schema", "config")}
 
 
 def _marks(picture: Picture, panel: Panel, places: Mapping[float, float], *, aside: float, step: float) -> Marks:
