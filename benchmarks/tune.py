@@ -25,7 +25,7 @@ from pydantic import JsonValue
 from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
 from odebench.dataset.definition import DatasetDefinition
 from odebench.environment import usable_device
-from odebench.errors import ModelError, OdebenchError
+from odebench.errors import ModelError, OdebenchError, UsageError
 from odebench.model.definition import changeable, load_definition
 from odebench.training import accuracy, find_or_train
 
@@ -71,19 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     if data.validation is None:
         parser.error(f"{given.dataset} has no validation images")
-    start: dict[str, JsonValue] = {}
-    for pair in filter(None, given.set.split(",")):
-        name, _, value = pair.partition("=")
-        try:
-            start[name] = int(value) if name in ("batch_size", "epochs") else float(value)
-        except ValueError:
-            parser.error(f"--set {pair}: write it like batch_size=128 or weight=0.5")
     names = given.models.split(",")
-    taken = {key for name in names for key in changeable(load_definition(name).recipe(definition))}
-    if strange := set(start) - taken:
-        parser.error(
-            f"--set {', '.join(sorted(strange))}: no recipe here takes that; choose from {', '.join(sorted(taken))}"
-        )
+    try:
+        start = _start(given.set, names, definition)
+    except UsageError as error:
+        parser.error(str(error))
     seeds = [int(text) for text in given.seeds.split(",")]
     for name in names:
         rates = [float(text) for text in given.rates.split(",") if text]
@@ -93,6 +85,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print_trials(name, list(bench.trials()), len(data.validation), len(seeds))
     return 0
+
+
+def _start(text: str, names: Sequence[str], definition: DatasetDefinition) -> dict[str, JsonValue]:
+    """The changes that --set asks for. Raises UsageError for one that is no number of any of the models' recipes."""
+    held = {
+        key: value
+        for name in names
+        for key, value in changeable(load_definition(name).recipe(definition)).items()
+        if isinstance(value, (int, float))
+    }
+    start: dict[str, JsonValue] = {}
+    for pair in filter(None, text.split(",")):
+        name, _, value = pair.partition("=")
+        if name not in held:
+            raise UsageError(f"--set {name}: no recipe here has that number; choose from {', '.join(sorted(held))}")
+        try:
+            start[name] = type(held[name])(value)
+        except ValueError:
+            raise UsageError(f"--set {pair}: write it like {name}={held[name]}") from None
+    return start
 
 
 @dataclass(frozen=True)

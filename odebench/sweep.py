@@ -244,6 +244,8 @@ def _conduct(client: Any, state: State, place: Place, watcher: Watcher) -> None:
         if client.status != "running":
             raise SweepError("the scheduler is gone; what is finished is kept: start a scheduler and the sweep again")
         for key in [key for key, future in waiting.items() if future.done()]:
+            if any(needed in waiting for needed in state.tasks[key].needs):
+                continue  # what it needs ended in between: that comes first, since its reason may be this one's
             future = waiting.pop(key)
             reason = None if future.status == "finished" else _reason(future, state, state.tasks[key])
             if reason is None:

@@ -264,6 +264,8 @@ def test_run_evaluates_with_another_solver_on_the_same_weights(main_path: MainPa
     assert result.evaluation.model == first.evaluation.model
     assert result.nfe.clean is not None
     assert result.nfe.clean.mean == 2
+    shown = call(*MAIN_PATH, *options, "--results", tmp_path / "new", place=place).out.splitlines()
+    assert [line.split()[0] for line in shown if line.endswith(" 0")] == ["8/255", "0.1"]
 
 
 def test_run_of_a_model_without_a_field(main_path: MainPath, call: Call, tmp_path: Path) -> None:

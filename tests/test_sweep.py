@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 
+from odebench.cli.sweep import _conclude
 from odebench.cli.watch import Watch, duration
 from odebench.errors import OdebenchError
 from odebench.grid import read_grid
@@ -144,7 +146,10 @@ def test_what_can_be_done_is_done_and_the_rest_named_with_its_reason(swept: Swep
     last = [line for line in swept.err.splitlines() if line.startswith("odebench: failed: ")]
     assert len(last) == 3
     diverged = "training ode-stemless T=0.5 seed 0 failed: training OdeNet T=0.5 seed 0 diverged in epoch 1"
-    assert sum(diverged in line for line in last) == 2
+    assert {line.split(": ")[2] for line in last if diverged in line} == {
+        "ode-stemless T=0.5 seed 0, noise in linf",
+        "ode-stemless T=0.5 seed 0, fgsm in linf",
+    }
     assert sum("ode-ablated seed 0, noise in linf: " in line and "is not whole JSON" in line for line in last) == 1
     assert "Traceback" not in swept.err
 
@@ -161,12 +166,21 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(swept: Swept) -> Non
 def test_a_reason_that_all_cells_share_is_said_once(tmp_path: Path) -> None:
     place = desk(tmp_path)
     code, out, err = place.type("sweep", "cifar10-jpeg", "--workers", "1", "--data-dir", "nothing-here")
-    assert (code, out) == (1, "cifar10-jpeg 3: 0 results written to results, 54 failed\n")
+    cells = len(read_grid("cifar10-jpeg").evaluations)
+    assert (code, out) == (1, f"cifar10-jpeg 3: 0 results written to results, {cells} failed\n")
     said = [line for line in err.splitlines() if "nothing-here (--data-dir) does not exist" in line]
     assert len(said) == 2, err
-    assert said[0].startswith("[0/54] looking at cifar10-jpeg: failed: ")
-    assert said[1].startswith("odebench: failed: all 54 cells: looking at cifar10-jpeg failed: ")
+    assert said[0].startswith(f"[0/{cells}] looking at cifar10-jpeg: failed: ")
+    assert said[1].startswith(f"odebench: failed: all {cells} cells: looking at cifar10-jpeg failed: ")
     assert len(err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("there", "named"), [(0, ["all 2 cells"]), (79, ["cell a", "cell b"])])
+def test_cells_are_named_unless_none_was_done(there: int, named: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = {key: Task(key, "evaluation", f"cell {key}", (), 1.0, ()) for key in "ab"}
+    with pytest.raises(typer.Exit):
+        _conclude(State(tasks, there, failed={"a": "why", "b": "why"}), "tiny 1", Path("results"), publish=False)
+    assert capsys.readouterr().err.splitlines() == [f"odebench: failed: {name}: why" for name in named]
 
 
 def test_a_cell_is_what_run_makes_of_it(swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

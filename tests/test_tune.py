@@ -82,9 +82,21 @@ def test_trials_start_where_they_are_told_to(tune: ModuleType) -> None:
         ["--set", "batch_size=x"],
         ["--set", "batch_size"],
         ["--set", "batchsize=64"],
+        ["--models", "ode", "--set", "temperature=4"],
+        ["--set", "adversary=madry"],
     ],
 )
 def test_wrong_words_are_a_line(tune: ModuleType, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         tune.main(words)
     assert "error: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_is_set_has_the_type_that_the_recipe_holds(tune: ModuleType) -> None:
+    found = tune._start("batch_size=64,teacher_epochs=24,temperature=2,weight=0.5", ["ode", "kd-ode"], FASHION_MNIST)
+    assert [(name, value, type(value)) for name, value in found.items()] == [
+        ("batch_size", 64, int),
+        ("teacher_epochs", 24, int),
+        ("temperature", 2.0, float),
+        ("weight", 0.5, float),
+    ]

@@ -28,7 +28,7 @@ class Watch:
 
     def done(self, task: Task, state: State) -> None:
         """A line for a task that has ended; in a terminal for failures alone. None for what failed with a task that it
-        needs: that one has its line, and the end names all."""
+        needs: that one has its line, and the end names the cells."""
         reason = state.failed.get(task.key)
         if (task.kind == "data" and reason is None) or any(needed in state.failed for needed in task.needs):
             return

@@ -36,12 +36,20 @@ _DIGEST = re.compile(r"<metadata>results sha256 ([0-9a-f]{64})</metadata>")
 
 def picture_svg(picture: Picture, results_sha256: str) -> str:
     """The picture, with the digest of the results that it shows embedded. It needs altair and vl-convert."""
-    import altair
     import vl_convert
+
+    svg: str = vl_convert.vegalite_to_svg(picture_specification(picture))
+    head, bracket, rest = svg.partition(">")
+    return f"{head}{bracket}<metadata>results sha256 {results_sha256}</metadata>{rest.rstrip()}\n"
+
+
+def picture_specification(picture: Picture) -> dict[str, Any]:
+    """The picture as Vega-Lite: its panels below and beside each other."""
+    import altair
 
     data: dict[str, Marks] = {}
     rows = [[panel_chart(altair, picture, panel, data) for panel in row] for row in picture.rows]
-    whole = {
+    return {
         "$schema": altair.SCHEMA_URL,
         "title": {"text": picture.title, "subtitle": picture.subtitle, **_TITLE},
         "vconcat": [{"hconcat": row, "spacing": 30} for row in rows],
@@ -51,9 +59,6 @@ def picture_svg(picture: Picture, results_sha256: str) -> str:
         "config": _CONFIG,
         "datasets": data,
     }
-    svg: str = vl_convert.vegalite_to_svg(whole)
-    head, bracket, rest = svg.partition(">")
-    return f"{head}{bracket}<metadata>results sha256 {results_sha256}</metadata>{rest.rstrip()}\n"
 
 
 def embedded_sha256(svg: str) -> str | None:
