@@ -21,7 +21,7 @@ def _loss(temperature: float, weight: float) -> Loss:
 _RESNET = {
     8: Setting({"widths": [16, 32], "strides": [1, 2]}, _schedule(15, 1e-2, 32)),
     28: Setting({"widths": [32, 64, 128], "strides": [2, 2, 2]}, _schedule(4, 4e-3)),
-    32: Setting({"widths": [32, 64, 128], "strides": [2, 1, 2]}, _schedule(12, 4e-3), augmentation="flip-crop"),
+    32: Setting({"widths": [32, 64, 128], "strides": [2, 1, 2]}, _schedule(24, 2e-2), augmentation="flip-crop"),
 }
 
 _ODE = {
@@ -35,7 +35,7 @@ _ODE = {
 _DISTILLATION: dict[int, dict[str, Any]] = {
     8: {"schedule": _schedule(15, 1e-2, 32), "loss": _loss(4, 0.9)},
     28: {"schedule": _schedule(4, 1e-2), "loss": _loss(2, 0.9)},
-    32: {"schedule": _schedule(12, 2e-2), "loss": _loss(4, 0.5)},
+    32: {"schedule": _schedule(12, 2e-2, 64), "loss": _loss(4, 0.9)},
 }
 """How a distilled model is trained (docs/study.md)."""
 
