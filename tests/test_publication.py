@@ -319,3 +319,20 @@ def test_what_is_drawn_is_vega_lite_that_altair_knows() -> None:
     ):
         with pytest.raises(jsonschema.ValidationError):
             altair.VConcatChart.from_dict(broken)
+
+
+@drawing
+@pytest.mark.parametrize(
+    ("epsilons", "labels"),
+    [
+        ((0.25 / 255, 1 / 255, 3 / 255), ["", "0.25/255", "1/255", "3/255"]),
+        ((0.005, 0.015, 0.04), ["0", "0.005", "0.015", "0.04"]),
+        ((0.1,), ["0", "0.1"]),
+    ],
+)
+def test_labels_of_an_axis_do_not_touch(epsilons: tuple[float, ...], labels: list[str]) -> None:
+    picture = security_picture(tables_of(make_result(dict.fromkeys(epsilons, "r" * 100), attack="worst-case")))
+    assert isinstance(picture, Picture)
+    (panel,) = picture.rows[0]
+    expression = panel_specification(picture, panel)["layer"][1]["encoding"]["x"]["axis"]["labelExpr"]
+    assert re.findall(r"\? '([^']*)'", expression) == labels

@@ -16,6 +16,8 @@ COLOURS = (
 """Okabe and Ito's, which colour-blind readers tell apart, and four more."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 HEIGHT = 240
+_APART = 0.11
+"""The share of an axis that two labels are apart at least."""
 HOVER = ("model", "at", "accuracy", "95% interval", "train seeds", "images", "NFE clean / attacked", "attacks")
 """What the page shows of a point under the pointer."""
 Marks = list[dict[str, Any]]
@@ -42,7 +44,7 @@ def panel_chart(
     first, last = (min(places.values()), max(places.values())) if places else (0.0, 0.0)
     step = (last - first) / max(1, len(ticks) - 1) or 1.0
     aside = last + 0.9 * step if without else last
-    labels = {place: _tick(tick, picture) for tick, place in places.items()} | ({aside: "no T"} if without else {})
+    labels = _labels(picture, places) | ({aside: "no T"} if without else {})
     domain = (first - 0.35 * step, aside + 0.35 * step) if picture.doubling else (-0.12 * step, last + 0.25 * step)
     marks = _marks(picture, panel, places, aside=aside, step=step)
     if hover:
@@ -86,6 +88,18 @@ def panel_chart(
         "height": HEIGHT,
         "title": panel.title,
     }
+
+
+def _labels(picture: Picture, places: Mapping[float, float]) -> dict[float, str]:
+    """What stands at each place; nothing where the label to the right would touch it."""
+    labels: dict[float, str] = {}
+    shown = math.inf
+    span = max(places.values(), default=0.0) - min(places.values(), default=0.0)
+    for tick, place in sorted(places.items(), reverse=True):
+        fits = shown - place >= _APART * span
+        labels[place] = _tick(tick, picture) if fits else ""
+        shown = place if fits else shown
+    return dict(sorted(labels.items()))
 
 
 def _bare(chart: dict[str, Any]) -> dict[str, Any]:
