@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import typer
@@ -26,7 +26,7 @@ from odebench.errors import OdebenchError
 from odebench.grid import read_grid
 from odebench.recipe import weights_path
 from odebench.result_file import read_result, result_json
-from odebench.sweep import Cluster, State, SweepError, Task, place_of, sweep, tasks_of
+from odebench.sweep import Cluster, State, SweepError, Task, _conduct, place_of, sweep, tasks_of
 from odebench.task import Place, TaskError, evaluate, package_versions, prepare, train
 
 distributed = pytest.importorskip("distributed")
@@ -181,6 +181,47 @@ def test_cells_are_named_unless_none_was_done(there: int, named: list[str], caps
     with pytest.raises(typer.Exit):
         _conclude(State(tasks, there, failed={"a": "why", "b": "why"}), "tiny 1", Path("results"), publish=False)
     assert capsys.readouterr().err.splitlines() == [f"odebench: failed: {name}: why" for name in named]
+
+
+def test_a_reason_does_not_hang_on_the_order_of_messages(tmp_path: Path) -> None:
+    """That a task has failed may be heard after the same was heard of one that needs it."""
+
+    class Future:
+        status = "error"
+
+        def __init__(self, *answers: bool) -> None:
+            self.answers = list(answers)
+
+        def done(self) -> bool:
+            return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+        def exception(self, timeout: float) -> TaskError:
+            return TaskError("no such data")
+
+    class Client:
+        status = "running"
+        futures: ClassVar = [Future(False, True), Future(True)]
+
+        def subscribe_topic(self, topic: str, call: object) -> None: ...
+
+        def submit(self, *given: object, **more: object) -> Future:
+            return self.futures.pop(0)
+
+    class Silent:
+        def look(self, state: State) -> None: ...
+
+        def done(self, task: Task, state: State) -> None: ...
+
+        def say(self, line: str) -> None: ...
+
+    tasks = {
+        "data": Task("data", "data", "looking at it", (), 0.0, (print,)),
+        "cell": Task("cell", "evaluation", "a cell", ("data",), 1.0, (print,)),
+    }
+    state = State(tasks, 0)
+    place = place_of(read_grid("smoke"), results=tmp_path, data_dir=None, device="cpu")
+    _conduct(Client(), state, place, Silent())
+    assert state.failed == {"data": "no such data", "cell": "looking at it failed: no such data"}
 
 
 def test_a_cell_is_what_run_makes_of_it(swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
