@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from odebench.errors import ResultError
-from odebench.spec import Evaluation, Sha256, Spec, digest
+from odebench.spec import Evaluation, Sha256, Spec, digest, radius
 from odebench.statistic import wilson
 
 SCHEMA_VERSION = 1
@@ -163,7 +163,7 @@ class Result(Spec):
 
 
 def _check_letters(item: EpsilonResult, n: int) -> None:
-    where = f"epsilon {item.epsilon:g}"
+    where = f"epsilon {radius(item.epsilon)}"
     if len(item.outcomes) != n or len(item.felled_by.letters) != n:
         raise ValueError(f"{where}: {n} images need {n} letters")
     if strange := set(item.outcomes) - set(OUTCOMES):

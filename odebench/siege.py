@@ -22,7 +22,7 @@ from odebench.model.classifier import Classifier
 from odebench.progress import Step
 from odebench.registry import load_target
 from odebench.result import FALLEN, felled_letters
-from odebench.spec import Evaluation
+from odebench.spec import Evaluation, radius
 from odebench.verdict import Judge, Verdict
 
 FellCheck = Callable[[Tensor, Tensor], Tensor]
@@ -119,7 +119,7 @@ class Siege:
                         share = min(stage.passes / len(asked) / stage.starts, stage.passes - reported)
                         reported += call.run(step, at_most=share)
                         ends = call.ends
-            step.advance(stage.passes - reported, note=f"epsilon {epsilon:g}: {ledger.standing} standing")
+            step.advance(stage.passes - reported, note=f"epsilon {radius(epsilon)}: {ledger.standing} standing")
 
     def _faithful(self, stage: Stage, ends: Mapping[int, Tensor]) -> list[int]:
         """The images, of those that the surrogate's attack left at `ends`, that the stage may go on with from there.

@@ -210,6 +210,14 @@ def parse_epsilons(text: str, norm: str) -> tuple[float, ...]:
     return tuple(sorted(set(values)))
 
 
+def radius(epsilon: float) -> str:
+    """A radius as it is written in papers: 0.1, 8/255 or 0.25/255."""
+    levels = round(4 * 255 * epsilon) / 4
+    if float(f"{epsilon:.3g}") != epsilon and levels / 255 == epsilon:
+        return f"{levels:g}/255"
+    return f"{epsilon:g}"
+
+
 def check_epsilon(epsilon: float, norm: str) -> None:
     """Raises UsageError unless `epsilon` is a radius that makes sense: above 0, and for linf at most 1."""
     if not math.isfinite(epsilon) or epsilon <= 0:

@@ -253,7 +253,8 @@ def test_the_options_of_an_attack_reach_the_result(main_path: MainPath, call: Ca
 
 def test_run_evaluates_with_another_solver_on_the_same_weights(main_path: MainPath, call: Call, tmp_path: Path) -> None:
     place, _ = main_path
-    options = ("--solver", "euler", "--step", "0.5", "--epsilon", "8/255,0.1", "--parameter", "steps=1")
+    radii = ("--epsilon", "0.1", "--epsilon", "8/255")
+    options = ("--solver", "euler", "--step", "0.5", *radii, "--parameter", "steps=1")
     said = call(*MAIN_PATH, *options, "--results", tmp_path / "new", "--json", place=place)
     assert said.code == 0, said.err
     assert "trained" not in said.err

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_model import Told
 
 import odebench
 from odebench.checkpoint import write_tensors
@@ -148,11 +149,16 @@ def test_published_weights_are_used_as_they_are_after_the_cache(
     assert find_weights(recipe) is None
     theirs = written(recipe, published / "weights", shift=0.5)
     monkeypatch.setattr("odebench.training._Training", untouchable)
-    found = find_or_train(recipe, data)
+    told = Told()
+    found = find_or_train(recipe, data, progress=told)
     assert (found.path, found.weights_sha256) == (theirs, sha256_file(theirs))
+    assert [line.partition(":")[2] for line in told.lines] == [
+        f" not needed, its weights are published ({theirs.parent})"
+    ]
     assert not (tmp_path / "cache" / "weights").exists()
     own = written(recipe, tmp_path / "cache" / "weights")
-    assert find_or_train(recipe, data).path == own
+    assert find_or_train(recipe, data, progress=(quiet := Told())).path == own
+    assert quiet.lines == []
     monkeypatch.undo()
     folder = tmp_path / "given"
     assert find_or_train(recipe, data, folder=folder).path.parent == folder, "a folder that is given is the only one"

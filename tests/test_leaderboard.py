@@ -18,11 +18,11 @@ from result_factory import make_result
 
 from odebench.errors import ResultError
 from odebench.leaderboard import build_tables, read_results
-from odebench.render.markdown import markdown, radius
+from odebench.render.markdown import markdown
 from odebench.render.record import FIELDS, csv_text, json_text
 from odebench.result import Check, Result
 from odebench.result_file import result_json, write_result
-from odebench.spec import adaptive, fixed_step
+from odebench.spec import adaptive, fixed_step, radius
 from odebench.statistic import student, wilson
 from odebench.table import Cell, Table
 from odebench.union import Letters, StoredResult, image_set, letters_of, merge, union

@@ -94,7 +94,7 @@ def diagnose(
     attack = (DIAGNOSIS if full else QUICK_DIAGNOSIS).name
     progress = ScreenProgress()
     trusted_contestant(model, trust=trust)
-    radii = None if epsilon is None else parse_epsilons(epsilon, load_attack(attack).norm(norm))
+    radii = parse_epsilons(",".join(epsilon), load_attack(attack).norm(norm)) if epsilon else None
     evaluated_with = solver(method, step, tolerance, backend, max_steps)
     evaluated_at, trained_at = number(horizon, "horizon"), number(train_horizon, "train horizon")
     if source and not full:

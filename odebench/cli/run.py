@@ -105,7 +105,7 @@ def run(
     # All that can be wrong with the words is said before anything heavy is imported or trained.
     progress = ScreenProgress()
     trusted_contestant(model, trust=trust)
-    radii = None if epsilon is None else parse_epsilons(epsilon, load_attack(attack).norm(norm))
+    radii = parse_epsilons(",".join(epsilon), load_attack(attack).norm(norm)) if epsilon else None
     evaluated_with = solver(method, step, tolerance, backend, max_steps)
     evaluated_at, trained_at = number(horizon, "horizon"), number(train_horizon, "train horizon")
     described = describe_dataset(dataset, data_dir=data_dir, progress=progress)

@@ -10,8 +10,9 @@ from urllib.parse import quote
 from odebench.claim import Claim
 from odebench.leaderboard import group
 from odebench.render.claim import claims_markdown
-from odebench.render.markdown import EMPTY, LEGEND, TITLE, escape, fill, grid, horizon_name, nfe_text, radius, sections
+from odebench.render.markdown import EMPTY, LEGEND, TITLE, escape, fill, grid, horizon_name, nfe_text, sections
 from odebench.render.panel import Picture, horizon_picture, security_picture, stem
+from odebench.spec import radius
 from odebench.table import Row, Table
 
 CHARTS = "charts"

@@ -9,7 +9,8 @@ from typing import Any
 
 from odebench.claim import Claim, Word
 from odebench.contrast import Estimate
-from odebench.render.markdown import escape, fill, grid, item, radius
+from odebench.render.markdown import escape, fill, grid, item
+from odebench.spec import radius
 
 INTRODUCTION = (
     "Does distilling from a ResNet make a Neural ODE more accurate and more robust, and does integrating longer make "

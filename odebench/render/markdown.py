@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from odebench.spec import radius
 from odebench.table import Cell, Row, Table, in_order
 
 WIDTH = 80
@@ -228,14 +229,6 @@ def nfe_text(cell: Cell | None) -> str:
 def horizon_name(horizon: float | None) -> str:
     """A horizon as a column's name."""
     return "no T" if horizon is None else f"T={horizon:g}"
-
-
-def radius(epsilon: float) -> str:
-    """A radius as it is written in papers: 0.1, 8/255 or 0.25/255."""
-    levels = round(4 * 255 * epsilon) / 4
-    if float(f"{epsilon:.3g}") != epsilon and levels / 255 == epsilon:
-        return f"{levels:g}/255"
-    return f"{epsilon:g}"
 
 
 def _image_counts(table: Table) -> list[int]:

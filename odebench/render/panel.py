@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from odebench.render.markdown import radius
 from odebench.result import Figure
+from odebench.spec import radius
 from odebench.table import Cell, Table, in_order
 
 

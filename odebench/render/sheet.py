@@ -16,11 +16,11 @@ from odebench.leaderboard import TRAIN_SEED, attack_label, build_tables, group
 from odebench.profile import Profile, profiles_of
 from odebench.render.board import pictures_of
 from odebench.render.claim import INTRODUCTION, PAPER, WORDS, name_of, over, p_text, points_text, sentence
-from odebench.render.markdown import attack_names, credit_texts, horizon_name, nfe_text, radius
+from odebench.render.markdown import attack_names, credit_texts, horizon_name, nfe_text
 from odebench.render.panel import Picture, stem
 from odebench.render.plot import style
 from odebench.result import Figure, Result
-from odebench.spec import digest
+from odebench.spec import digest, radius
 from odebench.table import Table, short_solver
 from odebench.union import StoredResult
 
