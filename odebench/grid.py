@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from odebench.attack.definition import load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.document import Document, Where
-from odebench.errors import UsageError
+from odebench.errors import UsageError, unknown_name
 from odebench.model.definition import ModelDefinition, changeable, load_definition
 from odebench.plan import Plan, Slice, plan
 from odebench.protocol import AttackChoice, Images, Protocol, Section, Threat, find_protocol, read_protocol
@@ -73,6 +73,15 @@ class Grid:
         for cell in self.cells:
             found.setdefault(cell.run_key, cell)
         return found
+
+    def only(self, sections: Sequence[str]) -> Grid:
+        """Some sections of it, by name, with the trainings that they need. Raises UsageError for unknown names."""
+        names = [section.name for section in self.protocol.sections]
+        for name in sections:
+            if name not in names:
+                raise unknown_name("section", name, names)
+        cells = tuple(cell for cell in self.cells if cell.section in sections)
+        return replace(self, cells=cells, trainings=tuple(trainings(cell.plan for cell in cells)))
 
 
 def read_grid(name: str) -> Grid:

@@ -258,6 +258,16 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *w
     return code, *capsys.readouterr()
 
 
+def test_sweep_takes_some_sections_and_names_them(here: Path, monkeypatch: Any, capsys: Any) -> None:
+    other = PROTOCOL.split("sections:\n")[1].replace("only", "other").replace("[0.5]", "[1]")
+    (here / "tiny.yaml").write_text(PROTOCOL + other, encoding="utf-8")
+    said = "tiny 1 (only): nothing to do: all 2 results are in results\n"
+    assert call(monkeypatch, capsys, "sweep", "tiny.yaml", "--section", "only") == (0, said, "")
+    code, out, err = call(monkeypatch, capsys, "sweep", "tiny.yaml", "--section", "only", "--section", "oter")
+    assert (code, out) == (2, "")
+    assert err == "odebench: unknown section 'oter'; did you mean 'other'? known: only, other\n"
+
+
 @drawing
 def test_sweep_publish_copies_and_writes_the_board(here: Path, monkeypatch: Any, capsys: Any) -> None:
     code, out, err = call(monkeypatch, capsys, "sweep", "tiny.yaml", "--publish")

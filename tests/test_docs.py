@@ -56,6 +56,7 @@ TESTED_BY = {
     ),
     "odebench diagnose --model ode --parameter steps=5": "test_diagnose.py::test_flags_and_what_to_do_are_said",
     "odebench examples": "test_example.py::test_examples_show_what_the_result_says",
+    "odebench sweep digits-full --section cw": "test_deposit.py::test_sweep_takes_some_sections_and_names_them",
     "odebench sweep digits --results again": "test_sweep.py::test_a_cell_is_what_run_makes_of_it",
     "odebench sweep digits --results mine": "test_sweep.py::test_a_cell_is_what_run_makes_of_it",
     "odebench protocols --time": "test_protocol.py::test_the_time_is_estimated_when_asked_for",

@@ -144,6 +144,22 @@ def test_a_cell_of_two_sections_is_made_once(read: Read) -> None:
     assert {cell.section for cell in grid.cells} == {"matched", "again"}
 
 
+def test_a_part_of_a_grid_has_its_cells_and_their_trainings_alone(read: Read) -> None:
+    other = TEXT.split("sections:\n")[1].replace("matched", "other").replace("[resnet, ode]", "[kd-ode]")
+    grid = read(text=TEXT + other)
+    part = grid.only(["other"])
+    assert {cell.section for cell in part.cells} == {"other"}
+    assert len(part.cells) == 4
+    plain = {training.recipe.key for training in grid.trainings if "training ode " in training.title}
+    assert len(plain) == 2
+    assert [one.recipe for one in part.trainings] == [
+        one.recipe for one in grid.trainings if one.recipe.key not in plain
+    ]
+    assert grid.only(["other", "matched", "other"]) == grid
+    with pytest.raises(UsageError, match=r"unknown section 'mached'; did you mean 'matched'\? known: matched, other"):
+        grid.only(["other", "mached"])
+
+
 def test_an_image_folder_is_described_by_the_protocol_itself(read: Read) -> None:
     grid = read(
         ("{name: digits, n: 100}", "{name: mine, n: 100, image_shape: [3, 32, 32], classes: 7, sizes: {test: 100}}"),

@@ -30,7 +30,8 @@ def complete_protocol(incomplete: str) -> list[str]:
 
 @app.command(
     epilog="Examples:\n\nodebench sweep digits\n\nodebench sweep my-grid.yaml --workers 4\n\n"
-    "odebench sweep fashion-mnist --scheduler tcp://10.0.0.1:8786\n\nodebench sweep digits --publish"
+    "odebench sweep fashion-mnist --scheduler tcp://10.0.0.1:8786\n\nodebench sweep digits --publish\n\n"
+    "odebench sweep digits-full --section cw"
 )
 def sweep(
     protocol: Annotated[
@@ -40,6 +41,10 @@ def sweep(
             autocompletion=complete_protocol,
         ),
     ],
+    section: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="This section of the protocol alone; repeatable. Default: all."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes on this machine. Default: cores // threads of a task.")
     ] = None,
@@ -63,6 +68,10 @@ def sweep(
 ) -> None:
     """Train and evaluate all that a protocol names, in parallel; what is there already is not done again."""
     grid = read_grid(protocol)
+    name = f"{grid.protocol.name} {grid.protocol.version}"
+    if section:
+        grid = grid.only(section)
+        name = f"{name} ({', '.join(dict.fromkeys(section))})"
     from odebench.cli.board import LOCAL_RESULTS
     from odebench.cli.watch import watching
     from odebench.sweep import Cluster, place_of
@@ -84,7 +93,6 @@ def sweep(
     counts = results == LOCAL_RESULTS
     place = place_of(grid, results=results, data_dir=data_dir, device=device, counts_published=counts)
     cluster = Cluster(workers=workers, address=scheduler, tls=files)
-    name = f"{grid.protocol.name} {grid.protocol.version}"
     with watching(name) as watcher:
         state = compute(grid, place=place, cluster=cluster, watcher=watcher, slice_images=slice_images)
     _conclude(state, name, results, publish=publish)
