@@ -118,6 +118,7 @@ def verify_entry(
     if code is None:
         inspected = inspect(run.jobs(progress), data, device=device, progress=progress)
     else:
+        progress.say(f"{entry.id}: its code runs in a process of its own, silently, {time_limit} s at most")
         try:
             answer = inspect_apart(
                 folder, run.jobs(progress, sources=True), device=device, data_dir=data_dir, time_limit=time_limit

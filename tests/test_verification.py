@@ -462,7 +462,8 @@ def test_a_process_that_does_not_end_is_stopped(
     words = ["verify", str(mine), "--results", str(results), "--chunks", "0", "--trust", "--time-limit", "5"]
     monkeypatch.setattr(sys, "argv", ["odebench", *words])
     assert _exit_code() == 1
-    said = capsys.readouterr().out
+    said, err = capsys.readouterr()
+    assert err == "mine: its code runs in a process of its own, silently, 5 s at most\n"
     assert f"{mine}'s code has not answered after 5 s and was stopped" in said
     assert "give it longer: --time-limit" in said
 
