@@ -56,6 +56,12 @@ def _stemless(settings: dict[int, Setting]) -> dict[int, Setting]:
     }
 
 
+def _stemless_distilled() -> dict[int, Setting]:
+    """Distillation and no learned stem: on 8x8 with the learning rate of trials of its own."""
+    settings = _distilled(_stemless(_ODE))
+    return settings | {8: replace(settings[8], schedule=_schedule(15, 3e-2, 32))}
+
+
 def _without_solver(settings: dict[int, Setting]) -> dict[int, Setting]:
     return {side: replace(setting, solver=None) for side, setting in settings.items()}
 
@@ -72,7 +78,7 @@ ODE_STEMLESS = ModelDefinition("ode-stemless", "odebench.model.ode:OdeNet", _ste
 KD_ODE_STEMLESS = ModelDefinition(
     "kd-ode-stemless",
     "odebench.model.ode:OdeNet",
-    _distilled(_stemless(_ODE)),
+    _stemless_distilled(),
     has_horizon=True,
     teacher="resnet",
 )
