@@ -18,7 +18,7 @@ from odebench.plan import DEFAULT_CHUNK, Plan, Slice, plan
 from odebench.replan import planned_again
 from odebench.result import Result
 from odebench.result_file import read_result, result_files
-from odebench.spec import Evaluation, Solver
+from odebench.spec import Evaluation, Solver, radius
 
 COVERED = 500
 """How many test images a result of PGD must have for each data set and horizon, or all where there are fewer."""
@@ -215,6 +215,6 @@ def words(claim: Claim) -> str:
     """A claim in a few words."""
     at = "" if claim.horizon is None else f" T={claim.horizon:g}"
     return (
-        f"{claim.dataset}{at} seed {claim.train_seed}, {claim.attack} in {claim.norm} at {claim.epsilon:.4g}, "
+        f"{claim.dataset}{at} seed {claim.train_seed}, {claim.attack} in {claim.norm} at {radius(claim.epsilon)}, "
         f"n={claim.n}"
     )

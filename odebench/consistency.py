@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from odebench.spec import radius
 from odebench.statistic import wilson_lower
 
 COUNT_THRESHOLD = 0.01
@@ -42,13 +43,13 @@ def _created(raw: Raw) -> Iterator[str]:
 
 
 def _legends(raw: Raw) -> Iterator[str]:
-    first = raw["epsilons"][0]["felled_by"]["legend"]
+    first, at = raw["epsilons"][0]["felled_by"]["legend"], radius(raw["epsilons"][0]["epsilon"])
     for item in raw["epsilons"]:
         legend = item["felled_by"]["legend"]
         if legend != first:
-            yield f"epsilon {item['epsilon']:g}: felled_by has another legend than at {raw['epsilons'][0]['epsilon']:g}"
+            yield f"epsilon {radius(item['epsilon'])}: felled_by has another legend than at {at}"
         if strange := [letter for letter in legend if len(letter) != 1 or letter not in string.ascii_letters]:
-            yield f"epsilon {item['epsilon']:g}: {strange[0]!r} in the legend of felled_by is not one letter"
+            yield f"epsilon {radius(item['epsilon'])}: {strange[0]!r} in the legend of felled_by is not one letter"
 
 
 def _credit(raw: Raw) -> Iterator[str]:
@@ -61,7 +62,7 @@ def _credit(raw: Raw) -> Iterator[str]:
 
 def _quantiles(raw: Raw) -> Iterator[str]:
     for item in raw["epsilons"]:
-        where, found = f"epsilon {item['epsilon']:g}: norm_quantiles", item["figures"]["norm_quantiles"]
+        where, found = f"epsilon {radius(item['epsilon'])}: norm_quantiles", item["figures"]["norm_quantiles"]
         if found is None:
             continue
         values = [found[name] for name in ("q05", "q25", "q50", "q75", "q95")]
@@ -70,7 +71,7 @@ def _quantiles(raw: Raw) -> Iterator[str]:
         if values != sorted(values):
             yield f"{where} do not rise"
         if values[0] < 0 or values[-1] > item["epsilon"] * (1 + _ROUNDING) + _ROUNDING:
-            yield f"{where} lie outside the ball of radius {item['epsilon']:g}"
+            yield f"{where} lie outside the ball of radius {radius(item['epsilon'])}"
 
 
 def _nfe(raw: Raw) -> Iterator[str]:

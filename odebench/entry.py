@@ -13,7 +13,7 @@ from odebench.attack.definition import load_attack
 from odebench.document import Document, DocumentError, Parts, read_document
 from odebench.errors import UsageError
 from odebench.result import EpsilonResult, Figure, Result
-from odebench.spec import Evaluation, Norm, Sha256, Solver, Spec, parse_number
+from odebench.spec import Evaluation, Norm, Sha256, Solver, Spec, parse_number, radius
 
 ENTRY_FILE, READ_ME = "entry.yaml", "README.md"
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -206,7 +206,7 @@ def contradictions(claim: Claim, result: Result) -> list[str]:
         figure: Figure = getattr(item.figures, name)
         if not figure.low <= value <= figure.high:
             said.append(
-                f"{name} is claimed to be {value:g}, {result.evaluation.attack.name} at {claim.epsilon:.4g} found "
+                f"{name} is claimed to be {value:g}, {result.evaluation.attack.name} at {radius(claim.epsilon)} found "
                 f"{figure.value:g} [{figure.low:.3g}, {figure.high:.3g}]"
             )
     return said

@@ -18,7 +18,7 @@ from odebench.inspection import Attack, Inspected, Job
 from odebench.plan import DEFAULT_CHUNK, Plan, threat_model
 from odebench.progress import Progress
 from odebench.sampling import rows_of
-from odebench.spec import AttackSpec, ThreatModel
+from odebench.spec import AttackSpec, ThreatModel, radius
 from odebench.supply import weights_of
 from odebench.training import find_or_train
 
@@ -173,7 +173,7 @@ class Repetition:
         asked: list[tuple[str, str, str, float, int, float, int]] = []
         for _, cell in pairs:
             for each in cell.shares if not cell.letters else ():
-                at = f"chunk {cell.chunk} at epsilon {each.epsilon:.4g}"
+                at = f"chunk {cell.chunk} at epsilon {radius(each.epsilon)}"
                 for kind, mine, theirs in (
                     ("clean", each.clean_found, each.clean_committed),
                     ("robust", each.robust_found, each.robust_committed),

@@ -98,7 +98,7 @@ def find_or_train(
         _check_origin(path, metadata, recipe, dataset)
         load_weights(module, tensors, source=path)
         if path != weights_path(recipe, folder):
-            progress.say(f"{_title(recipe)}: not needed, its weights are published ({path.parent})")
+            progress.say(f"{_title(recipe)}: not needed, published weights are used ({path.parent})")
         return Trained(module.to(device).eval(), path, sha256_file(path))
     teacher = None
     if recipe.teacher is not None:

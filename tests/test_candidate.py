@@ -29,7 +29,8 @@ from odebench.result_file import read_result
 
 MODEL = ("-m", "resnet", "--set", "epochs=1")
 LINF = ThreatModel(norm="linf", epsilons=(0.1,))
-PGD = ("run", *MODEL, "-a", "pgd", "-n", "100", "--epsilon", "0.03,0.1", "--parameter", "steps=5")
+WEAK_PGD = ("run", *MODEL, "-a", "pgd", "-n", "100", "--parameter", "steps=5")
+PGD = (*WEAK_PGD, "--epsilon", "0.03,0.1")
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def test_a_judged_file_joins_the_union_and_lowers_the_figure(call: Call) -> None
     weak = call("run", *MODEL, "-a", "noise", "-n", "100", "--epsilon", "0.1", "--parameter", "draws=1")
     assert weak.code == 0, weak.err
     (before,), _ = build_tables(read_results([Path("results")])[0])
-    saved = call(*PGD, "--epsilon", "0.1", "--save-candidates", "mine.safetensors", "--results", "elsewhere")
+    saved = call(*WEAK_PGD, "--epsilon", "0.1", "--save-candidates", "mine.safetensors", "--results", "elsewhere")
     assert saved.code == 0, saved.err
     result = judge(call, "mine.safetensors")
     (after,), problems = build_tables(read_results([Path("results")])[0])

@@ -231,6 +231,14 @@ def test_what_was_edited_could_be_read_before(raw: dict[str, Any]) -> None:
     read(raw)
 
 
+def test_radii_are_named_as_in_papers() -> None:
+    raw = json.loads(result_json(make_result({1 / 255: "rrff", 2 / 255: "rfff"})))
+    raw["epsilons"][1]["felled_by"]["legend"] = {"a": "another"}
+    raw["outcomes_sha256"] = digest_of(raw)
+    with pytest.raises(ResultError, match=r"epsilon 2/255: felled_by has another legend than at 1/255"):
+        read(raw)
+
+
 def test_a_legend_is_one_for_all_epsilons() -> None:
     raw: dict[str, Any] = json.loads(result_json(make_result({0.1: "rf", 0.2: "ff"})))
     read(raw)

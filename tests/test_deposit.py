@@ -269,6 +269,15 @@ def test_sweep_takes_some_sections_and_names_them(here: Path, monkeypatch: Any, 
 
 
 @drawing
+def test_a_section_alone_is_published(here: Path, monkeypatch: Any, capsys: Any) -> None:
+    other = PROTOCOL.split("sections:\n")[1].replace("only", "other").replace("{name: fgsm}, ", "")
+    (here / "tiny.yaml").write_text(PROTOCOL + other, encoding="utf-8")
+    assert call(monkeypatch, capsys, "sweep", "tiny.yaml", "--section", "other", "--publish")[0] == 0
+    published = {Path(name).name[:12] for name in files(here / "leaderboard") if name.startswith("results")}
+    assert published == {"digits-trans"}
+
+
+@drawing
 def test_sweep_publish_copies_and_writes_the_board(here: Path, monkeypatch: Any, capsys: Any) -> None:
     code, out, err = call(monkeypatch, capsys, "sweep", "tiny.yaml", "--publish")
     assert (code, err) == (0, "")

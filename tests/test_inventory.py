@@ -153,7 +153,7 @@ def test_published_weights_are_used_as_they_are_after_the_cache(
     found = find_or_train(recipe, data, progress=told)
     assert (found.path, found.weights_sha256) == (theirs, sha256_file(theirs))
     assert [line.partition(":")[2] for line in told.lines] == [
-        f" not needed, its weights are published ({theirs.parent})"
+        f" not needed, published weights are used ({theirs.parent})"
     ]
     assert not (tmp_path / "cache" / "weights").exists()
     own = written(recipe, tmp_path / "cache" / "weights")

@@ -130,6 +130,15 @@ def test_stemless_models_learn_no_downsampling() -> None:
         assert load_definition(name).recipe(SVHN).arguments["channels"] == 32
 
 
+def test_the_stemless_pair_has_learning_rates_of_its_own_on_8x8_alone() -> None:
+    plain, distilled = load_definition("ode-stemless"), load_definition("kd-ode-stemless")
+    assert plain.settings[8].schedule == load_definition("ode").settings[8].schedule
+    found = distilled.settings[8].schedule
+    assert (found.learning_rate, found.epochs, found.batch_size) == (0.03, 15, 32)
+    for side in (28, 32):
+        assert distilled.settings[side].schedule == load_definition("kd-ode").settings[side].schedule
+
+
 def test_time_is_one_more_channel_whether_shared_or_one_for_each_image() -> None:
     torch.manual_seed(0)
     layer, state = TimeConv(4), torch.rand(3, 4, 5, 5)

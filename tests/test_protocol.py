@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from odebench.dataset.builtin import DIGITS
 from odebench.document import DocumentError, near_word, read_document
 from odebench.errors import UsageError
 from odebench.estimate import evaluation_work, field_calls, training_work
-from odebench.grid import Grid, read_grid
+from odebench.grid import Cell, Grid, read_grid
 from odebench.protocol import find_protocol, protocol_files, read_protocol
 from odebench.spec import adaptive, fixed_step
 
@@ -199,6 +199,15 @@ def test_the_matched_cells_of_digits_are_shared_with_digits_full() -> None:
     matched = {cell.run_key for cell in read_grid("digits").cells if cell.section == "matched"}
     assert len(matched) == 60
     assert matched <= set(read_grid("digits-full").evaluations)
+
+
+def test_what_entries_must_cover_on_digits_is_asked_of_all_that_is_published_there() -> None:
+    def asked(cells: Iterable[Cell]) -> set[tuple[str, float | None]]:
+        return {(cell.plan.evaluation.model.name, cell.plan.evaluation.horizon) for cell in cells}
+
+    full, cover = read_grid("digits-full"), read_grid("digits-coverage")
+    assert asked(full.only(["matched", "stemless"]).cells) <= asked(cover.cells)
+    assert {cell.plan.evaluation.dataset.n for cell in cover.cells} == {500}
 
 
 def test_protocols_are_read_without_torch_and_soon() -> None:
@@ -386,7 +395,9 @@ def test_protocols_are_listed_with_what_they_hold(
     assert max(len(line) for line in text.splitlines()) <= 80
     rows = json.loads(typed(monkeypatch, capsys, "protocols", "--json"))
     assert {row["name"] for row in rows} == set(protocol_files())
-    assert rows[0].keys() == {"name", "version", "summary", "dataset", "trainings", "evaluations"}
+    assert rows[0].keys() == {"name", "version", "summary", "dataset", "trainings", "evaluations", "sections"}
+    (full,) = (row for row in rows if row["name"] == "digits-full")
+    assert {"matched", "pgd", "stemless", "stemless-pgd", "standard", "cw"} < set(full["sections"])
 
 
 def test_the_time_is_estimated_when_asked_for(

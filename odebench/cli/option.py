@@ -74,7 +74,7 @@ Changes = Annotated[
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder that results are written to.")]
 Epsilon = Annotated[
-    list[str] | None, typer.Option(help="Radii, such as 0.1,8/255; repeatable. Default: the data set's.")
+    list[str] | None, typer.Option(help="Radii, such as 0.1,8/255; given twice they add up. Default: the data set's.")
 ]
 NormName = Annotated[str | None, typer.Option("--norm", help="linf or l2. Default: the attack's first.")]
 Images = Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks. Default 500.")]

@@ -43,7 +43,7 @@ def sweep(
     ],
     section: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="This section of the protocol alone; repeatable. Default: all."),
+        typer.Option(metavar="SECTION", help="This section of the protocol alone; repeatable. Default: all."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes on this machine. Default: cores // threads of a task.")
@@ -166,7 +166,7 @@ def protocols(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the protocols: data set, how many trainings and evaluations; with --time about how long on this machine."""
+    """List the protocols: data set, trainings and evaluations (--json: sections, too); with --time about how long."""
     from odebench.cli.screen import print_table, write_text
 
     rows: list[dict[str, object]] = []
@@ -179,6 +179,7 @@ def protocols(
             "dataset": grid.dataset.name,
             "trainings": len(grid.trainings),
             "evaluations": len(grid.evaluations),
+            "sections": [section.name for section in grid.protocol.sections],
         }
         if time:
             from odebench.probe import probe
