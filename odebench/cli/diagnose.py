@@ -35,6 +35,7 @@ from odebench.cli.option import (
     Trust,
     Weights,
     number,
+    radii_of,
     settings,
     solver,
     split_name,
@@ -42,7 +43,6 @@ from odebench.cli.option import (
 from odebench.cli.root import app
 from odebench.cli.trust import trusted_contestant
 from odebench.errors import UsageError
-from odebench.spec import parse_epsilons
 
 DEFAULT_IMAGES = 200
 
@@ -83,7 +83,6 @@ def diagnose(
 ) -> None:
     """Check whether a model's figures may be believed: every check, its evidence, and what to do."""
     from odebench.attack.builtin import DIAGNOSIS, QUICK_DIAGNOSIS
-    from odebench.attack.definition import load_attack
     from odebench.cli.screen import ScreenProgress, print_diagnosis, write_text
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.plan import Slice, plan, threat_model
@@ -94,7 +93,7 @@ def diagnose(
     attack = (DIAGNOSIS if full else QUICK_DIAGNOSIS).name
     progress = ScreenProgress()
     trusted_contestant(model, trust=trust)
-    radii = parse_epsilons(",".join(epsilon), load_attack(attack).norm(norm)) if epsilon else None
+    radii = radii_of(epsilon, attack, norm)
     evaluated_with = solver(method, step, tolerance, backend, max_steps)
     evaluated_at, trained_at = number(horizon, "horizon"), number(train_horizon, "train horizon")
     if source and not full:

@@ -13,7 +13,7 @@ from pydantic import JsonValue, ValidationError
 from odebench.errors import UsageError, invalid_value
 from odebench.plan import Split
 from odebench.registry import ATTACKS, DATASETS, MODELS, Registry
-from odebench.spec import FIXED_STEP_STAGES, Solver, parse_number
+from odebench.spec import FIXED_STEP_STAGES, Solver, parse_epsilons, parse_number
 
 
 def _names(registry: Registry, incomplete: str) -> list[str]:
@@ -124,6 +124,13 @@ def split_name(text: str) -> Split:
     if text not in ("test", "validation"):
         raise UsageError(f"--split is test or validation, not {text!r}")
     return "test" if text == "test" else "validation"
+
+
+def radii_of(texts: list[str] | None, attack: str, norm: str | None) -> tuple[float, ...] | None:
+    """The radii that all --epsilon of a command ask for, None where there is none. Raises UsageError."""
+    from odebench.attack.definition import load_attack
+
+    return parse_epsilons(",".join(texts), load_attack(attack).norm(norm)) if texts else None
 
 
 def settings(pairs: list[str] | None) -> dict[str, JsonValue]:

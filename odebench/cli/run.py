@@ -37,6 +37,7 @@ from odebench.cli.option import (
     Trust,
     Weights,
     number,
+    radii_of,
     settings,
     solver,
     split_name,
@@ -44,7 +45,6 @@ from odebench.cli.option import (
 from odebench.cli.root import app
 from odebench.cli.trust import trusted_contestant
 from odebench.errors import UsageError
-from odebench.spec import parse_epsilons
 
 if TYPE_CHECKING:
     from odebench.plan import Plan
@@ -96,7 +96,6 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train or load a model, attack it, judge every image, write the result."""
-    from odebench.attack.definition import load_attack
     from odebench.cli.screen import ScreenProgress, print_result, write_text
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.plan import Slice, plan, threat_model
@@ -105,7 +104,7 @@ def run(
     # All that can be wrong with the words is said before anything heavy is imported or trained.
     progress = ScreenProgress()
     trusted_contestant(model, trust=trust)
-    radii = parse_epsilons(",".join(epsilon), load_attack(attack).norm(norm)) if epsilon else None
+    radii = radii_of(epsilon, attack, norm)
     evaluated_with = solver(method, step, tolerance, backend, max_steps)
     evaluated_at, trained_at = number(horizon, "horizon"), number(train_horizon, "train horizon")
     described = describe_dataset(dataset, data_dir=data_dir, progress=progress)
