@@ -58,6 +58,7 @@ class Beside:
     name: str
     estimate: Estimate | None
     missing: str = ""
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def _answered(drafts: Sequence[_Draft]) -> list[Claim]:
         elif word is Word.not_supported:
             why = f"the upper bound is under {LEAST_GAIN:g} point"
             if high < 0:
-                why += ", and under 0: the opposite is seen"
+                why += ", and under 0 (not tested)"
         else:
             why = f"adjusted p not below {LEVEL:g}, upper bound not under {LEAST_GAIN:g} point"
         shown = None if draft.missing else p
@@ -311,7 +312,7 @@ def _beside(claim: Claim, frame: Frame, letters: Letters, sections: Sequence[Sec
         always = np.all([np.isin(cell, list(CORRECT)) for cell in letters.values()], axis=0)
         kept = {key: cell[always] for key, cell in letters.items()}
         if always.any():
-            found.append(Beside("correct in every cell", _figure(claim, frame, kept)))
+            found.append(Beside("correct in every cell", _figure(claim, frame, kept), seeds=frame.seeds))
         else:
             found.append(Beside("correct in every cell", None, "no image is"))
     for arm in (Arm.equal_nfe, Arm.adaptive):
@@ -321,7 +322,7 @@ def _beside(claim: Claim, frame: Frame, letters: Letters, sections: Sequence[Sec
         if other is None or not other.seeds or not other.images or (claim.kind == "slope" and len(other.horizons) < 2):
             found.append(Beside(arm.value, None, "no results"))
         else:
-            found.append(Beside(arm.value, _figure(claim, other, cell_letters(other))))
+            found.append(Beside(arm.value, _figure(claim, other, cell_letters(other)), seeds=other.seeds))
     return found
 
 

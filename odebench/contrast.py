@@ -34,8 +34,9 @@ Weights: TypeAlias = Mapping[tuple[str, float], float]
 class Estimate:
     """A gain in points, or a slope in points a doubling of T: its 95% interval and one-sided p, both unadjusted.
 
-    The wider interval and the larger p of the two that images drawn again and train seeds give; over fewer than two
-    seeds the interval is that of the images alone, and p is null. `images` are all that entered.
+    The wider interval and the larger p of the two that images drawn again and train seeds give, each alone;
+    `interval_of` says whose the interval is. Over fewer than two seeds it is that of the images, and p is null.
+    `images` are all that entered.
     """
 
     value: float
@@ -43,6 +44,7 @@ class Estimate:
     high: float
     p: float | None
     images: int
+    interval_of: Literal["images", "seeds"]
 
 
 @dataclass(frozen=True)
@@ -145,13 +147,14 @@ def estimate(measured: Array, *, draws: int = 10_000) -> Estimate:
     """The figure that `measure` measured, with its interval and p."""
     low, high, p = bootstrap(measured.mean(axis=0).tolist(), draws=draws)
     by_seed = measured.mean(axis=1).tolist()
+    interval_of: Literal["images", "seeds"] = "images"
     if len(by_seed) > 1:
         seeds_low, seeds_high = student(by_seed)
         if seeds_high - seeds_low > high - low:
-            low, high = seeds_low, seeds_high
+            low, high, interval_of = seeds_low, seeds_high, "seeds"
     value = round(fmean(by_seed), 10)
     larger = max(p, student_p(by_seed)) if len(by_seed) > 1 else None
-    return Estimate(value, low, high, larger, int(measured.shape[1]))
+    return Estimate(value, low, high, larger, int(measured.shape[1]), interval_of)
 
 
 def relative_gain(letters: Letters, models: tuple[str, ...], counted: str) -> float | None:

@@ -113,9 +113,16 @@ def _used_weights(grid: Grid, results: dict[str, Result]) -> dict[str, list[tupl
 
 def _check_others(found: Deposit, folder: Path) -> None:
     """Raises DepositError where a published result that stays was found with other weights of a recipe than those that
-    are about to be published."""
+    are about to be published, or with candidates of a source whose weights are about to be replaced."""
     coming = {target.stem: source for source, target in found.weights.items()}
+    going = {sha256_file(target): source for source, target in found.weights.items() if target.exists()}
     for path, result in _staying(found, folder):
+        for name, sha256 in result.found.sources_sha256.items():
+            if sha256 in going:
+                raise DepositError(
+                    f"{path} was found with candidates of {name} with other weights ({sha256[:12]}) than "
+                    f"{going[sha256]}; delete it, or run it again with them"
+                )
         source = coming.get(result.evaluation.model.weights)
         if source is not None and sha256_file(source) != result.found.weights_sha256:
             raise DepositError(

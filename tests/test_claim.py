@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from result_factory import make_result
 
 from odebench.claim import Claim, Word, claims_of, word_of
 from odebench.contrast import estimate, weights_of
-from odebench.render.claim import claims_json, claims_markdown
+from odebench.render.claim import claims_json, claims_markdown, sentence
 from odebench.result import Check, Result
 from odebench.section import Arm, middle, sections_of
 from odebench.spec import adaptive, fixed_step
@@ -120,7 +121,7 @@ def test_a_real_slope_is_found_for_the_model_that_has_it() -> None:
 def test_an_effect_the_other_way_is_said() -> None:
     found = answers(*study(level(0.3, 0.4)))["robust kd-ode linf"]
     assert found.word is Word.not_supported
-    assert found.why == "the upper bound is under 1 point, and under 0: the opposite is seen"
+    assert found.why == "the upper bound is under 1 point, and under 0 (not tested)"
     assert answers(*study(level(0.4, 0.4)))["clean kd-ode"].why == "the upper bound is under 1 point"
 
 
@@ -464,6 +465,33 @@ def test_the_table_fits_80_columns_and_says_what_it_rests_on() -> None:
     records = json.loads(claims_json(claims_of(stored)))
     assert [record["word"] for record in records].count("not run") == 8
     assert {record["estimate"]["images"] for record in records if record["estimate"]} == {N}
+
+
+def test_what_stands_beside_names_its_seeds_and_whose_its_interval_is_where_the_claim_has_others() -> None:
+    adaptively = {"solver": adaptive(), "nfe": (20.0, 21.0)}
+    for seeds, said in (((0,), "seed 0, 200 images, interval of the images alone"), (SEEDS, "200 images")):
+        results = [*study(level(0.5, 0.4), wobble=0.03), *study(level(0.5, 0.4), seeds=seeds, **adaptively)]
+        claim = answers(*results)["robust kd-ode linf"]
+        assert claim.estimate is not None
+        text = sentence(claim)
+        assert f"seeds 0 1 2, 200 images, interval of the {claim.estimate.interval_of}; correct in every cell" in text
+        beside = rf"; equal NFE: no results; adaptive solver: \S+ \[\S+ \S+\], {said}(, interval of .*)?$"
+        assert re.search(beside, text)
+        (record,) = (r for r in json.loads(claims_json([claim])))
+        assert record["beside"][-1]["seeds"] == list(seeds)
+        assert record["estimate"]["interval_of"] == claim.estimate.interval_of
+    without = answers(*study(level(0.5, 0.4)))["clean kd-ode"]
+    assert sentence(without).endswith("; equal NFE, adaptive solver: no results")
+
+
+def test_the_interval_is_of_the_seeds_where_they_scatter_more_than_images() -> None:
+    generator = np.random.default_rng(0)
+    alike = np.tile(generator.choice([-100.0, 0.0, 100.0], size=(1, 200)), (3, 1))
+    assert estimate(alike, draws=500).interval_of == "images"
+    apart = alike + np.array([[-30.0], [0.0], [30.0]])
+    found = estimate(apart, draws=500)
+    assert found.interval_of == "seeds"
+    assert found.high - found.low == pytest.approx(2 * 4.3027 * 30 / math.sqrt(3), rel=1e-3)
 
 
 def test_claims_need_no_torch() -> None:

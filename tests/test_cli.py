@@ -542,6 +542,7 @@ def test_version(call: Call) -> None:
         ("run -m res", ["resnet"]),
         ("run --attack ", list(ATTACKS.entries())),
         ("train --dataset f", ["fashion-mnist"]),
+        ("verify --dataset f", ["fashion-mnist"]),
     ],
 )
 def test_the_shell_completes_names(words: str, expected: list[str], place: Place) -> None:

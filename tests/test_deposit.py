@@ -190,6 +190,26 @@ def test_a_published_result_that_stays_must_rest_on_the_same_weights(here: Path)
         assert str(path) in str(raised.value)
 
 
+def test_a_published_result_that_stays_must_rest_on_the_same_sources(here: Path) -> None:
+    grid, place = grid_and_place(here)
+    deposit_of(grid, place, here / "leaderboard").make()
+    teacher = grid.cells[0].plan.recipe.teacher
+    assert teacher is not None
+    (transfer,) = (cell for cell in grid.evaluations.values() if cell.plan.evaluation.attack.name == "transfer")
+    (here / "other.yaml").write_text(PROTOCOL.replace("n: 100", "n: 200"), encoding="utf-8")
+    other = read_grid(str(here / "other.yaml"))
+    (same,) = (cell.plan for cell in other.evaluations.values() if cell.plan.evaluation.attack.name == "transfer")
+    _, path, _ = run(same, load_dataset("digits"), results=here / "leaderboard" / "results")
+    (digest,) = read_result(path).found.sources_sha256.values()
+    written(teacher, place.weights[0], shift=0.01)
+    run(transfer.plan, load_dataset("digits"), results=place.results, force=True)
+    with pytest.raises(DepositError, match=f"with candidates of .* with other weights .{digest[:12]}.") as raised:
+        deposit_of(grid, place, here / "leaderboard", replace=True)
+    assert str(path) in str(raised.value)
+    path.unlink()
+    assert deposit_of(grid, place, here / "leaderboard", replace=True).make()
+
+
 def test_what_is_missing_or_does_not_belong_together_is_said(here: Path) -> None:
     grid, place = grid_and_place(here)
     student, teacher = grid.cells[0].plan.recipe, grid.cells[0].plan.recipe.teacher

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.option import AsJson, DataDir, Device, TimeLimit, Trust
+from odebench.cli.option import AsJson, DataDir, Device, TimeLimit, Trust, complete_dataset
 from odebench.cli.root import app
 from odebench.cli.trust import check_trust
 from odebench.entry import TIME_LIMIT
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 def verify(
     entry: Annotated[str, typer.Argument(metavar="ID_OR_FOLDER", help="An entry's id, or the path of its folder.")],
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Look at this data set alone. Default: all of the entry's.")
+        str | None,
+        typer.Option(
+            "--dataset",
+            "-d",
+            help="Look at this data set alone. Default: all of the entry's.",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
     chunks: Annotated[
         str | None, typer.Option(help="Chunks of 100 test images to look at, such as 0,3. Default: two are drawn.")
