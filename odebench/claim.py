@@ -53,7 +53,10 @@ class Word(str, Enum):
 
 @dataclass(frozen=True)
 class Beside:
-    """What stands beside a claim: the same figure where a confounder is removed. Null: what is missing says why."""
+    """What stands beside a claim: the same figure where a confounder is removed. Null: what is missing says why.
+
+    `seeds` are the train seeds that the estimate rests on, none where there is no estimate.
+    """
 
     name: str
     estimate: Estimate | None
