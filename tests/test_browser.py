@@ -290,6 +290,8 @@ def test_a_phone_shows_all_without_moving_sideways(page: Page, scheme: str) -> N
     assert wide == []
     assert page.script("const e = document.querySelector('#table').parentElement; return e.scrollWidth > e.clientWidth")
     assert page.column("robust")[0]
+    under = "return getComputedStyle(document.querySelector('#table tbody th'), '::after').content"
+    assert "digits" in page.script(under), "which data set, without moving sideways"
     small = page.script(
         "return [...document.querySelectorAll('form select, form input, form button, thead button')]"
         ".filter(e => e.offsetHeight < 36).map(e => e.outerHTML.slice(0, 60))"

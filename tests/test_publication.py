@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -150,6 +151,15 @@ def test_a_line_has_one_colour_and_shape_in_all_pictures_of_a_data_set() -> None
     for name in pictures[0].names:
         assert len({style(picture, name) for picture in pictures}) == 1
     assert len({style(pictures[0], name) for name in pictures[0].names}) == 4
+
+
+def test_a_line_is_named_by_its_model_alone_where_no_other_line_is_of_that_model() -> None:
+    letters = {0.1: "r" * 50 + "f" * 50}
+    settings = ({"model": "trades", "arguments": {"adversary": "trades"}}, {"model": "ode", "arguments": {"width": 8}})
+    more = [make_result(letters, attack="worst-case", **one) for one in settings]
+    for _, picture in pictures_of(tables_of(*results(), *more)):
+        assert picture.known == ("kd-ode", "ode", "ode width=8", "resnet", "trades")
+        assert {line.name for row in picture.rows for panel in row for line in panel.lines} == set(picture.names)
 
 
 # What is written
@@ -336,3 +346,25 @@ def test_labels_of_an_axis_do_not_touch(epsilons: tuple[float, ...], labels: lis
     (panel,) = picture.rows[0]
     expression = panel_specification(picture, panel)["layer"][1]["encoding"]["x"]["axis"]["labelExpr"]
     assert re.findall(r"\? '([^']*)'", expression) == labels
+
+
+@pytest.mark.parametrize(
+    ("letters", "heights"),
+    [
+        ("r" * 100, [0, 20, 40, 60, 80, 100]),
+        ("f" * 100, [0, 5]),
+        ("r" * 50 + "f" * 50, [0, 10, 20, 30, 40, 50, 60]),
+    ],
+)
+def test_an_axis_ends_at_a_tick(letters: str, heights: list[int]) -> None:
+    picture = horizon_picture(tables_of(make_result({0.1: letters}, attack="worst-case")))
+    assert isinstance(picture, Picture)
+    worst = picture.rows[0][1]
+    shown = re.findall(
+        r'<text text-anchor="end"[^>]*>(\d+)</text>', picture_svg(replace(picture, rows=((worst,),)), "0" * 64)
+    )
+    assert sorted(map(int, shown)) == heights
+    y = panel_specification(picture, worst)["layer"][1]["encoding"]["y"]
+    assert y["scale"]["domain"] == [heights[0], heights[-1]]
+    shares = [point.share for line in worst.lines for point in line.points]
+    assert all(heights[0] <= 100 * share.low and 100 * share.high <= heights[-1] for share in shares)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,7 +10,7 @@ from odebench.claim import Claim
 from odebench.leaderboard import group
 from odebench.render.claim import claims_markdown
 from odebench.render.markdown import EMPTY, LEGEND, TITLE, escape, fill, grid, horizon_name, nfe_text, sections
-from odebench.render.panel import Picture, horizon_picture, security_picture, stem
+from odebench.render.panel import Picture, horizon_picture, security_picture, shown_together, stem
 from odebench.spec import radius
 from odebench.table import Row, Table
 
@@ -42,13 +41,12 @@ class _Links:
 
 
 def pictures_of(tables: Sequence[Table]) -> list[tuple[Table, Picture]]:
-    """All pictures, each with a table of its data set: accuracy against horizon, then security curves. A model has one
-    colour and shape in all of them."""
+    """All pictures, each with a table of its data set: accuracy against horizon, then security curves."""
     by_data = group(tables, stem).values()
     found = [(same[0], draw(same)) for draw in (horizon_picture, security_picture) for same in by_data]
     drawn = [(table, picture) for table, picture in found if picture is not None]
-    known = tuple(sorted({name for _, picture in drawn for name in picture.known}))
-    return [(table, replace(picture, known=known)) for table, picture in drawn]
+    pictures = shown_together([picture for _, picture in drawn])
+    return [(table, picture) for (table, _), picture in zip(drawn, pictures, strict=True)]
 
 
 def board_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, folder: Path) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from odebench.result import Figure
 from odebench.spec import radius
-from odebench.table import Cell, Table, in_order
+from odebench.table import Cell, Row, Table, in_order
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Line:
     """A model's points by rising x; a single one without x is drawn as a level line."""
 
     name: str
+    model: str
     points: tuple[Point, ...]
 
 
@@ -113,6 +115,29 @@ def security_picture(tables: Sequence[Table]) -> Picture | None:
     )
 
 
+def shown_together(pictures: Sequence[Picture]) -> list[Picture]:
+    """The pictures for one page: a line has one colour and shape in all of them, and only its model's name where no
+    other line is of that model; what its settings are stands in the tables."""
+    models = {
+        line.name: line.model for picture in pictures for row in picture.rows for panel in row for line in panel.lines
+    }
+    count = Counter(models.values())
+    short = {name: model if count[model] == 1 else name for name, model in models.items()}
+    return [
+        replace(
+            picture,
+            names=tuple(short[name] for name in picture.names),
+            known=tuple(sorted(short.values())),
+            rows=tuple(tuple(_renamed(panel, short) for panel in row) for row in picture.rows),
+        )
+        for picture in pictures
+    ]
+
+
+def _renamed(panel: Panel, names: Mapping[str, str]) -> Panel:
+    return replace(panel, lines=tuple(replace(line, name=names[line.name]) for line in panel.lines))
+
+
 def _norms(tables: Sequence[Table]) -> dict[str, list[Table]]:
     """The tables with a ranked cell, by norm (linf first), epsilons rising."""
     ranked = [table for table in tables if _drawn(table)]
@@ -124,13 +149,13 @@ def _middle(tables: Sequence[Table]) -> Table:
     return tables[len(tables) // 2]
 
 
-def _drawn(table: Table) -> dict[str, tuple[Cell, ...]]:
-    """The ranked cells of each line: of the usual row of each model."""
-    return {row.name: row.matched for row in table.usual if row.matched}
+def _drawn(table: Table) -> dict[str, Row]:
+    """The row of each line, whose ranked cells it shows: the usual row of each model."""
+    return {row.name: row for row in table.usual if row.matched}
 
 
 def _drawn_horizons(table: Table) -> set[float | None]:
-    return {cell.horizon for cells in _drawn(table).values() for cell in cells}
+    return {cell.horizon for row in _drawn(table).values() for cell in row.matched}
 
 
 def _names(tables: Sequence[Table]) -> tuple[str, ...]:
@@ -144,24 +169,29 @@ def _known(tables: Sequence[Table]) -> tuple[str, ...]:
 
 
 def _lines(table: Table, names: Sequence[str], *, clean: bool) -> tuple[Line, ...]:
-    drawn = _drawn(table)
+    rows = _drawn(table)
+    shares = {
+        name: [(c, c.clean_accuracy if clean else c.robust_accuracy) for c in rows[name].matched] for name in rows
+    }
     return tuple(
-        Line(name, tuple(Point(c.horizon, c.clean_accuracy if clean else c.robust_accuracy, c) for c in drawn[name]))
+        Line(name, rows[name].model, tuple(Point(cell.horizon, share, cell) for cell, share in shares[name]))
         for name in names
-        if name in drawn
+        if name in rows
     )
 
 
 def _security_lines(tables: Sequence[Table], names: Sequence[str], horizon: float | None) -> tuple[Line, ...]:
     """Clean accuracy at epsilon 0, then robust accuracy; of the models at this horizon and those without any."""
     points: dict[str, list[Point]] = {}
+    models: dict[str, str] = {}
     for table in tables:
-        for name, cells in _drawn(table).items():
-            for cell in cells:
+        for name, row in _drawn(table).items():
+            models[name] = row.model
+            for cell in row.matched:
                 if cell.horizon in (None, horizon):
                     line = points.setdefault(name, [Point(0.0, cell.clean_accuracy, cell)])
                     line.append(Point(table.epsilon, cell.robust_accuracy, cell))
-    return tuple(Line(name, tuple(points[name])) for name in names if name in points)
+    return tuple(Line(name, models[name], tuple(points[name])) for name in names if name in points)
 
 
 def _subtitle(tables: Sequence[Table], *, dashed: bool) -> str:
@@ -180,7 +210,7 @@ def _radii(tables: Sequence[Table]) -> str:
 
 
 def _all_cells(tables: Sequence[Table]) -> list[Cell]:
-    return [cell for table in tables for same in _drawn(table).values() for cell in same]
+    return [cell for table in tables for row in _drawn(table).values() for cell in row.matched]
 
 
 def _range(numbers: set[int]) -> str:

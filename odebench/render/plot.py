@@ -19,6 +19,8 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross"
 HEIGHT = 240
 _APART = 0.11
 """The share of an axis that two labels are apart at least."""
+_STEPS = ((5, 40), (10, 80), (20, 100))
+"""Percent from tick to tick, and the longest axis that has such ticks."""
 HOVER = ("model", "at", "accuracy", "95% interval", "train seeds", "images", "NFE clean / attacked", "attacks")
 """What the page shows of a point under the pointer."""
 Marks = list[dict[str, Any]]
@@ -57,8 +59,12 @@ def panel_chart(
         values=list(labels), labelExpr=f"{expression} : ''", title=picture.x_name, gridOpacity=0.6, labelOverlap=False
     )
     x = altair.X("x:Q", axis=axis, scale=altair.Scale(domain=list(domain), nice=False, zero=False))
-    low, high = _range(panel)
-    y = altair.Y("y:Q", axis=altair.Axis(title="accuracy, %"), scale=altair.Scale(domain=[low, high], nice=False))
+    heights = _heights(panel)
+    y = altair.Y(
+        "y:Q",
+        axis=altair.Axis(title="accuracy, %", values=heights, tickCount=len(heights)),  # else Vega drops some of them
+        scale=altair.Scale(domain=[heights[0], heights[-1]], nice=False),
+    )
     names = list(picture.names)
     colours, shapes = zip(*(style(picture, name) for name in names), strict=True)
     legend: dict[str, Any] = {"legend": None} if hover else {}
@@ -151,13 +157,13 @@ def _is_level(line: Line) -> bool:
     return all(point.x is None for point in line.points)
 
 
-def _range(panel: Panel) -> tuple[float, float]:
-    """The ends of the axis in percent, on fives and tens around all intervals."""
+def _heights(panel: Panel) -> list[int]:
+    """The ticks of the axis in percent, around all intervals. It ends at ticks, so that titles above are level."""
     shares = [point.share for line in panel.lines for point in line.points]
-    low, high = 100 * min(share.low for share in shares), 100 * max(share.high for share in shares)
-    if panel.full:
-        return 0.0, min(100.0, 10.0 * math.ceil(high / 10))
-    return max(0.0, 5.0 * math.floor(low / 5)), min(100.0, 5.0 * math.ceil(high / 5))
+    low = 0.0 if panel.full else min(99.0, 100 * min(share.low for share in shares))
+    high = max(low + 1, 100 * max(share.high for share in shares))
+    step = next(step for step, most in _STEPS if high - low <= most)
+    return list(range(step * math.floor(low / step), min(100, step * math.ceil(high / step)) + 1, step))
 
 
 def _tick(value: float, picture: Picture) -> str:
