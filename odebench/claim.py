@@ -210,7 +210,7 @@ def _answered(drafts: Sequence[_Draft]) -> list[Claim]:
         elif word is Word.masked:
             why = f"flagged: {', '.join(claim.flags)}" if p < LEVEL else f"{supported_under}, not in the worst case"
         elif word is Word.not_supported:
-            why = f"the upper bound is under {LEAST_GAIN:g} point"
+            why = f"the upper bound, {high:+.3g}, is under {LEAST_GAIN:g} point"
             if high < 0:
                 why += ", and under 0 (not tested)"
         else:

@@ -16,8 +16,8 @@ from odebench.result_file import read_result, result_files, result_path
 from odebench.task import Place
 
 RESULTS, WEIGHTS = "results", "weights"
-MAX_WEIGHTS_BYTES = 30_000_000
-"""Of all published weights together: every clone of the repository carries them."""
+MAX_BYTES = 30_000_000
+"""Of all published weights and results together: every clone of the repository carries them."""
 
 
 class DepositError(OdebenchError):
@@ -48,7 +48,7 @@ def deposit_of(grid: Grid, place: Place, folder: Path, *, replace: bool = False)
     sources. Writes nothing.
 
     Raises DepositError where something else lies in its place, unless `replace`; where a result is missing or was found
-    with other weights than those at hand; and where the weights would be too large.
+    with other weights than those at hand; and where all that is published would be too large.
     """
     files = found_results(grid, place)
     if missing := len(grid.evaluations) - len(files):
@@ -142,13 +142,14 @@ def _staying(found: Deposit, folder: Path) -> Iterator[tuple[Path, Result]]:
 
 
 def _check_size(found: Deposit, folder: Path) -> None:
-    replaced = set(found.weights.values())
-    kept = [path for path in (folder / WEIGHTS).glob("*.safetensors") if path not in replaced]
-    total = sum(path.stat().st_size for path in [*found.weights, *kept])
-    if total > MAX_WEIGHTS_BYTES:
+    replaced = {*found.weights.values(), *found.results.values()}
+    there = [*(folder / WEIGHTS).glob("*.safetensors"), *result_files(folder / RESULTS)]
+    kept = [path for path in there if path not in replaced]
+    total = sum(path.stat().st_size for path in [*found.weights, *found.results, *kept])
+    if total > MAX_BYTES:
         raise DepositError(
-            f"{folder / WEIGHTS} would hold {total / 1e6:.1f} MB, more than the {MAX_WEIGHTS_BYTES / 1e6:g} MB that "
-            "may be published"
+            f"{folder} would hold {total / 1e6:.2f} MB of weights and results, more than the {MAX_BYTES / 1e6:g} MB "
+            "that may be published"
         )
 
 

@@ -218,7 +218,7 @@ class _Run:
         steps = self.passes * count * len(chunks(self.evaluation, len(self.images)))
         self.progress.say(
             f"{self.attack.name} on {len(self.images)} images, {count} epsilon{'s' * (count > 1)}, {self.passes} "
-            f"passes each: at most about {_duration(self.groundwork.slowest * steps)}"
+            f"passes each: at most about {_duration(self.groundwork.slowest * steps)} on free cores"
         )
 
     def _few_candidates(self, clean: np.ndarray) -> bool:

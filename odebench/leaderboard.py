@@ -9,6 +9,8 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from statistics import fmean
 from typing import TypeVar
@@ -19,7 +21,7 @@ from odebench.result import Figure
 from odebench.result_file import read_result, result_files
 from odebench.spec import Norm, Solver, canonical_json
 from odebench.statistic import share_interval
-from odebench.table import Cell, Row, Table, in_order, short_solver
+from odebench.table import Cell, Reach, Row, Table, in_order, short_solver
 from odebench.union import Letters, StoredResult, image_set, union
 
 WORST_CASE = "worst-case"
@@ -192,7 +194,7 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         robust_accuracy=_figure([robust for _, robust in shares], n),
         nfe_clean=_mean([item.clean.mean for item in nfe if item.clean]),
         nfe_adversarial=_mean([item.adversarial.mean for item in nfe if item.adversarial]),
-        attacks=_attack_counts(seeds, epsilon, images),
+        attacks=_attacks(seeds, epsilon, images),
         flags=dict(sorted(flags.items())),
         credits=credits_of([(seed.stored, seed.letters) for seed in seeds], images, epsilon),
         files=dict(sorted((_train_seed(item), item.path) for item in largest)),
@@ -200,14 +202,15 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
     )
 
 
-def _attack_counts(seeds: Sequence[_Seed], epsilon: float, images: int) -> dict[str, int]:
-    """On how many seeds each attack was run whose letters could lower a figure over `images` at `epsilon`."""
-    count: dict[str, int] = defaultdict(int)
+def _attacks(seeds: Sequence[_Seed], epsilon: float, images: int) -> dict[str, Reach]:
+    """Each attack whose letters could lower a figure over `images` at `epsilon`, with what it was asked about."""
+    asked: dict[str, list[int]] = defaultdict(list)
     for seed in seeds:
         speaking = [i for i in seed.stored if _epsilons(i)[0] <= epsilon and image_set(i.result) & images]
-        for name in {attack_label(item) for item in speaking}:
-            count[name] += 1
-    return dict(sorted(count.items()))
+        for name, same in group(speaking, attack_label).items():
+            reached = reduce(or_, (image_set(item.result) & images for item in same))
+            asked[name].append(reached.bit_count())
+    return {name: Reach(len(counts), min(counts)) for name, counts in sorted(asked.items())}
 
 
 def _rows(cells: Mapping[_RowKey, Sequence[Cell]]) -> tuple[Row, ...]:

@@ -64,6 +64,7 @@ class Slice:
             raise UsageError(
                 f"{name} has {total} {self.split} images; {n} from {self.offset} on cannot be taken: "
                 f"choose -n between 1 and {rest}"
+                + (f", in whole chunks of {self.chunk}" if rest > self.chunk > 1 else "")
             )
         if n % self.chunk and n != rest:
             below = n - n % self.chunk

@@ -19,7 +19,7 @@ class Cell:
     """What is known of one model at one horizon (null: a model without one) at the table's epsilon.
 
     Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells for each attack of
-    the union how many of the seeds it was run on. NFE is a mean an image, null for a model without a field.
+    the union what it was asked about. NFE is a mean an image, null for a model without a field.
     Each flag comes with its meaning. `credits` are those whose candidates, made elsewhere, were judged. `files` are the
     largest results by train seed, which the figures rest on first; `results` are all that the union is made of.
     """
@@ -33,11 +33,19 @@ class Cell:
     robust_accuracy: Figure
     nfe_clean: float | None
     nfe_adversarial: float | None
-    attacks: Mapping[str, int]
+    attacks: Mapping[str, Reach]
     flags: Mapping[str, str]
     credits: tuple[Credit, ...]
     files: Mapping[str, Path] = field(compare=False)
     results: tuple[StoredResult, ...] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What an attack of a union was asked about: how many train seeds, and how many images of a cell at least."""
+
+    seeds: int
+    images: int
 
 
 @dataclass(frozen=True)

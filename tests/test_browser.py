@@ -292,6 +292,9 @@ def test_a_phone_shows_all_without_moving_sideways(page: Page, scheme: str) -> N
     assert page.column("robust")[0]
     under = "return getComputedStyle(document.querySelector('#table tbody th'), '::after').content"
     assert "digits" in page.script(under), "which data set, without moving sideways"
+    page.open(width=1200, height=740, scheme=scheme)
+    assert page.script(under) == "none", "its column is in sight"
+    page.open(width=360, height=740, scheme=scheme)
     small = page.script(
         "return [...document.querySelectorAll('form select, form input, form button, thead button')]"
         ".filter(e => e.offsetHeight < 36).map(e => e.outerHTML.slice(0, 60))"

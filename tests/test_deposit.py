@@ -233,17 +233,22 @@ def test_what_is_missing_or_does_not_belong_together_is_said(here: Path) -> None
     assert student.key != teacher.key
 
 
-def test_too_large_weights_are_refused_with_their_size(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_bytes_of_weights_and_results_are_refused(here: Path) -> None:
     grid, place = grid_and_place(here)
-    own = sum(path.stat().st_size for path in place.weights[0].glob("*.safetensors"))
+    coming = [*place.weights[0].glob("*.safetensors"), *place.results.rglob("*.json")]
+    assert len(coming) == 4
+    own = sum(path.stat().st_size for path in coming)
     large = here / "leaderboard" / "weights" / f"{'0' * 64}.safetensors"
     large.parent.mkdir()
     with large.open("wb") as file:
         file.truncate(30_000_000 - own)
     assert len(deposit_of(grid, place, here / "leaderboard").weights) == 2
+    deposit_of(grid, place, here / "leaderboard").make()
+    deposit_of(grid, place, here / "leaderboard")  # what lies there is not counted twice
     with large.open("ab") as file:
-        file.truncate(30_500_000 - own)
-    with pytest.raises(DepositError, match=r"would hold 30\.5 MB, more than the 30 MB that may be published"):
+        file.truncate(30_010_000 - own)
+    refused = r"would hold 30\.01 MB of weights and results, more than the 30 MB that may be published"
+    with pytest.raises(DepositError, match=refused):
         deposit_of(grid, place, here / "leaderboard")
 
 

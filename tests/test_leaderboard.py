@@ -18,13 +18,13 @@ from result_factory import make_result
 
 from odebench.errors import ResultError
 from odebench.leaderboard import build_tables, read_results
-from odebench.render.markdown import markdown
+from odebench.render.markdown import attack_names, markdown
 from odebench.render.record import FIELDS, csv_text, json_text
 from odebench.result import Check, Result
 from odebench.result_file import result_json, write_result
 from odebench.spec import adaptive, fixed_step, radius
 from odebench.statistic import student, wilson
-from odebench.table import Cell, Table
+from odebench.table import Cell, Reach, Table
 from odebench.union import Letters, StoredResult, image_set, letters_of, merge, union
 
 EPSILONS = (0.05, 0.1, 0.2)
@@ -213,7 +213,8 @@ def test_an_unranked_figure_is_the_union_over_the_largest_result() -> None:
         make_result({0.1: "rrrrrfffmm"}), make_result({0.1: "fxfr"}, attack="fgsm", offset=2, nfe=(9.0, 9.0))
     )
     assert (cell.ranked, cell.n, cell.seeds) == (False, 10, 1)
-    assert cell.attacks == {"fgsm": 1, "pgd": 1}
+    assert cell.attacks == {"fgsm": Reach(seeds=1, images=4), "pgd": Reach(seeds=1, images=10)}
+    assert attack_names(cell) == ["fgsm (4 of 10 images)", "pgd"]
     assert cell.clean_accuracy.value == 0.8
     assert cell.robust_accuracy.value == 0.2  # images 0 and 1; fgsm felled 2 to 4
     assert (cell.robust_accuracy.low, cell.robust_accuracy.high) == wilson(2, 10)
@@ -230,7 +231,7 @@ def test_the_headline_stands_on_the_images_of_the_largest_worst_case() -> None:
     )
     assert (cell.ranked, cell.n) == (True, 4)
     assert cell.robust_accuracy.value == 0.5  # images 4 to 7: the worst case felled 7, fgsm 5
-    assert cell.attacks == {"fgsm": 1, "pgd": 1, "worst-case": 1}
+    assert {name: reach.images for name, reach in cell.attacks.items()} == {"fgsm": 1, "pgd": 4, "worst-case": 4}
 
 
 def test_a_worst_case_at_another_epsilon_ranks_nothing_here() -> None:
@@ -251,7 +252,7 @@ def test_an_attack_at_larger_radii_or_on_other_images_is_not_in_the_union() -> N
         make_result({0.1: "f"}, attack="cw", offset=2),
     )
     cells = [next(iter(table.rows[0].cells.values())) for table in tables]
-    assert [dict(cell.attacks) for cell in cells] == [{"pgd": 1}, {"fgsm": 1, "pgd": 1}]
+    assert [list(cell.attacks) for cell in cells] == [["pgd"], ["fgsm", "pgd"]]
 
 
 def test_a_randomised_model_is_shown_and_not_ranked() -> None:
@@ -281,7 +282,8 @@ def test_a_row_is_ranked_when_all_its_seeds_have_a_worst_case() -> None:
         make_result({0.1: "rr"}, train_seed=1),
     ]
     cell = only_cell(*results)
-    assert (cell.ranked, cell.attacks) == (False, {"pgd": 2, "worst-case": 1})
+    assert not cell.ranked
+    assert {name: reach.seeds for name, reach in cell.attacks.items()} == {"pgd": 2, "worst-case": 1}
     assert cell.robust_accuracy.value == 0.5
     assert only_cell(*results, make_result({0.1: "rf"}, train_seed=1, attack="worst-case")).ranked
 
@@ -529,7 +531,7 @@ def test_other_solvers_and_horizons_stand_beside_the_usual_rows() -> None:
     assert {row.details for row in table.others} == {("dopri5 rtol 0.001",), ("trained at T=1", "rk4 step 0.25")}
     assert {*map(id, table.usual), *map(id, table.others)} == {*map(id, table.rows)}
     text = markdown([table])
-    first, beside = text.split("Beside these, other solvers, and horizons other than the one trained at:")
+    first, beside = text.split("Beside these, other solvers, and horizons other than the one trained at.")
     assert "T=4" not in first
     assert "resnet" not in beside.partition("\n- ")[0]
     # Where nothing else stands for a model, its only row does.

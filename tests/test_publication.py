@@ -162,6 +162,16 @@ def test_a_line_is_named_by_its_model_alone_where_no_other_line_is_of_that_model
         assert {line.name for row in picture.rows for panel in row for line in panel.lines} == set(picture.names)
 
 
+def test_lines_of_any_data_set_and_of_any_name_stay_apart() -> None:
+    letters = {0.1: "r" * 50 + "f" * 50}
+    wide = make_result(letters, model="ode", arguments={"width": 8}, attack="worst-case", dataset="svhn")
+    pictures = [picture for _, picture in pictures_of(tables_of(*results(), wide))]
+    assert {picture.known for picture in pictures} == {("kd-ode", "ode", "ode width=8", "resnet")}
+    alike = make_result(letters, model="ode width=8", arguments={"depth": 1}, attack="worst-case")
+    for _, picture in pictures_of(tables_of(*results(), wide, alike)):
+        assert picture.known == ("kd-ode", "ode", "ode width=8", "ode width=8 depth=1", "resnet")
+
+
 # What is written
 
 
@@ -349,17 +359,19 @@ def test_labels_of_an_axis_do_not_touch(epsilons: tuple[float, ...], labels: lis
 
 
 @pytest.mark.parametrize(
-    ("letters", "heights"),
+    ("letters", "panel", "heights"),
     [
-        ("r" * 100, [0, 20, 40, 60, 80, 100]),
-        ("f" * 100, [0, 5]),
-        ("r" * 50 + "f" * 50, [0, 10, 20, 30, 40, 50, 60]),
+        ("r" * 100, 1, [0, 20, 40, 60, 80, 100]),
+        ("f" * 100, 1, [0, 5]),
+        ("r" * 50 + "f" * 50, 1, [0, 10, 20, 30, 40, 50, 60]),
+        ("r" * 100, 0, [95, 100]),
+        ("r" * 70 + "m" * 30, 0, [60, 65, 70, 75, 80]),
     ],
 )
-def test_an_axis_ends_at_a_tick(letters: str, heights: list[int]) -> None:
+def test_an_axis_ends_at_a_tick(letters: str, panel: int, heights: list[int]) -> None:
     picture = horizon_picture(tables_of(make_result({0.1: letters}, attack="worst-case")))
     assert isinstance(picture, Picture)
-    worst = picture.rows[0][1]
+    worst = picture.rows[0][panel]
     shown = re.findall(
         r'<text text-anchor="end"[^>]*>(\d+)</text>', picture_svg(replace(picture, rows=((worst,),)), "0" * 64)
     )

@@ -22,7 +22,10 @@ LEGEND = (
     "attack. Unranked: without a worst-case result, or randomised."
 )
 
-OTHERS = "Beside these, other solvers, and horizons other than the one trained at:"
+OTHERS = (
+    "Beside these, other solvers, and horizons other than the one trained at. Not all rows were asked the same "
+    "attacks: which ones stands below."
+)
 
 _ACTIVE = re.compile(
     r"[\\`*<|~$]"  # code, emphasis, HTML, cells, strikethrough, formulas
@@ -205,11 +208,13 @@ def credit_texts(cell: Cell) -> list[str]:
 
 
 def attack_names(cell: Cell) -> list[str]:
-    """The attacks of a union; of those that were not run on all train seeds on how many."""
-    return [
-        name if count == cell.seeds else f"{name} ({count} of {cell.seeds} seeds)"
-        for name, count in cell.attacks.items()
-    ]
+    """The attacks of a union; of those that were not asked about all train seeds and images about how many."""
+    names = []
+    for name, reach in cell.attacks.items():
+        parts = [f"{reach.seeds} of {cell.seeds} seeds"] * (reach.seeds < cell.seeds)
+        parts += [f"{reach.images} of {cell.n} images"] * (reach.images < cell.n)
+        names.append(f"{name} ({', '.join(parts)})" if parts else name)
+    return names
 
 
 def _marks(table: Table) -> dict[str, str]:

@@ -22,7 +22,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """A model's points by rising x; a single one without x is drawn as a level line."""
+    """A model's points by rising x; a single one without x is drawn as a level line. `name` is the model with its
+    settings, or the model alone after `shown_together`."""
 
     name: str
     model: str
@@ -123,6 +124,8 @@ def shown_together(pictures: Sequence[Picture]) -> list[Picture]:
     }
     count = Counter(models.values())
     short = {name: model if count[model] == 1 else name for name, model in models.items()}
+    if len(set(short.values())) < len(short):  # a model whose own name reads like another one with its settings
+        short = {name: name for name in short}
     return [
         replace(
             picture,
