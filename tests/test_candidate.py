@@ -159,7 +159,7 @@ def test_a_judged_file_joins_the_union_and_lowers_the_figure(call: Call) -> None
     cells = [next(iter(table.rows[0].cells.values())) for table in (before, after)]
     assert cells[1].robust_accuracy.value == outcomes(result).count("r") / 100
     assert cells[1].robust_accuracy.value < cells[0].robust_accuracy.value - 0.05
-    assert list(cells[1].attacks) == ["candidates", "noise"]
+    assert {name: reach.seeds for name, reach in cells[1].attacks.items()} == {"candidates": 1, "noise": 1}
     board = call("leaderboard", "--format", "json")
     assert (board.code, board.err) == (0, "")
     assert '"candidates"' in json.dumps(json.loads(board.out))

@@ -174,7 +174,7 @@ def test_run_tells_of_its_training_and_of_the_time_on_standard_error(main_path: 
     teacher, student, estimate = said.err.splitlines()
     assert re.fullmatch(r"training ResNet seed 0: trained, \d+\.\d% on the validation images", teacher)
     assert re.fullmatch(r"distilling OdeNet T=1 seed 0: trained, \d+\.\d% on the validation images", student)
-    assert re.fullmatch(r"pgd on 100 images, 3 epsilons, 20 passes each: at most about .*", estimate)
+    assert re.fullmatch(r"pgd on 100 images, 3 epsilons, 20 passes each: at most about .* on free cores", estimate)
 
 
 def test_run_writes_where_it_says_and_nowhere_else(main_path: MainPath) -> None:

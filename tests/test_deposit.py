@@ -246,6 +246,10 @@ def test_too_many_bytes_of_weights_and_results_are_refused(here: Path) -> None:
     deposit_of(grid, place, here / "leaderboard").make()
     deposit_of(grid, place, here / "leaderboard")  # what lies there is not counted twice
     with large.open("ab") as file:
+        file.truncate(30_000_001 - own)
+    with pytest.raises(DepositError, match="of weights and results"):
+        deposit_of(grid, place, here / "leaderboard")
+    with large.open("ab") as file:
         file.truncate(30_010_000 - own)
     refused = r"would hold 30\.01 MB of weights and results, more than the 30 MB that may be published"
     with pytest.raises(DepositError, match=refused):

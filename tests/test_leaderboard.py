@@ -231,7 +231,7 @@ def test_the_headline_stands_on_the_images_of_the_largest_worst_case() -> None:
     )
     assert (cell.ranked, cell.n) == (True, 4)
     assert cell.robust_accuracy.value == 0.5  # images 4 to 7: the worst case felled 7, fgsm 5
-    assert {name: reach.images for name, reach in cell.attacks.items()} == {"fgsm": 1, "pgd": 4, "worst-case": 4}
+    assert cell.attacks == {"fgsm": Reach(1, images=1), "pgd": Reach(1, images=4), "worst-case": Reach(1, images=4)}
 
 
 def test_a_worst_case_at_another_epsilon_ranks_nothing_here() -> None:
@@ -252,7 +252,8 @@ def test_an_attack_at_larger_radii_or_on_other_images_is_not_in_the_union() -> N
         make_result({0.1: "f"}, attack="cw", offset=2),
     )
     cells = [next(iter(table.rows[0].cells.values())) for table in tables]
-    assert [list(cell.attacks) for cell in cells] == [["pgd"], ["fgsm", "pgd"]]
+    whole = Reach(seeds=1, images=2)
+    assert [dict(cell.attacks) for cell in cells] == [{"pgd": whole}, {"fgsm": whole, "pgd": whole}]
 
 
 def test_a_randomised_model_is_shown_and_not_ranked() -> None:
@@ -282,8 +283,7 @@ def test_a_row_is_ranked_when_all_its_seeds_have_a_worst_case() -> None:
         make_result({0.1: "rr"}, train_seed=1),
     ]
     cell = only_cell(*results)
-    assert not cell.ranked
-    assert {name: reach.seeds for name, reach in cell.attacks.items()} == {"pgd": 2, "worst-case": 1}
+    assert (cell.ranked, cell.attacks) == (False, {"pgd": Reach(2, images=2), "worst-case": Reach(1, images=2)})
     assert cell.robust_accuracy.value == 0.5
     assert only_cell(*results, make_result({0.1: "rf"}, train_seed=1, attack="worst-case")).ranked
 

@@ -299,8 +299,13 @@ def test_a_weights_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "total", "message"),
     [
-        (Slice(n=0), 500, "digits has 500 test images; 0 from 0 on cannot be taken: choose -n between 1 and 500"),
-        (Slice(n=-100), 500, "choose -n between 1 and 500"),
+        (
+            Slice(n=0),
+            500,
+            "digits has 500 test images; 0 from 0 on cannot be taken: choose -n between 1 and 500, in whole",
+        ),
+        (Slice(n=-100), 500, r"choose -n between 1 and 500, in whole chunks of 100$"),
+        (Slice(n=-1), 50, r"choose -n between 1 and 50$"),
         (Slice(n=600), 500, "600 from 0 on cannot be taken: choose -n between 1 and 500"),
         (Slice(n=300, offset=300), 500, "300 from 300 on cannot be taken: choose -n between 1 and 200"),
         (Slice(n=150), 500, r"150 images from 0 on are not whole chunks of 100; .*take -n 100 or 200$"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -172,14 +173,12 @@ def _known(tables: Sequence[Table]) -> tuple[str, ...]:
 
 
 def _lines(table: Table, names: Sequence[str], *, clean: bool) -> tuple[Line, ...]:
-    rows = _drawn(table)
-    shares = {
-        name: [(c, c.clean_accuracy if clean else c.robust_accuracy) for c in rows[name].matched] for name in rows
-    }
+    drawn = _drawn(table)
+    rows = [(name, drawn[name]) for name in names if name in drawn]
+    share = operator.attrgetter("clean_accuracy" if clean else "robust_accuracy")
     return tuple(
-        Line(name, rows[name].model, tuple(Point(cell.horizon, share, cell) for cell, share in shares[name]))
-        for name in names
-        if name in rows
+        Line(name, row.model, tuple(Point(cell.horizon, share(cell), cell) for cell in row.matched))
+        for name, row in rows
     )
 
 
