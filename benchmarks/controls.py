@@ -27,8 +27,8 @@ from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
 from odebench.model.ode import OdeNet
 from odebench.plan import DEFAULT_CHUNK, Slice
+from odebench.protocol.spec import ThreatModel, adaptive
 from odebench.result import Check, Result
-from odebench.spec import ThreatModel, adaptive
 from odebench.training import find_or_train
 from odebench.verdict import RANDOMISED_PASSES, Judge
 

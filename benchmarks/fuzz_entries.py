@@ -27,8 +27,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from odebench.checkpoint import read_tensors
 from odebench.errors import OdebenchError
+from odebench.io.tensor_file import read_tensors
 from odebench.result_file import read_result
 from odebench.validation import validate_entry
 

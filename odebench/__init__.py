@@ -21,29 +21,29 @@ if TYPE_CHECKING:
     from odebench.frame import load_results
     from odebench.model.definition import ModelDefinition, Setting
     from odebench.plan import Slice
-    from odebench.recipe import Loss, Schedule
+    from odebench.protocol.recipe import Loss, Schedule
+    from odebench.protocol.spec import Solver, ThreatModel, adaptive, fixed_step
     from odebench.result import Result
     from odebench.result_file import read_result, write_result
     from odebench.solver import integrate
-    from odebench.spec import Solver, ThreatModel, adaptive, fixed_step
 
 _EXPORTS = {
     "AttackDefinition": "odebench.attack.definition:AttackDefinition",
     "Dataset": "odebench.dataset:Dataset",
     "DatasetDefinition": "odebench.dataset:DatasetDefinition",
-    "Loss": "odebench.recipe:Loss",
+    "Loss": "odebench.protocol.recipe:Loss",
     "ModelDefinition": "odebench.model.definition:ModelDefinition",
     "OdebenchError": "odebench.errors:OdebenchError",
     "Result": "odebench.result:Result",
-    "Schedule": "odebench.recipe:Schedule",
+    "Schedule": "odebench.protocol.recipe:Schedule",
     "Setting": "odebench.model.definition:Setting",
     "Slice": "odebench.plan:Slice",
-    "Solver": "odebench.spec:Solver",
+    "Solver": "odebench.protocol.spec:Solver",
     "Split": "odebench.dataset:Split",
-    "ThreatModel": "odebench.spec:ThreatModel",
-    "adaptive": "odebench.spec:adaptive",
+    "ThreatModel": "odebench.protocol.spec:ThreatModel",
+    "adaptive": "odebench.protocol.spec:adaptive",
     "evaluate": "odebench.evaluation:evaluate",
-    "fixed_step": "odebench.spec:fixed_step",
+    "fixed_step": "odebench.protocol.spec:fixed_step",
     "integrate": "odebench.solver:integrate",
     "load_results": "odebench.frame:load_results",
     "pursued": "odebench.attack.pursuit:pursued",

@@ -8,8 +8,8 @@ from odebench.check.gradient import FIDELITY
 from odebench.check.rule import COUNT_THRESHOLD
 from odebench.finding import Finding, finding
 from odebench.inspection import Inspected
+from odebench.numerics.statistics import wilson_lower
 from odebench.result import Check
-from odebench.statistic import wilson_lower
 
 RANDOMISED, OPAQUE = "randomised", "opaque-gradient"
 _DETERMINISM, _FAILURE = 2, 18

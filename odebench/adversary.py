@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odebench.ball import project
-from odebench.recipe import Adversary
+from odebench.numerics.projection import project
+from odebench.protocol.recipe import Adversary
 
 Images = Float[Tensor, "batch channel height width"]
 Logits = Float[Tensor, "batch classes"]

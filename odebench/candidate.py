@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from odebench.checkpoint import read_tensors, write_tensors
 from odebench.errors import OdebenchError
+from odebench.io.tensor_file import read_tensors, write_tensors
 
 _TENSORS = ("candidates", "indices", "epsilons")
 _KEYS = ("dataset", "split", "dataset_sha256", "norm", "source")

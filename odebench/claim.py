@@ -27,9 +27,9 @@ from odebench.contrast import (
     weights_of,
 )
 from odebench.leaderboard import WORST_CASE, group, one_weights_a_seed, speaks_of_settings
+from odebench.numerics.statistics import holm
+from odebench.protocol.spec import Norm
 from odebench.section import SINGLE_ATTACKS, Arm, Section, sections_of
-from odebench.spec import Norm
-from odebench.statistic import holm
 from odebench.union import StoredResult
 
 PAIRS = (("kd-ode", "ode"), ("kd-ode-stemless", "ode-stemless"))

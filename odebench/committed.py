@@ -15,10 +15,10 @@ from odebench.entry import ENTRY_FILE, Claim, Entry, Use, contradictions, speaks
 from odebench.errors import OdebenchError, ResultError
 from odebench.finding import Finding, finding
 from odebench.plan import DEFAULT_CHUNK, Plan, Slice, plan
+from odebench.protocol.spec import Evaluation, Solver, radius
 from odebench.replan import planned_again
 from odebench.result import Result
 from odebench.result_file import read_result, result_files
-from odebench.spec import Evaluation, Solver, radius
 
 COVERED = 500
 """How many test images a result of PGD must have for each data set and horizon, or all where there are fewer."""

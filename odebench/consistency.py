@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from odebench.spec import radius
-from odebench.statistic import wilson_lower
+from odebench.numerics.statistics import wilson_lower
+from odebench.protocol.spec import radius
 
 COUNT_THRESHOLD = 0.01
 """A count k of n flags when the one-sided 95% Wilson lower bound of k/n is above this: 5 of 200, 9 of 500."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from odebench.numerics.statistics import bootstrap, student, student_p
 from odebench.section import CellKey, Section
-from odebench.statistic import bootstrap, student, student_p
 from odebench.union import StoredResult
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from odebench.attack.seed import seeded
-from odebench.checkpoint import load_weights, read_tensors
 from odebench.contents import CODE_SUFFIX
 from odebench.errors import ModelError, OdebenchError
+from odebench.io.tensor_file import load_weights, read_tensors
 from odebench.model.classifier import is_ode
+from odebench.numerics.seeding import seeded
 from odebench.subject import Contributed
 
 

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from odebench.attack.seed import seeded
-from odebench.ball import project
 from odebench.model.ode import OdeNet
+from odebench.numerics.projection import project
+from odebench.numerics.seeding import seeded
+from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.solver import integrate
-from odebench.spec import Solver, adaptive, fixed_step
 from odebench.verdict import Judge
 
 Images = Float[Tensor, "batch channel height width"]

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from odebench.consistency import CANDIDATES
 from odebench.errors import UsageError
-from odebench.spec import canonical_json
+from odebench.io.canonical_json import canonical_json
 from odebench.union import Letters, StoredResult, image_set, letters_of, merge
 
 MAX_NAME_LETTERS = 80

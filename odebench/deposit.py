@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from odebench.errors import OdebenchError, ResultError
-from odebench.file import sha256_file, write_atomically
 from odebench.grid import Grid
 from odebench.inventory import found_results
-from odebench.recipe import find_weights, weights_path
+from odebench.io.files import sha256_file, write_atomically
+from odebench.protocol.recipe import find_weights, weights_path
 from odebench.result import Result
 from odebench.result_file import read_result, result_files, result_path
 from odebench.task import Place

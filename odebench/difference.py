@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard import group
+from odebench.numerics.statistics import paired_interval
+from odebench.protocol.spec import Evaluation
 from odebench.result import Figure, Result, figure
-from odebench.spec import Evaluation, canonical_json
-from odebench.statistic import paired_interval
 from odebench.union import StoredResult
 
 CORRECT = "fxr"

@@ -14,10 +14,10 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.entry import ENTRY_FILE, ID, SHARED_WEIGHTS, Entry, Use, Weights, read_entry
 from odebench.errors import UsageError, WeightError, unknown_name
 from odebench.finding import printable
+from odebench.io.remote_weights import Address
 from odebench.model.definition import load_definition
+from odebench.protocol.spec import check_horizon
 from odebench.registry import MODELS
-from odebench.remote import Address
-from odebench.spec import check_horizon
 from odebench.subject import Contestant, Contributed, Origin, Registered, Subject, file_identity, held_changes
 
 ENTRIES, RESULTS = "entries", "results"

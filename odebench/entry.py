@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, JsonValue
 
 from odebench.attack.definition import load_attack
-from odebench.document import Document, DocumentError, Parts, read_document
 from odebench.errors import UsageError
+from odebench.io.yaml_document import Document, DocumentError, Parts, read_document
+from odebench.protocol.spec import Evaluation, Norm, Sha256, Solver, Spec, parse_number, radius
 from odebench.result import EpsilonResult, Figure, Result
-from odebench.spec import Evaluation, Norm, Sha256, Solver, Spec, parse_number, radius
 
 ENTRY_FILE, READ_ME = "entry.yaml", "README.md"
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

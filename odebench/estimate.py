@@ -7,8 +7,8 @@ import math
 from odebench.attack.definition import Stage, load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.plan import Plan
-from odebench.recipe import Recipe
-from odebench.spec import FIXED_STEP_STAGES, Solver
+from odebench.protocol.recipe import Recipe
+from odebench.protocol.spec import FIXED_STEP_STAGES, Solver
 
 _STANDING = 0.5
 """The share of the images that an attack has still to attack, on average over its course."""

@@ -17,15 +17,15 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.environment import usable_device
 from odebench.errors import DatasetError, ModelError, ResultError, UsageError
 from odebench.execution import execute
-from odebench.file import FileError, check_writable
 from odebench.groundwork import Groundwork
+from odebench.io.files import FileError, check_writable
 from odebench.model.classifier import Classifier
 from odebench.plan import Plan, Slice
 from odebench.plan import threat_model as default_threat_model
 from odebench.progress import SILENT, Progress
+from odebench.protocol.spec import AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
 from odebench.result import Result
 from odebench.result_file import read_result, result_path, write_result
-from odebench.spec import AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
 from odebench.supply import at_hand, known_weights
 
 

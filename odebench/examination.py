@@ -14,7 +14,6 @@ from torch import Tensor
 from odebench.attack.definition import AttackDefinition, Stage
 from odebench.attack.diagnosis import Probes, probes
 from odebench.attack.trace import Trace
-from odebench.ball import grey_radius
 from odebench.check.comparison import (
     black_box,
     convergence,
@@ -30,10 +29,11 @@ from odebench.check.model import solver_gap
 from odebench.check.setting import reach
 from odebench.groundwork import fidelity_check
 from odebench.ledger import Ledger
+from odebench.numerics.projection import grey_radius
 from odebench.progress import Step
+from odebench.protocol.spec import Evaluation
 from odebench.result import Check
 from odebench.siege import Siege
-from odebench.spec import Evaluation
 from odebench.verdict import Judge
 
 

@@ -17,11 +17,12 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from odebench.errors import ResultError
+from odebench.io.canonical_json import digest
 from odebench.leaderboard import attack_label, group
+from odebench.protocol.spec import Norm, Sha256, Spec
 from odebench.result import Count, Result
 from odebench.result_file import EXAMPLES_FILE
 from odebench.section import middle
-from odebench.spec import Norm, Sha256, Spec, digest
 from odebench.table import Cell, Row, Table
 from odebench.union import StoredResult
 

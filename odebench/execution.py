@@ -11,19 +11,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from odebench.arithmetic import full_fp32
 from odebench.attack.definition import Stage, load_attack
 from odebench.environment import device_name, versions
 from odebench.errors import UsageError
 from odebench.examination import Examination
 from odebench.groundwork import ALL, Groundwork, chunks, lay
+from odebench.io.canonical_json import canonical_json
 from odebench.ledger import Ledger
 from odebench.model.classifier import Classifier
+from odebench.numerics.precision import full_fp32
 from odebench.portion import Ground, Portion
 from odebench.progress import SILENT, Progress, Step
+from odebench.protocol.spec import Evaluation
 from odebench.result import Check, Found, Result
 from odebench.siege import Siege
-from odebench.spec import Evaluation, canonical_json
 
 Images = Float[Tensor, "n channel height width"]
 Labels = Int[Tensor, " n"]

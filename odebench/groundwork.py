@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from odebench.attack.seed import seeded
 from odebench.check.gradient import gradient_fidelity
 from odebench.check.model import (
     batch_independence,
@@ -20,9 +19,10 @@ from odebench.check.model import (
 )
 from odebench.check.rule import skipped
 from odebench.model.classifier import Classifier
+from odebench.numerics.seeding import seeded
 from odebench.progress import Progress
+from odebench.protocol.spec import Evaluation
 from odebench.result import Check
-from odebench.spec import Evaluation
 from odebench.verdict import RANDOMISED_PASSES, Judge, Opinion
 
 Images = Float[Tensor, "n channel height width"]

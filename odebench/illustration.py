@@ -16,15 +16,15 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import ResultError, UsageError
 from odebench.evaluation import data_split, run
 from odebench.example import MOST, Examples, Pair, attack_of, epsilon_of, examples_folder, file_names, remove_examples
-from odebench.file import write_atomically
+from odebench.io.files import write_atomically
 from odebench.leaderboard import RANDOMISED
 from odebench.model.classifier import Classifier
 from odebench.plan import Plan
 from odebench.progress import SILENT, Progress
+from odebench.protocol.spec import Evaluation
 from odebench.replan import planned_again
 from odebench.result import FALLEN, Result
 from odebench.result_file import EXAMPLES_FILE
-from odebench.spec import Evaluation
 from odebench.subject import Contestant
 from odebench.supply import at_hand
 from odebench.union import StoredResult

@@ -19,8 +19,8 @@ from odebench.finding import printable
 from odebench.instalment import portion_of
 from odebench.plan import Plan
 from odebench.progress import SILENT, Progress
+from odebench.protocol.spec import Evaluation, Sha256, Spec
 from odebench.result import Check, Result
-from odebench.spec import Evaluation, Sha256, Spec
 from odebench.supply import AtHand, at_hand
 
 

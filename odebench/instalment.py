@@ -15,9 +15,9 @@ from odebench.execution import execute_portion
 from odebench.plan import Plan
 from odebench.portion import Portion, joined, read_portion, write_portion
 from odebench.progress import SILENT, Progress
+from odebench.protocol.spec import Evaluation
 from odebench.result_file import result_path, write_result
 from odebench.slicing import forget_slices, slice_folder, slice_path
-from odebench.spec import Evaluation
 from odebench.supply import AtHand, at_hand
 
 

@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 
 from odebench.errors import ResultError
-from odebench.file import sha256_file
 from odebench.grid import Cell, Grid
-from odebench.recipe import Recipe, find_weights
+from odebench.io.files import sha256_file
+from odebench.protocol.recipe import Recipe, find_weights
 from odebench.result_file import read_result, result_path
 from odebench.task import Place
 

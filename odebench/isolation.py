@@ -24,11 +24,11 @@ from pydantic import Field, ValidationError
 from odebench.dataset import load_dataset
 from odebench.entry import TIME_LIMIT
 from odebench.errors import ModelError
-from odebench.file import cache_folder, published_folder
 from odebench.finding import printable
 from odebench.guard import Breach, Guard
 from odebench.inspection import Inspected, Job, inspect
-from odebench.spec import Spec
+from odebench.io.files import cache_folder, published_folder
+from odebench.protocol.spec import Spec
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "ODEBENCH_DATA")
 """What the process sees of the environment, beside the settings of threads and cards: no tokens, no keys."""

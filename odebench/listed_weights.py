@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from odebench.contents import MAX_WEIGHTS_BYTES, WEIGHTS_SUFFIX, Contents, weights_header
-from odebench.document import Document, Where
-from odebench.download import RemoteError
 from odebench.entry import SHARED_WEIGHTS, Entry, Use, Weights
 from odebench.errors import WeightError
-from odebench.file import sha256_file
 from odebench.finding import Finding, finding
 from odebench.header import Header, hidden_kind, read_header, unfit_tensor, zip_kind
+from odebench.io.files import sha256_file
+from odebench.io.https import RemoteError
+from odebench.io.remote_weights import fetch
+from odebench.io.yaml_document import Document, Where
 from odebench.progress import SILENT, Progress
-from odebench.recipe import Recipe
-from odebench.remote import fetch
+from odebench.protocol.recipe import Recipe
 
 MAX_REMOTE_BYTES = 2_000_000_000
 MAX_REMOTE_TOTAL_BYTES = 10_000_000_000

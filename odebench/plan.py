@@ -13,11 +13,10 @@ from pydantic import JsonValue, ValidationError
 from odebench.attack.definition import load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, invalid_value
+from odebench.io.remote_weights import Address
 from odebench.model.definition import load_definition
-from odebench.recipe import Recipe
-from odebench.remote import Address
-from odebench.source import Source, default_sources, parse_source, several_sources
-from odebench.spec import (
+from odebench.protocol.recipe import Recipe
+from odebench.protocol.spec import (
     MAX_FIXED_STEPS,
     AttackSpec,
     DatasetSlice,
@@ -30,6 +29,7 @@ from odebench.spec import (
     check_epsilon,
     check_horizon,
 )
+from odebench.source import Source, default_sources, parse_source, several_sources
 from odebench.subject import Contestant, Contributed, Origin, Registered
 
 DEFAULT_N = 500

@@ -18,11 +18,11 @@ from torch import Tensor
 from odebench.attack.definition import load_attack
 from odebench.check.model import gradient_availability, logits_not_probabilities, solver_failure
 from odebench.check.setting import reach
-from odebench.checkpoint import read_tensors, write_tensors
 from odebench.errors import ResultError, WeightError
+from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.ledger import Ledger, ever_failed
+from odebench.protocol.spec import Evaluation, Sha256, Spec
 from odebench.result import Check, Cost, Found, Nfe, Result, outcomes_digest
-from odebench.spec import Evaluation, Sha256, Spec
 from odebench.summary import flags_of, nfe_summary
 
 

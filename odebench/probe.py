@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from odebench.estimate import evaluation_work, field_calls, training_work
 from odebench.grid import Grid
-from odebench.recipe import Recipe
-from odebench.spec import canonical_json
+from odebench.io.canonical_json import canonical_json
+from odebench.protocol.recipe import Recipe
 from odebench.training import build
 
 _SHORTEST_SECONDS = 0.2

@@ -11,14 +11,14 @@ from urllib.parse import quote
 from odebench.claim import claims_of
 from odebench.errors import ResultError
 from odebench.example import read_examples
-from odebench.file import write_atomically
+from odebench.io.canonical_json import digest
+from odebench.io.files import write_atomically
 from odebench.leaderboard import build_tables, read_results
 from odebench.render.board import CHARTS, PAGE, board_markdown, pictures_of
 from odebench.render.page import check_page, embedded_page_sha256, page_html
 from odebench.render.panel import Picture
 from odebench.render.picture import embedded_sha256, picture_svg
 from odebench.render.sheet import Content
-from odebench.spec import digest
 from odebench.table import Table
 from odebench.union import StoredResult
 

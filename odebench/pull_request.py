@@ -11,10 +11,10 @@ from pathlib import Path
 
 from odebench.attack.definition import load_attack
 from odebench.errors import OdebenchError, ResultError
-from odebench.file import sha256_file
 from odebench.finding import Finding, finding
+from odebench.io.files import sha256_file
+from odebench.io.git import Change, Span, changes, files_in, span_of, write_files
 from odebench.registry import ATTACKS, MODELS
-from odebench.repository import Change, Span, changes, files_in, span_of, write_files
 from odebench.result import Result
 from odebench.result_file import is_result_name, read_result, result_path
 from odebench.union import StoredResult

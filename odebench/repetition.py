@@ -17,8 +17,8 @@ from odebench.finding import Finding, finding
 from odebench.inspection import Attack, Inspected, Job
 from odebench.plan import DEFAULT_CHUNK, Plan, threat_model
 from odebench.progress import Progress
+from odebench.protocol.spec import AttackSpec, ThreatModel, radius
 from odebench.sampling import rows_of
-from odebench.spec import AttackSpec, ThreatModel, radius
 from odebench.supply import weights_of
 from odebench.training import find_or_train
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
 from odebench.plan import Plan, Slice, plan
-from odebench.spec import Evaluation
+from odebench.protocol.spec import Evaluation
 from odebench.subject import Contestant, Registered
 
 _TRAIN_SEED = "train_seed"

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from odebench.errors import ResultError
-from odebench.spec import Evaluation, Sha256, Spec, digest, radius
-from odebench.statistic import wilson
+from odebench.io.canonical_json import digest
+from odebench.numerics.statistics import wilson
+from odebench.protocol.spec import Evaluation, Sha256, Spec, radius
 
 SCHEMA_VERSION = 1
 OUTCOMES = "mufxr"

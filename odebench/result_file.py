@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from odebench.consistency import disagreements
 from odebench.errors import ResultError
-from odebench.file import write_atomically
+from odebench.io.files import write_atomically
+from odebench.protocol.spec import Evaluation
 from odebench.result import SCHEMA_VERSION, Result
-from odebench.spec import Evaluation
 
 EXAMPLES_FILE = "examples.json"
 """Beside results may lie folders of images with this file in them; it is no result."""

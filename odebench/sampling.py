@@ -10,7 +10,7 @@ from odebench.committed import Committed, as_trained, can_be_repeated
 from odebench.entry import Entry
 from odebench.errors import UsageError
 from odebench.plan import DEFAULT_CHUNK
-from odebench.spec import VERDICT_BATCH, Evaluation
+from odebench.protocol.spec import VERDICT_BATCH, Evaluation
 
 DRAWN = 2
 

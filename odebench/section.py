@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard import TRAIN_SEED, WORST_CASE, attack_label, group
-from odebench.spec import Norm, canonical_json
+from odebench.protocol.spec import Norm
 from odebench.union import StoredResult
 
 SINGLE_ATTACKS = ("fgsm", "pgd")

@@ -12,17 +12,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from odebench.attack.definition import Stage
-from odebench.attack.seed import call_seed
 from odebench.attack.surface import Surface
 from odebench.attack.trace import Trace
-from odebench.ball import ROUNDING, distance
 from odebench.errors import AttackError, OdebenchError
 from odebench.ledger import Ledger
 from odebench.model.classifier import Classifier
+from odebench.numerics.projection import ROUNDING, distance
+from odebench.numerics.seeding import call_seed
 from odebench.progress import Step
+from odebench.protocol.spec import Evaluation, radius
 from odebench.registry import load_target
 from odebench.result import FALLEN, felled_letters
-from odebench.spec import Evaluation, radius
 from odebench.verdict import Judge, Verdict
 
 FellCheck = Callable[[Tensor, Tensor], Tensor]

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from odebench.attack.definition import load_attack
-from odebench.spec import VERDICT_BATCH, Evaluation
+from odebench.protocol.spec import VERDICT_BATCH, Evaluation
 
 
 def cut(evaluation: Evaluation, images: int | None) -> tuple[slice, ...]:

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from odebench.errors import UsageError
-from odebench.spec import FIXED_STEP_STAGES, MAX_FIXED_STEPS, Solver, check_horizon
+from odebench.protocol.spec import FIXED_STEP_STAGES, MAX_FIXED_STEPS, Solver, check_horizon
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """A vector field f(t, state). t broadcasts against the state: a scalar, or (batch, 1, ..., 1) per sample."""

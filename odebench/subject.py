@@ -11,11 +11,11 @@ from pydantic import JsonValue
 
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
-from odebench.file import FileError, sha256_file
+from odebench.io.files import FileError, sha256_file
+from odebench.io.remote_weights import Address
 from odebench.model.definition import ModelDefinition, changeable
-from odebench.recipe import Recipe
-from odebench.remote import Address
-from odebench.spec import Solver, check_horizon
+from odebench.protocol.recipe import Recipe
+from odebench.protocol.spec import Solver, check_horizon
 
 
 @dataclass(frozen=True)

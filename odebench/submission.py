@@ -6,7 +6,7 @@ from pathlib import Path
 
 from odebench.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, READ_ME
 from odebench.errors import UsageError
-from odebench.file import write_atomically
+from odebench.io.files import write_atomically
 from odebench.registry import MODELS
 
 _ENTRY = """\

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from torch import nn
 
-from odebench.checkpoint import load_weights, read_tensors
 from odebench.contribution import load_contribution
 from odebench.dataset import Dataset
-from odebench.file import sha256_file
+from odebench.io.files import sha256_file
+from odebench.io.remote_weights import Address, fetch
+from odebench.io.tensor_file import load_weights, read_tensors
 from odebench.model.classifier import Classifier
 from odebench.plan import Plan
 from odebench.progress import SILENT, Progress
-from odebench.recipe import find_weights
-from odebench.remote import Address, fetch
+from odebench.protocol.recipe import find_weights
 from odebench.subject import Contributed
 from odebench.training import build, find_or_train
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from odebench.errors import OdebenchError
 from odebench.estimate import evaluation_work, training_work
-from odebench.file import cache_folder, check_writable, published_folder
 from odebench.grid import Cell, Grid
 from odebench.inventory import found_results
+from odebench.io.files import cache_folder, check_writable, published_folder
 from odebench.plan import Slice
-from odebench.recipe import Recipe, find_weights
+from odebench.protocol.recipe import Recipe, find_weights
 from odebench.slicing import cut, slice_path
 from odebench.task import Place, TaskError, evaluate, evaluate_slice, join, package_versions, prepare, train
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from odebench.credit import Credit
+from odebench.io.canonical_json import canonical_json
+from odebench.protocol.spec import Norm, Solver
 from odebench.result import Figure
-from odebench.spec import Norm, Solver, canonical_json
 from odebench.union import StoredResult
 
 

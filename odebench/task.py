@@ -20,7 +20,7 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError, OdebenchError
 from odebench.plan import Plan, Slice
 from odebench.progress import SILENT
-from odebench.recipe import Recipe, find_weights
+from odebench.protocol.recipe import Recipe, find_weights
 from odebench.slicing import forget_slices
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from odebench.adversary import adversarial_images, divergence
-from odebench.arithmetic import full_fp32
-from odebench.checkpoint import load_weights, read_tensors, write_tensors
 from odebench.dataset import Dataset, Split
 from odebench.errors import ModelError, OdebenchError, WeightError
-from odebench.file import sha256_file
+from odebench.io.files import sha256_file
+from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
+from odebench.numerics.precision import full_fp32
 from odebench.progress import SILENT, Progress, Step
-from odebench.recipe import ADVERSARIAL_SHARE, Loss, Recipe, Schedule, find_weights
-from odebench.recipe import weights_path as weights_path
+from odebench.protocol.recipe import ADVERSARIAL_SHARE, Loss, Recipe, Schedule, find_weights
+from odebench.protocol.recipe import weights_path as weights_path
 from odebench.registry import load_target
 
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]

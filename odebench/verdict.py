@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from odebench.arithmetic import full_fp32
 from odebench.attack.pursuit import strictly_correct
-from odebench.attack.seed import seeded
-from odebench.ball import ROUNDING, distance, project
 from odebench.model.classifier import Answer, Classifier
-from odebench.spec import VERDICT_BATCH as VERDICT_BATCH
+from odebench.numerics.precision import full_fp32
+from odebench.numerics.projection import ROUNDING, distance, project
+from odebench.numerics.seeding import seeded
+from odebench.protocol.spec import VERDICT_BATCH as VERDICT_BATCH
 
 NEAR_TIE = 1e-3
 """A gap between the two largest logits below this share of the largest |logit| is judged again alone."""

@@ -8,9 +8,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from odebench.dataset.builtin import DIGITS
-from odebench.file import sha256_file
+from odebench.io.canonical_json import canonical_json
+from odebench.io.files import sha256_file
 from odebench.model.definition import load_definition
-from odebench.spec import canonical_json
 
 SHAPES: dict[str, tuple[int, ...]] = {"stem.weight": (4, 1, 3, 3), "stem.bias": (4,), "head.weight": (10, 4)}
 NUMBERS = 36 + 4 + 40

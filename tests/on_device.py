@@ -18,18 +18,18 @@ from torch import Tensor, nn
 
 import odebench
 from odebench import environment, training
-from odebench.attack.seed import seeded
 from odebench.check.gradient import gradient_fidelity
-from odebench.checkpoint import read_tensors
 from odebench.dataset import Dataset, Split, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import ModelError, UsageError
+from odebench.io.tensor_file import read_tensors
 from odebench.model.classifier import Classifier, Gradient
 from odebench.model.definition import load_definition
+from odebench.numerics.seeding import seeded
 from odebench.progress import Silent, Step
-from odebench.recipe import Recipe, weights_path
+from odebench.protocol.recipe import Recipe, weights_path
+from odebench.protocol.spec import adaptive, fixed_step
 from odebench.result import Result
-from odebench.spec import adaptive, fixed_step
 from odebench.verdict import Judge
 
 emulated_device = pytest.importorskip("emulated_device")

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from odebench.attack.seed import seeded
 from odebench.dataset import load_dataset
-from odebench.file import sha256_file
+from odebench.io.files import sha256_file
+from odebench.numerics.seeding import seeded
 
 PLAIN = """\
 import torch

@@ -6,6 +6,16 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+from odebench.numerics.statistics import wilson_lower
+from odebench.protocol.spec import (
+    AttackSpec,
+    DatasetSlice,
+    Evaluation,
+    ModelSpec,
+    Solver,
+    ThreatModel,
+    fixed_step,
+)
 from odebench.result import (
     Check,
     Cost,
@@ -20,16 +30,6 @@ from odebench.result import (
     letter_figures,
     outcomes_digest,
 )
-from odebench.spec import (
-    AttackSpec,
-    DatasetSlice,
-    Evaluation,
-    ModelSpec,
-    Solver,
-    ThreatModel,
-    fixed_step,
-)
-from odebench.statistic import wilson_lower
 
 RK4 = fixed_step(step=0.25)
 VERSIONS = Versions(

@@ -10,14 +10,23 @@ from torch import Tensor, nn
 
 import odebench
 from odebench.attack.definition import load_attack
-from odebench.attack.seed import seeded
 from odebench.dataset import Dataset
 from odebench.evaluation import module_digest
 from odebench.execution import execute
 from odebench.model.classifier import Classifier
+from odebench.numerics.seeding import seeded
 from odebench.progress import Silent
+from odebench.protocol.spec import (
+    AttackSpec,
+    DatasetSlice,
+    Evaluation,
+    ModelSpec,
+    Solver,
+    Surrogate,
+    ThreatModel,
+    fixed_step,
+)
 from odebench.result import Result
-from odebench.spec import AttackSpec, DatasetSlice, Evaluation, ModelSpec, Solver, Surrogate, ThreatModel, fixed_step
 
 
 class Linear(nn.Module):

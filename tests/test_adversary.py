@@ -20,12 +20,12 @@ from odebench import training
 from odebench.adversary import NEARBY, adversarial_images, divergence
 from odebench.attack.foolbox import pgd
 from odebench.attack.surface import Surface
-from odebench.ball import ROUNDING, distance
 from odebench.dataset import Dataset, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
-from odebench.recipe import Adversary
+from odebench.numerics.projection import ROUNDING, distance
+from odebench.protocol.recipe import Adversary
 from odebench.training import distillation_loss
 
 EPSILON, STEPS = 0.1, 7

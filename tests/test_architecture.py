@@ -13,90 +13,18 @@ from odebench.registry import ATTACKS, DATASETS, MODELS
 
 ROOT = Path(__file__).parents[1] / "odebench"
 
-# Layer: (its modules below odebench, the layers that it imports). A module imports, in functions too, only modules
-# that stand before it here. "" is the package itself, a bare folder name the folder's __init__.
-LAYERS: dict[str, tuple[str, str]] = {
-    "ground": ("errors progress statistic document", ""),
-    "value": ("spec file download remote registry protocol", "ground"),
-    "record": ("recipe consistency result result_file summary", "ground value"),
-    "board": (
-        "union credit table leaderboard section contrast claim example difference repository revision frame render "
-        "render.markdown render.claim render.difference render.record render.curve "
-        "render.terminal render.chart render.panel render.plot render.picture render.board "
-        "profile render.sheet render.page publication",
-        "ground value record",
-    ),
-    "dataset": (
-        "dataset.definition dataset.order dataset.base dataset.archive dataset.download dataset.decoded "
-        "dataset.builtin dataset.digits dataset.idx dataset.cifar10 dataset.svhn dataset.folder dataset.load dataset",
-        "ground value",
-    ),
-    "definition": (
-        "attack attack.definition attack.builtin attack.worst_case attack.diagnosis model "
-        "model.definition model.builtin subject source plan replan grid estimate slicing",
-        "ground value record dataset",
-    ),
-    "entry": (
-        "finding licence header entry contents listed_weights validation submission published_entry entrant",
-        "ground value record dataset definition",
-    ),
-    "model": (
-        "arithmetic solver model.layer model.ode model.resnet model.classifier checkpoint candidate ball adversary "
-        "training",
-        "ground value record dataset",
-    ),
-    "attack": (
-        "attack.seed attack.surface attack.pursuit attack.trace attack.target attack.foolbox attack.autoattack "
-        "attack.spsa attack.given attack.transfer",
-        "ground model",
-    ),
-    "verdict": ("verdict ledger", "value record model attack"),
-    "check": (
-        "check check.rule check.setting check.model check.gradient check.comparison",
-        "ground value record definition model attack verdict",
-    ),
-    "evaluation": (
-        "environment groundwork siege examination portion execution "
-        "contribution supply evaluation instalment illustration control",
-        "ground value record board dataset definition entry model attack verdict check",
-    ),
-    "verification": (
-        "guard inspection isolation admission committed agreement sampling repetition verification",
-        "ground value record dataset definition entry model evaluation check",
-    ),
-    "sweep": (
-        "task inventory cluster probe sweep deposit",
-        "ground value record dataset definition model evaluation",
-    ),
-    "review": ("pull_request review render.review", "ground value record board definition entry verification"),
-    "package": ("", "ground value record board dataset definition model attack evaluation"),
-    "command": (
-        "cli.root cli.option cli.screen cli.trust cli.watch cli.run cli.diagnose cli.judge cli.serve cli.board "
-        "cli.example cli.sweep cli.claim cli.compare cli.entry cli.verify cli.review cli.listing cli __main__",
-        "ground value record board dataset definition entry model evaluation verification sweep review package",
-    ),
+# Package: the packages of odebench that it may import, in functions too, beside the modules of the root. Each imports
+# only packages that stand before it here.
+PACKAGES: dict[str, str] = {
+    "io": "",
+    "numerics": "",
+    "protocol": "io",
 }
-# An image folder is found by the module that loads it in the end.
-LATER = {("dataset.folder", "dataset.load")}
+AT_THE_ROOT = {"", "__main__", "errors", "progress", "registry", "solver"}
 
 HEAVY = {"torch", "torchvision", "torchdiffeq", "torchode", "foolbox", "pyautoattack", "sklearn", "scipy"}
-LIGHT_LAYERS = ("ground", "value", "record", "board", "definition", "entry", "package", "command")
-LIGHT_MODULES = {
-    "task",
-    "cluster",
-    "sweep",
-    "inventory",
-    "deposit",
-    "pull_request",
-    "review",
-    "render.review",
-    "dataset",
-    "dataset.definition",
-    "dataset.builtin",
-    "dataset.load",
-    "check.rule",
-    "check.setting",
-}
+LIGHT_PACKAGES: set[str] = set()
+LIGHT_MODULES: set[str] = set()
 
 
 def modules() -> dict[str, ast.Module]:
@@ -147,47 +75,55 @@ def imports_at_once(tree: ast.AST) -> set[str]:
     return found
 
 
-def order() -> list[str]:
-    """All modules of the table, in its order."""
-    return [module for names, _ in LAYERS.values() for module in (names.split() or [""])]
+def package_of(module: str) -> str:
+    """The package that a module lies in; "" for the modules of the root."""
+    name = module.partition(".")[0]
+    return name if (ROOT / name).is_dir() and name else ""
 
 
-def layer_of(module: str) -> str:
-    return next(layer for layer, (names, _) in LAYERS.items() if module in (names.split() or [""]))
-
-
-def test_every_module_has_one_place() -> None:
-    assert len(order()) == len(set(order())), "a module is named twice"
-    missing, gone = set(MODULES) - set(order()), set(order()) - set(MODULES)
-    assert not missing, f"give these modules a place in LAYERS: {sorted(missing)}"
-    assert not gone, f"strike these from LAYERS: {sorted(gone)}"
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_what_stands_before_it(module: str) -> None:
-    if module not in order():
-        pytest.fail(f"odebench.{module} has no place in LAYERS")
-    before = order()[: order().index(module)]
-    wrong = {other for other in imports(MODULES[module]) - set(before) if (module, other) not in LATER}
-    assert not wrong, f"odebench.{module} must not import {sorted(wrong)}"
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_a_layer_imports_the_layers_that_the_table_names(layer: str) -> None:
-    names, allowed = LAYERS[layer]
-    used = {layer_of(other) for module in (names.split() or [""]) for other in imports(MODULES[module])} - {layer}
-    promised = set(allowed.split())
-    assert used == promised, f"{layer}: not named {sorted(used - promised)}, not used {sorted(promised - used)}"
-
-
-def test_there_is_no_circle() -> None:
-    graph = {module: imports(tree) - {module} for module, tree in MODULES.items()}
-    for module, later in LATER:
-        graph[module] -= {later}
+def levels(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The nodes by level: each imports only nodes of the levels before it. Nodes in a circle are in no level."""
     done: set[str] = set()
-    while ready := {module for module, needs in graph.items() if module not in done and needs <= done}:
+    found: list[set[str]] = []
+    while ready := {node for node, needs in graph.items() if node not in done and needs <= done}:
+        found.append(ready)
         done |= ready
-    assert done == set(graph), f"in a circle: {sorted(set(graph) - done)}"
+    return found
+
+
+def test_the_package_of_a_module_may_import_what_it_imports() -> None:
+    wrong = []
+    for module, tree in MODULES.items():
+        if (package := package_of(module)) not in PACKAGES:
+            continue
+        allowed = {package, *PACKAGES[package].split()}
+        wrong += [
+            f"odebench.{module} must not import odebench.{other}"
+            for other in sorted(imports(tree))
+            if other not in AT_THE_ROOT and package_of(other) not in allowed
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_table_promises_no_more_than_is_used() -> None:
+    used: dict[str, set[str]] = {package: set() for package in PACKAGES}
+    for module, tree in MODULES.items():
+        if (package := package_of(module)) in used:
+            used[package] |= {package_of(other) for other in imports(tree)} - {package, ""}
+    assert used == {package: set(allowed.split()) for package, allowed in PACKAGES.items()}
+
+
+def test_a_package_imports_only_packages_before_it() -> None:
+    before: set[str] = set()
+    for package, allowed in PACKAGES.items():
+        assert set(allowed.split()) <= before, f"{package} stands too early in PACKAGES"
+        before.add(package)
+
+
+def test_there_is_no_circle_of_modules() -> None:
+    graph = {module: imports(tree) - {module} for module, tree in MODULES.items()}
+    in_order = set().union(*levels(graph))
+    assert in_order == set(graph), f"in a circle: {sorted(set(graph) - in_order)}"
 
 
 def loaded_with(module: str) -> set[str]:
@@ -205,20 +141,14 @@ def loaded_with(module: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "module", [m for layer in LIGHT_LAYERS for m in (LAYERS[layer][0].split() or [""])] + sorted(LIGHT_MODULES)
-)
-def test_torch_is_not_imported_before_it_is_needed(module: str) -> None:
-    heavy = {name.split(".")[0] for name in loaded_with(module)} & HEAVY
-    assert not heavy, f"importing odebench.{module} imports {sorted(heavy)}"
-
-
-def test_the_leaderboard_can_be_read_without_anything_that_computes() -> None:
-    reads = {"", "errors", "file", "registry", "spec", "statistic", "consistency", "result", "result_file"}
-    board = set(LAYERS["board"][0].split())
-    for module in board:
-        ours = {short(name) for name in loaded_with(module) if is_own(name)}
-        assert ours <= reads | board, f"odebench.{module} imports {sorted(ours - reads - board)}"
+def test_torch_is_not_imported_before_it_is_needed() -> None:
+    light = [m for m in MODULES if package_of(m) in LIGHT_PACKAGES or m in LIGHT_MODULES | AT_THE_ROOT - {"solver"}]
+    early = {
+        module: sorted(heavy)
+        for module in light
+        if (heavy := {name.split(".")[0] for name in loaded_with(module)} & HEAVY)
+    }
+    assert not early, f"importing these modules imports something heavy: {early}"
 
 
 def test_the_package_itself_imports_the_registry_alone() -> None:
@@ -290,9 +220,10 @@ def branches(tree: ast.AST) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m != "registry" and m.rpartition(".")[2] != "builtin"])
-def test_no_code_asks_for_a_built_in_name(module: str) -> None:
-    assert branches(MODULES[module]) == []
+def test_no_code_asks_for_a_built_in_name() -> None:
+    tables = {"registry", "builtin"}  # where the names are
+    found = {m: branches(tree) for m, tree in MODULES.items() if m.rpartition(".")[2] not in tables}
+    assert {module: names for module, names in found.items() if names} == {}
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 import odebench.attack.foolbox as attack_module
 from odebench.attack.definition import AttackDefinition, load_attack
-from odebench.attack.seed import call_seed, seeded
 from odebench.attack.surface import MAX_RECORDED, Surface
-from odebench.ball import ROUNDING, distance, project
 from odebench.dataset import load_dataset
 from odebench.errors import UsageError
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
+from odebench.numerics.projection import ROUNDING, distance, project
+from odebench.numerics.seeding import call_seed, seeded
+from odebench.protocol.spec import fixed_step
 from odebench.registry import load_target
-from odebench.spec import fixed_step
 from odebench.verdict import Judge
 
 CASES = {

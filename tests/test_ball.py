@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from odebench.ball import ROUNDING, distance, project
+from odebench.numerics.projection import ROUNDING, distance, project
 
 NORMS = st.sampled_from(["linf", "l2"])
 

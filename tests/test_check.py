@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
-from odebench.attack.seed import seeded
 from odebench.check.model import (
     batch_independence,
     determinism,
@@ -30,9 +29,10 @@ from odebench.errors import ModelError
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet
+from odebench.numerics.seeding import seeded
+from odebench.numerics.statistics import wilson_lower
+from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.result import Check
-from odebench.spec import Solver, adaptive, fixed_step
-from odebench.statistic import wilson_lower
 from odebench.verdict import Judge
 
 N = 100

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from odebench.checkpoint import METADATA_KEY, load_weights, read_tensors, write_tensors
 from odebench.errors import WeightError
+from odebench.io.tensor_file import METADATA_KEY, load_weights, read_tensors, write_tensors
 
 RECIPE = {"recipe": {"b": [1, 2.5, None], "a": "é"}, "epoch": 3}
 
@@ -76,7 +76,7 @@ def test_files_of_others_have_no_metadata(tmp_path: Path) -> None:
 WRITE = """
 import sys, torch
 from pathlib import Path
-from odebench.checkpoint import write_tensors
+from odebench.io.tensor_file import write_tensors
 names = ["w", "b", "a.long.name", "z", "0", "é"]
 if sys.argv[2] == "back":
     names.reverse()
@@ -250,8 +250,8 @@ def test_weights_of_another_model_are_refused_and_change_nothing(change: dict[st
 FULL = """
 import resource, sys, torch
 from pathlib import Path
-from odebench.checkpoint import write_tensors
-from odebench.file import FileError
+from odebench.io.tensor_file import write_tensors
+from odebench.io.files import FileError
 path = Path(sys.argv[1])
 write_tensors(path, {"w": torch.ones(4)}, {})
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

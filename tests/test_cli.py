@@ -26,10 +26,10 @@ from odebench.cli import _exit_code, app
 from odebench.cli.option import settings, solver
 from odebench.cli.screen import ScreenProgress
 from odebench.errors import UsageError
+from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.registry import ATTACKS, DATASETS, MODELS
 from odebench.result import Result
 from odebench.result_file import read_result, write_result
-from odebench.spec import Solver, adaptive, fixed_step
 
 MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", "--set", "epochs=2", "-n", "100")
 SCRIPT = Path(sys.executable).with_name("odebench")

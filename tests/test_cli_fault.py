@@ -21,9 +21,9 @@ import typer
 from result_factory import make_result
 from safetensors.torch import save_file
 
-from odebench.checkpoint import read_tensors
 from odebench.cli import _exit_code
 from odebench.dataset.builtin import DIGITS
+from odebench.io.tensor_file import read_tensors
 from odebench.model.definition import load_definition
 from odebench.result_file import read_result, write_result
 from odebench.training import build

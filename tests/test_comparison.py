@@ -20,8 +20,8 @@ from odebench.check.comparison import (
     transferred,
     unbounded,
 )
+from odebench.numerics.statistics import wilson_lower
 from odebench.result import Check
-from odebench.statistic import wilson_lower
 
 
 def letters(text: str) -> np.ndarray:

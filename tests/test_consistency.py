@@ -13,8 +13,8 @@ import pytest
 from result_factory import hexadecimal, make_result
 
 from odebench.errors import ResultError
+from odebench.numerics.statistics import wilson_lower
 from odebench.result_file import parse_result, result_files, result_json
-from odebench.statistic import wilson_lower
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "integrity.md"

@@ -20,15 +20,15 @@ from odebench.dataset.builtin import DIGITS, FASHION_MNIST
 from odebench.entrant import Entrant, find_contestant
 from odebench.errors import ModelError, UsageError, WeightError
 from odebench.evaluation import run
-from odebench.file import sha256_file
 from odebench.instalment import join_slices, run_slice
+from odebench.io.files import sha256_file
+from odebench.io.remote_weights import Address
 from odebench.model.definition import load_definition
 from odebench.plan import Plan, Slice, plan
 from odebench.progress import SILENT
-from odebench.recipe import Recipe
-from odebench.remote import Address
+from odebench.protocol.recipe import Recipe
+from odebench.protocol.spec import adaptive, fixed_step
 from odebench.result_file import read_result, result_files
-from odebench.spec import adaptive, fixed_step
 from odebench.subject import Contributed, Registered
 from odebench.supply import at_hand, known_weights
 

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 import odebench
 from odebench import Dataset, Slice, ThreatModel
-from odebench.attack.seed import seeded
-from odebench.ball import ROUNDING, distance
 from odebench.control import Control, RotatingFrame, controls, oracle
 from odebench.dataset import load_dataset
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
+from odebench.numerics.projection import ROUNDING, distance
+from odebench.numerics.seeding import seeded
+from odebench.protocol.spec import fixed_step
 from odebench.result import Result
-from odebench.spec import fixed_step
 from odebench.verdict import Judge
 
 NAMES = (

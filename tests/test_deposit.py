@@ -20,9 +20,9 @@ from odebench.cli import _exit_code
 from odebench.dataset import load_dataset
 from odebench.deposit import DepositError, deposit_of
 from odebench.evaluation import run
-from odebench.file import FileError
 from odebench.grid import Grid, read_grid
-from odebench.recipe import weights_path
+from odebench.io.files import FileError
+from odebench.protocol.recipe import weights_path
 from odebench.result import EpsilonResult, letter_figures, outcomes_digest
 from odebench.result_file import read_result, result_json
 from odebench.sweep import place_of

@@ -20,11 +20,11 @@ from odebench.cli import _exit_code
 from odebench.difference import difference
 from odebench.errors import ResultError, UsageError
 from odebench.frame import COLUMNS, load_results
+from odebench.numerics.statistics import paired_interval
 from odebench.render.difference import difference_json, difference_text
 from odebench.result import Result
 from odebench.result_file import result_json, write_result
 from odebench.revision import results_of
-from odebench.statistic import paired_interval
 from odebench.union import StoredResult
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

@@ -17,13 +17,13 @@ from torch import nn
 
 from odebench.attack.definition import load_attack
 from odebench.cli import _exit_code
-from odebench.document import DocumentError
 from odebench.entry import Claim, Entry, Use, Weights, contradictions, read_entry, speaks_of
 from odebench.errors import UsageError
-from odebench.file import sha256_file
+from odebench.io.files import sha256_file
+from odebench.io.yaml_document import DocumentError
 from odebench.licence import ACCEPTED
+from odebench.protocol.spec import fixed_step
 from odebench.result import Result
-from odebench.spec import fixed_step
 from odebench.submission import new_entry
 from odebench.validation import validate_entry
 

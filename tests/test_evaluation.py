@@ -19,22 +19,22 @@ from torch import Tensor, nn
 import odebench
 from odebench import Dataset, Slice, ThreatModel
 from odebench.attack.definition import AttackDefinition
-from odebench.attack.seed import seeded
-from odebench.ball import ROUNDING
-from odebench.checkpoint import read_tensors, write_tensors
 from odebench.dataset import Split, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import AttackError, DatasetError, ModelError, ResultError, UsageError
 from odebench.evaluation import module_digest, run
 from odebench.execution import execute
-from odebench.file import FileError
+from odebench.io.files import FileError
+from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.ledger import Ledger, ever_failed
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
+from odebench.numerics.projection import ROUNDING
+from odebench.numerics.seeding import seeded
 from odebench.plan import Plan, plan
+from odebench.protocol.spec import AttackSpec, Evaluation, Solver, adaptive, fixed_step
 from odebench.result import Result, letter_figures, outcomes_digest
 from odebench.result_file import read_result, result_path, write_result
-from odebench.spec import AttackSpec, Evaluation, Solver, adaptive, fixed_step
 from odebench.training import weights_path
 from odebench.verdict import RANDOMISED_PASSES, Judge, Verdict
 

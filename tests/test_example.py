@@ -15,7 +15,6 @@ from PIL import Image
 from real_entry import write_real_entry
 from result_factory import epsilon_result, make_result
 
-from odebench.ball import distance
 from odebench.cli import _exit_code
 from odebench.dataset import describe_dataset, load_dataset
 from odebench.entrant import find_contestant
@@ -23,9 +22,10 @@ from odebench.errors import ResultError
 from odebench.example import GAIN, MOST, examples_folder, file_names, read_examples, results_to_show
 from odebench.illustration import illustrate
 from odebench.leaderboard import build_tables, read_results
+from odebench.numerics.projection import distance
+from odebench.protocol.spec import adaptive
 from odebench.result import Result, outcomes_digest
 from odebench.result_file import read_result, result_json, write_result
-from odebench.spec import adaptive
 from odebench.union import StoredResult
 
 RUN = "run -m resnet --set epochs=1 -a pgd -n 200 --epsilon 0.02,0.05,0.3 --parameter steps=3"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from odebench.file import FileError, cache_folder, check_writable, sha256_file, write_atomically, write_output
+from odebench.io.files import FileError, cache_folder, check_writable, sha256_file, write_atomically, write_output
 
 
 @contextmanager
@@ -61,10 +61,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     if old is not None:
         path.write_bytes(old)
     targets = {
-        "fsync": "odebench.file.os.fsync",
-        "mkstemp": "odebench.file.tempfile.mkstemp",
-        "replace": "odebench.file.Path.replace",
-        "chmod": "odebench.file.Path.chmod",
+        "fsync": "odebench.io.files.os.fsync",
+        "mkstemp": "odebench.io.files.tempfile.mkstemp",
+        "replace": "odebench.io.files.Path.replace",
+        "chmod": "odebench.io.files.Path.chmod",
     }
     monkeypatch.setattr(targets[broken], refuse)
     with pytest.raises(FileError, match=r"cannot write .*result\.json: Input/output error; free space or name another"):
@@ -77,7 +77,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("odebench.file.os.fsync", interrupt)
+    monkeypatch.setattr("odebench.io.files.os.fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "result.json", b"new")
     assert names(tmp_path) == []
@@ -100,8 +100,8 @@ def test_bytes_are_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: p
         order.append("replace")
         return replace(self, target)
 
-    monkeypatch.setattr("odebench.file.os.fsync", watched_fsync)
-    monkeypatch.setattr("odebench.file.Path.replace", watched_replace)
+    monkeypatch.setattr("odebench.io.files.os.fsync", watched_fsync)
+    monkeypatch.setattr("odebench.io.files.Path.replace", watched_replace)
     write_atomically(path, b"new")
     assert order == ["fsync", "replace"]
     assert path.read_bytes() == b"new"
@@ -150,7 +150,7 @@ def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path: Path) -> 
 
 
 def test_check_writable_tries_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odebench.file.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("odebench.io.files.tempfile.TemporaryFile", refuse)
     with pytest.raises(FileError, match=r"cannot write in .*: Input/output error; name another folder"):
         check_writable(tmp_path)
 
@@ -164,7 +164,7 @@ def test_output_replaces_a_file_whole(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "folder" / "table.md"
     write_output("ε first\n", path)
     assert path.read_text(encoding="utf-8") == "ε first\n"
-    monkeypatch.setattr("odebench.file.os.fsync", refuse)
+    monkeypatch.setattr("odebench.io.files.os.fsync", refuse)
     with pytest.raises(FileError, match="cannot write"):
         write_output("second\n", path)
     assert path.read_text(encoding="utf-8") == "ε first\n"

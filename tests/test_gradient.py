@@ -15,7 +15,6 @@ from small_model import SmallOde, linear
 from torch import Tensor, nn
 from torchdiffeq import odeint_adjoint
 
-from odebench.attack.seed import seeded
 from odebench.check.gradient import FIDELITY_IMAGES, HORIZON_SHARES, gradient_fidelity
 from odebench.check.model import useless_gradients
 from odebench.dataset import load_dataset
@@ -23,8 +22,9 @@ from odebench.errors import ModelError
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet
+from odebench.numerics.seeding import seeded
+from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.result import Check
-from odebench.spec import Solver, adaptive, fixed_step
 
 RK4 = fixed_step(step=0.5)
 N = 8

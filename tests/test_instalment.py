@@ -13,21 +13,21 @@ from small_model import Told, small_ode
 from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
-from odebench.checkpoint import read_tensors, write_tensors
 from odebench.dataset import Dataset, describe_dataset, load_dataset
 from odebench.errors import ResultError, WeightError
 from odebench.evaluation import run
 from odebench.execution import execute, execute_portion
 from odebench.instalment import join_slices, run_slice
+from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.model.classifier import Classifier
 from odebench.plan import Plan, Slice, plan
 from odebench.portion import Portion, joined, read_portion, write_portion
-from odebench.recipe import Recipe, weights_path
+from odebench.protocol.recipe import Recipe, weights_path
+from odebench.protocol.spec import AttackSpec, DatasetSlice, Evaluation, ModelSpec, ThreatModel, adaptive
 from odebench.registry import ATTACKS
 from odebench.result import Result
 from odebench.result_file import read_result, result_files, result_json, result_path
 from odebench.slicing import cut, slice_folder, slice_path
-from odebench.spec import AttackSpec, DatasetSlice, Evaluation, ModelSpec, ThreatModel, adaptive
 
 EPSILONS = (0.05, 0.15)
 

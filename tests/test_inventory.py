@@ -14,14 +14,14 @@ import torch
 from small_model import Told
 
 import odebench
-from odebench.checkpoint import write_tensors
 from odebench.dataset import load_dataset
 from odebench.errors import WeightError
 from odebench.evaluation import run
-from odebench.file import published_folder, sha256_file
 from odebench.grid import Grid, read_grid
 from odebench.inventory import found_results
-from odebench.recipe import Recipe, find_weights, weights_path
+from odebench.io.files import published_folder, sha256_file
+from odebench.io.tensor_file import write_tensors
+from odebench.protocol.recipe import Recipe, find_weights, weights_path
 from odebench.result_file import read_result, result_json
 from odebench.sweep import place_of, tasks_of
 from odebench.training import build, find_or_train
@@ -105,8 +105,8 @@ LOOK = """
 import sys
 from pathlib import Path
 from odebench.grid import read_grid
-from odebench.recipe import find_weights
-from odebench.file import published_folder
+from odebench.protocol.recipe import find_weights
+from odebench.io.files import published_folder
 folder, found = published_folder(), find_weights(read_grid(sys.argv[1]).cells[0].plan.recipe)
 assert "torch" not in sys.modules
 print(folder, found, sep="\\n")

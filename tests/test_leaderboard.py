@@ -18,12 +18,12 @@ from result_factory import make_result
 
 from odebench.errors import ResultError
 from odebench.leaderboard import build_tables, read_results
+from odebench.numerics.statistics import student, wilson
+from odebench.protocol.spec import adaptive, fixed_step, radius
 from odebench.render.markdown import attack_names, markdown
 from odebench.render.record import FIELDS, csv_text, json_text
 from odebench.result import Check, Result
 from odebench.result_file import result_json, write_result
-from odebench.spec import adaptive, fixed_step, radius
-from odebench.statistic import student, wilson
 from odebench.table import Cell, Reach, Table
 from odebench.union import Letters, StoredResult, image_set, letters_of, merge, union
 

@@ -18,9 +18,9 @@ from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
 from odebench.model.layer import POOLED_SIDE, TimeConv, group_norm, pooled_stem
 from odebench.model.ode import OdeNet, StemHead
+from odebench.protocol.spec import adaptive, fixed_step
 from odebench.registry import MODELS
 from odebench.solver import integrate
-from odebench.spec import adaptive, fixed_step
 from odebench.training import build
 
 NAMES = sorted(["resnet", "ode", "kd-ode", "ode-at", "kd-ode-at", "ode-ablated", "ode-stemless", "kd-ode-stemless"])
@@ -224,7 +224,7 @@ def test_two_definitions_of_one_setting_do_not_share_changes() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("odebench", "odebench.registry", "odebench.recipe", "odebench.spec"),
+        *("odebench", "odebench.registry", "odebench.protocol.recipe", "odebench.protocol.spec"),
         *("odebench.model.builtin", "odebench.model.definition", "odebench.plan", "odebench.attack.builtin"),
         "odebench.dataset.builtin",
     ],

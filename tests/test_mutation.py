@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from odebench.document import DocumentError, parse_document
 from odebench.entry import ENTRY_PARTS, Entry
 from odebench.header import foreign_kind
+from odebench.io.yaml_document import DocumentError, parse_document
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz_entries.py"
 

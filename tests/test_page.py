@@ -25,13 +25,13 @@ from result_factory import counted_check, make_result
 from odebench.cli import _exit_code
 from odebench.example import Examples, Pair, examples_folder, file_names
 from odebench.leaderboard import build_tables, read_results
+from odebench.protocol.spec import adaptive
 from odebench.publication import content_of, publish, stale
 from odebench.render.markdown import horizon_name
 from odebench.render.page import _vega, check_page, embedded_page_sha256, page_html
 from odebench.render.record import records
 from odebench.result import Check, Result
 from odebench.result_file import write_result
-from odebench.spec import adaptive
 from odebench.union import StoredResult
 
 pytestmark = pytest.mark.skipif(

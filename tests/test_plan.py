@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from odebench.dataset.builtin import CIFAR10, DIGITS, FASHION_MNIST
 from odebench.errors import UsageError
-from odebench.file import FileError
+from odebench.io.files import FileError
 from odebench.plan import Plan, Slice, plan, threat_model
-from odebench.spec import adaptive, fixed_step
+from odebench.protocol.spec import adaptive, fixed_step
 
 GRIDLESS = replace(DIGITS, name="photographs", epsilons={})
 

@@ -16,6 +16,7 @@ from result_factory import counted_check, make_result
 
 from odebench.cli import _exit_code
 from odebench.leaderboard import build_tables
+from odebench.protocol.spec import adaptive
 from odebench.publication import publication_of, publish, stale
 from odebench.render.board import pictures_of
 from odebench.render.panel import Picture, horizon_picture, security_picture
@@ -23,7 +24,6 @@ from odebench.render.picture import embedded_sha256, panel_specification, pictur
 from odebench.render.plot import style
 from odebench.result import Result
 from odebench.result_file import write_result
-from odebench.spec import adaptive
 from odebench.table import Table
 from odebench.union import StoredResult
 

@@ -14,7 +14,7 @@ from odebench.cli import _exit_code
 from odebench.dataset.builtin import DIGITS
 from odebench.entry import contradictions, read_entry, speaks_of
 from odebench.errors import OdebenchError, UsageError
-from odebench.file import sha256_file
+from odebench.io.files import sha256_file
 from odebench.model.definition import load_definition
 from odebench.published_entry import published_entry, write_published
 from odebench.result_file import read_result, result_files, write_result
@@ -57,7 +57,7 @@ def publish(
 
 
 def numbers(path: Path) -> int:
-    from odebench.checkpoint import read_tensors
+    from odebench.io.tensor_file import read_tensors
 
     return sum(tensor.numel() for tensor in read_tensors(path)[0].values())
 
@@ -105,7 +105,7 @@ def test_refreshing_replaces_the_figures_and_leaves_the_readme(tmp_path: Path) -
 
 
 def test_results_under_another_solver_or_of_a_changed_recipe_make_no_claims(tmp_path: Path) -> None:
-    from odebench.spec import adaptive
+    from odebench.protocol.spec import adaptive
 
     publish(tmp_path, "ode")
     publish(tmp_path, "ode", attack="fgsm", solver=adaptive())

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from odebench.attack.foolbox import pgd
 from odebench.attack.pursuit import pursue, strictly_correct
 from odebench.attack.surface import Surface
-from odebench.ball import distance
 from odebench.model.classifier import Classifier
+from odebench.numerics.projection import distance
 
 N, STEPS, SEED, EPSILON = 12, 15, 11, 0.2
 Ask = Callable[[Tensor, Tensor], Tensor]

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from odebench.dataset.builtin import CIFAR10, DIGITS, FASHION_MNIST, MNIST
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
+from odebench.io.canonical_json import canonical_json
 from odebench.model.definition import changeable, load_definition
-from odebench.recipe import Adversary, Loss, Recipe, Schedule
-from odebench.spec import adaptive, canonical_json, fixed_step
+from odebench.protocol.recipe import Adversary, Loss, Recipe, Schedule
+from odebench.protocol.spec import adaptive, fixed_step
 
 MADRY = Adversary(kind="madry", epsilon=0.1, steps=7, step=0.25 / 7)
 TRADES = Adversary(kind="trades", epsilon=0.1, steps=7, step=0.25 / 7, beta=6.0)

@@ -174,7 +174,7 @@ PLUGIN = '''
 """A model and an attack of a plugin."""
 from odebench.attack.definition import AttackDefinition
 from odebench.model.definition import ModelDefinition, Setting
-from odebench.recipe import Schedule
+from odebench.protocol.recipe import Schedule
 
 TWIST = AttackDefinition("twist", "twisted:twist", ("linf",), {"share": 1.0})
 LINEAR = ModelDefinition(

@@ -24,16 +24,16 @@ import torch
 from safetensors.torch import save
 from test_candidate import made
 
-from odebench import download
 from odebench.candidate import write_candidates
 from odebench.cli import _exit_code
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
-from odebench.download import LOOPBACK_SWITCH, RemoteError
 from odebench.errors import OdebenchError, UsageError
-from odebench.file import FileError
+from odebench.io import https as download
+from odebench.io.files import FileError
+from odebench.io.https import LOOPBACK_SWITCH, RemoteError
+from odebench.io.remote_weights import Address, fetch, parse_address, weights_file
 from odebench.model.definition import load_definition
-from odebench.remote import Address, fetch, parse_address, weights_file
 from odebench.result_file import read_result, result_files
 from odebench.training import build
 
@@ -533,7 +533,7 @@ def test_what_is_too_large_is_not_fetched_from_the_hub(
     hub: dict[tuple[str, str, str], bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     hub[NAME] = WEIGHTS
-    monkeypatch.setattr("odebench.remote.LIMIT_BYTES", 1000)
+    monkeypatch.setattr("odebench.io.remote_weights.LIMIT_BYTES", 1000)
     with pytest.raises(RemoteError, match=r"is refused: it has 240,\d+ bytes, more than 1,000"):
         weights_file(URL)
     assert not (tmp_path / "hub").exists()

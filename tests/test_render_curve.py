@@ -12,7 +12,7 @@ from result_factory import make_result
 
 from odebench.check.rule import counted, measured
 from odebench.errors import UsageError
-from odebench.file import FileError
+from odebench.io.files import FileError
 from odebench.render.chart import chart_svg, check_charts
 from odebench.render.curve import Bars, Curve, curves, nfe_bars
 from odebench.render.terminal import bars_text, curve_text

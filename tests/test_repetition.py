@@ -14,7 +14,7 @@ from odebench.entrant import find_contestant
 from odebench.entry import read_entry
 from odebench.plan import plan
 from odebench.progress import SILENT
-from odebench.recipe import Recipe
+from odebench.protocol.recipe import Recipe
 from odebench.repetition import Repetition
 
 

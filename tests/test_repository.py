@@ -9,8 +9,8 @@ import pytest
 from board_repository import Clone, needs_git, new_clone
 
 from odebench.errors import UsageError
-from odebench.file import FileError
-from odebench.repository import Blob, Change, changes, commit_of, contents, files_in, span_of, write_files
+from odebench.io.files import FileError
+from odebench.io.git import Blob, Change, changes, commit_of, contents, files_in, span_of, write_files
 
 pytestmark = needs_git
 

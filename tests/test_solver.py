@@ -13,8 +13,15 @@ from torch.func import functional_call
 from odebench import solver as solver_module
 from odebench.errors import UsageError
 from odebench.model.ode import OdeNet
+from odebench.protocol.spec import (
+    FIXED_STEP_STAGES,
+    JOINT_METHODS,
+    MAX_FIXED_STEPS,
+    PER_SAMPLE_METHODS,
+    adaptive,
+    fixed_step,
+)
 from odebench.solver import Solution, fixed_steps, integrate
-from odebench.spec import FIXED_STEP_STAGES, JOINT_METHODS, MAX_FIXED_STEPS, PER_SAMPLE_METHODS, adaptive, fixed_step
 
 ORDERS = {"euler": 1, "midpoint": 2, "heun3": 3, "rk4": 4}
 PER_STEP = {"dopri5": 6, "tsit5": 6, "heun": 2}

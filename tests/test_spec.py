@@ -12,15 +12,14 @@ from pydantic import ValidationError
 from result_factory import make_result
 
 from odebench.errors import UsageError
-from odebench.spec import (
+from odebench.io.canonical_json import canonical_json, digest
+from odebench.protocol.spec import (
     DatasetSlice,
     Solver,
     ThreatModel,
     adaptive,
-    canonical_json,
     check_epsilon,
     check_horizon,
-    digest,
     fixed_step,
     parse_epsilons,
     parse_number,

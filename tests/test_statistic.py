@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from odebench.statistic import (
+from odebench.numerics.statistics import (
     bootstrap,
     holm,
     paired_interval,

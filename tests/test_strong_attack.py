@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from odebench.attack.definition import load_attack
 from odebench.attack.surface import Surface
 from odebench.attack.target import PASS_IMAGES
-from odebench.ball import ROUNDING, distance
 from odebench.errors import AttackError, UsageError
 from odebench.model.classifier import Classifier
+from odebench.numerics.projection import ROUNDING, distance
 from odebench.registry import load_target
 from odebench.verdict import Judge
 

@@ -24,7 +24,7 @@ from odebench.cli.sweep import _conclude
 from odebench.cli.watch import Watch, duration
 from odebench.errors import OdebenchError
 from odebench.grid import read_grid
-from odebench.recipe import weights_path
+from odebench.protocol.recipe import weights_path
 from odebench.result_file import read_result, result_json
 from odebench.sweep import Cluster, State, SweepError, Task, _conduct, place_of, sweep, tasks_of
 from odebench.task import Place, TaskError, evaluate, package_versions, prepare, train

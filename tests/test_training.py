@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from odebench import training
-from odebench.checkpoint import read_tensors, write_tensors
 from odebench.dataset import Dataset, Split, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import ModelError, WeightError
-from odebench.file import sha256_file
+from odebench.io.files import sha256_file
+from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.model.definition import load_definition
 from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet
-from odebench.recipe import Recipe, Schedule
-from odebench.spec import fixed_step
+from odebench.protocol.recipe import Recipe, Schedule
+from odebench.protocol.spec import fixed_step
 from odebench.training import Trained, distillation_loss, find_or_train, learning_rate, weights_path
 
 N_TRAIN, BATCH, EPOCHS = 150, 32, 3

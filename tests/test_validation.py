@@ -22,9 +22,9 @@ from odebench.cli import _exit_code
 from odebench.contents import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES, top_level_names
 from odebench.entry import Weights
 from odebench.errors import UsageError
-from odebench.file import FileError, sha256_file
 from odebench.finding import finding
 from odebench.header import foreign_kind, unfit_tensor
+from odebench.io.files import FileError, sha256_file
 from odebench.listed_weights import fetching
 from odebench.validation import validate_entry
 

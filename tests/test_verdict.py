@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from odebench.attack.seed import seeded
-from odebench.ball import ROUNDING, distance
 from odebench.dataset import load_dataset
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
-from odebench.spec import Solver, adaptive, fixed_step
+from odebench.numerics.projection import ROUNDING, distance
+from odebench.numerics.seeding import seeded
+from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.verdict import NEAR_TIE, RANDOMISED_PASSES, VERDICT_BATCH, Judge
 
 N = 250

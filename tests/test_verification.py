@@ -21,18 +21,18 @@ from odebench.cli import _exit_code
 from odebench.committed import COVERED, Images, committed_results
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
-from odebench.download import RemoteError
 from odebench.entrant import find_contestant, find_entry, results_beside
 from odebench.entry import read_entry
 from odebench.errors import ModelError, UsageError
 from odebench.evaluation import run
 from odebench.inspection import Job
+from odebench.io.https import RemoteError
 from odebench.isolation import Answer, inspect_apart, inspect_guarded
+from odebench.numerics.statistics import difference_interval
 from odebench.plan import Slice, plan
 from odebench.result import Result, outcomes_digest
 from odebench.result_file import read_result, result_files, write_result
 from odebench.sampling import drawn_chunks, drawn_results, given_chunks
-from odebench.statistic import difference_interval
 from odebench.verification import Verification, verify_entry
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard"

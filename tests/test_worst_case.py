@@ -27,7 +27,7 @@ from odebench.attack.worst_case import stages
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import ModelError, ResultError
 from odebench.model.classifier import Classifier
-from odebench.spec import fixed_step
+from odebench.protocol.spec import fixed_step
 from odebench.verdict import Judge
 
 FAST = ["fgsm", "pgd 20", "apgd-ce 50", "apgd-t 3x50", "transfer 50", "square 500"]

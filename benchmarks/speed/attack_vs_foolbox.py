@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from odebench.attack.foolbox import pgd
-from odebench.attack.seed import call_seed, seeded
 from odebench.attack.surface import Surface
 from odebench.model.classifier import Classifier
-from odebench.spec import Solver, adaptive, fixed_step
+from odebench.numerics.seeding import call_seed, seeded
+from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.verdict import Judge
 
 STEPS = 20

@@ -16,9 +16,18 @@ from odebench.dataset import load_dataset
 from odebench.evaluation import module_digest
 from odebench.execution import execute
 from odebench.model.classifier import Classifier
-from odebench.recipe import Loss, Recipe, Schedule
+from odebench.protocol.recipe import Loss, Recipe, Schedule
+from odebench.protocol.spec import (
+    AttackSpec,
+    DatasetSlice,
+    Evaluation,
+    ModelSpec,
+    Solver,
+    Surrogate,
+    ThreatModel,
+    fixed_step,
+)
 from odebench.result import Result
-from odebench.spec import AttackSpec, DatasetSlice, Evaluation, ModelSpec, Solver, Surrogate, ThreatModel, fixed_step
 from odebench.training import find_or_train
 
 RK4 = fixed_step(step=0.5)

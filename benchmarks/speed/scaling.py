@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from bench import attacked, clocked, finish, parser, show, test_images
 
-from odebench.attack.seed import seeded
 from odebench.model.ode import OdeNet
-from odebench.spec import fixed_step
+from odebench.numerics.seeding import seeded
+from odebench.protocol.spec import fixed_step
 
 BASE = {"images": 200, "steps": 20, "nfe": 8, "channels": 32}
 AXES = {

@@ -16,11 +16,11 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from odebench.attack.pursuit import Fallen, pursued, strictly_correct
-from odebench.attack.seed import seeded
 from odebench.attack.surface import Surface
 from odebench.attack.target import OncePerImage, any_copy, propose, ranked_others, together
-from odebench.ball import distance, project
 from odebench.errors import AttackError
+from odebench.numerics.projection import distance, project
+from odebench.numerics.seeding import seeded
 
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]

@@ -22,8 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from odebench.attack.pursuit import Fallen, pursued
-from odebench.attack.seed import seeded
 from odebench.attack.surface import Surface
+from odebench.numerics.seeding import seeded
 
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from odebench.attack.seed import seeded
 from odebench.attack.surface import Surface
-from odebench.ball import ROUNDING, distance
+from odebench.numerics.projection import ROUNDING, distance
+from odebench.numerics.seeding import seeded
 
 Fallen = Callable[[Tensor, Tensor], Tensor]
 """fallen(rows, candidates) -> mask: which of these rows of the attacked images truly fall to these candidates."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from odebench.attack.pursuit import strictly_correct
 from odebench.attack.surface import Surface
-from odebench.ball import ROUNDING, distance
+from odebench.numerics.projection import ROUNDING, distance
 
 
 @dataclass

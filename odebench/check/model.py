@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from odebench.attack.seed import seeded
-from odebench.ball import project
 from odebench.check.rule import counted, measured, skipped
 from odebench.errors import ModelError
 from odebench.model.classifier import Classifier
+from odebench.numerics.projection import project
+from odebench.numerics.seeding import seeded
+from odebench.protocol.spec import Norm, Solver
 from odebench.result import Check
-from odebench.spec import Norm, Solver
 from odebench.verdict import Judge
 
 Images = Float[Tensor, "batch channel height width"]

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import JsonValue
 
 from odebench.consistency import COUNT_THRESHOLD as COUNT_THRESHOLD
+from odebench.numerics.statistics import wilson_lower
 from odebench.result import Check
-from odebench.statistic import wilson_lower
 
 SpeaksOf = Literal["model", "settings"]
 

@@ -66,7 +66,7 @@ def leaderboard(
     if format is Format.html:
         _page(results or default_folders(), output)
         return
-    from odebench.file import write_output
+    from odebench.io.files import write_output
     from odebench.leaderboard import build_tables, read_results
 
     stored, problems = read_results(results or default_folders())
@@ -82,7 +82,7 @@ def leaderboard(
 
 
 def _page(folders: Sequence[Path], output: Path | None) -> None:
-    from odebench.file import write_output
+    from odebench.io.files import write_output
     from odebench.publication import content_of
     from odebench.render.page import check_page, page_html
 

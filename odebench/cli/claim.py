@@ -22,7 +22,7 @@ def claims(
 ) -> None:
     """Does distillation or a longer horizon help? Answers with interval, p and what they rest on."""
     from odebench.claim import claims_of
-    from odebench.file import write_output
+    from odebench.io.files import write_output
     from odebench.leaderboard import build_tables, read_results
     from odebench.render.claim import claims_json, claims_markdown
 

@@ -25,7 +25,7 @@ def compare(
     Of a commit, its leaderboard/results is read.
     """
     from odebench.difference import difference
-    from odebench.file import write_output
+    from odebench.io.files import write_output
     from odebench.render.difference import difference_json, difference_text
     from odebench.revision import results_of
 

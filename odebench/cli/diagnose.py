@@ -85,8 +85,8 @@ def diagnose(
     from odebench.attack.builtin import DIAGNOSIS, QUICK_DIAGNOSIS
     from odebench.cli.screen import ScreenProgress, print_diagnosis, write_text
     from odebench.dataset import describe_dataset, load_dataset
+    from odebench.io.remote_weights import weights_file
     from odebench.plan import Slice, plan, threat_model
-    from odebench.remote import weights_file
     from odebench.render.chart import chart_svg, check_charts
     from odebench.render.curve import curves, nfe_bars
 
@@ -133,7 +133,7 @@ def diagnose(
     )
     result, path, new = run_plan(planned, data, results=results, force=force, device=device, progress=progress)
     if chart is not None:
-        from odebench.file import write_atomically
+        from odebench.io.files import write_atomically
 
         title = f"{contestant.name} on {dataset}, {attack}"
         write_atomically(chart, chart_svg(title, curves(result), nfe_bars(result)).encode())

@@ -70,9 +70,9 @@ def judge(
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.evaluation import data_split
     from odebench.evaluation import run as run_plan
-    from odebench.file import sha256_file
+    from odebench.io.files import sha256_file
+    from odebench.io.remote_weights import weights_file
     from odebench.plan import Slice, plan
-    from odebench.remote import weights_file
     from odebench.result_file import result_json
 
     progress = ScreenProgress()

@@ -12,8 +12,8 @@ from pydantic import JsonValue, ValidationError
 
 from odebench.errors import UsageError, invalid_value
 from odebench.plan import Split
+from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, parse_epsilons, parse_number
 from odebench.registry import ATTACKS, DATASETS, MODELS, Registry
-from odebench.spec import FIXED_STEP_STAGES, Solver, parse_epsilons, parse_number
 
 
 def _names(registry: Registry, incomplete: str) -> list[str]:

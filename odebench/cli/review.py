@@ -38,7 +38,7 @@ def check_pr(
     Whose files they are, results by hand, each changed entry validated and verified on two chunks.
     """
     from odebench.cli.screen import ScreenProgress, write_text
-    from odebench.file import write_output
+    from odebench.io.files import write_output
     from odebench.render.review import entry_lines, outside_lines, review_markdown, verdict
     from odebench.review import review
 

@@ -98,8 +98,8 @@ def run(
     """Train or load a model, attack it, judge every image, write the result."""
     from odebench.cli.screen import ScreenProgress, print_result, write_text
     from odebench.dataset import describe_dataset, load_dataset
+    from odebench.io.remote_weights import weights_file
     from odebench.plan import Slice, plan, threat_model
-    from odebench.remote import weights_file
 
     # All that can be wrong with the words is said before anything heavy is imported or trained.
     progress = ScreenProgress()
@@ -192,7 +192,7 @@ def train(
     data = load_dataset(dataset, data_dir=data_dir, progress=progress)
     trained = find_or_train(recipe, data, device=usable_device(device), progress=progress)
     if as_json:
-        from odebench.spec import canonical_json
+        from odebench.io.canonical_json import canonical_json
 
         write_text(canonical_json({"path": str(trained.path), "sha256": trained.weights_sha256}))
     else:

@@ -12,10 +12,10 @@ from rich.table import Column, Table
 
 from odebench.leaderboard import FLAG_MEANINGS
 from odebench.progress import SILENT, Step
+from odebench.protocol.spec import radius
 from odebench.render.curve import curves, nfe_bars
 from odebench.render.terminal import bars_text, curve_text
 from odebench.result import Check, Figure, Result
-from odebench.spec import radius
 
 
 class _ScreenStep:

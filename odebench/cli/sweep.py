@@ -13,9 +13,9 @@ import typer
 from odebench.cli.option import AsJson, DataDir, Device, Results
 from odebench.cli.root import app
 from odebench.errors import UsageError
-from odebench.file import published_folder
 from odebench.grid import read_grid
-from odebench.protocol import protocol_files
+from odebench.io.files import published_folder
+from odebench.protocol.protocol import protocol_files
 
 if TYPE_CHECKING:
     from odebench.grid import Grid

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from odebench.file import write_atomically
-from odebench.spec import canonical_json
+from odebench.io.canonical_json import canonical_json
+from odebench.io.files import write_atomically
 
 _METADATA_KEY = "odebench"
 _VERSION = 1

@@ -14,8 +14,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from odebench.download import TIMEOUT_SECONDS, USER_AGENT, pour
 from odebench.errors import DatasetError
+from odebench.io.https import TIMEOUT_SECONDS, USER_AGENT, pour
 from odebench.progress import Progress
 
 _BLOCK = 1 << 18

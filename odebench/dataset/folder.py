@@ -22,9 +22,9 @@ from odebench.dataset.decoded import Decoded, read_cache, write_cache
 from odebench.dataset.definition import DatasetDefinition
 from odebench.dataset.load import image_folders
 from odebench.errors import DatasetError
-from odebench.file import FileError, cache_folder, sha256_file
+from odebench.io.canonical_json import digest
+from odebench.io.files import FileError, cache_folder, sha256_file
 from odebench.progress import Progress
-from odebench.spec import digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

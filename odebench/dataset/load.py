@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError, unknown_name
-from odebench.file import cache_folder
+from odebench.io.files import cache_folder
 from odebench.progress import SILENT, Progress
 from odebench.registry import DATASETS, load_target
 

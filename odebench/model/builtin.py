@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from odebench.model.definition import ModelDefinition, Setting
-from odebench.recipe import Loss, Schedule
-from odebench.spec import fixed_step
+from odebench.protocol.recipe import Loss, Schedule
+from odebench.protocol.spec import fixed_step
 
 
 def _schedule(epochs: int, learning_rate: float, batch_size: int = 128) -> Schedule:

@@ -9,9 +9,9 @@ from pydantic import JsonValue, ValidationError
 
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
-from odebench.recipe import Adversary, Loss, Recipe, Schedule
+from odebench.protocol.recipe import Adversary, Loss, Recipe, Schedule
+from odebench.protocol.spec import Solver, check_horizon, parse_number
 from odebench.registry import MODELS, RegistryError
-from odebench.spec import Solver, check_horizon, parse_number
 
 _ADVERSARY = {
     "adversary": "kind",

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from odebench.model.layer import ConvField, conv_stem, pooled_head, pooled_stem
+from odebench.protocol.spec import Solver
 from odebench.solver import integrate
-from odebench.spec import Solver
 
 
 class OdeNet(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from odebench.errors import UsageError
-from odebench.file import check_writable
+from odebench.io.files import check_writable
 from odebench.render.curve import Bars, Curve
 
 _WIDTH, _HEIGHT = 340, 200

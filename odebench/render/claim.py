@@ -9,8 +9,8 @@ from typing import Any
 
 from odebench.claim import Beside, Claim, Word
 from odebench.contrast import Estimate
+from odebench.protocol.spec import radius
 from odebench.render.markdown import escape, fill, grid, item
-from odebench.spec import radius
 
 INTRODUCTION = (
     "Does distilling from a ResNet make a Neural ODE more accurate and more robust, and does integrating longer make "

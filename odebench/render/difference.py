@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from odebench.difference import Change, Difference, EpsilonDifference, Pair
+from odebench.protocol.spec import radius
 from odebench.render.markdown import fill, grid
-from odebench.spec import radius
 from odebench.union import StoredResult
 
 

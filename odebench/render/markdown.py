@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from odebench.spec import radius
+from odebench.protocol.spec import radius
 from odebench.table import Cell, Row, Table, in_order
 
 WIDTH = 80

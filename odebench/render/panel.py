@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from odebench.protocol.spec import radius
 from odebench.result import Figure
-from odebench.spec import radius
 from odebench.table import Cell, Row, Table, in_order
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from odebench.protocol.spec import radius
 from odebench.render.markdown import horizon_name, nfe_text
 from odebench.render.panel import Line, Panel, Picture, Point
-from odebench.spec import radius
 
 COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),

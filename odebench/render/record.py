@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from odebench.spec import canonical_json
+from odebench.io.canonical_json import canonical_json
 from odebench.table import Cell, Row, Table
 
 FIELDS = (

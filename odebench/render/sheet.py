@@ -12,15 +12,16 @@ from typing import Any
 from odebench.claim import Claim, Word
 from odebench.credit import author_of
 from odebench.example import Strip, file_names
+from odebench.io.canonical_json import digest
 from odebench.leaderboard import TRAIN_SEED, attack_label, build_tables, group
 from odebench.profile import Profile, profiles_of
+from odebench.protocol.spec import radius
 from odebench.render.board import pictures_of
 from odebench.render.claim import INTRODUCTION, PAPER, WORDS, name_of, over, p_text, points_text, sentence
 from odebench.render.markdown import attack_names, credit_texts, horizon_name, nfe_text
 from odebench.render.panel import Picture, stem
 from odebench.render.plot import style
 from odebench.result import Figure, Result
-from odebench.spec import digest, radius
 from odebench.table import Table, short_solver
 from odebench.union import StoredResult
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
 from odebench.errors import WeightError
-from odebench.file import PICKLE_STARTS, FileError, sha256_file
+from odebench.io.files import PICKLE_STARTS, FileError, sha256_file
 from odebench.progress import Progress, Step
 
 LIMIT_BYTES = 512 * 2**20

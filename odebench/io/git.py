@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from odebench.errors import UsageError
-from odebench.file import FileError
+from odebench.io.files import FileError
 
 _KINDS: dict[str, Literal["added", "changed", "deleted"]] = {"A": "added", "D": "deleted"}
 _PLAIN = ("100644", "100755")

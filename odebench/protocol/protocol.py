@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
-from odebench.document import Document, Parts, near_word, read_document
 from odebench.errors import UsageError, unknown_name
-from odebench.spec import (
+from odebench.io.yaml_document import Document, Parts, near_word, read_document
+from odebench.protocol.spec import (
     FIXED_STEP_STAGES,
     JOINT_METHODS,
     PER_SAMPLE_METHODS,

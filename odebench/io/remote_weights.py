@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from odebench.download import LIMIT_BYTES, RemoteError, UnfitError, allowed, check_whole, download, plain
 from odebench.errors import UsageError
-from odebench.file import cache_folder, sha256_file
+from odebench.io.files import cache_folder, sha256_file
+from odebench.io.https import LIMIT_BYTES, RemoteError, UnfitError, allowed, check_whole, download, plain
 from odebench.progress import SILENT, Progress
 
 _HUB = "hf://"

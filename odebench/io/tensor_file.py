@@ -18,8 +18,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from odebench.errors import WeightError
-from odebench.file import PICKLE_STARTS, write_atomically
-from odebench.spec import canonical_json
+from odebench.io.canonical_json import canonical_json
+from odebench.io.files import PICKLE_STARTS, write_atomically
 
 METADATA_KEY = "odebench"
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from odebench.file import cache_folder, published_folder
-from odebench.spec import Solver, Spec, digest
+from odebench.io.canonical_json import digest
+from odebench.io.files import cache_folder, published_folder
+from odebench.protocol.spec import Solver, Spec
 
 RECIPE_VERSION: Literal[1] = 1
 """Raised when the training code computes something else from the same recipe."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from odebench.errors import UsageError
+from odebench.io.canonical_json import digest
 
 FIXED_STEP_STAGES = {"euler": 1, "midpoint": 2, "heun3": 3, "rk4": 4}
 PER_SAMPLE_METHODS = ("dopri5", "heun", "tsit5")
@@ -171,17 +170,6 @@ class Evaluation(Spec):
     def run_key(self) -> str:
         """The sha256 of the canonical JSON of this evaluation."""
         return digest(self)
-
-
-def canonical_json(value: BaseModel | JsonValue | dict[str, Any]) -> str:
-    """JSON with sorted keys and no white space: equal values give equal text."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def digest(value: BaseModel | JsonValue | dict[str, Any]) -> str:
-    """The sha256, in hexadecimal, of the canonical JSON of `value`."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def parse_number(text: str, *, name: str) -> float:
