@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from odebench.attack.definition import load_attack
 from odebench.dataset.definition import DatasetDefinition
+from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError, unknown_name
 from odebench.io.yaml_document import Document, Where
 from odebench.model.definition import ModelDefinition, changeable, load_definition
@@ -17,7 +18,6 @@ from odebench.plan import Plan, Slice, plan
 from odebench.protocol.protocol import AttackChoice, Images, Protocol, Section, Threat, find_protocol, read_protocol
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, fixed_step
-from odebench.registry import DATASETS
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from pydantic import JsonValue
 
 from odebench.attack.definition import load_attack
 from odebench.dataset.definition import DatasetDefinition
+from odebench.dataset.registry import DATASETS
 from odebench.entry import ENTRY_FILE, READ_ME, Claim, Entry, Weights
 from odebench.errors import OdebenchError, UsageError
 from odebench.io.files import sha256_file, write_atomically
 from odebench.model.definition import ModelDefinition, changeable, load_definition
 from odebench.protocol.recipe import Recipe, weights_path
-from odebench.registry import DATASETS, MODELS
+from odebench.registry import MODELS
 from odebench.result import Result
 from odebench.result_file import read_result, result_files
 

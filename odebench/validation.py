@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from odebench.attack.definition import load_attack
 from odebench.contents import CODE_SUFFIX, MAX_TEXT_BYTES, Contents, contents_of, module_findings, module_problem
 from odebench.dataset.definition import DatasetDefinition
+from odebench.dataset.registry import DATASETS
 from odebench.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, Entry, Use, Weights, open_entry
 from odebench.errors import OdebenchError, UsageError, unknown_name
 from odebench.finding import Finding, finding
@@ -23,7 +24,7 @@ from odebench.model.definition import ModelDefinition, changeable, load_definiti
 from odebench.plan import Slice
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import check_epsilon
-from odebench.registry import ATTACKS, DATASETS, MODELS
+from odebench.registry import ATTACKS, MODELS
 
 _PAPER = re.compile(r"https://\S+|arXiv:\d{4}\.\d{4,5}|doi:10\.\S+")
 _DECLARED_ID = re.compile(r"^id: *['\"]?([^\s'\"#]+)", re.MULTILINE)

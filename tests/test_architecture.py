@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from odebench.registry import ATTACKS, DATASETS, MODELS
+from odebench.dataset.registry import DATASETS
+from odebench.registry import ATTACKS, MODELS
 
 ROOT = Path(__file__).parents[1] / "odebench"
 
@@ -19,6 +20,7 @@ PACKAGES: dict[str, str] = {
     "io": "",
     "numerics": "",
     "protocol": "io",
+    "dataset": "io",
 }
 AT_THE_ROOT = {"", "__main__", "errors", "progress", "registry", "solver"}
 

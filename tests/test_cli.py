@@ -25,9 +25,10 @@ import odebench as package
 from odebench.cli import _exit_code, app
 from odebench.cli.option import settings, solver
 from odebench.cli.screen import ScreenProgress
+from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
 from odebench.protocol.spec import Solver, adaptive, fixed_step
-from odebench.registry import ATTACKS, DATASETS, MODELS
+from odebench.registry import ATTACKS, MODELS
 from odebench.result import Result
 from odebench.result_file import read_result, write_result
 

@@ -34,9 +34,10 @@ from odebench.dataset import (
     load_dataset,
     stratified_order,
 )
+from odebench.dataset.registry import DATASETS
 from odebench.errors import DatasetError, UsageError
 from odebench.progress import SILENT
-from odebench.registry import DATASETS, Registry
+from odebench.registry import Registry
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from odebench.dataset.registry import DATASETS
 from odebench.errors import OdebenchError, UsageError
-from odebench.registry import ATTACKS, DATASETS, MODELS, Entry, Registry, RegistryError, load_target
+from odebench.registry import ATTACKS, MODELS, Entry, Registry, RegistryError, load_target
 
 BUILT_IN = {"first": ("never.imported:FIRST", "the first one"), "second": ("never.imported:SECOND", "the second one")}
 CHECKOUT = Path(__file__).parents[1]

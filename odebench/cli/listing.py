@@ -6,7 +6,8 @@ import json
 
 from odebench.cli.option import AsJson, DataDir
 from odebench.cli.root import app
-from odebench.registry import ATTACKS, DATASETS, MODELS, Entry
+from odebench.dataset.registry import DATASETS
+from odebench.registry import ATTACKS, MODELS, Entry
 
 
 @app.command(epilog="Examples:\n\nodebench models\n\nodebench models --json")
@@ -24,7 +25,7 @@ def attacks(as_json: AsJson = False) -> None:
 @app.command(epilog="Examples:\n\nodebench datasets\n\nodebench datasets --data-dir ~/images --json")
 def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List the data sets, and the image folders in the data folder."""
-    from odebench.dataset.load import data_folder, image_folders
+    from odebench.dataset.data_folder import data_folder, image_folders
 
     entries = dict(DATASETS.entries())
     for name, path in sorted(image_folders(data_folder(data_dir)).items()):

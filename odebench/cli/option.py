@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 from pydantic import JsonValue, ValidationError
 
+from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError, invalid_value
 from odebench.plan import Split
 from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, parse_epsilons, parse_number
-from odebench.registry import ATTACKS, DATASETS, MODELS, Registry
+from odebench.registry import ATTACKS, MODELS, Registry
 
 
 def _names(registry: Registry, incomplete: str) -> list[str]:

@@ -18,9 +18,9 @@ from PIL import Image, UnidentifiedImageError
 
 from odebench.dataset.archive import Member, read_archive, read_folder, walk_folder
 from odebench.dataset.base import MIN_SIDE, Dataset, Split
+from odebench.dataset.data_folder import image_folders
 from odebench.dataset.decoded import Decoded, read_cache, write_cache
 from odebench.dataset.definition import DatasetDefinition
-from odebench.dataset.load import image_folders
 from odebench.errors import DatasetError
 from odebench.io.canonical_json import digest
 from odebench.io.files import FileError, cache_folder, sha256_file

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from odebench.dataset.data_folder import data_folder, image_folders
 from odebench.dataset.definition import DatasetDefinition
+from odebench.dataset.registry import DATASETS
 from odebench.errors import DatasetError, unknown_name
-from odebench.io.files import cache_folder
 from odebench.progress import SILENT, Progress
-from odebench.registry import DATASETS, load_target
+from odebench.registry import load_target
 
 if TYPE_CHECKING:
     from odebench.dataset.base import Dataset
 
-ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tar.xz")
 IMAGE_FOLDER_LOADER = "odebench.dataset.folder:load_image_folder"
 
 
@@ -52,35 +51,6 @@ def describe_dataset(name: str, *, data_dir: Path | None = None, progress: Progr
         return registered
     dataset = _load_image_folder(name, folder, progress)
     return DatasetDefinition(name, dataset.image_shape, dataset.classes, {}, IMAGE_FOLDER_LOADER)
-
-
-def data_folder(data_dir: Path | None = None) -> Path:
-    """The folder for data: `data_dir`, else ODEBENCH_DATA, else "data" in the cache folder.
-
-    Raises DatasetError where the user names a folder that is not there.
-    """
-    given = data_dir if data_dir is not None else os.environ.get("ODEBENCH_DATA")
-    if not given:
-        return cache_folder() / "data"
-    folder = Path(given).expanduser()
-    if not folder.is_dir():
-        source = "--data-dir" if data_dir is not None else "ODEBENCH_DATA"
-        raise DatasetError(f"the data folder {folder} ({source}) does not exist; create it or name another")
-    return folder
-
-
-def image_folders(folder: Path) -> dict[str, Path]:
-    """The folders and tar archives in the data folder, by stem; a folder goes before an archive."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            found[path.name] = path
-        for suffix in ARCHIVE_SUFFIXES:
-            if path.name.endswith(suffix) and path.is_file():
-                found.setdefault(path.name.removesuffix(suffix), path)
-    return found
 
 
 def _registered(name: str) -> DatasetDefinition | None:

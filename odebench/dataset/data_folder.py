@@ -1,0 +1,45 @@
+"""The folder for data, and the image folders and archives that lie in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from odebench.errors import DatasetError
+from odebench.io.files import cache_folder
+
+if TYPE_CHECKING:
+    pass
+
+
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tar.xz")
+
+
+def data_folder(data_dir: Path | None = None) -> Path:
+    """The folder for data: `data_dir`, else ODEBENCH_DATA, else "data" in the cache folder.
+
+    Raises DatasetError where the user names a folder that is not there.
+    """
+    given = data_dir if data_dir is not None else os.environ.get("ODEBENCH_DATA")
+    if not given:
+        return cache_folder() / "data"
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        source = "--data-dir" if data_dir is not None else "ODEBENCH_DATA"
+        raise DatasetError(f"the data folder {folder} ({source}) does not exist; create it or name another")
+    return folder
+
+
+def image_folders(folder: Path) -> dict[str, Path]:
+    """The folders and tar archives in the data folder, by stem; a folder goes before an archive."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            found[path.name] = path
+        for suffix in ARCHIVE_SUFFIXES:
+            if path.name.endswith(suffix) and path.is_file():
+                found.setdefault(path.name.removesuffix(suffix), path)
+    return found
