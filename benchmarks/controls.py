@@ -26,10 +26,10 @@ from odebench.dataset import Dataset, describe_dataset, load_dataset
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
 from odebench.model.ode import OdeNet
+from odebench.model.training import find_or_train
 from odebench.plan import DEFAULT_CHUNK, Slice
 from odebench.protocol.spec import ThreatModel, adaptive
-from odebench.result import Check, Result
-from odebench.training import find_or_train
+from odebench.result.schema import Check, Result
 from odebench.verdict import RANDOMISED_PASSES, Judge
 
 TWIN_MARGIN, ORACLE_MARGIN = 0.02, 0.03

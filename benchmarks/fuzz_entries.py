@@ -29,7 +29,7 @@ from pathlib import Path
 
 from odebench.errors import OdebenchError
 from odebench.io.tensor_file import read_tensors
-from odebench.result_file import read_result
+from odebench.result.file import read_result
 from odebench.validation import validate_entry
 
 TIME_LIMIT_SECONDS = 5.0
@@ -281,7 +281,7 @@ def published_samples(folder: Path) -> Samples:
     from entry_factory import write_entry, write_registered_entry
     from result_factory import make_result
 
-    from odebench.result_file import result_json
+    from odebench.result.file import result_json
 
     write_entry(folder)
     write_registered_entry(folder)

@@ -27,7 +27,7 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.environment import usable_device
 from odebench.errors import ModelError, OdebenchError, UsageError
 from odebench.model.definition import changeable, load_definition
-from odebench.training import accuracy, find_or_train
+from odebench.model.training import accuracy, find_or_train
 
 Changes = Mapping[str, JsonValue]
 

@@ -14,18 +14,18 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from odebench.attack.definition import AttackDefinition
-    from odebench.attack.pursuit import pursued
+    from odebench.attack.early_stopping import pursued
     from odebench.dataset import Dataset, DatasetDefinition, Split
     from odebench.errors import OdebenchError
     from odebench.evaluation import evaluate
     from odebench.frame import load_results
     from odebench.model.definition import ModelDefinition, Setting
+    from odebench.model.solver import integrate
     from odebench.plan import Slice
     from odebench.protocol.recipe import Loss, Schedule
     from odebench.protocol.spec import Solver, ThreatModel, adaptive, fixed_step
-    from odebench.result import Result
-    from odebench.result_file import read_result, write_result
-    from odebench.solver import integrate
+    from odebench.result.file import read_result, write_result
+    from odebench.result.schema import Result
 
 _EXPORTS = {
     "AttackDefinition": "odebench.attack.definition:AttackDefinition",
@@ -34,7 +34,7 @@ _EXPORTS = {
     "Loss": "odebench.protocol.recipe:Loss",
     "ModelDefinition": "odebench.model.definition:ModelDefinition",
     "OdebenchError": "odebench.errors:OdebenchError",
-    "Result": "odebench.result:Result",
+    "Result": "odebench.result.schema:Result",
     "Schedule": "odebench.protocol.recipe:Schedule",
     "Setting": "odebench.model.definition:Setting",
     "Slice": "odebench.plan:Slice",
@@ -44,11 +44,11 @@ _EXPORTS = {
     "adaptive": "odebench.protocol.spec:adaptive",
     "evaluate": "odebench.evaluation:evaluate",
     "fixed_step": "odebench.protocol.spec:fixed_step",
-    "integrate": "odebench.solver:integrate",
+    "integrate": "odebench.model.solver:integrate",
     "load_results": "odebench.frame:load_results",
-    "pursued": "odebench.attack.pursuit:pursued",
-    "read_result": "odebench.result_file:read_result",
-    "write_result": "odebench.result_file:write_result",
+    "pursued": "odebench.attack.early_stopping:pursued",
+    "read_result": "odebench.result.file:read_result",
+    "write_result": "odebench.result.file:write_result",
 }
 
 

@@ -9,7 +9,7 @@ from odebench.check.rule import COUNT_THRESHOLD
 from odebench.finding import Finding, finding
 from odebench.inspection import Inspected
 from odebench.numerics.statistics import wilson_lower
-from odebench.result import Check
+from odebench.result.schema import Check
 
 RANDOMISED, OPAQUE = "randomised", "opaque-gradient"
 _DETERMINISM, _FAILURE = 2, 18

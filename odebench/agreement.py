@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from odebench.numerics.statistics import difference_interval
-from odebench.result import letter_figures
+from odebench.result.schema import letter_figures
 
 TOLERATED = 0.01
 """The share of the letters of a result that other hardware may move."""

@@ -17,8 +17,8 @@ from odebench.finding import Finding, finding
 from odebench.plan import DEFAULT_CHUNK, Plan, Slice, plan
 from odebench.protocol.spec import Evaluation, Solver, radius
 from odebench.replan import planned_again
-from odebench.result import Result
-from odebench.result_file import read_result, result_files
+from odebench.result.file import read_result, result_files
+from odebench.result.schema import Result
 
 COVERED = 500
 """How many test images a result of PGD must have for each data set and horizon, or all where there are fewer."""

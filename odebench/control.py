@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from odebench.model.ode import OdeNet
+from odebench.model.solver import integrate
 from odebench.numerics.projection import project
 from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import Solver, adaptive, fixed_step
-from odebench.solver import integrate
 from odebench.verdict import Judge
 
 Images = Float[Tensor, "batch channel height width"]

@@ -12,9 +12,9 @@ from functools import reduce
 
 from pydantic import JsonValue
 
-from odebench.consistency import CANDIDATES
 from odebench.errors import UsageError
 from odebench.io.canonical_json import canonical_json
+from odebench.result.consistency import CANDIDATES
 from odebench.union import Letters, StoredResult, image_set, letters_of, merge
 
 MAX_NAME_LETTERS = 80

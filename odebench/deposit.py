@@ -11,8 +11,8 @@ from odebench.grid import Grid
 from odebench.inventory import found_results
 from odebench.io.files import sha256_file, write_atomically
 from odebench.protocol.recipe import find_weights, weights_path
-from odebench.result import Result
-from odebench.result_file import read_result, result_files, result_path
+from odebench.result.file import read_result, result_files, result_path
+from odebench.result.schema import Result
 from odebench.task import Place
 
 RESULTS, WEIGHTS = "results", "weights"

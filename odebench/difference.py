@@ -11,7 +11,7 @@ from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard import group
 from odebench.numerics.statistics import paired_interval
 from odebench.protocol.spec import Evaluation
-from odebench.result import Figure, Result, figure
+from odebench.result.schema import Figure, Result, figure
 from odebench.union import StoredResult
 
 CORRECT = "fxr"

@@ -15,10 +15,10 @@ from odebench.entry import ENTRY_FILE, ID, SHARED_WEIGHTS, Entry, Use, Weights, 
 from odebench.errors import UsageError, WeightError, unknown_name
 from odebench.finding import printable
 from odebench.io.remote_weights import Address
-from odebench.model.definition import load_definition
+from odebench.model.definition import Contributed, Origin, load_definition
+from odebench.model.registry import MODELS
 from odebench.protocol.spec import check_horizon
-from odebench.registry import MODELS
-from odebench.subject import Contestant, Contributed, Origin, Registered, Subject, file_identity, held_changes
+from odebench.subject import Contestant, Registered, Subject, file_identity, held_changes
 
 ENTRIES, RESULTS = "entries", "results"
 

@@ -13,7 +13,7 @@ from odebench.attack.definition import load_attack
 from odebench.errors import UsageError
 from odebench.io.yaml_document import Document, DocumentError, Parts, read_document
 from odebench.protocol.spec import Evaluation, Norm, Sha256, Solver, Spec, parse_number, radius
-from odebench.result import EpsilonResult, Figure, Result
+from odebench.result.schema import EpsilonResult, Figure, Result
 
 ENTRY_FILE, READ_ME = "entry.yaml", "README.md"
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from odebench.errors import UsageError
-from odebench.result import Versions
+from odebench.result.schema import Versions
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _PACKAGES = ("odebench", "numpy", "scipy", "torch", "torchdiffeq", "torchode", "foolbox", "pyautoattack")

@@ -10,8 +10,8 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
+from odebench.attack.candidate_file import CandidateError, Candidates, write_candidates
 from odebench.attack.definition import load_attack
-from odebench.candidate import CandidateError, Candidates, write_candidates
 from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
 from odebench.dataset.definition import DatasetDefinition
 from odebench.environment import usable_device
@@ -24,8 +24,8 @@ from odebench.plan import Plan, Slice
 from odebench.plan import threat_model as default_threat_model
 from odebench.progress import SILENT, Progress
 from odebench.protocol.spec import AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
-from odebench.result import Result
-from odebench.result_file import read_result, result_path, write_result
+from odebench.result.file import read_result, result_path, write_result
+from odebench.result.schema import Result
 from odebench.supply import at_hand, known_weights
 
 

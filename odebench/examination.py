@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from odebench.attack.definition import AttackDefinition, Stage
-from odebench.attack.diagnosis import Probes, probes
+from odebench.attack.probes import Probes, probes
 from odebench.attack.trace import Trace
 from odebench.check.comparison import (
     black_box,
@@ -32,7 +32,7 @@ from odebench.ledger import Ledger
 from odebench.numerics.projection import grey_radius
 from odebench.progress import Step
 from odebench.protocol.spec import Evaluation
-from odebench.result import Check
+from odebench.result.schema import Check
 from odebench.siege import Siege
 from odebench.verdict import Judge
 

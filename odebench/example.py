@@ -20,8 +20,8 @@ from odebench.errors import ResultError
 from odebench.io.canonical_json import digest
 from odebench.leaderboard import attack_label, group
 from odebench.protocol.spec import Norm, Sha256, Spec
-from odebench.result import Count, Result
-from odebench.result_file import EXAMPLES_FILE
+from odebench.result.file import EXAMPLES_FILE
+from odebench.result.schema import Count, Result
 from odebench.section import middle
 from odebench.table import Cell, Row, Table
 from odebench.union import StoredResult

@@ -23,7 +23,7 @@ from odebench.numerics.precision import full_fp32
 from odebench.portion import Ground, Portion
 from odebench.progress import SILENT, Progress, Step
 from odebench.protocol.spec import Evaluation
-from odebench.result import Check, Found, Result
+from odebench.result.schema import Check, Found, Result
 from odebench.siege import Siege
 
 Images = Float[Tensor, "n channel height width"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from odebench.errors import UsageError
 from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard import TRAIN_SEED, read_results
-from odebench.result import EpsilonResult
-from odebench.result_file import read_result
+from odebench.result.file import read_result
+from odebench.result.schema import EpsilonResult
 from odebench.union import StoredResult
 
 if TYPE_CHECKING:

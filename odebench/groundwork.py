@@ -22,7 +22,7 @@ from odebench.model.classifier import Classifier
 from odebench.numerics.seeding import seeded
 from odebench.progress import Progress
 from odebench.protocol.spec import Evaluation
-from odebench.result import Check
+from odebench.result.schema import Check
 from odebench.verdict import RANDOMISED_PASSES, Judge, Opinion
 
 Images = Float[Tensor, "n channel height width"]

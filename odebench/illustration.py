@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from odebench.candidate import Candidates, read_candidates
+from odebench.attack.candidate_file import Candidates, read_candidates
 from odebench.dataset import Dataset, Split
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import ResultError, UsageError
@@ -23,8 +23,8 @@ from odebench.plan import Plan
 from odebench.progress import SILENT, Progress
 from odebench.protocol.spec import Evaluation
 from odebench.replan import planned_again
-from odebench.result import FALLEN, Result
-from odebench.result_file import EXAMPLES_FILE
+from odebench.result.file import EXAMPLES_FILE
+from odebench.result.schema import FALLEN, Result
 from odebench.subject import Contestant
 from odebench.supply import at_hand
 from odebench.union import StoredResult

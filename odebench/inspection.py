@@ -20,7 +20,7 @@ from odebench.instalment import portion_of
 from odebench.plan import Plan
 from odebench.progress import SILENT, Progress
 from odebench.protocol.spec import Evaluation, Sha256, Spec
-from odebench.result import Check, Result
+from odebench.result.schema import Check, Result
 from odebench.supply import AtHand, at_hand
 
 

@@ -16,7 +16,7 @@ from odebench.plan import Plan
 from odebench.portion import Portion, joined, read_portion, write_portion
 from odebench.progress import SILENT, Progress
 from odebench.protocol.spec import Evaluation
-from odebench.result_file import result_path, write_result
+from odebench.result.file import result_path, write_result
 from odebench.slicing import forget_slices, slice_folder, slice_path
 from odebench.supply import AtHand, at_hand
 

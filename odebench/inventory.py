@@ -9,7 +9,7 @@ from odebench.errors import ResultError
 from odebench.grid import Cell, Grid
 from odebench.io.files import sha256_file
 from odebench.protocol.recipe import Recipe, find_weights
-from odebench.result_file import read_result, result_path
+from odebench.result.file import read_result, result_path
 from odebench.task import Place
 
 

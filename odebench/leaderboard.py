@@ -20,8 +20,8 @@ from odebench.errors import ResultError
 from odebench.io.canonical_json import canonical_json
 from odebench.numerics.statistics import share_interval
 from odebench.protocol.spec import Norm, Solver
-from odebench.result import Figure
-from odebench.result_file import read_result, result_files
+from odebench.result.file import read_result, result_files
+from odebench.result.schema import Figure
 from odebench.table import Cell, Reach, Row, Table, in_order, short_solver
 from odebench.union import Letters, StoredResult, image_set, union
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from odebench.result import FALLEN, UNFELLED, EpsilonResult, FelledBy, Figures, letter_figures
-from odebench.summary import quantiles
+from odebench.result.schema import FALLEN, UNFELLED, EpsilonResult, FelledBy, Figures, letter_figures
+from odebench.result.summary import quantiles
 from odebench.verdict import Verdict
 
 

@@ -14,7 +14,7 @@ from odebench.attack.definition import load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, invalid_value
 from odebench.io.remote_weights import Address
-from odebench.model.definition import load_definition
+from odebench.model.definition import Contributed, Origin, load_definition
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import (
     MAX_FIXED_STEPS,
@@ -30,7 +30,7 @@ from odebench.protocol.spec import (
     check_horizon,
 )
 from odebench.source import Source, default_sources, parse_source, several_sources
-from odebench.subject import Contestant, Contributed, Origin, Registered
+from odebench.subject import Contestant, Registered
 
 DEFAULT_N = 500
 DEFAULT_CHUNK = 100

@@ -22,8 +22,8 @@ from odebench.errors import ResultError, WeightError
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.ledger import Ledger, ever_failed
 from odebench.protocol.spec import Evaluation, Sha256, Spec
-from odebench.result import Check, Cost, Found, Nfe, Result, outcomes_digest
-from odebench.summary import flags_of, nfe_summary
+from odebench.result.schema import Check, Cost, Found, Nfe, Result, outcomes_digest
+from odebench.result.summary import flags_of, nfe_summary
 
 
 class Ground(Spec):

@@ -11,8 +11,8 @@ from torch.nn import functional
 from odebench.estimate import evaluation_work, field_calls, training_work
 from odebench.grid import Grid
 from odebench.io.canonical_json import canonical_json
+from odebench.model.training import build
 from odebench.protocol.recipe import Recipe
-from odebench.training import build
 
 _SHORTEST_SECONDS = 0.2
 _BATCH = 100

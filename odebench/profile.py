@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from odebench.example import Strip
 from odebench.leaderboard import group
-from odebench.result import Check
+from odebench.result.schema import Check
 from odebench.section import middle
 from odebench.table import Cell, Row, Table
 from odebench.union import StoredResult

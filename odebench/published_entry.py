@@ -15,10 +15,10 @@ from odebench.entry import ENTRY_FILE, READ_ME, Claim, Entry, Weights
 from odebench.errors import OdebenchError, UsageError
 from odebench.io.files import sha256_file, write_atomically
 from odebench.model.definition import ModelDefinition, changeable, load_definition
+from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Recipe, weights_path
-from odebench.registry import MODELS
-from odebench.result import Result
-from odebench.result_file import read_result, result_files
+from odebench.result.file import read_result, result_files
+from odebench.result.schema import Result
 
 MAINTAINERS = "The odebench maintainers"
 LICENCE = "MIT"

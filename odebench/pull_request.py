@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from odebench.attack.definition import load_attack
+from odebench.attack.registry import ATTACKS
 from odebench.errors import OdebenchError, ResultError
 from odebench.finding import Finding, finding
 from odebench.io.files import sha256_file
 from odebench.io.git import Change, Span, changes, files_in, span_of, write_files
-from odebench.registry import ATTACKS, MODELS
-from odebench.result import Result
-from odebench.result_file import is_result_name, read_result, result_path
+from odebench.model.registry import MODELS
+from odebench.result.file import is_result_name, read_result, result_path
+from odebench.result.schema import Result
 from odebench.union import StoredResult
 
 BOARD = "leaderboard"

@@ -15,12 +15,12 @@ from odebench.dataset import Dataset, describe_dataset
 from odebench.entry import ENTRY_FILE, Entry, speaks_of
 from odebench.finding import Finding, finding
 from odebench.inspection import Attack, Inspected, Job
+from odebench.model.training import find_or_train
 from odebench.plan import DEFAULT_CHUNK, Plan, threat_model
 from odebench.progress import Progress
 from odebench.protocol.spec import AttackSpec, ThreatModel, radius
 from odebench.sampling import rows_of
 from odebench.supply import weights_of
-from odebench.training import find_or_train
 
 DOUBT = 0.05
 """How likely one of all comparisons of shares may fail where nothing is wrong."""

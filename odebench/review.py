@@ -15,6 +15,7 @@ from odebench.entry import ENTRY_FILE, ID, TIME_LIMIT, read_entry
 from odebench.errors import OdebenchError, UsageError
 from odebench.finding import Finding, finding, printable
 from odebench.leaderboard import build_tables
+from odebench.model.registry import MODELS
 from odebench.progress import SILENT, Progress
 from odebench.pull_request import (
     ENTRIES,
@@ -28,7 +29,6 @@ from odebench.pull_request import (
     read_pull_request,
     write_board,
 )
-from odebench.registry import MODELS
 from odebench.revision import results_in
 from odebench.table import Table
 from odebench.union import StoredResult

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from odebench.errors import ResultError
 from odebench.io.git import commit_of, contents, files_in
 from odebench.leaderboard import read_results
-from odebench.result_file import is_result_name, parse_result, read_result
+from odebench.result.file import is_result_name, parse_result, read_result
 from odebench.union import StoredResult
 
 

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from odebench.attack.definition import Stage
-from odebench.attack.surface import Surface
 from odebench.attack.trace import Trace
+from odebench.attack.wrapped_model import Surface
 from odebench.errors import AttackError, OdebenchError
 from odebench.ledger import Ledger
 from odebench.model.classifier import Classifier
@@ -22,7 +22,7 @@ from odebench.numerics.seeding import call_seed
 from odebench.progress import Step
 from odebench.protocol.spec import Evaluation, radius
 from odebench.registry import load_target
-from odebench.result import FALLEN, felled_letters
+from odebench.result.schema import FALLEN, felled_letters
 from odebench.verdict import Judge, Verdict
 
 FellCheck = Callable[[Tensor, Tensor], Tensor]

@@ -10,10 +10,9 @@ from pydantic import ValidationError
 
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, invalid_value
-from odebench.model.definition import load_definition
+from odebench.model.definition import Contributed, Origin, load_definition
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, check_horizon, parse_number
-from odebench.subject import Contributed, Origin
 
 DEFAULT_SOURCE = "resnet"
 """Every model faces candidates from this one, of the same data and train seed, unless sources are named."""

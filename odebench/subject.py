@@ -13,31 +13,9 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
 from odebench.io.files import FileError, sha256_file
 from odebench.io.remote_weights import Address
-from odebench.model.definition import ModelDefinition, changeable
+from odebench.model.definition import ModelDefinition, Origin, changeable
 from odebench.protocol.recipe import Recipe
-from odebench.protocol.spec import Solver, check_horizon
-
-
-@dataclass(frozen=True)
-class Contributed:
-    """A module that an entry brings: the `attribute` of a module of its `folder`, called with the images' shape, the
-    number of classes, `arguments` and, where there is a horizon, horizon and solver. `key` is the sha256 of its weights
-    file."""
-
-    folder: Path
-    module: str
-    attribute: str
-    arguments: Mapping[str, JsonValue]
-    image_shape: tuple[int, int, int]
-    n_classes: int
-    train_seed: int
-    horizon: float | None
-    solver: Solver | None
-    key: str
-
-
-Origin = Recipe | Contributed
-"""What a module is built from."""
+from odebench.protocol.spec import check_horizon
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from odebench.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, READ_ME
 from odebench.errors import UsageError
 from odebench.io.files import write_atomically
-from odebench.registry import MODELS
+from odebench.model.registry import MODELS
 
 _ENTRY = """\
 # What odebench knows of this model without running it. `odebench validate` checks it; docs/entries.md explains it.
@@ -114,7 +114,7 @@ from torch.nn.functional import cross_entropy
 
 import odebench
 from odebench.dataset import load_dataset
-from odebench.solver import integrate
+from odebench.model.solver import integrate
 
 HORIZON, SEED, EPOCHS = 1.0, 0, 15
 

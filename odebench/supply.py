@@ -7,17 +7,17 @@ from pathlib import Path
 
 from torch import nn
 
-from odebench.contribution import load_contribution
 from odebench.dataset import Dataset
 from odebench.io.files import sha256_file
 from odebench.io.remote_weights import Address, fetch
 from odebench.io.tensor_file import load_weights, read_tensors
 from odebench.model.classifier import Classifier
+from odebench.model.contributed import load_contribution
+from odebench.model.definition import Contributed
+from odebench.model.training import build, find_or_train
 from odebench.plan import Plan
 from odebench.progress import SILENT, Progress
 from odebench.protocol.recipe import find_weights
-from odebench.subject import Contributed
-from odebench.training import build, find_or_train
 
 
 @dataclass(frozen=True)

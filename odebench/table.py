@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from odebench.credit import Credit
 from odebench.io.canonical_json import canonical_json
 from odebench.protocol.spec import Norm, Solver
-from odebench.result import Figure
+from odebench.result.schema import Figure
 from odebench.union import StoredResult
 
 

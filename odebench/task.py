@@ -80,7 +80,7 @@ def train(recipe: Recipe, place: Place) -> None:
     """Trains a recipe, unless its weights are there. Raises TaskError."""
     with _settled(place):
         if find_weights(recipe) is None:
-            from odebench.training import find_or_train
+            from odebench.model.training import find_or_train
 
             find_or_train(recipe, _dataset(recipe.dataset, place.data_dir), device=_device(place))
 

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 from odebench.errors import ResultError
-from odebench.result import OUTCOMES, Result
+from odebench.result.schema import OUTCOMES, Result
 
 DISAGREEMENT_PERCENT = 1
 _BITS = {letter: str.maketrans({other: "1" if other == letter else "0" for other in OUTCOMES}) for letter in OUTCOMES}

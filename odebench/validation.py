@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from odebench.attack.definition import load_attack
+from odebench.attack.registry import ATTACKS
 from odebench.contents import CODE_SUFFIX, MAX_TEXT_BYTES, Contents, contents_of, module_findings, module_problem
 from odebench.dataset.definition import DatasetDefinition
 from odebench.dataset.registry import DATASETS
@@ -21,10 +22,10 @@ from odebench.io.yaml_document import Document, DocumentError, Where
 from odebench.licence import licence_problem
 from odebench.listed_weights import Fetch, horizon_problem, weights_findings
 from odebench.model.definition import ModelDefinition, changeable, load_definition
+from odebench.model.registry import MODELS
 from odebench.plan import Slice
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import check_epsilon
-from odebench.registry import ATTACKS, MODELS
 
 _PAPER = re.compile(r"https://\S+|arXiv:\d{4}\.\d{4,5}|doi:10\.\S+")
 _DECLARED_ID = re.compile(r"^id: *['\"]?([^\s'\"#]+)", re.MULTILINE)

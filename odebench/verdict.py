@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from odebench.attack.pursuit import strictly_correct
+from odebench.attack.early_stopping import strictly_correct
 from odebench.model.classifier import Answer, Classifier
 from odebench.numerics.precision import full_fp32
 from odebench.numerics.projection import ROUNDING, distance, project

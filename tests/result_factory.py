@@ -16,7 +16,7 @@ from odebench.protocol.spec import (
     ThreatModel,
     fixed_step,
 )
-from odebench.result import (
+from odebench.result.schema import (
     Check,
     Cost,
     EpsilonResult,

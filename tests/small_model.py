@@ -26,7 +26,7 @@ from odebench.protocol.spec import (
     ThreatModel,
     fixed_step,
 )
-from odebench.result import Result
+from odebench.result.schema import Result
 
 
 class Linear(nn.Module):

@@ -16,17 +16,17 @@ from small_model import Linear, grey_images, linear
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odebench import training
-from odebench.adversary import NEARBY, adversarial_images, divergence
 from odebench.attack.foolbox import pgd
-from odebench.attack.surface import Surface
+from odebench.attack.wrapped_model import Surface
 from odebench.dataset import Dataset, load_dataset
 from odebench.dataset.builtin import DIGITS
+from odebench.model import training
+from odebench.model.adversarial_training import NEARBY, adversarial_images
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
+from odebench.model.losses import distillation_loss, divergence
 from odebench.numerics.projection import ROUNDING, distance
 from odebench.protocol.recipe import Adversary
-from odebench.training import distillation_loss
 
 EPSILON, STEPS = 0.1, 7
 KINDS = ("madry", "trades", "rslad")

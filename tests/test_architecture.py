@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from odebench.attack.registry import ATTACKS
 from odebench.dataset.registry import DATASETS
-from odebench.registry import ATTACKS, MODELS
+from odebench.model.registry import MODELS
 
 ROOT = Path(__file__).parents[1] / "odebench"
 
@@ -21,6 +22,9 @@ PACKAGES: dict[str, str] = {
     "numerics": "",
     "protocol": "io",
     "dataset": "io",
+    "model": "io numerics protocol dataset",
+    "attack": "io numerics model",
+    "result": "io numerics protocol",
 }
 AT_THE_ROOT = {"", "__main__", "errors", "progress", "registry", "solver"}
 

@@ -10,9 +10,9 @@ import torch
 from small_model import grey_images, judged, linear, predicted
 from torch import Tensor, nn
 
-from odebench import training
 from odebench.dataset import Dataset, Split, load_dataset
 from odebench.dataset.builtin import DIGITS
+from odebench.model import training
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
 from odebench.numerics.precision import full_fp32

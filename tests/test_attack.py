@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import odebench.attack.foolbox as attack_module
 from odebench.attack.definition import AttackDefinition, load_attack
-from odebench.attack.surface import MAX_RECORDED, Surface
+from odebench.attack.wrapped_model import MAX_RECORDED, Surface
 from odebench.dataset import load_dataset
 from odebench.errors import UsageError
 from odebench.model.classifier import Classifier

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from test_page import HOSTILE, check, html_of, results, stored_in, write_examples
 
-from odebench.result import Result
+from odebench.result.schema import Result
 
 missing = [name for name in ("altair", "vl_convert", "jinja2", "selenium") if importlib.util.find_spec(name) is None]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

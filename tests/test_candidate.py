@@ -17,15 +17,15 @@ from torch import Tensor
 
 import odebench
 from odebench import Slice, ThreatModel
-from odebench.candidate import CandidateError, Candidates, read_candidates, write_candidates
+from odebench.attack.candidate_file import CandidateError, Candidates, read_candidates, write_candidates
 from odebench.cli import _exit_code
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import UsageError, WeightError
 from odebench.io.tensor_file import METADATA_KEY, write_tensors
 from odebench.leaderboard import build_tables, read_results
 from odebench.numerics.projection import ROUNDING, distance
-from odebench.result import Result
-from odebench.result_file import read_result
+from odebench.result.file import read_result
+from odebench.result.schema import Result
 
 MODEL = ("-m", "resnet", "--set", "epochs=1")
 LINF = ThreatModel(norm="linf", epsilons=(0.1,))

@@ -32,7 +32,7 @@ from odebench.model.resnet import ResNet
 from odebench.numerics.seeding import seeded
 from odebench.numerics.statistics import wilson_lower
 from odebench.protocol.spec import Solver, adaptive, fixed_step
-from odebench.result import Check
+from odebench.result.schema import Check
 from odebench.verdict import Judge
 
 N = 100

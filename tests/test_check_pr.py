@@ -24,8 +24,8 @@ from odebench.evaluation import run as run_plan
 from odebench.inspection import Job, inspect
 from odebench.isolation import Answer
 from odebench.plan import plan
-from odebench.result import Result, letter_figures, outcomes_digest
-from odebench.result_file import read_result, result_json, result_path, write_result
+from odebench.result.file import read_result, result_json, result_path, write_result
+from odebench.result.schema import Result, letter_figures, outcomes_digest
 from odebench.sampling import drawn_chunks
 
 pytestmark = needs_git

@@ -22,7 +22,7 @@ from odebench.contrast import estimate, weights_of
 from odebench.numerics.statistics import holm, student, student_p
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.render.claim import claims_json, claims_markdown, sentence
-from odebench.result import Check, Result
+from odebench.result.schema import Check, Result
 from odebench.section import Arm, middle, sections_of
 from odebench.union import StoredResult
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from odebench.errors import ModelError, UsageError
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
+from odebench.model.solver import integrate
+from odebench.model.training import build
 from odebench.protocol.spec import Solver, adaptive, fixed_step
-from odebench.solver import integrate
-from odebench.training import build
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

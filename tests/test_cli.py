@@ -22,15 +22,16 @@ import typer.main
 from result_factory import make_result
 
 import odebench as package
+from odebench.attack.registry import ATTACKS
 from odebench.cli import _exit_code, app
 from odebench.cli.option import settings, solver
 from odebench.cli.screen import ScreenProgress
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
+from odebench.model.registry import MODELS
 from odebench.protocol.spec import Solver, adaptive, fixed_step
-from odebench.registry import ATTACKS, MODELS
-from odebench.result import Result
-from odebench.result_file import read_result, write_result
+from odebench.result.file import read_result, write_result
+from odebench.result.schema import Result
 
 MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", "--set", "epochs=2", "-n", "100")
 SCRIPT = Path(sys.executable).with_name("odebench")

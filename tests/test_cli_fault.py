@@ -25,8 +25,8 @@ from odebench.cli import _exit_code
 from odebench.dataset.builtin import DIGITS
 from odebench.io.tensor_file import read_tensors
 from odebench.model.definition import load_definition
-from odebench.result_file import read_result, write_result
-from odebench.training import build
+from odebench.model.training import build
+from odebench.result.file import read_result, write_result
 
 INTERRUPTED = "interrupted; a training goes on from its last whole epoch, an attack starts over"
 RUN = "run -m ode -a pgd -n 100"

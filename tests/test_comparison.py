@@ -21,7 +21,7 @@ from odebench.check.comparison import (
     unbounded,
 )
 from odebench.numerics.statistics import wilson_lower
-from odebench.result import Check
+from odebench.result.schema import Check
 
 
 def letters(text: str) -> np.ndarray:

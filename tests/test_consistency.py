@@ -14,7 +14,7 @@ from result_factory import hexadecimal, make_result
 
 from odebench.errors import ResultError
 from odebench.numerics.statistics import wilson_lower
-from odebench.result_file import parse_result, result_files, result_json
+from odebench.result.file import parse_result, result_files, result_json
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "integrity.md"
@@ -280,6 +280,6 @@ def test_a_key_that_stands_twice_is_refused() -> None:
 
 def digest_of(raw: dict[str, Any]) -> str:
     """The digest that anybody can compute anew: it proves nothing about who wrote the letters."""
-    from odebench.result import EpsilonResult, outcomes_digest
+    from odebench.result.schema import EpsilonResult, outcomes_digest
 
     return outcomes_digest(tuple(EpsilonResult.model_validate(item) for item in raw["epsilons"]))

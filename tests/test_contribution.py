@@ -14,7 +14,6 @@ from entry_factory import change_entry, write_registered_entry
 from real_entry import FIELD, PARTS, PLAIN, WIDTH, trained, write_field_entry, write_real_entry
 
 from odebench.cli import _exit_code
-from odebench.contribution import build_contribution, load_contribution
 from odebench.dataset import Dataset, load_dataset
 from odebench.dataset.builtin import DIGITS, FASHION_MNIST
 from odebench.entrant import Entrant, find_contestant
@@ -23,13 +22,14 @@ from odebench.evaluation import run
 from odebench.instalment import join_slices, run_slice
 from odebench.io.files import sha256_file
 from odebench.io.remote_weights import Address
-from odebench.model.definition import load_definition
+from odebench.model.contributed import build_contribution, load_contribution
+from odebench.model.definition import Contributed, load_definition
 from odebench.plan import Plan, Slice, plan
 from odebench.progress import SILENT
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import adaptive, fixed_step
-from odebench.result_file import read_result, result_files
-from odebench.subject import Contributed, Registered
+from odebench.result.file import read_result, result_files
+from odebench.subject import Registered
 from odebench.supply import at_hand, known_weights
 
 

@@ -20,7 +20,7 @@ from odebench.model.ode import OdeNet
 from odebench.numerics.projection import ROUNDING, distance
 from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import fixed_step
-from odebench.result import Result
+from odebench.result.schema import Result
 from odebench.verdict import Judge
 
 NAMES = (

@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from result_factory import hexadecimal, make_result
 
-from odebench.candidate import read_candidates, write_candidates
+from odebench.attack.candidate_file import read_candidates, write_candidates
 from odebench.cli import _exit_code
 from odebench.credit import MAX_NAME_LETTERS, NOBODY, Credit, checked_name, shown_name
 from odebench.errors import UsageError
 from odebench.leaderboard import build_tables
 from odebench.render.markdown import escape, markdown
 from odebench.render.record import csv_text, json_text, records
-from odebench.result import Result
-from odebench.result_file import read_result, write_result
+from odebench.result.file import read_result, write_result
+from odebench.result.schema import Result
 from odebench.table import Cell, Table
 from odebench.union import StoredResult
 

@@ -23,8 +23,8 @@ from odebench.evaluation import run
 from odebench.grid import Grid, read_grid
 from odebench.io.files import FileError
 from odebench.protocol.recipe import weights_path
-from odebench.result import EpsilonResult, letter_figures, outcomes_digest
-from odebench.result_file import read_result, result_json
+from odebench.result.file import read_result, result_json
+from odebench.result.schema import EpsilonResult, letter_figures, outcomes_digest
 from odebench.sweep import place_of
 from odebench.task import Place
 

@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 import pytest
 
 from odebench.cli import _exit_code
-from odebench.result import Result
-from odebench.result_file import read_result
+from odebench.result.file import read_result
+from odebench.result.schema import Result
 
 QUICK = [1, 2, 3, 5, 8, 11, 14, 15, 16, 17, 18]
 FULL = [number for number in range(1, 19) if number != 13]

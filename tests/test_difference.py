@@ -22,8 +22,8 @@ from odebench.errors import ResultError, UsageError
 from odebench.frame import COLUMNS, load_results
 from odebench.numerics.statistics import paired_interval
 from odebench.render.difference import difference_json, difference_text
-from odebench.result import Result
-from odebench.result_file import result_json, write_result
+from odebench.result.file import result_json, write_result
+from odebench.result.schema import Result
 from odebench.revision import results_of
 from odebench.union import StoredResult
 

@@ -23,7 +23,7 @@ from odebench.io.files import sha256_file
 from odebench.io.yaml_document import DocumentError
 from odebench.licence import ACCEPTED
 from odebench.protocol.spec import fixed_step
-from odebench.result import Result
+from odebench.result.schema import Result
 from odebench.submission import new_entry
 from odebench.validation import validate_entry
 

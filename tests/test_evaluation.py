@@ -29,13 +29,13 @@ from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.ledger import Ledger, ever_failed
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
+from odebench.model.training import weights_path
 from odebench.numerics.projection import ROUNDING
 from odebench.numerics.seeding import seeded
 from odebench.plan import Plan, plan
 from odebench.protocol.spec import AttackSpec, Evaluation, Solver, adaptive, fixed_step
-from odebench.result import Result, letter_figures, outcomes_digest
-from odebench.result_file import read_result, result_path, write_result
-from odebench.training import weights_path
+from odebench.result.file import read_result, result_path, write_result
+from odebench.result.schema import Result, letter_figures, outcomes_digest
 from odebench.verdict import RANDOMISED_PASSES, Judge, Verdict
 
 LINF = ThreatModel(norm="linf", epsilons=(0.1,))

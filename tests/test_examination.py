@@ -14,12 +14,12 @@ from torch import Tensor, nn
 import odebench
 import odebench.siege as siege_module
 from odebench.attack.builtin import DIAGNOSIS, QUICK_DIAGNOSIS
-from odebench.attack.diagnosis import full_stages, probes, quick_stages
+from odebench.attack.probes import full_stages, probes, quick_stages
 from odebench.dataset import Dataset, load_dataset
 from odebench.numerics.seeding import call_seed
 from odebench.protocol.spec import ThreatModel
-from odebench.result import Check, Result
-from odebench.result_file import read_result, write_result
+from odebench.result.file import read_result, write_result
+from odebench.result.schema import Check, Result
 
 QUICK = [1, 2, 3, 5, 8, 11, 14, 15, 16, 17, 18]
 FULL = [number for number in range(1, 19) if number != 13]

@@ -24,8 +24,8 @@ from odebench.illustration import illustrate
 from odebench.leaderboard import build_tables, read_results
 from odebench.numerics.projection import distance
 from odebench.protocol.spec import adaptive
-from odebench.result import Result, outcomes_digest
-from odebench.result_file import read_result, result_json, write_result
+from odebench.result.file import read_result, result_json, write_result
+from odebench.result.schema import Result, outcomes_digest
 from odebench.union import StoredResult
 
 RUN = "run -m resnet --set epochs=1 -a pgd -n 200 --epsilon 0.02,0.05,0.3 --parameter steps=3"

@@ -24,7 +24,7 @@ from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet
 from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import Solver, adaptive, fixed_step
-from odebench.result import Check
+from odebench.result.schema import Check
 
 RK4 = fixed_step(step=0.5)
 N = 8
@@ -423,7 +423,7 @@ def test_an_adjoint_that_fails_is_null() -> None:
 
 
 def test_too_many_steps_at_twice_the_horizon_are_null(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odebench.solver.MAX_FIXED_STEPS", 10)
+    monkeypatch.setattr("odebench.model.solver.MAX_FIXED_STEPS", 10)
     cosines = adjoint_cosines(LinearField(fixed_step(step=0.1)))
     assert cosines[3] is None
     assert None not in cosines[:3]

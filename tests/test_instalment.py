@@ -13,6 +13,7 @@ from small_model import Told, small_ode
 from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
+from odebench.attack.registry import ATTACKS
 from odebench.dataset import Dataset, describe_dataset, load_dataset
 from odebench.errors import ResultError, WeightError
 from odebench.evaluation import run
@@ -24,9 +25,8 @@ from odebench.plan import Plan, Slice, plan
 from odebench.portion import Portion, joined, read_portion, write_portion
 from odebench.protocol.recipe import Recipe, weights_path
 from odebench.protocol.spec import AttackSpec, DatasetSlice, Evaluation, ModelSpec, ThreatModel, adaptive
-from odebench.registry import ATTACKS
-from odebench.result import Result
-from odebench.result_file import read_result, result_files, result_json, result_path
+from odebench.result.file import read_result, result_files, result_json, result_path
+from odebench.result.schema import Result
 from odebench.slicing import cut, slice_folder, slice_path
 
 EPSILONS = (0.05, 0.15)

@@ -21,10 +21,10 @@ from odebench.grid import Grid, read_grid
 from odebench.inventory import found_results
 from odebench.io.files import published_folder, sha256_file
 from odebench.io.tensor_file import write_tensors
+from odebench.model.training import build, find_or_train
 from odebench.protocol.recipe import Recipe, find_weights, weights_path
-from odebench.result_file import read_result, result_json
+from odebench.result.file import read_result, result_json
 from odebench.sweep import place_of, tasks_of
-from odebench.training import build, find_or_train
 
 ROOT = Path(__file__).parents[1]
 PROTOCOL = """\
@@ -148,7 +148,7 @@ def test_published_weights_are_used_as_they_are_after_the_cache(
     recipe, data = recipe_of(grid_in(tmp_path)), load_dataset("digits")
     assert find_weights(recipe) is None
     theirs = written(recipe, published / "weights", shift=0.5)
-    monkeypatch.setattr("odebench.training._Training", untouchable)
+    monkeypatch.setattr("odebench.model.training._Training", untouchable)
     told = Told()
     found = find_or_train(recipe, data, progress=told)
     assert (found.path, found.weights_sha256) == (theirs, sha256_file(theirs))

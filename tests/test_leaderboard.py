@@ -22,8 +22,8 @@ from odebench.numerics.statistics import student, wilson
 from odebench.protocol.spec import adaptive, fixed_step, radius
 from odebench.render.markdown import attack_names, markdown
 from odebench.render.record import FIELDS, csv_text, json_text
-from odebench.result import Check, Result
-from odebench.result_file import result_json, write_result
+from odebench.result.file import result_json, write_result
+from odebench.result.schema import Check, Result
 from odebench.table import Cell, Reach, Table
 from odebench.union import Letters, StoredResult, image_set, letters_of, merge, union
 

@@ -16,12 +16,12 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
-from odebench.model.layer import POOLED_SIDE, TimeConv, group_norm, pooled_stem
+from odebench.model.layers import POOLED_SIDE, TimeConv, group_norm, pooled_stem
 from odebench.model.ode import OdeNet, StemHead
+from odebench.model.registry import MODELS
+from odebench.model.solver import integrate
+from odebench.model.training import build
 from odebench.protocol.spec import adaptive, fixed_step
-from odebench.registry import MODELS
-from odebench.solver import integrate
-from odebench.training import build
 
 NAMES = sorted(["resnet", "ode", "kd-ode", "ode-at", "kd-ode-at", "ode-ablated", "ode-stemless", "kd-ode-stemless"])
 SIDES = [

@@ -30,8 +30,8 @@ from odebench.publication import content_of, publish, stale
 from odebench.render.markdown import horizon_name
 from odebench.render.page import _vega, check_page, embedded_page_sha256, page_html
 from odebench.render.record import records
-from odebench.result import Check, Result
-from odebench.result_file import write_result
+from odebench.result.file import write_result
+from odebench.result.schema import Check, Result
 from odebench.union import StoredResult
 
 pytestmark = pytest.mark.skipif(

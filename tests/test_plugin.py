@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from odebench.result_file import read_result, result_files
+from odebench.result.file import read_result, result_files
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "examples" / "plugin"

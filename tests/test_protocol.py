@@ -110,7 +110,7 @@ def test_every_horizon_of_training_is_judged_at_every_horizon(read: Read) -> Non
 @pytest.mark.parametrize("horizon", [0.3, 0.5, 0.7, 1, 3, 4, 10])
 @pytest.mark.parametrize("nfe", [4, 12, 32, 100])
 def test_equal_nfe_asks_the_field_as_often_at_every_horizon(read: Read, nfe: int, horizon: float) -> None:
-    from odebench.solver import fixed_steps
+    from odebench.model.solver import fixed_steps
 
     grid = read(("[resnet, ode]", "[ode]"), ("[0.5, 1]", f"[{horizon}]\n    equal_nfe: {nfe}"))
     solver = grid.cells[0].plan.evaluation.solver

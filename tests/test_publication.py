@@ -22,8 +22,8 @@ from odebench.render.board import pictures_of
 from odebench.render.panel import Picture, horizon_picture, security_picture
 from odebench.render.picture import embedded_sha256, panel_specification, picture_specification, picture_svg
 from odebench.render.plot import style
-from odebench.result import Result
-from odebench.result_file import write_result
+from odebench.result.file import write_result
+from odebench.result.schema import Result
 from odebench.table import Table
 from odebench.union import StoredResult
 

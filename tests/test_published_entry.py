@@ -17,7 +17,7 @@ from odebench.errors import OdebenchError, UsageError
 from odebench.io.files import sha256_file
 from odebench.model.definition import load_definition
 from odebench.published_entry import published_entry, write_published
-from odebench.result_file import read_result, result_files, write_result
+from odebench.result.file import read_result, result_files, write_result
 from odebench.validation import validate_entry
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from odebench.attack.early_stopping import pursue, strictly_correct
 from odebench.attack.foolbox import pgd
-from odebench.attack.pursuit import pursue, strictly_correct
-from odebench.attack.surface import Surface
+from odebench.attack.wrapped_model import Surface
 from odebench.model.classifier import Classifier
 from odebench.numerics.projection import distance
 

@@ -12,7 +12,7 @@ from odebench.cli import app
 from odebench.leaderboard import build_tables, read_results
 from odebench.render.claim import claims_markdown
 from odebench.render.markdown import markdown
-from odebench.result_file import read_result, result_files
+from odebench.result.file import read_result, result_files
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,9 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from odebench.attack.registry import ATTACKS
 from odebench.dataset.registry import DATASETS
 from odebench.errors import OdebenchError, UsageError
-from odebench.registry import ATTACKS, MODELS, Entry, Registry, RegistryError, load_target
+from odebench.model.registry import MODELS
+from odebench.registry import Entry, Registry, RegistryError, load_target
 
 BUILT_IN = {"first": ("never.imported:FIRST", "the first one"), "second": ("never.imported:SECOND", "the second one")}
 CHECKOUT = Path(__file__).parents[1]

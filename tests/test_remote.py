@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import save
 from test_candidate import made
 
-from odebench.candidate import write_candidates
+from odebench.attack.candidate_file import write_candidates
 from odebench.cli import _exit_code
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
@@ -34,8 +34,8 @@ from odebench.io.files import FileError
 from odebench.io.https import LOOPBACK_SWITCH, RemoteError
 from odebench.io.remote_weights import Address, fetch, parse_address, weights_file
 from odebench.model.definition import load_definition
-from odebench.result_file import read_result, result_files
-from odebench.training import build
+from odebench.model.training import build
+from odebench.result.file import read_result, result_files
 
 WEIGHTS = save({"weight": torch.arange(60_000.0)})
 """Several blocks long, so that what has come of it before a cut is more than none."""

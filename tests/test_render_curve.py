@@ -16,7 +16,7 @@ from odebench.io.files import FileError
 from odebench.render.chart import chart_svg, check_charts
 from odebench.render.curve import Bars, Curve, curves, nfe_bars
 from odebench.render.terminal import bars_text, curve_text
-from odebench.result import Check, Result
+from odebench.result.schema import Check, Result
 
 LOSS, ACCURACY, ADJOINT = "loss against steps", "accuracy against epsilon", "adjoint's gradient against horizon"
 

@@ -14,8 +14,8 @@ from result_factory import hexadecimal, make_result
 
 from odebench.errors import ResultError
 from odebench.numerics.statistics import wilson
-from odebench.result import Result, felled_letters, letter_figures, outcomes_digest
-from odebench.result_file import read_result, result_files, result_json, result_path, write_result
+from odebench.result.file import read_result, result_files, result_json, result_path, write_result
+from odebench.result.schema import Result, felled_letters, letter_figures, outcomes_digest
 
 LETTERS = {0.1: "mufxr" * 4, 0.2: "muffx" * 4}
 Edit = Callable[[dict[str, Any]], object]

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from odebench import solver as solver_module
 from odebench.errors import UsageError
+from odebench.model import solver as solver_module
 from odebench.model.ode import OdeNet
+from odebench.model.solver import Solution, fixed_steps, integrate
 from odebench.protocol.spec import (
     FIXED_STEP_STAGES,
     JOINT_METHODS,
@@ -21,7 +22,6 @@ from odebench.protocol.spec import (
     adaptive,
     fixed_step,
 )
-from odebench.solver import Solution, fixed_steps, integrate
 
 ORDERS = {"euler": 1, "midpoint": 2, "heun3": 3, "rk4": 4}
 PER_STEP = {"dopri5": 6, "tsit5": 6, "heun": 2}

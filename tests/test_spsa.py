@@ -8,7 +8,7 @@ from small_model import grey_images, judged, linear, predicted, smallest_radius
 from torch import Tensor, nn
 
 from odebench.attack.spsa import Estimated, spsa
-from odebench.attack.surface import Surface
+from odebench.attack.wrapped_model import Surface
 from odebench.model.classifier import Classifier
 
 PIXELS = 64

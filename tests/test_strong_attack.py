@@ -16,8 +16,8 @@ from small_model import Linear, grey_images, judged, linear, outcomes, predicted
 from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
-from odebench.attack.surface import Surface
-from odebench.attack.target import PASS_IMAGES
+from odebench.attack.multi_target import PASS_IMAGES
+from odebench.attack.wrapped_model import Surface
 from odebench.errors import AttackError, UsageError
 from odebench.model.classifier import Classifier
 from odebench.numerics.projection import ROUNDING, distance

@@ -19,9 +19,9 @@ from odebench.entry import Entry, contradictions, read_entry, speaks_of
 from odebench.environment import versions
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
-from odebench.result import Result
-from odebench.result_file import read_result, result_files
-from odebench.training import find_or_train
+from odebench.model.training import find_or_train
+from odebench.result.file import read_result, result_files
+from odebench.result.schema import Result
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard"
 ENTRIES = PUBLISHED / "entries"

@@ -25,7 +25,7 @@ from odebench.cli.watch import Watch, duration
 from odebench.errors import OdebenchError
 from odebench.grid import read_grid
 from odebench.protocol.recipe import weights_path
-from odebench.result_file import read_result, result_json
+from odebench.result.file import read_result, result_json
 from odebench.sweep import Cluster, State, SweepError, Task, _conduct, place_of, sweep, tasks_of
 from odebench.task import Place, TaskError, evaluate, package_versions, prepare, train
 
@@ -393,7 +393,7 @@ def test_whatever_is_raised_travels_as_one_line(tmp_path: Path, monkeypatch: pyt
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("no\nway")
 
-    monkeypatch.setattr("odebench.training.find_or_train", broken)
+    monkeypatch.setattr("odebench.model.training.find_or_train", broken)
     grid = own_grid(tmp_path, GOOD)
     with pytest.raises(TaskError, match=r"^ZeroDivisionError: no way$"):
         train(grid.cells[0].plan.recipe, place_in(tmp_path))

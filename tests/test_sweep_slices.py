@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_sweep import GOOD, Desk, contents, desk, own_grid, place_in, wait_for, workers_of
 
-from odebench.result_file import result_files
+from odebench.result.file import result_files
 from odebench.sweep import tasks_of
 from odebench.task import evaluate, evaluate_slice, join, train
 

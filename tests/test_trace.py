@@ -10,8 +10,8 @@ import torch
 from small_model import judged, outcomes
 from torch import Tensor, nn
 
-from odebench.attack.surface import Surface
 from odebench.attack.trace import Trace
+from odebench.attack.wrapped_model import Surface
 from odebench.model.classifier import Classifier
 
 

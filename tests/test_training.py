@@ -19,18 +19,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odebench import training
 from odebench.dataset import Dataset, Split, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import ModelError, WeightError
 from odebench.io.files import sha256_file
 from odebench.io.tensor_file import read_tensors, write_tensors
+from odebench.model import training
 from odebench.model.definition import load_definition
+from odebench.model.losses import distillation_loss
 from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet
+from odebench.model.training import Trained, find_or_train, learning_rate, weights_path
 from odebench.protocol.recipe import Recipe, Schedule
 from odebench.protocol.spec import fixed_step
-from odebench.training import Trained, distillation_loss, find_or_train, learning_rate, weights_path
 
 N_TRAIN, BATCH, EPOCHS = 150, 32, 3
 STEPS = math.ceil(N_TRAIN / BATCH)
@@ -390,7 +391,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_training import Watching, recipe_of, small_digits
-from odebench.training import find_or_train
+from odebench.model.training import find_or_train
 
 class Slow(Watching):
     def advance(self, amount=1, *, note=""):

@@ -30,8 +30,8 @@ from odebench.io.https import RemoteError
 from odebench.isolation import Answer, inspect_apart, inspect_guarded
 from odebench.numerics.statistics import difference_interval
 from odebench.plan import Slice, plan
-from odebench.result import Result, outcomes_digest
-from odebench.result_file import read_result, result_files, write_result
+from odebench.result.file import read_result, result_files, write_result
+from odebench.result.schema import Result, outcomes_digest
 from odebench.sampling import drawn_chunks, drawn_results, given_chunks
 from odebench.verification import Verification, verify_entry
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 import odebench
 from odebench import Slice, ThreatModel
 from odebench.attack.builtin import WORST_CASE
-from odebench.attack.surface import Surface
 from odebench.attack.worst_case import stages
+from odebench.attack.wrapped_model import Surface
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import ModelError, ResultError
 from odebench.model.classifier import Classifier

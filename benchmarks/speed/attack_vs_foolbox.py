@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from odebench.attack.foolbox import pgd
-from odebench.attack.surface import Surface
+from odebench.attack.wrapped_model import Surface
 from odebench.model.classifier import Classifier
 from odebench.numerics.seeding import call_seed, seeded
 from odebench.protocol.spec import Solver, adaptive, fixed_step

@@ -16,6 +16,7 @@ from odebench.dataset import load_dataset
 from odebench.evaluation import module_digest
 from odebench.execution import execute
 from odebench.model.classifier import Classifier
+from odebench.model.training import find_or_train
 from odebench.protocol.recipe import Loss, Recipe, Schedule
 from odebench.protocol.spec import (
     AttackSpec,
@@ -27,8 +28,7 @@ from odebench.protocol.spec import (
     ThreatModel,
     fixed_step,
 )
-from odebench.result import Result
-from odebench.training import find_or_train
+from odebench.result.schema import Result
 
 RK4 = fixed_step(step=0.5)
 """What the network is trained with, and what all but attack_vs_foolbox.py attack."""

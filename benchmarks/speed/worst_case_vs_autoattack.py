@@ -28,7 +28,7 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from odebench.model.classifier import Classifier
-from odebench.result import Result
+from odebench.result.schema import Result
 from odebench.siege import _Call
 from odebench.verdict import Judge
 

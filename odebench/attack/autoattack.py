@@ -15,9 +15,9 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from odebench.attack.pursuit import Fallen, pursued, strictly_correct
-from odebench.attack.surface import Surface
-from odebench.attack.target import OncePerImage, any_copy, propose, ranked_others, together
+from odebench.attack.early_stopping import Fallen, pursued, strictly_correct
+from odebench.attack.multi_target import OncePerImage, any_copy, propose, ranked_others, together
+from odebench.attack.wrapped_model import Surface
 from odebench.errors import AttackError
 from odebench.numerics.projection import distance, project
 from odebench.numerics.seeding import seeded

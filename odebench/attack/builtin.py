@@ -90,7 +90,7 @@ WORST_CASE = AttackDefinition(
 )
 CANDIDATES = AttackDefinition(
     "candidates",
-    "odebench.attack.given:given",
+    "odebench.attack.precomputed:given",
     _BOTH,
     {"file_sha256": "", "credit": ""},
     needs_candidates=True,
@@ -105,7 +105,7 @@ QUICK_DIAGNOSIS = AttackDefinition(
     _BOTH,
     _EXAMINED,
     step_share=2.5,
-    expansion="odebench.attack.diagnosis:quick_stages",
+    expansion="odebench.attack.probes:quick_stages",
     examines=(5, 8, 11, 16, 17),
     narrow=True,
 )
@@ -116,7 +116,7 @@ DIAGNOSIS = AttackDefinition(
     _EXAMINED,
     step_share=2.5,
     needs_sources=True,
-    expansion="odebench.attack.diagnosis:full_stages",
+    expansion="odebench.attack.probes:full_stages",
     examines=(4, 5, 6, 7, 8, 9, 10, 11, 12, 16, 17),
     many_sources=True,
 )

@@ -9,8 +9,9 @@ from math import isfinite, prod
 
 from pydantic import JsonValue
 
+from odebench.attack.registry import ATTACKS
 from odebench.errors import UsageError
-from odebench.registry import ATTACKS, RegistryError, load_target
+from odebench.registry import RegistryError, load_target
 
 Parameters = dict[str, JsonValue]
 

@@ -21,8 +21,8 @@ from foolbox.attacks import (
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from odebench.attack.pursuit import Fallen, pursued
-from odebench.attack.surface import Surface
+from odebench.attack.early_stopping import Fallen, pursued
+from odebench.attack.wrapped_model import Surface
 from odebench.numerics.seeding import seeded
 
 Images = Float[Tensor, "batch channel height width"]

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from odebench.attack.autoattack import apgd_ce, apgd_targeted
-from odebench.attack.pursuit import Fallen, strictly_correct
-from odebench.attack.surface import Surface
+from odebench.attack.early_stopping import Fallen, strictly_correct
+from odebench.attack.wrapped_model import Surface
 
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]

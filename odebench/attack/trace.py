@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from odebench.attack.pursuit import strictly_correct
-from odebench.attack.surface import Surface
+from odebench.attack.early_stopping import strictly_correct
+from odebench.attack.wrapped_model import Surface
 from odebench.numerics.projection import ROUNDING, distance
 
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from odebench.attack.trace import Trace
 from odebench.check.rule import counted, measured, skipped
-from odebench.result import FALLEN, Check
+from odebench.result.schema import FALLEN, Check
 
 Letters = np.ndarray
 """A letter an image (docs/protocol.md): m, u, f, x or r."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from odebench.check.rule import measured, skipped
 from odebench.model.classifier import Classifier, Gradient
-from odebench.result import Check
+from odebench.result.schema import Check
 
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]

@@ -12,7 +12,7 @@ from odebench.model.classifier import Classifier
 from odebench.numerics.projection import project
 from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import Norm, Solver
-from odebench.result import Check
+from odebench.result.schema import Check
 from odebench.verdict import Judge
 
 Images = Float[Tensor, "batch channel height width"]

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from odebench.consistency import COUNT_THRESHOLD as COUNT_THRESHOLD
 from odebench.numerics.statistics import wilson_lower
-from odebench.result import Check
+from odebench.result.consistency import COUNT_THRESHOLD as COUNT_THRESHOLD
+from odebench.result.schema import Check
 
 SpeaksOf = Literal["model", "settings"]
 

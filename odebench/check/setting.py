@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from odebench.attack.definition import AttackDefinition
 from odebench.check.rule import measured, skipped
-from odebench.result import Check
+from odebench.result.schema import Check
 
 
 def reach(definition: AttackDefinition, parameters: Mapping[str, JsonValue]) -> Check:

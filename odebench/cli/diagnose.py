@@ -138,7 +138,7 @@ def diagnose(
         title = f"{contestant.name} on {dataset}, {attack}"
         write_atomically(chart, chart_svg(title, curves(result), nfe_bars(result)).encode())
     if as_json:
-        from odebench.result_file import result_json
+        from odebench.result.file import result_json
 
         write_text(result_json(result))
         return

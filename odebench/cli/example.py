@@ -63,7 +63,7 @@ def _made(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Pat
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.environment import usable_device
     from odebench.illustration import illustrate
-    from odebench.result_file import read_result
+    from odebench.result.file import read_result
     from odebench.union import StoredResult
 
     progress = ScreenProgress()

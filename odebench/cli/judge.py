@@ -64,7 +64,7 @@ def judge(
     as_json: AsJson = False,
 ) -> None:
     """Judge candidates made elsewhere: a better attack brings a figure down, whoever wrote it."""
-    from odebench.candidate import read_candidates
+    from odebench.attack.candidate_file import read_candidates
     from odebench.cli.screen import ScreenProgress, print_result, write_text
     from odebench.credit import checked_name
     from odebench.dataset import describe_dataset, load_dataset
@@ -73,7 +73,7 @@ def judge(
     from odebench.io.files import sha256_file
     from odebench.io.remote_weights import weights_file
     from odebench.plan import Slice, plan
-    from odebench.result_file import result_json
+    from odebench.result.file import result_json
 
     progress = ScreenProgress()
     found = read_candidates(file)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+from odebench.attack.registry import ATTACKS
 from odebench.cli.option import AsJson, DataDir
 from odebench.cli.root import app
 from odebench.dataset.registry import DATASETS
-from odebench.registry import ATTACKS, MODELS, Entry
+from odebench.model.registry import MODELS
+from odebench.registry import Entry
 
 
 @app.command(epilog="Examples:\n\nodebench models\n\nodebench models --json")
@@ -38,7 +40,7 @@ def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 def schema() -> None:
     """Print the JSON Schema of a result."""
     from odebench.cli.screen import write_text
-    from odebench.result import Result
+    from odebench.result.schema import Result
 
     write_text(json.dumps(Result.model_json_schema(), indent=1))
 

@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 from pydantic import JsonValue, ValidationError
 
+from odebench.attack.registry import ATTACKS
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError, invalid_value
+from odebench.model.registry import MODELS
 from odebench.plan import Split
 from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, parse_epsilons, parse_number
-from odebench.registry import ATTACKS, MODELS, Registry
+from odebench.registry import Registry
 
 
 def _names(registry: Registry, incomplete: str) -> list[str]:

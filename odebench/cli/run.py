@@ -156,7 +156,7 @@ def run(
         progress=progress,
     )
     if as_json:
-        from odebench.result_file import result_json
+        from odebench.result.file import result_json
 
         write_text(result_json(result))
         return
@@ -187,7 +187,7 @@ def train(
     described = describe_dataset(dataset, data_dir=data_dir, progress=progress)
     recipe = definition.recipe(described, horizon=trained_at, train_seed=seed, changes=settings(changes))
     from odebench.environment import usable_device
-    from odebench.training import find_or_train
+    from odebench.model.training import find_or_train
 
     data = load_dataset(dataset, data_dir=data_dir, progress=progress)
     trained = find_or_train(recipe, data, device=usable_device(device), progress=progress)

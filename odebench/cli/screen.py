@@ -15,7 +15,7 @@ from odebench.progress import SILENT, Step
 from odebench.protocol.spec import radius
 from odebench.render.curve import curves, nfe_bars
 from odebench.render.terminal import bars_text, curve_text
-from odebench.result import Check, Figure, Result
+from odebench.result.schema import Check, Figure, Result
 
 
 class _ScreenStep:

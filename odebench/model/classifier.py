@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from odebench.errors import ModelError, OdebenchError
+from odebench.model.solver import integrate
 from odebench.protocol.spec import Solver
-from odebench.solver import integrate
 
 Gradient = Literal["direct", "adjoint"]
 """Through the solver's own steps, or by the adjoint equation solved backwards (Chen et al. 2018): another one."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
+from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Adversary, Loss, Recipe, Schedule
 from odebench.protocol.spec import Solver, check_horizon, parse_number
-from odebench.registry import MODELS, RegistryError
+from odebench.registry import RegistryError
 
 _ADVERSARY = {
     "adversary": "kind",
@@ -239,3 +241,25 @@ def load_definition(name: str) -> ModelDefinition:
             f"{name!r} names a {type(definition).__name__}; its entry point must name a ModelDefinition"
         )
     return definition
+
+
+@dataclass(frozen=True)
+class Contributed:
+    """A module that an entry brings: the `attribute` of a module of its `folder`, called with the images' shape, the
+    number of classes, `arguments` and, where there is a horizon, horizon and solver. `key` is the sha256 of its weights
+    file."""
+
+    folder: Path
+    module: str
+    attribute: str
+    arguments: Mapping[str, JsonValue]
+    image_shape: tuple[int, int, int]
+    n_classes: int
+    train_seed: int
+    horizon: float | None
+    solver: Solver | None
+    key: str
+
+
+Origin = Recipe | Contributed
+"""What a module is built from."""

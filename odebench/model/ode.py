@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from odebench.model.layer import ConvField, conv_stem, pooled_head, pooled_stem
+from odebench.model.layers import ConvField, conv_stem, pooled_head, pooled_stem
+from odebench.model.solver import integrate
 from odebench.protocol.spec import Solver
-from odebench.solver import integrate
 
 
 class OdeNet(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from odebench.model.layer import group_norm, pooled_head
+from odebench.model.layers import group_norm, pooled_head
 
 
 class ResidualBlock(nn.Module):

@@ -8,7 +8,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from odebench.result import NfeSummary, Result
+from odebench.result.schema import NfeSummary, Result
 
 
 @dataclass(frozen=True)

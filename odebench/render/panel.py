@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from odebench.protocol.spec import radius
-from odebench.result import Figure
+from odebench.result.schema import Figure
 from odebench.table import Cell, Row, Table, in_order
 
 

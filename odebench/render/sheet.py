@@ -21,7 +21,7 @@ from odebench.render.claim import INTRODUCTION, PAPER, WORDS, name_of, over, p_t
 from odebench.render.markdown import attack_names, credit_texts, horizon_name, nfe_text
 from odebench.render.panel import Picture, stem
 from odebench.render.plot import style
-from odebench.result import Figure, Result
+from odebench.result.schema import Figure, Result
 from odebench.table import Table, short_solver
 from odebench.union import StoredResult
 

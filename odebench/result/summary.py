@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from odebench.consistency import SAID_OTHERWISE
-from odebench.result import Check, NfeSummary, Quantiles
+from odebench.result.consistency import SAID_OTHERWISE
+from odebench.result.schema import Check, NfeSummary, Quantiles
 
 
 def flags_of(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from odebench.attack.pursuit import Fallen
-from odebench.attack.surface import Surface
+from odebench.attack.early_stopping import Fallen
+from odebench.attack.wrapped_model import Surface
 
 Images = Float[Tensor, "batch channel height width"]
 

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from odebench.contents import CODE_SUFFIX
 from odebench.errors import ModelError, OdebenchError
 from odebench.io.tensor_file import load_weights, read_tensors
 from odebench.model.classifier import is_ode
+from odebench.model.definition import Contributed
 from odebench.numerics.seeding import seeded
-from odebench.subject import Contributed
 
 
 def load_contribution(contributed: Contributed, weights: Path) -> nn.Module:
@@ -76,7 +75,7 @@ def build_contribution(contributed: Contributed) -> nn.Module:
 
 
 def _imported(contributed: Contributed) -> ModuleType:
-    path = contributed.folder / f"{contributed.module}{CODE_SUFFIX}"
+    path = contributed.folder / f"{contributed.module}.py"
     spec = importlib.util.spec_from_file_location(contributed.module, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no module")
@@ -113,7 +112,7 @@ def _lies_in(module: object, folder: Path) -> bool:
 
 
 def _where(contributed: Contributed) -> str:
-    return f"{contributed.folder / contributed.module}{CODE_SUFFIX}:{contributed.attribute}"
+    return f"{contributed.folder / contributed.module}.py:{contributed.attribute}"
 
 
 def _line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from odebench.attack.surface import Surface
+from odebench.attack.wrapped_model import Surface
 from odebench.numerics.projection import ROUNDING, distance
 from odebench.numerics.seeding import seeded
 

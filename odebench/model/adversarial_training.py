@@ -10,29 +10,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from odebench.model.losses import Logits, divergence
 from odebench.numerics.projection import project
 from odebench.protocol.recipe import Adversary
 
 Images = Float[Tensor, "batch channel height width"]
-Logits = Float[Tensor, "batch classes"]
 
 NEARBY = 1e-3
 """Standard deviation of the start around an image in the code of TRADES' authors, where the divergence from the
 model's own answer has no gradient, and of RSLAD's."""
-
-
-def divergence(truth: Logits, answer: Logits) -> Float[Tensor, ""]:
-    """KL(softmax(truth) || softmax(answer)), averaged over the images (as Zhang et al. 2019, algorithm 1).
-
-    This is "batchmean", as in the code of TRADES' authors: torch's default would divide it by the number of classes as
-    well.
-    """
-    return functional.kl_div(
-        functional.log_softmax(answer, dim=1),
-        functional.log_softmax(truth, dim=1),
-        log_target=True,
-        reduction="batchmean",
-    )
 
 
 def adversarial_images(

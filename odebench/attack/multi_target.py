@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from odebench.attack.pursuit import Fallen
-from odebench.attack.surface import Surface
+from odebench.attack.early_stopping import Fallen
+from odebench.attack.wrapped_model import Surface
 
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odebench.adversary import adversarial_images, divergence
 from odebench.dataset import Dataset, Split
 from odebench.errors import ModelError, OdebenchError, WeightError
 from odebench.io.files import sha256_file
 from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
+from odebench.model.adversarial_training import adversarial_images
+from odebench.model.losses import divergence, loss_function
 from odebench.numerics.precision import full_fp32
 from odebench.progress import SILENT, Progress, Step
-from odebench.protocol.recipe import ADVERSARIAL_SHARE, Loss, Recipe, Schedule, find_weights
+from odebench.protocol.recipe import ADVERSARIAL_SHARE, Recipe, Schedule, find_weights
 from odebench.protocol.recipe import weights_path as weights_path
 from odebench.registry import load_target
-
-LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,22 +34,6 @@ class Trained:
     module: nn.Module
     path: Path
     weights_sha256: str
-
-
-def distillation_loss(
-    student: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, " batch"],
-    teacher: Float[Tensor, "batch classes"],
-    *,
-    temperature: float,
-    weight: float,
-) -> Float[Tensor, ""]:
-    """Hinton's loss (Hinton, Vinyals, Dean 2015): (1 - weight) CE + weight temperature^2 KL(teacher || student).
-
-    KL is "batchmean": torch's default would divide it by the number of classes as well.
-    """
-    soft = divergence(teacher / temperature, student / temperature)
-    return (1 - weight) * functional.cross_entropy(student, labels) + weight * temperature**2 * soft
 
 
 def learning_rate(schedule: Schedule, progress: float) -> float:
@@ -160,7 +143,7 @@ class _Training:
         )
         self.train, self.validation = dataset.train, dataset.validation
         self.steps_per_epoch = math.ceil(len(self.train.labels) / recipe.schedule.batch_size)
-        self.loss = _loss_function(recipe.loss)
+        self.loss = loss_function(recipe.loss)
         self._begin()
 
     def _begin(self) -> None:
@@ -293,17 +276,6 @@ class _Training:
             self._begin()
             return
         progress.say(f"{_title(self.recipe)}: going on after epoch {self.epoch} of {self.recipe.schedule.epochs}")
-
-
-def _loss_function(loss: Loss) -> LossFunction:
-    if loss.kind == "cross-entropy":
-        return lambda logits, labels, _: functional.cross_entropy(logits, labels)
-    temperature, weight = cast(float, loss.temperature), cast(float, loss.weight)
-
-    def distilled(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
-        return distillation_loss(logits, labels, cast(Tensor, teacher), temperature=temperature, weight=weight)
-
-    return distilled
 
 
 def _augmented(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,7 @@
 """What a result says twice must be the same twice: measures, checks, flags and credit against letters and evaluation.
 
-Pure functions of a result's plain JSON, whose types have been looked at already; `odebench.result` compares run key,
-digest, letters and figures itself. Nobody who makes up a result is stopped by this: whoever edits a part of one is.
+Pure functions of a result's plain JSON, whose types have been looked at already; `odebench.result.schema` compares
+run key, digest, letters and figures itself. This stops whoever edits a part of a result, and nobody who makes one up.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from odebench.consistency import disagreements
 from odebench.errors import ResultError
 from odebench.io.files import write_atomically
 from odebench.protocol.spec import Evaluation
-from odebench.result import SCHEMA_VERSION, Result
+from odebench.result.consistency import disagreements
+from odebench.result.schema import SCHEMA_VERSION, Result
 
 EXAMPLES_FILE = "examples.json"
 """Beside results may lie folders of images with this file in them; it is no result."""
