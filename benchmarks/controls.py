@@ -2,7 +2,7 @@
 
     python benchmarks/controls.py [--seeds 0,1,2] [--images 200] [--epsilon 0.1] [--only "rk4,3-bit input"]
 
-On digits: a distilled Neural ODE of each train seed, the controls made of it (odebench/control.py), and honest models.
+On digits: a distilled Neural ODE of each train seed, the controls made of it (benchmarks/deceptive_models.py), and honest models.
 Each is diagnosed, which holds the fast worst case, and the controls are attacked by the standard one; by the fast one
 where they are asked about one image at a time. A control must be flagged by a check that is meant for it, and the worst
 case must bring it down: within 2 points of its honest twin where it has the twin's function, else within 3 points of an
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import odebench
-from odebench.control import Control, controls, oracle
+from deceptive_models import Control, controls, oracle
 from odebench.dataset import Dataset, describe_dataset, load_dataset
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition

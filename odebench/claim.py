@@ -26,11 +26,12 @@ from odebench.contrast import (
     relative_gain,
     weights_of,
 )
-from odebench.leaderboard import WORST_CASE, group, one_weights_a_seed, speaks_of_settings
+from odebench.leaderboard.build import WORST_CASE, one_weights_a_seed, speaks_of_settings
+from odebench.leaderboard.grouping import group
+from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import holm
 from odebench.protocol.spec import Norm
 from odebench.section import SINGLE_ATTACKS, Arm, Section, sections_of
-from odebench.union import StoredResult
 
 PAIRS = (("kd-ode", "ode"), ("kd-ode-stemless", "ode-stemless"))
 """Student and baseline: the same model, distilled and trained on labels alone."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import bootstrap, student, student_p
 from odebench.section import CellKey, Section
-from odebench.union import StoredResult
 
 if TYPE_CHECKING:
     import numpy as np

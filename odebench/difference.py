@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from odebench.io.canonical_json import canonical_json
-from odebench.leaderboard import group
+from odebench.leaderboard.grouping import group
+from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import paired_interval
 from odebench.protocol.spec import Evaluation
 from odebench.result.schema import Figure, Result, figure
-from odebench.union import StoredResult
 
 CORRECT = "fxr"
 ROBUST = "r"

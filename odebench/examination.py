@@ -61,7 +61,7 @@ class Examination:
         self.evaluation, self.definition, self.siege, self.judge = evaluation, definition, siege, judge
         self.images, self.labels, self.clean, self.chunks, self.step = images, labels, clean, chunks, step
         self.doubled, self.threat = doubled, evaluation.threat_model
-        self.middle = self.threat.epsilons[len(self.threat.epsilons) // 2]
+        self.middle = self.threat.middle_epsilon
         self.correct = int((clean == "r").sum())
         self.found = {epsilon: Ledger.of(clean) for epsilon in self.threat.epsilons}
 

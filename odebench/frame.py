@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from odebench.errors import UsageError
 from odebench.io.canonical_json import canonical_json
-from odebench.leaderboard import TRAIN_SEED, read_results
+from odebench.leaderboard.build import TRAIN_SEED
+from odebench.leaderboard.read import read_results
+from odebench.leaderboard.union import StoredResult
 from odebench.result.file import read_result
 from odebench.result.schema import EpsilonResult
-from odebench.union import StoredResult
 
 if TYPE_CHECKING:
     import pandas

@@ -127,7 +127,7 @@ def _mode(
             progress.say(f"{evaluation.model.name} draws from a generator of its own: letters differ between runs")
         independence = mean_batch_independence(classifier, images[first])
         return coupled or independence.status == "flag", RANDOMISED_PASSES, [steady, independence]
-    middle = threat.epsilons[len(threat.epsilons) // 2]
+    middle = threat.middle_epsilon
     independence = batch_independence(classifier, images[first], labels[first], norm=threat.norm, epsilon=middle)
     return coupled or independence.status == "flag", 1, [steady, independence]
 

@@ -15,9 +15,19 @@ from odebench.dataset import Dataset, Split
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import ResultError, UsageError
 from odebench.evaluation import data_split, run
-from odebench.example import MOST, Examples, Pair, attack_of, epsilon_of, examples_folder, file_names, remove_examples
 from odebench.io.files import write_atomically
-from odebench.leaderboard import RANDOMISED
+from odebench.leaderboard.build import RANDOMISED
+from odebench.leaderboard.example_images import (
+    MOST,
+    Examples,
+    Pair,
+    attack_of,
+    epsilon_of,
+    examples_folder,
+    file_names,
+    remove_examples,
+)
+from odebench.leaderboard.union import StoredResult
 from odebench.model.classifier import Classifier
 from odebench.plan import Plan
 from odebench.progress import SILENT, Progress
@@ -27,7 +37,6 @@ from odebench.result.file import EXAMPLES_FILE
 from odebench.result.schema import FALLEN, Result
 from odebench.subject import Contestant
 from odebench.supply import at_hand
-from odebench.union import StoredResult
 from odebench.verdict import RANDOMISED_PASSES, Judge
 
 

@@ -28,6 +28,7 @@ from odebench.protocol.spec import (
     ThreatModel,
     check_epsilon,
     check_horizon,
+    middle_epsilon,
 )
 from odebench.source import Source, default_sources, parse_source, several_sources
 from odebench.subject import Contestant, Registered
@@ -107,7 +108,7 @@ def threat_model(
     chosen = definition.norm(norm)
     radii = epsilons or dataset.epsilons.get(chosen)
     if definition.narrow and not epsilons and radii:
-        radii = (radii[len(radii) // 2],)
+        radii = (middle_epsilon(radii),)
     if not radii:
         raise UsageError(
             f"{dataset.name} has no default epsilons for {chosen}; give them, such as --epsilon 2/255,4/255"

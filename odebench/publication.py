@@ -10,17 +10,18 @@ from urllib.parse import quote
 
 from odebench.claim import claims_of
 from odebench.errors import ResultError
-from odebench.example import read_examples
 from odebench.io.canonical_json import digest
 from odebench.io.files import write_atomically
-from odebench.leaderboard import build_tables, read_results
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.example_images import read_examples
+from odebench.leaderboard.read import read_results
+from odebench.leaderboard.table import Table
+from odebench.leaderboard.union import StoredResult
 from odebench.render.board import CHARTS, PAGE, board_markdown, pictures_of
 from odebench.render.page import check_page, embedded_page_sha256, page_html
 from odebench.render.panel import Picture
 from odebench.render.picture import embedded_sha256, picture_svg
 from odebench.render.sheet import Content
-from odebench.table import Table
-from odebench.union import StoredResult
 
 RESULTS = "results"
 BOARD = "LEADERBOARD.md"

@@ -15,10 +15,10 @@ from odebench.errors import OdebenchError, ResultError
 from odebench.finding import Finding, finding
 from odebench.io.files import sha256_file
 from odebench.io.git import Change, Span, changes, files_in, span_of, write_files
+from odebench.leaderboard.union import StoredResult
 from odebench.model.registry import MODELS
 from odebench.result.file import is_result_name, read_result, result_path
 from odebench.result.schema import Result
-from odebench.union import StoredResult
 
 BOARD = "leaderboard"
 ENTRIES, RESULTS, WEIGHTS = f"{BOARD}/entries", f"{BOARD}/results", f"{BOARD}/weights"

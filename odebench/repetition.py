@@ -119,10 +119,10 @@ class Repetition:
     def _admission(self, base: Plan) -> Plan:
         """The plan of a quick diagnosis of a plan's model, as it was trained, on the first chunk looked at."""
         evaluation, origin = base.evaluation, base.origin
-        name, radii = evaluation.dataset.name, evaluation.threat_model.epsilons
+        name = evaluation.dataset.name
         first = next(iter(self.chunks[name] or ()), 0) * DEFAULT_CHUNK
         definition = describe_dataset(name, data_dir=self.data_dir)
-        threat = ThreatModel(norm=evaluation.threat_model.norm, epsilons=(radii[len(radii) // 2],))
+        threat = ThreatModel(norm=evaluation.threat_model.norm, epsilons=(evaluation.threat_model.middle_epsilon,))
         if definition.epsilons:
             threat = threat_model(QUICK_DIAGNOSIS.name, definition, norm=None, epsilons=None)
         n = min(DEFAULT_CHUNK, len(self._data(base).test) - first)

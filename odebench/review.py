@@ -14,7 +14,10 @@ from pydantic import JsonValue
 from odebench.entry import ENTRY_FILE, ID, TIME_LIMIT, read_entry
 from odebench.errors import OdebenchError, UsageError
 from odebench.finding import Finding, finding, printable
-from odebench.leaderboard import build_tables
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.read import results_in
+from odebench.leaderboard.table import Table
+from odebench.leaderboard.union import StoredResult
 from odebench.model.registry import MODELS
 from odebench.progress import SILENT, Progress
 from odebench.pull_request import (
@@ -29,9 +32,6 @@ from odebench.pull_request import (
     read_pull_request,
     write_board,
 )
-from odebench.revision import results_in
-from odebench.table import Table
-from odebench.union import StoredResult
 from odebench.validation import Report, validate_entry
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from odebench.io.canonical_json import canonical_json
-from odebench.leaderboard import TRAIN_SEED, WORST_CASE, attack_label, group
+from odebench.leaderboard.build import TRAIN_SEED, WORST_CASE, attack_label
+from odebench.leaderboard.grouping import group
+from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import Norm
-from odebench.union import StoredResult
 
 SINGLE_ATTACKS = ("fgsm", "pgd")
 """The attacks whose word a claim is not to take, in the order in which they are asked."""
@@ -51,11 +52,6 @@ class Section:
     cells: Mapping[CellKey, StoredResult]
 
 
-def middle(epsilons: Sequence[float]) -> float:
-    """The epsilon of a grid that claims are about."""
-    return epsilons[len(epsilons) // 2]
-
-
 def sections_of(stored: Sequence[StoredResult]) -> list[Section]:
     """All sections that results of one data set hold: one for each norm, attack with its settings, and solver; and one
     for each NFE that fixed steps keep equal at two or more horizons."""
@@ -66,7 +62,7 @@ def sections_of(stored: Sequence[StoredResult]) -> list[Section]:
             continue
         for _, alike in sorted(group(same, _settings).items()):
             first = alike[0]
-            epsilon = middle(first.result.evaluation.threat_model.epsilons)
+            epsilon = first.result.evaluation.threat_model.middle_epsilon
             for arm in Arm:
                 for cells in _arm(arm, alike):
                     sections.append(Section(norm, epsilon, attack, attack_label(first), arm, cells))

@@ -25,6 +25,7 @@ PACKAGES: dict[str, str] = {
     "model": "io numerics protocol dataset",
     "attack": "io numerics model",
     "result": "io numerics protocol",
+    "leaderboard": "io numerics protocol result",
 }
 AT_THE_ROOT = {"", "__main__", "errors", "progress", "registry", "solver"}
 

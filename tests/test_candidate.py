@@ -22,7 +22,8 @@ from odebench.cli import _exit_code
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import UsageError, WeightError
 from odebench.io.tensor_file import METADATA_KEY, write_tensors
-from odebench.leaderboard import build_tables, read_results
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.read import read_results
 from odebench.numerics.projection import ROUNDING, distance
 from odebench.result.file import read_result
 from odebench.result.schema import Result

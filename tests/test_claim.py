@@ -19,12 +19,12 @@ from result_factory import make_result
 
 from odebench.claim import Claim, Word, claims_of, word_of
 from odebench.contrast import estimate, weights_of
+from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import holm, student, student_p
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.render.claim import claims_json, claims_markdown, sentence
 from odebench.result.schema import Check, Result
 from odebench.section import Arm, middle, sections_of
-from odebench.union import StoredResult
 
 HORIZONS = (0.5, 1.0, 2.0)
 SEEDS = (0, 1, 2)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import odebench
 from odebench import Dataset, Slice, ThreatModel
-from odebench.control import Control, RotatingFrame, controls, oracle
+from deceptive_models import Control, RotatingFrame, controls, oracle
 from odebench.dataset import load_dataset
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet

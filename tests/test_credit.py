@@ -21,15 +21,15 @@ from result_factory import hexadecimal, make_result
 
 from odebench.attack.candidate_file import read_candidates, write_candidates
 from odebench.cli import _exit_code
-from odebench.credit import MAX_NAME_LETTERS, NOBODY, Credit, checked_name, shown_name
 from odebench.errors import UsageError
-from odebench.leaderboard import build_tables
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.credit import MAX_NAME_LETTERS, NOBODY, Credit, checked_name, shown_name
+from odebench.leaderboard.table import Cell, Table
+from odebench.leaderboard.union import StoredResult
 from odebench.render.markdown import escape, markdown
 from odebench.render.record import csv_text, json_text, records
 from odebench.result.file import read_result, write_result
 from odebench.result.schema import Result
-from odebench.table import Cell, Table
-from odebench.union import StoredResult
 
 HOSTILE = "<b>[x](http://evil.example)</b> |\n# ![i](http://evil.example/i.png) `rm` *b* \x1b[31m\u202e"
 EPSILONS = (0.05, 0.1)

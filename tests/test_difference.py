@@ -20,12 +20,12 @@ from odebench.cli import _exit_code
 from odebench.difference import difference
 from odebench.errors import ResultError, UsageError
 from odebench.frame import COLUMNS, load_results
+from odebench.leaderboard.read import results_of
+from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import paired_interval
 from odebench.render.difference import difference_json, difference_text
 from odebench.result.file import result_json, write_result
 from odebench.result.schema import Result
-from odebench.revision import results_of
-from odebench.union import StoredResult
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 LETTERS = st.text("mufxr", min_size=1, max_size=40)

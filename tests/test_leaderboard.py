@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 from result_factory import make_result
 
 from odebench.errors import ResultError
-from odebench.leaderboard import build_tables, read_results
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.read import read_results
+from odebench.leaderboard.table import Cell, Reach, Table
+from odebench.leaderboard.union import Letters, StoredResult, image_set, letters_of, merge, union
 from odebench.numerics.statistics import student, wilson
 from odebench.protocol.spec import adaptive, fixed_step, radius
 from odebench.render.markdown import attack_names, markdown
 from odebench.render.record import FIELDS, csv_text, json_text
 from odebench.result.file import result_json, write_result
 from odebench.result.schema import Check, Result
-from odebench.table import Cell, Reach, Table
-from odebench.union import Letters, StoredResult, image_set, letters_of, merge, union
 
 EPSILONS = (0.05, 0.1, 0.2)
 N = 12
@@ -514,7 +515,7 @@ def test_csv_and_json_tell_the_same() -> None:
 
 def test_the_leaderboard_needs_no_torch() -> None:
     code = (
-        "import sys, odebench.leaderboard, odebench.render.markdown, odebench.render.record; "
+        "import sys, odebench.leaderboard.build, odebench.render.markdown, odebench.render.record; "
         "print([name for name in ('torch', 'numpy', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

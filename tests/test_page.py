@@ -23,8 +23,10 @@ from PIL import Image
 from result_factory import counted_check, make_result
 
 from odebench.cli import _exit_code
-from odebench.example import Examples, Pair, examples_folder, file_names
-from odebench.leaderboard import build_tables, read_results
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.example_images import Examples, Pair, examples_folder, file_names
+from odebench.leaderboard.read import read_results
+from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import adaptive
 from odebench.publication import content_of, publish, stale
 from odebench.render.markdown import horizon_name
@@ -32,7 +34,6 @@ from odebench.render.page import _vega, check_page, embedded_page_sha256, page_h
 from odebench.render.record import records
 from odebench.result.file import write_result
 from odebench.result.schema import Check, Result
-from odebench.union import StoredResult
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert", "jinja2")),

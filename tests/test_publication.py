@@ -15,7 +15,9 @@ import pytest
 from result_factory import counted_check, make_result
 
 from odebench.cli import _exit_code
-from odebench.leaderboard import build_tables
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.table import Table
+from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import adaptive
 from odebench.publication import publication_of, publish, stale
 from odebench.render.board import pictures_of
@@ -24,8 +26,6 @@ from odebench.render.picture import embedded_sha256, panel_specification, pictur
 from odebench.render.plot import style
 from odebench.result.file import write_result
 from odebench.result.schema import Result
-from odebench.table import Table
-from odebench.union import StoredResult
 
 ROOT = Path(__file__).parents[1]
 drawing = pytest.mark.skipif(

@@ -9,7 +9,8 @@ import pytest
 
 from odebench.claim import claims_of
 from odebench.cli import app
-from odebench.leaderboard import build_tables, read_results
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.read import read_results
 from odebench.render.claim import claims_markdown
 from odebench.render.markdown import markdown
 from odebench.result.file import read_result, result_files

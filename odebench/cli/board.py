@@ -67,7 +67,8 @@ def leaderboard(
         _page(results or default_folders(), output)
         return
     from odebench.io.files import write_output
-    from odebench.leaderboard import build_tables, read_results
+    from odebench.leaderboard.build import build_tables
+    from odebench.leaderboard.read import read_results
 
     stored, problems = read_results(results or default_folders())
     tables, contradictions = build_tables(stored)

@@ -23,7 +23,8 @@ def claims(
     """Does distillation or a longer horizon help? Answers with interval, p and what they rest on."""
     from odebench.claim import claims_of
     from odebench.io.files import write_output
-    from odebench.leaderboard import build_tables, read_results
+    from odebench.leaderboard.build import build_tables
+    from odebench.leaderboard.read import read_results
     from odebench.render.claim import claims_json, claims_markdown
 
     stored, problems = read_results(results or default_folders())

@@ -26,8 +26,8 @@ def compare(
     """
     from odebench.difference import difference
     from odebench.io.files import write_output
+    from odebench.leaderboard.read import results_of
     from odebench.render.difference import difference_json, difference_text
-    from odebench.revision import results_of
 
     first, problems = results_of(a, folder=PUBLISHED_RESULTS)
     second, more = results_of(b, folder=PUBLISHED_RESULTS)

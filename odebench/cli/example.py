@@ -29,8 +29,9 @@ def examples(
 
     The first chunk of one result a model is attacked again. Examples of results that are gone are taken away.
     """
-    from odebench.example import examples_folder, read_examples, results_to_show
-    from odebench.leaderboard import build_tables, read_results
+    from odebench.leaderboard.build import build_tables
+    from odebench.leaderboard.example_images import examples_folder, read_examples, results_to_show
+    from odebench.leaderboard.read import read_results
 
     folders = results or [PUBLISHED_RESULTS]
     stored, problems = read_results(folders)
@@ -63,8 +64,8 @@ def _made(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Pat
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.environment import usable_device
     from odebench.illustration import illustrate
+    from odebench.leaderboard.union import StoredResult
     from odebench.result.file import read_result
-    from odebench.union import StoredResult
 
     progress = ScreenProgress()
     item = StoredResult(path, read_result(path))
@@ -81,7 +82,7 @@ def _made(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Pat
 
 def _take_away(folders: Sequence[Path], wanted: Sequence[Path]) -> None:
     """Removes folders of examples that no result asks for."""
-    from odebench.example import example_files, remove_examples
+    from odebench.leaderboard.example_images import example_files, remove_examples
 
     for path in example_files(folders):
         if path.parent not in wanted and remove_examples(path.parent):

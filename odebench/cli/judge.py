@@ -66,12 +66,12 @@ def judge(
     """Judge candidates made elsewhere: a better attack brings a figure down, whoever wrote it."""
     from odebench.attack.candidate_file import read_candidates
     from odebench.cli.screen import ScreenProgress, print_result, write_text
-    from odebench.credit import checked_name
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.evaluation import data_split
     from odebench.evaluation import run as run_plan
     from odebench.io.files import sha256_file
     from odebench.io.remote_weights import weights_file
+    from odebench.leaderboard.credit import checked_name
     from odebench.plan import Slice, plan
     from odebench.result.file import result_json
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from odebench.leaderboard import FLAG_MEANINGS
+from odebench.leaderboard.build import FLAG_MEANINGS
 from odebench.progress import SILENT, Step
 from odebench.protocol.spec import radius
 from odebench.render.curve import curves, nfe_bars

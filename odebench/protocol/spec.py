@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -100,6 +101,11 @@ def adaptive(
     return Solver(method=method, backend=backend, rtol=float(rtol), atol=float(atol), max_steps=max_steps)
 
 
+def middle_epsilon(epsilons: Sequence[float]) -> float:
+    """The middle one of rising epsilons; of an even number the upper of the two."""
+    return epsilons[len(epsilons) // 2]
+
+
 class ThreatModel(Spec):
     """A norm and the radii at which robustness is asked for, in units of the image range [0, 1], rising."""
 
@@ -114,6 +120,11 @@ class ThreatModel(Spec):
         if any(b <= a for a, b in pairwise(epsilons)):
             raise ValueError("epsilons must rise, without repetition")
         return epsilons
+
+    @property
+    def middle_epsilon(self) -> float:
+        """The epsilon that claims and examples are about; the upper of two."""
+        return middle_epsilon(self.epsilons)
 
 
 class ModelSpec(Spec):

@@ -7,12 +7,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from odebench.claim import Claim
-from odebench.leaderboard import group
+from odebench.leaderboard.grouping import group
+from odebench.leaderboard.table import Row, Table
 from odebench.protocol.spec import radius
 from odebench.render.claim import claims_markdown
 from odebench.render.markdown import EMPTY, LEGEND, TITLE, escape, fill, grid, horizon_name, nfe_text, sections
 from odebench.render.panel import Picture, horizon_picture, security_picture, shown_together, stem
-from odebench.table import Row, Table
 
 CHARTS = "charts"
 PAGE = "index.html"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from odebench.difference import Change, Difference, EpsilonDifference, Pair
+from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
 from odebench.render.markdown import fill, grid
-from odebench.union import StoredResult
 
 
 def difference_text(found: Difference, first: str, second: str) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from odebench.leaderboard.table import Cell, Row, Table, in_order
 from odebench.protocol.spec import radius
-from odebench.table import Cell, Row, Table, in_order
 
 WIDTH = 80
 LABEL_WIDTH = 18

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from odebench.errors import UsageError
-from odebench.example import GAIN
+from odebench.leaderboard.example_images import GAIN
 from odebench.render.board import pictures_of
 from odebench.render.picture import panel_specification
 from odebench.render.sheet import Content, Link, panel_key, sheet

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from odebench.leaderboard.table import Cell, Row, Table, in_order
 from odebench.protocol.spec import radius
 from odebench.result.schema import Figure
-from odebench.table import Cell, Row, Table, in_order
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from odebench.io.canonical_json import canonical_json
-from odebench.table import Cell, Row, Table
+from odebench.leaderboard.table import Cell, Row, Table
 
 FIELDS = (
     *("dataset", "split", "dataset_sha256", "norm", "epsilon", "model", "arguments", "solver"),

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from odebench.claim import Claim, Word
-from odebench.credit import author_of
-from odebench.example import Strip, file_names
 from odebench.io.canonical_json import digest
-from odebench.leaderboard import TRAIN_SEED, attack_label, build_tables, group
-from odebench.profile import Profile, profiles_of
+from odebench.leaderboard.build import TRAIN_SEED, attack_label, build_tables
+from odebench.leaderboard.credit import author_of
+from odebench.leaderboard.example_images import Strip, file_names
+from odebench.leaderboard.grouping import group
+from odebench.leaderboard.model_card import Profile, profiles_of
+from odebench.leaderboard.table import Table, short_solver
+from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
 from odebench.render.board import pictures_of
 from odebench.render.claim import INTRODUCTION, PAPER, WORDS, name_of, over, p_text, points_text, sentence
@@ -22,8 +25,6 @@ from odebench.render.markdown import attack_names, credit_texts, horizon_name, n
 from odebench.render.panel import Picture, stem
 from odebench.render.plot import style
 from odebench.result.schema import Figure, Result
-from odebench.table import Table, short_solver
-from odebench.union import StoredResult
 
 UNION = "union of all"
 CLAIMS = {

@@ -14,8 +14,8 @@ from pydantic import JsonValue
 
 from odebench.errors import UsageError
 from odebench.io.canonical_json import canonical_json
+from odebench.leaderboard.union import Letters, StoredResult, image_set, letters_of, merge
 from odebench.result.consistency import CANDIDATES
-from odebench.union import Letters, StoredResult, image_set, letters_of, merge
 
 MAX_NAME_LETTERS = 80
 NOBODY = "nobody named"

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from odebench.example import Strip
-from odebench.leaderboard import group
+from odebench.leaderboard.example_images import Strip
+from odebench.leaderboard.grouping import group
+from odebench.leaderboard.table import Cell, Row, Table
+from odebench.leaderboard.union import StoredResult
+from odebench.protocol.spec import middle_epsilon
 from odebench.result.schema import Check
-from odebench.section import middle
-from odebench.table import Cell, Row, Table
-from odebench.union import StoredResult
 
 STATUSES = ("flag", "pass", "skipped")
 """The worst first."""
@@ -77,7 +77,7 @@ def _in_order(tables: Sequence[Table]) -> list[Table]:
     """The middle epsilon of each norm first (linf before l2), then the others."""
     norms = group(sorted(tables, key=lambda table: table.norm, reverse=True), lambda table: table.norm)
     middles = [
-        next(table for table in same if table.epsilon == middle([table.epsilon for table in same]))
+        next(table for table in same if table.epsilon == middle_epsilon([table.epsilon for table in same]))
         for same in norms.values()
     ]
     return [*middles, *(table for table in tables if table not in middles)]

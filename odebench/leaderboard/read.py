@@ -1,14 +1,48 @@
-"""Results as they stood in a commit of a git repository."""
+"""Reading results: from folders, from single files, and as they stood in a commit of a git repository."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from odebench.errors import ResultError
 from odebench.io.git import commit_of, contents, files_in
-from odebench.leaderboard import read_results
-from odebench.result.file import is_result_name, parse_result, read_result
-from odebench.union import StoredResult
+from odebench.leaderboard.grouping import group
+from odebench.leaderboard.union import StoredResult
+from odebench.result.file import is_result_name, parse_result, read_result, result_files
+
+
+def read_results(folders: Sequence[Path]) -> tuple[list[StoredResult], list[ResultError]]:
+    """All results below `folders`, and the problems found: files that are no results are left out.
+
+    An evaluation found twice with the same letters counts once. With different letters it is a problem, and
+    both stay, so that in their union the lower letter counts. Raises ResultError for a folder that does not
+    exist.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ResultError(
+                f"{folder} is not a folder of results; `odebench run` writes results to ./results, "
+                "and `odebench leaderboard FOLDER` reads them from elsewhere"
+            )
+    kept: dict[tuple[str, str], StoredResult] = {}
+    problems: list[ResultError] = []
+    for path in dict.fromkeys(path for folder in folders for path in result_files(folder)):
+        try:
+            result = read_result(path)
+        except ResultError as error:
+            problems.append(error)
+            continue
+        kept.setdefault((result.run_key, result.outcomes_sha256), StoredResult(path, result))
+    for same in group(kept.values(), lambda item: item.result.run_key).values():
+        problems += [
+            ResultError(
+                f"{same[0].path} and {other.path} hold the same evaluation with different letters; "
+                "in each image the lower letter counts, until one of the files is deleted"
+            )
+            for other in same[1:]
+        ]
+    return list(kept.values()), problems
 
 
 def results_of(name: str, *, folder: Path) -> tuple[list[StoredResult], list[ResultError]]:

@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from pathlib import Path
 from statistics import fmean
-from typing import TypeVar
 
-from odebench.credit import credits_of
 from odebench.errors import ResultError
 from odebench.io.canonical_json import canonical_json
+from odebench.leaderboard.credit import credits_of
+from odebench.leaderboard.grouping import group
+from odebench.leaderboard.table import Cell, Reach, Row, Table, in_order, short_solver
+from odebench.leaderboard.union import Letters, StoredResult, image_set, union
 from odebench.numerics.statistics import share_interval
 from odebench.protocol.spec import Norm, Solver
-from odebench.result.file import read_result, result_files
 from odebench.result.schema import Figure
-from odebench.table import Cell, Reach, Row, Table, in_order, short_solver
-from odebench.union import Letters, StoredResult, image_set, union
 
 WORST_CASE = "worst-case"
 TRAIN_SEED = "train_seed"
@@ -38,9 +36,6 @@ FLAG_MEANINGS = {
 }
 SETTINGS_FLAGS = ("no-transfer", "few-candidates")
 """Flags beside the checks that say nothing of the model."""
-
-Item = TypeVar("Item")
-Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -57,39 +52,6 @@ class _Seed:
 
     stored: tuple[StoredResult, ...]
     letters: Letters
-
-
-def read_results(folders: Sequence[Path]) -> tuple[list[StoredResult], list[ResultError]]:
-    """All results below `folders`, and the problems found: files that are no results are left out.
-
-    An evaluation found twice with the same letters counts once. With different letters it is a problem, and
-    both stay, so that in their union the lower letter counts. Raises ResultError for a folder that does not
-    exist.
-    """
-    for folder in folders:
-        if not folder.is_dir():
-            raise ResultError(
-                f"{folder} is not a folder of results; `odebench run` writes results to ./results, "
-                "and `odebench leaderboard FOLDER` reads them from elsewhere"
-            )
-    kept: dict[tuple[str, str], StoredResult] = {}
-    problems: list[ResultError] = []
-    for path in dict.fromkeys(path for folder in folders for path in result_files(folder)):
-        try:
-            result = read_result(path)
-        except ResultError as error:
-            problems.append(error)
-            continue
-        kept.setdefault((result.run_key, result.outcomes_sha256), StoredResult(path, result))
-    for same in group(kept.values(), lambda item: item.result.run_key).values():
-        problems += [
-            ResultError(
-                f"{same[0].path} and {other.path} hold the same evaluation with different letters; "
-                "in each image the lower letter counts, until one of the files is deleted"
-            )
-            for other in same[1:]
-        ]
-    return list(kept.values()), problems
 
 
 def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[ResultError]]:
@@ -319,11 +281,3 @@ def attack_label(item: StoredResult) -> str:
 def _size(item: StoredResult) -> tuple[int, int]:
     """Orders results by the number of their images, then by how early these start."""
     return item.result.evaluation.dataset.n, -item.result.evaluation.dataset.offset
-
-
-def group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """Items by their key, both in the order in which they come."""
-    groups: dict[Key, list[Item]] = defaultdict(list)
-    for item in items:
-        groups[key(item)].append(item)
-    return dict(groups)

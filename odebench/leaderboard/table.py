@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from odebench.credit import Credit
 from odebench.io.canonical_json import canonical_json
+from odebench.leaderboard.credit import Credit
+from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import Norm, Solver
 from odebench.result.schema import Figure
-from odebench.union import StoredResult
 
 
 @dataclass(frozen=True)

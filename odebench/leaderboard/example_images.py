@@ -18,13 +18,13 @@ from pydantic import Field, ValidationError
 
 from odebench.errors import ResultError
 from odebench.io.canonical_json import digest
-from odebench.leaderboard import attack_label, group
+from odebench.leaderboard.build import attack_label
+from odebench.leaderboard.grouping import group
+from odebench.leaderboard.table import Cell, Row, Table
+from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import Norm, Sha256, Spec
 from odebench.result.file import EXAMPLES_FILE
 from odebench.result.schema import Count, Result
-from odebench.section import middle
-from odebench.table import Cell, Row, Table
-from odebench.union import StoredResult
 
 MOST = 6
 GAIN = 10
@@ -130,7 +130,7 @@ def read_examples(folders: Sequence[Path], stored: Sequence[StoredResult]) -> tu
 
 def epsilon_of(result: Result) -> float:
     """The epsilon of a result that examples are shown at: the middle one."""
-    return middle(result.evaluation.threat_model.epsilons)
+    return result.evaluation.threat_model.middle_epsilon
 
 
 def attack_of(item: StoredResult) -> str:
