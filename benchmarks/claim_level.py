@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from odebench.contrast import Array, estimate
+from odebench.analysis.contrasts import Array, estimate
 
 
 def simulated(generator: np.random.Generator, *, images: int, seeds: int, scatter: float, interaction: float) -> Array:

@@ -2,11 +2,11 @@
 
     python benchmarks/controls.py [--seeds 0,1,2] [--images 200] [--epsilon 0.1] [--only "rk4,3-bit input"]
 
-On digits: a distilled Neural ODE of each train seed, the controls made of it (benchmarks/deceptive_models.py), and honest models.
+On digits: a distilled Neural ODE of each train seed, the controls made of it (deceptive_models.py), and honest models.
 Each is diagnosed, which holds the fast worst case, and the controls are attacked by the standard one; by the fast one
-where they are asked about one image at a time. A control must be flagged by a check that is meant for it, and the worst
-case must bring it down: within 2 points of its honest twin where it has the twin's function, else within 3 points of an
-attacker who knows the defence. No check that speaks of the model may flag an honest one.
+where they are asked about one image at a time. A control must be flagged by a check that is meant for it, and the
+worst case must bring it down: within 2 points of its honest twin where it has the twin's function, else within 3
+points of an attacker who knows the defence. No check that speaks of the model may flag an honest one.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from deceptive_models import Control, controls, oracle
 from torch import Tensor, nn
 
 import odebench
-from deceptive_models import Control, controls, oracle
 from odebench.dataset import Dataset, describe_dataset, load_dataset
+from odebench.evaluation.plan import DEFAULT_CHUNK, Slice
+from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
 from odebench.model.ode import OdeNet
 from odebench.model.training import find_or_train
-from odebench.plan import DEFAULT_CHUNK, Slice
 from odebench.protocol.spec import ThreatModel, adaptive
 from odebench.result.schema import Check, Result
-from odebench.verdict import RANDOMISED_PASSES, Judge
 
 TWIN_MARGIN, ORACLE_MARGIN = 0.02, 0.03
 MODEL_CHECKS = (1, 2, 3, 4, 5, 9, 11, 12, 15, 16, 17, 18)

@@ -30,7 +30,7 @@ from pathlib import Path
 from odebench.errors import OdebenchError
 from odebench.io.tensor_file import read_tensors
 from odebench.result.file import read_result
-from odebench.validation import validate_entry
+from odebench.submission.validate import validate_entry
 
 TIME_LIMIT_SECONDS = 5.0
 TOKENS = (

@@ -24,8 +24,8 @@ from pydantic import JsonValue
 
 from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
 from odebench.dataset.definition import DatasetDefinition
-from odebench.environment import usable_device
 from odebench.errors import ModelError, OdebenchError, UsageError
+from odebench.evaluation.environment import usable_device
 from odebench.model.definition import changeable, load_definition
 from odebench.model.training import accuracy, find_or_train
 

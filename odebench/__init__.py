@@ -13,15 +13,15 @@ from odebench.registry import load_target
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from odebench.analysis.dataframe import load_results
     from odebench.attack.definition import AttackDefinition
     from odebench.attack.early_stopping import pursued
     from odebench.dataset import Dataset, DatasetDefinition, Split
     from odebench.errors import OdebenchError
-    from odebench.evaluation import evaluate
-    from odebench.frame import load_results
+    from odebench.evaluation.evaluate import evaluate
+    from odebench.evaluation.plan import Slice
     from odebench.model.definition import ModelDefinition, Setting
     from odebench.model.solver import integrate
-    from odebench.plan import Slice
     from odebench.protocol.recipe import Loss, Schedule
     from odebench.protocol.spec import Solver, ThreatModel, adaptive, fixed_step
     from odebench.result.file import read_result, write_result
@@ -37,15 +37,15 @@ _EXPORTS = {
     "Result": "odebench.result.schema:Result",
     "Schedule": "odebench.protocol.recipe:Schedule",
     "Setting": "odebench.model.definition:Setting",
-    "Slice": "odebench.plan:Slice",
+    "Slice": "odebench.evaluation.plan:Slice",
     "Solver": "odebench.protocol.spec:Solver",
     "Split": "odebench.dataset:Split",
     "ThreatModel": "odebench.protocol.spec:ThreatModel",
     "adaptive": "odebench.protocol.spec:adaptive",
-    "evaluate": "odebench.evaluation:evaluate",
+    "evaluate": "odebench.evaluation.evaluate:evaluate",
     "fixed_step": "odebench.protocol.spec:fixed_step",
     "integrate": "odebench.model.solver:integrate",
-    "load_results": "odebench.frame:load_results",
+    "load_results": "odebench.analysis.dataframe:load_results",
     "pursued": "odebench.attack.early_stopping:pursued",
     "read_result": "odebench.result.file:read_result",
     "write_result": "odebench.result.file:write_result",

@@ -17,11 +17,12 @@ from small_model import Linear, SmallOde, fitted, grey_images, judged, linear, o
 from torch import Tensor, nn
 
 import odebench
-from odebench import environment
-from odebench.check.gradient import gradient_fidelity
 from odebench.dataset import Dataset, Split, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import ModelError, UsageError
+from odebench.evaluation.checks.gradient import gradient_fidelity
+from odebench.evaluation.evaluate import environment
+from odebench.evaluation.verdict import Judge
 from odebench.io.tensor_file import read_tensors
 from odebench.model import training
 from odebench.model.classifier import Classifier, Gradient
@@ -31,7 +32,6 @@ from odebench.progress import Silent, Step
 from odebench.protocol.recipe import Recipe, weights_path
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.result.schema import Result
-from odebench.verdict import Judge
 
 emulated_device = pytest.importorskip("emulated_device")
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import odebench
 from odebench.attack.definition import load_attack
 from odebench.dataset import Dataset
-from odebench.evaluation import module_digest
-from odebench.execution import execute
+from odebench.evaluation.evaluate import module_digest
+from odebench.evaluation.execution import execute
 from odebench.model.classifier import Classifier
 from odebench.numerics.seeding import seeded
 from odebench.progress import Silent

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from odebench.dataset import Dataset, Split, load_dataset
 from odebench.dataset.builtin import DIGITS
+from odebench.evaluation.verdict import Judge
 from odebench.model import training
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
 from odebench.numerics.precision import full_fp32
-from odebench.verdict import Judge
 
 BACKENDS = torch.backends
 

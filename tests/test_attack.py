@@ -23,13 +23,13 @@ from odebench.attack.definition import AttackDefinition, load_attack
 from odebench.attack.wrapped_model import MAX_RECORDED, Surface
 from odebench.dataset import load_dataset
 from odebench.errors import UsageError
+from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.numerics.projection import ROUNDING, distance, project
 from odebench.numerics.seeding import call_seed, seeded
 from odebench.protocol.spec import fixed_step
 from odebench.registry import load_target
-from odebench.verdict import Judge
 
 CASES = {
     "fgsm-linf": ("fgsm", "linf", 0.1, {}),

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
-from odebench.check.model import (
+from odebench.dataset import load_dataset
+from odebench.errors import ModelError
+from odebench.evaluation.checks.model import (
     batch_independence,
     determinism,
     finer,
@@ -22,10 +24,9 @@ from odebench.check.model import (
     solver_gap,
     useless_gradients,
 )
-from odebench.check.rule import counted, measured, skipped
-from odebench.check.setting import reach
-from odebench.dataset import load_dataset
-from odebench.errors import ModelError
+from odebench.evaluation.checks.rule import counted, measured, skipped
+from odebench.evaluation.checks.settings import reach
+from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet
@@ -33,7 +34,6 @@ from odebench.numerics.seeding import seeded
 from odebench.numerics.statistics import wilson_lower
 from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.result.schema import Check
-from odebench.verdict import Judge
 
 N = 100
 

@@ -18,15 +18,15 @@ from result_factory import hexadecimal, make_result
 
 from odebench.cli import _exit_code
 from odebench.dataset import describe_dataset, load_dataset
-from odebench.entrant import find_contestant
 from odebench.errors import DatasetError
-from odebench.evaluation import run as run_plan
-from odebench.inspection import Job, inspect
-from odebench.isolation import Answer
-from odebench.plan import plan
+from odebench.evaluation.evaluate import run as run_plan
+from odebench.evaluation.plan import plan
 from odebench.result.file import read_result, result_json, result_path, write_result
 from odebench.result.schema import Result, letter_figures, outcomes_digest
-from odebench.sampling import drawn_chunks
+from odebench.submission.submitted_model import find_contestant
+from odebench.submission.verification.inspection import Job, inspect
+from odebench.submission.verification.isolated_process import Answer
+from odebench.submission.verification.sampling import drawn_chunks
 
 pytestmark = needs_git
 
@@ -393,8 +393,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         assert time_limit == 77, "as the command says"
         return Answer(inspected=tuple(inspect(jobs, {"digits": load_dataset("digits")}, device=device)), breaches=())
 
-    monkeypatch.setattr("odebench.verification.inspect_apart", inspected)
-    monkeypatch.setattr("odebench.groundwork.RANDOMISED_PASSES", 4)
+    monkeypatch.setattr("odebench.submission.verification.verify.inspect_apart", inspected)
+    monkeypatch.setattr("odebench.evaluation.preflight.RANDOMISED_PASSES", 4)
 
 
 def submit(clone: Clone, result: Result, *, code: str = PLAIN, claims: str = "[]") -> str:
@@ -503,7 +503,7 @@ def test_an_entry_that_cannot_be_verified_is_a_finding(
     def fail(folder: Path, **_: Any) -> None:
         raise DatasetError(f"no images for {folder}")
 
-    monkeypatch.setattr("odebench.verification.verify_entry", fail)
+    monkeypatch.setattr("odebench.submission.verification.verify.verify_entry", fail)
     submit(clone, found)
     said = check("--trust")
     assert (said.code, said.findings) == (1, [(f"{ENTRIES}/mine/entry.yaml", "run")])

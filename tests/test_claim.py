@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from result_factory import make_result
 
-from odebench.claim import Claim, Word, claims_of, word_of
-from odebench.contrast import estimate, weights_of
+from odebench.analysis.claims import Claim, Word, claims_of, word_of
+from odebench.analysis.contrasts import estimate, weights_of
+from odebench.analysis.sections import Arm, middle, sections_of
 from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import holm, student, student_p
 from odebench.protocol.spec import adaptive, fixed_step
-from odebench.render.claim import claims_json, claims_markdown, sentence
+from odebench.render.claims import claims_json, claims_markdown, sentence
 from odebench.result.schema import Check, Result
-from odebench.section import Arm, middle, sections_of
 
 HORIZONS = (0.5, 1.0, 2.0)
 SEEDS = (0, 1, 2)
@@ -497,7 +497,7 @@ def test_the_interval_is_of_the_seeds_where_they_scatter_more_than_images() -> N
 
 def test_claims_need_no_torch() -> None:
     code = (
-        "import sys, odebench.claim, odebench.render.claim; "
+        "import sys, odebench.analysis.claims, odebench.render.claims; "
         "print([name for name in ('torch', 'numpy', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

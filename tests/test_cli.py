@@ -24,8 +24,8 @@ from result_factory import make_result
 import odebench as package
 from odebench.attack.registry import ATTACKS
 from odebench.cli import _exit_code, app
-from odebench.cli.option import settings, solver
-from odebench.cli.screen import ScreenProgress
+from odebench.cli.console import ScreenProgress
+from odebench.cli.options import settings, solver
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
 from odebench.model.registry import MODELS
@@ -205,8 +205,8 @@ def test_a_second_run_computes_nothing_and_says_so(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("nothing is to be done again")
 
-    monkeypatch.setattr("odebench.supply.find_or_train", refuse)
-    monkeypatch.setattr("odebench.evaluation.execute", refuse)
+    monkeypatch.setattr("odebench.evaluation.loading.find_or_train", refuse)
+    monkeypatch.setattr("odebench.evaluation.evaluate.execute", refuse)
     before = only_result(place.folder).stat()
     said = call(*MAIN_PATH, place=place)
     assert (said.code, said.err) == (0, "")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from odebench.attack.trace import Trace
-from odebench.check.comparison import (
+from odebench.evaluation.checks.comparison import (
     black_box,
     convergence,
     incomplete_optimisation,

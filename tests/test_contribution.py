@@ -16,21 +16,21 @@ from real_entry import FIELD, PARTS, PLAIN, WIDTH, trained, write_field_entry, w
 from odebench.cli import _exit_code
 from odebench.dataset import Dataset, load_dataset
 from odebench.dataset.builtin import DIGITS, FASHION_MNIST
-from odebench.entrant import Entrant, find_contestant
 from odebench.errors import ModelError, UsageError, WeightError
-from odebench.evaluation import run
-from odebench.instalment import join_slices, run_slice
+from odebench.evaluation.evaluate import run
+from odebench.evaluation.loading import at_hand, known_weights
+from odebench.evaluation.model_reference import Registered
+from odebench.evaluation.plan import Plan, Slice, plan
+from odebench.evaluation.sliced import join_slices, run_slice
 from odebench.io.files import sha256_file
 from odebench.io.remote_weights import Address
 from odebench.model.contributed import build_contribution, load_contribution
 from odebench.model.definition import Contributed, load_definition
-from odebench.plan import Plan, Slice, plan
 from odebench.progress import SILENT
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.result.file import read_result, result_files
-from odebench.subject import Registered
-from odebench.supply import at_hand, known_weights
+from odebench.submission.submitted_model import Entrant, find_contestant
 
 
 @pytest.fixture(scope="module")

@@ -7,21 +7,21 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
+from deceptive_models import Control, RotatingFrame, controls, oracle
 from pydantic import JsonValue
 from small_model import fitted
 from torch import Tensor, nn
 
 import odebench
 from odebench import Dataset, Slice, ThreatModel
-from deceptive_models import Control, RotatingFrame, controls, oracle
 from odebench.dataset import load_dataset
+from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.numerics.projection import ROUNDING, distance
 from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import fixed_step
 from odebench.result.schema import Result
-from odebench.verdict import Judge
 
 NAMES = (
     "loose adjoint",

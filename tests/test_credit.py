@@ -26,8 +26,8 @@ from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.credit import MAX_NAME_LETTERS, NOBODY, Credit, checked_name, shown_name
 from odebench.leaderboard.table import Cell, Table
 from odebench.leaderboard.union import StoredResult
-from odebench.render.markdown import escape, markdown
-from odebench.render.record import csv_text, json_text, records
+from odebench.render.records import csv_text, json_text, records
+from odebench.render.tables import escape, markdown
 from odebench.result.file import read_result, write_result
 from odebench.result.schema import Result
 
@@ -222,8 +222,8 @@ def test_the_page_names_who_made_the_candidates(tmp_path: Path) -> None:
     pytest.importorskip("altair")
     pytest.importorskip("vl_convert")
     pytest.importorskip("jinja2")
-    from odebench.publication import content_of
     from odebench.render.page import page_html
+    from odebench.render.publish import content_of
 
     for result in (
         make_result({0.1: "r" * 100}, attack="worst-case"),

@@ -18,15 +18,15 @@ from test_inventory import written
 
 from odebench.cli import _exit_code
 from odebench.dataset import load_dataset
-from odebench.deposit import DepositError, deposit_of
-from odebench.evaluation import run
-from odebench.grid import Grid, read_grid
+from odebench.evaluation.evaluate import run
 from odebench.io.files import FileError
 from odebench.protocol.recipe import weights_path
 from odebench.result.file import read_result, result_json
 from odebench.result.schema import EpsilonResult, letter_figures, outcomes_digest
-from odebench.sweep import place_of
-from odebench.task import Place
+from odebench.sweep.grid import Grid, read_grid
+from odebench.sweep.publish import DepositError, deposit_of
+from odebench.sweep.scheduler import place_of
+from odebench.sweep.task import Place
 
 drawing = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert")), reason="needs the extra chart"
@@ -257,7 +257,7 @@ def test_too_many_bytes_of_weights_and_results_are_refused(here: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_result_without_its_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import odebench.deposit as deposit
+    import odebench.sweep.publish as deposit
 
     grid, place = grid_and_place(here)
     real, left = deposit.write_atomically, [3]

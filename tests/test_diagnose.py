@@ -174,7 +174,7 @@ def test_what_cannot_be_is_one_line_and_nothing_is_trained(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("something was trained")
 
-    monkeypatch.setattr("odebench.supply.find_or_train", refuse)
+    monkeypatch.setattr("odebench.evaluation.loading.find_or_train", refuse)
     Path("folder.svg").mkdir()
     Path("file").write_text("in the way")
     said = call(line)

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from result_factory import counted_check, make_result
 
 import odebench
+from odebench.analysis.comparison import difference
+from odebench.analysis.dataframe import COLUMNS, load_results
 from odebench.cli import _exit_code
-from odebench.difference import difference
 from odebench.errors import ResultError, UsageError
-from odebench.frame import COLUMNS, load_results
 from odebench.leaderboard.read import results_of
 from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import paired_interval
-from odebench.render.difference import difference_json, difference_text
+from odebench.render.comparison import difference_json, difference_text
 from odebench.result.file import result_json, write_result
 from odebench.result.schema import Result
 
@@ -251,6 +251,6 @@ def test_a_file_that_is_no_result_is_never_left_out_in_silence(tmp_path: Path) -
 
 
 def test_without_pandas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odebench.frame.find_spec", lambda name: None)
+    monkeypatch.setattr("odebench.analysis.dataframe.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"load_results needs pandas: pip install 'odebench\[pandas\]'"):
         load_results("results")

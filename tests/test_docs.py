@@ -28,9 +28,9 @@ import typer
 from entry_factory import change_entry
 
 from odebench.cli import _exit_code, app
-from odebench.entry import read_entry
-from odebench.grid import read_grid
 from odebench.io.files import sha256_file
+from odebench.submission.entry import read_entry
+from odebench.sweep.grid import read_grid
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,15 +17,14 @@ from torch import nn
 
 from odebench.attack.definition import load_attack
 from odebench.cli import _exit_code
-from odebench.entry import Claim, Entry, Use, Weights, contradictions, read_entry, speaks_of
 from odebench.errors import UsageError
 from odebench.io.files import sha256_file
 from odebench.io.yaml_document import DocumentError
-from odebench.licence import ACCEPTED
 from odebench.protocol.spec import fixed_step
 from odebench.result.schema import Result
-from odebench.submission import new_entry
-from odebench.validation import validate_entry
+from odebench.submission.entry import ACCEPTED, Claim, Entry, Use, Weights, contradictions, read_entry, speaks_of
+from odebench.submission.new_entry import new_entry
+from odebench.submission.validate import validate_entry
 
 ROOT = Path(__file__).parents[1]
 

@@ -22,21 +22,21 @@ from odebench.attack.definition import AttackDefinition
 from odebench.dataset import Split, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import AttackError, DatasetError, ModelError, ResultError, UsageError
-from odebench.evaluation import module_digest, run
-from odebench.execution import execute
+from odebench.evaluation.evaluate import module_digest, run
+from odebench.evaluation.execution import execute
+from odebench.evaluation.outcomes import Ledger, ever_failed
+from odebench.evaluation.plan import Plan, plan
+from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge, Verdict
 from odebench.io.files import FileError
 from odebench.io.tensor_file import read_tensors, write_tensors
-from odebench.ledger import Ledger, ever_failed
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.model.training import weights_path
 from odebench.numerics.projection import ROUNDING
 from odebench.numerics.seeding import seeded
-from odebench.plan import Plan, plan
 from odebench.protocol.spec import AttackSpec, Evaluation, Solver, adaptive, fixed_step
 from odebench.result.file import read_result, result_path, write_result
 from odebench.result.schema import Result, letter_figures, outcomes_digest
-from odebench.verdict import RANDOMISED_PASSES, Judge, Verdict
 
 LINF = ThreatModel(norm="linf", epsilons=(0.1,))
 
@@ -850,7 +850,7 @@ def test_parameters_reach_their_attack(linear: Linear, halves: Dataset) -> None:
 def test_parameters_that_are_none_are_refused(
     linear: Linear, halves: Dataset, monkeypatch: pytest.MonkeyPatch, parameters: Any, message: str
 ) -> None:
-    monkeypatch.setattr("odebench.evaluation.execute", untouchable)
+    monkeypatch.setattr("odebench.evaluation.evaluate.execute", untouchable)
     with pytest.raises(UsageError, match=message):
         evaluate(linear, halves, parameters=parameters)
 
@@ -1203,7 +1203,7 @@ def test_a_failure_at_one_epsilon_is_remembered() -> None:
 def test_what_cannot_be_asked_for_is_refused_before_any_work(
     linear: Linear, halves: Dataset, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr("odebench.evaluation.execute", untouchable)
+    monkeypatch.setattr("odebench.evaluation.evaluate.execute", untouchable)
     with pytest.raises(UsageError, match=message):
         evaluate(linear, halves, **options)
 
@@ -1265,8 +1265,8 @@ def test_a_plan_is_run_once(trained: Path, digits: Dataset, tmp_path: Path, monk
     assert result.evaluation == planned.evaluation
     assert result.epsilons[0].figures.clean_accuracy.value > 0.2
     written = path.read_bytes()
-    monkeypatch.setattr("odebench.supply.find_or_train", untouchable)
-    monkeypatch.setattr("odebench.evaluation.execute", untouchable)
+    monkeypatch.setattr("odebench.evaluation.loading.find_or_train", untouchable)
+    monkeypatch.setattr("odebench.evaluation.evaluate.execute", untouchable)
     again, same, new = run(planned, digits, results=tmp_path)
     assert (again, same, new) == (result, path, False)
     assert path.read_bytes() == written
@@ -1348,7 +1348,7 @@ def test_a_result_of_another_evaluation_is_an_error(trained: Path, digits: Datas
 def test_a_folder_that_cannot_be_written_is_found_before_training(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocked: str
 ) -> None:
-    monkeypatch.setattr("odebench.supply.find_or_train", untouchable)
+    monkeypatch.setattr("odebench.evaluation.loading.find_or_train", untouchable)
     in_the_way = tmp_path / blocked
     in_the_way.parent.mkdir(exist_ok=True)
     in_the_way.write_text("a file")

@@ -12,7 +12,7 @@ from small_model import SmallOde, Told, grey_images, judged, linear, outcomes, p
 from torch import Tensor, nn
 
 import odebench
-import odebench.siege as siege_module
+import odebench.evaluation.staged_attack as siege_module
 from odebench.attack.builtin import DIAGNOSIS, QUICK_DIAGNOSIS
 from odebench.attack.probes import full_stages, probes, quick_stages
 from odebench.dataset import Dataset, load_dataset
@@ -343,7 +343,7 @@ def test_chunks_are_counted_in_the_whole_order(monkeypatch: pytest.MonkeyPatch) 
         asked.append((chunk, stage))
         return call_seed(attack_seed, chunk=chunk, stage=stage, epsilon=epsilon)
 
-    monkeypatch.setattr("odebench.siege.call_seed", note)
+    monkeypatch.setattr("odebench.evaluation.staged_attack.call_seed", note)
     net = SmallOde()
     digits = load_dataset("digits")
     data = Dataset.from_tensors("mine", digits.test.images[:40], digits.test.labels[:40])

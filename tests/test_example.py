@@ -17,9 +17,7 @@ from result_factory import epsilon_result, make_result
 
 from odebench.cli import _exit_code
 from odebench.dataset import describe_dataset, load_dataset
-from odebench.entrant import find_contestant
 from odebench.errors import ResultError
-from odebench.illustration import illustrate
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.example_images import GAIN, MOST, examples_folder, file_names, read_examples, results_to_show
 from odebench.leaderboard.read import read_results
@@ -28,6 +26,8 @@ from odebench.numerics.projection import distance
 from odebench.protocol.spec import adaptive
 from odebench.result.file import read_result, result_json, write_result
 from odebench.result.schema import Result, outcomes_digest
+from odebench.submission.submitted_model import find_contestant
+from odebench.sweep.example_images import illustrate
 
 RUN = "run -m resnet --set epochs=1 -a pgd -n 200 --epsilon 0.02,0.05,0.3 --parameter steps=3"
 Call = Callable[[str], tuple[int, str, str]]

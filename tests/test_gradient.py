@@ -15,10 +15,10 @@ from small_model import SmallOde, linear
 from torch import Tensor, nn
 from torchdiffeq import odeint_adjoint
 
-from odebench.check.gradient import FIDELITY_IMAGES, HORIZON_SHARES, gradient_fidelity
-from odebench.check.model import useless_gradients
 from odebench.dataset import load_dataset
 from odebench.errors import ModelError
+from odebench.evaluation.checks.gradient import FIDELITY_IMAGES, HORIZON_SHARES, gradient_fidelity
+from odebench.evaluation.checks.model import useless_gradients
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from odebench.guard import Guard
-from odebench.isolation import audited_writers
+from odebench.submission.verification.guard import Guard
+from odebench.submission.verification.isolated_process import audited_writers
 
 
 @pytest.fixture

@@ -16,18 +16,18 @@ from odebench.attack.definition import load_attack
 from odebench.attack.registry import ATTACKS
 from odebench.dataset import Dataset, describe_dataset, load_dataset
 from odebench.errors import ResultError, WeightError
-from odebench.evaluation import run
-from odebench.execution import execute, execute_portion
-from odebench.instalment import join_slices, run_slice
+from odebench.evaluation.evaluate import run
+from odebench.evaluation.execution import execute, execute_portion
+from odebench.evaluation.measurements import Portion, joined, read_portion, write_portion
+from odebench.evaluation.plan import Plan, Slice, plan
+from odebench.evaluation.sliced import join_slices, run_slice
+from odebench.evaluation.slices import cut, slice_folder, slice_path
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.model.classifier import Classifier
-from odebench.plan import Plan, Slice, plan
-from odebench.portion import Portion, joined, read_portion, write_portion
 from odebench.protocol.recipe import Recipe, weights_path
 from odebench.protocol.spec import AttackSpec, DatasetSlice, Evaluation, ModelSpec, ThreatModel, adaptive
 from odebench.result.file import read_result, result_files, result_json, result_path
 from odebench.result.schema import Result
-from odebench.slicing import cut, slice_folder, slice_path
 
 EPSILONS = (0.05, 0.15)
 
@@ -179,7 +179,7 @@ def test_what_is_there_is_not_computed_again_unless_data_or_weights_are_others(
         raise AssertionError("it is there")
 
     with monkeypatch.context() as patch:
-        patch.setattr("odebench.instalment.execute_portion", untouchable)
+        patch.setattr("odebench.evaluation.sliced.execute_portion", untouchable)
         for rows in slices:
             run_slice(planned, digits, rows=rows, results=tmp_path)
         pixels = digits.test.pixels.clone()
@@ -187,7 +187,7 @@ def test_what_is_there_is_not_computed_again_unless_data_or_weights_are_others(
         other = replace(digits, test=type(digits.test)(pixels, digits.test.labels))
         with pytest.raises(AssertionError, match="it is there"):
             run_slice(planned, other, rows=slices[0], results=tmp_path)
-        patch.setattr("odebench.instalment.versions", lambda: None)
+        patch.setattr("odebench.evaluation.sliced.versions", lambda: None)
         with pytest.raises(AssertionError, match="it is there"):
             run_slice(planned, digits, rows=slices[0], results=tmp_path)
     assert [path.read_bytes() for path in paths] == first

@@ -16,15 +16,15 @@ from small_model import Told
 import odebench
 from odebench.dataset import load_dataset
 from odebench.errors import WeightError
-from odebench.evaluation import run
-from odebench.grid import Grid, read_grid
-from odebench.inventory import found_results
+from odebench.evaluation.evaluate import run
 from odebench.io.files import published_folder, sha256_file
 from odebench.io.tensor_file import write_tensors
 from odebench.model.training import build, find_or_train
 from odebench.protocol.recipe import Recipe, find_weights, weights_path
 from odebench.result.file import read_result, result_json
-from odebench.sweep import place_of, tasks_of
+from odebench.sweep.completed import found_results
+from odebench.sweep.grid import Grid, read_grid
+from odebench.sweep.scheduler import place_of, tasks_of
 
 ROOT = Path(__file__).parents[1]
 PROTOCOL = """\
@@ -104,7 +104,7 @@ def test_without_a_word_it_is_that_of_the_working_folder_or_of_the_checkout(
 LOOK = """
 import sys
 from pathlib import Path
-from odebench.grid import read_grid
+from odebench.sweep.grid import read_grid
 from odebench.protocol.recipe import find_weights
 from odebench.io.files import published_folder
 folder, found = published_folder(), find_weights(read_grid(sys.argv[1]).cells[0].plan.recipe)

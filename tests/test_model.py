@@ -225,7 +225,7 @@ def test_two_definitions_of_one_setting_do_not_share_changes() -> None:
     "module",
     [
         *("odebench", "odebench.registry", "odebench.protocol.recipe", "odebench.protocol.spec"),
-        *("odebench.model.builtin", "odebench.model.definition", "odebench.plan", "odebench.attack.builtin"),
+        *("odebench.model.builtin", "odebench.model.definition", "odebench.evaluation.plan", "odebench.attack.builtin"),
         "odebench.dataset.builtin",
     ],
 )

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from odebench.entry import ENTRY_PARTS, Entry
-from odebench.header import foreign_kind
 from odebench.io.yaml_document import DocumentError, parse_document
+from odebench.submission.entry import ENTRY_PARTS, Entry
+from odebench.submission.weights_header import foreign_kind
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz_entries.py"
 

@@ -28,10 +28,10 @@ from odebench.leaderboard.example_images import Examples, Pair, examples_folder,
 from odebench.leaderboard.read import read_results
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import adaptive
-from odebench.publication import content_of, publish, stale
-from odebench.render.markdown import horizon_name
 from odebench.render.page import _vega, check_page, embedded_page_sha256, page_html
-from odebench.render.record import records
+from odebench.render.publish import content_of, publish, stale
+from odebench.render.records import records
+from odebench.render.tables import horizon_name
 from odebench.result.file import write_result
 from odebench.result.schema import Check, Result
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from odebench.dataset.builtin import CIFAR10, DIGITS, FASHION_MNIST
 from odebench.errors import UsageError
+from odebench.evaluation.plan import Plan, Slice, plan, threat_model
 from odebench.io.files import FileError
-from odebench.plan import Plan, Slice, plan, threat_model
 from odebench.protocol.spec import adaptive, fixed_step
 
 GRIDLESS = replace(DIGITS, name="photographs", epsilons={})
@@ -65,7 +65,7 @@ def test_a_narrow_attack_takes_the_middle_of_the_grid(attack: str, epsilons: tup
 
 def test_a_plan_is_made_without_torch() -> None:
     code = (
-        "import sys; from odebench.plan import plan; from odebench.dataset.builtin import DIGITS;"
+        "import sys; from odebench.evaluation.plan import plan; from odebench.dataset.builtin import DIGITS;"
         "plan('kd-ode', 'pgd', DIGITS, total=500).evaluation.run_key;"
         "assert not {'torch', 'numpy', 'sklearn'} & set(sys.modules)"
     )

@@ -19,11 +19,11 @@ from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import adaptive
-from odebench.publication import publication_of, publish, stale
-from odebench.render.board import pictures_of
-from odebench.render.panel import Picture, horizon_picture, security_picture
-from odebench.render.picture import embedded_sha256, panel_specification, picture_specification, picture_svg
-from odebench.render.plot import style
+from odebench.render.chart_data import Picture, horizon_picture, security_picture
+from odebench.render.chart_svg import embedded_sha256, panel_specification, picture_specification, picture_svg
+from odebench.render.leaderboard import pictures_of
+from odebench.render.publish import publication_of, publish, stale
+from odebench.render.vega import style
 from odebench.result.file import write_result
 from odebench.result.schema import Result
 
@@ -266,7 +266,7 @@ def test_what_cannot_be_drawn_leaves_the_old_board_whole(
     def fail(*_: object, **__: object) -> str:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(f"odebench.publication.{drawn}", fail)
+    monkeypatch.setattr(f"odebench.render.publish.{drawn}", fail)
     with pytest.raises(RuntimeError, match="no ink"):
         publish(folder)
     assert {path: path.read_bytes() for path in before} == before

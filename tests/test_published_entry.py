@@ -12,13 +12,13 @@ from test_inventory import written
 from odebench.attack.definition import load_attack
 from odebench.cli import _exit_code
 from odebench.dataset.builtin import DIGITS
-from odebench.entry import contradictions, read_entry, speaks_of
 from odebench.errors import OdebenchError, UsageError
 from odebench.io.files import sha256_file
 from odebench.model.definition import load_definition
-from odebench.published_entry import published_entry, write_published
 from odebench.result.file import read_result, result_files, write_result
-from odebench.validation import validate_entry
+from odebench.submission.entry import contradictions, read_entry, speaks_of
+from odebench.submission.published_entry import published_entry, write_published
+from odebench.submission.validate import validate_entry
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard"
 ENTRIES = sorted(path.parent for path in (PUBLISHED / "entries").glob("*/entry.yaml"))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from odebench.claim import claims_of
+from odebench.analysis.claims import claims_of
 from odebench.cli import app
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
-from odebench.render.claim import claims_markdown
-from odebench.render.markdown import markdown
+from odebench.render.claims import claims_markdown
+from odebench.render.tables import markdown
 from odebench.result.file import read_result, result_files
 
 ROOT = Path(__file__).parents[1]

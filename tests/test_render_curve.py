@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import pytest
 from result_factory import make_result
 
-from odebench.check.rule import counted, measured
 from odebench.errors import UsageError
+from odebench.evaluation.checks.rule import counted, measured
 from odebench.io.files import FileError
 from odebench.render.chart import chart_svg, check_charts
-from odebench.render.curve import Bars, Curve, curves, nfe_bars
+from odebench.render.diagnosis import Bars, Curve, curves, nfe_bars
 from odebench.render.terminal import bars_text, curve_text
 from odebench.result.schema import Check, Result
 

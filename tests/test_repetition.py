@@ -8,14 +8,14 @@ import pytest
 from real_entry import write_field_entry
 from result_factory import make_result
 
-from odebench.committed import Committed
 from odebench.dataset import describe_dataset, load_dataset
-from odebench.entrant import find_contestant
-from odebench.entry import read_entry
-from odebench.plan import plan
+from odebench.evaluation.plan import plan
 from odebench.progress import SILENT
 from odebench.protocol.recipe import Recipe
-from odebench.repetition import Repetition
+from odebench.submission.entry import read_entry
+from odebench.submission.submitted_model import find_contestant
+from odebench.submission.verification.committed_results import Committed
+from odebench.submission.verification.rerun import Repetition
 
 
 @pytest.mark.parametrize("sources", [True, False])
@@ -23,7 +23,9 @@ def test_the_sources_of_transfer_are_trained_once_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: bool
 ) -> None:
     trained: list[Recipe] = []
-    monkeypatch.setattr("odebench.repetition.find_or_train", lambda recipe, *_, **__: trained.append(recipe))
+    monkeypatch.setattr(
+        "odebench.submission.verification.rerun.find_or_train", lambda recipe, *_, **__: trained.append(recipe)
+    )
     mine = write_field_entry(tmp_path / "entries", name="mine")
     data = load_dataset("digits")
     plans = [

@@ -11,15 +11,15 @@ from odebench.attack.candidate_file import read_candidates
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS, FASHION_MNIST
 from odebench.errors import UsageError
-from odebench.evaluation import run
+from odebench.evaluation.evaluate import run
+from odebench.evaluation.plan import Plan, Slice, plan
+from odebench.evaluation.transfer_source import Source, default_sources, parse_source, several_sources
 from odebench.io.files import sha256_file
 from odebench.io.tensor_file import write_tensors
 from odebench.model.definition import load_definition
 from odebench.model.training import build, weights_path
-from odebench.plan import Plan, Slice, plan
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.result.file import read_result
-from odebench.source import Source, default_sources, parse_source, several_sources
 
 RK4 = fixed_step(step=0.25)
 

@@ -19,10 +19,10 @@ from odebench.attack.definition import load_attack
 from odebench.attack.multi_target import PASS_IMAGES
 from odebench.attack.wrapped_model import Surface
 from odebench.errors import AttackError, UsageError
+from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.numerics.projection import ROUNDING, distance
 from odebench.registry import load_target
-from odebench.verdict import Judge
 
 SHORT: dict[str, dict[str, int]] = {
     "apgd-ce": {"steps": 20},

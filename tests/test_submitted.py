@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 
 from odebench.dataset import Dataset, Split, load_dataset
 from odebench.dataset.builtin import DIGITS
-from odebench.entry import Entry, contradictions, read_entry, speaks_of
-from odebench.environment import versions
+from odebench.evaluation.environment import versions
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
 from odebench.model.training import find_or_train
 from odebench.result.file import read_result, result_files
 from odebench.result.schema import Result
+from odebench.submission.entry import Entry, contradictions, read_entry, speaks_of
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard"
 ENTRIES = PUBLISHED / "entries"

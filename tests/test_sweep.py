@@ -23,11 +23,11 @@ from rich.console import Console
 from odebench.cli.sweep import _conclude
 from odebench.cli.watch import Watch, duration
 from odebench.errors import OdebenchError
-from odebench.grid import read_grid
 from odebench.protocol.recipe import weights_path
 from odebench.result.file import read_result, result_json
-from odebench.sweep import Cluster, State, SweepError, Task, _conduct, place_of, sweep, tasks_of
-from odebench.task import Place, TaskError, evaluate, package_versions, prepare, train
+from odebench.sweep.grid import read_grid
+from odebench.sweep.scheduler import Cluster, State, SweepError, Task, _conduct, place_of, sweep, tasks_of
+from odebench.sweep.task import Place, TaskError, evaluate, package_versions, prepare, train
 
 distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")
@@ -226,7 +226,7 @@ def test_a_reason_does_not_hang_on_the_order_of_messages(tmp_path: Path) -> None
 
 def test_a_cell_is_what_run_makes_of_it(swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from odebench.dataset import load_dataset
-    from odebench.evaluation import run
+    from odebench.evaluation.evaluate import run
 
     monkeypatch.setenv("ODEBENCH_CACHE", str(tmp_path / "other"))
     cell = read_grid(swept.desk.protocol(GOOD)).cells[0]
@@ -438,7 +438,7 @@ def test_a_worker_keeps_the_memory_of_its_tensors() -> None:
         work()
         return work()
 
-    from odebench.cluster import local_cluster
+    from odebench.sweep.cluster import local_cluster
 
     with local_cluster(1, threads=1) as client:
         # twenty tensors of 4 MiB: 1,024 pages each, where each is fetched anew
@@ -532,7 +532,7 @@ class FakeClient:
 def test_other_packages_are_said_in_one_line(
     scheduler: Mapping[str, str], worker: Mapping[str, str], message: str | None
 ) -> None:
-    from odebench.cluster import ClusterError, _check_versions
+    from odebench.sweep.cluster import ClusterError, _check_versions
 
     client = FakeClient(scheduler, worker)
     if message is None:
@@ -543,7 +543,7 @@ def test_other_packages_are_said_in_one_line(
 
 
 def test_without_distributed_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "odebench.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "odebench.sweep.cluster", raising=False)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SweepError, match=r"needs dask\.distributed .*: pip install 'odebench\[sweep\]'"):
         sweep(own_grid(tmp_path, GOOD), place=place_in(tmp_path), cluster=Cluster(), watcher=Listener())

@@ -10,8 +10,8 @@ import pytest
 from test_sweep import GOOD, Desk, contents, desk, own_grid, place_in, wait_for, workers_of
 
 from odebench.result.file import result_files
-from odebench.sweep import tasks_of
-from odebench.task import evaluate, evaluate_slice, join, train
+from odebench.sweep.scheduler import tasks_of
+from odebench.sweep.task import evaluate, evaluate_slice, join, train
 
 pytest.importorskip("distributed")
 

@@ -19,14 +19,14 @@ from entry_factory import CODE, SHAPES, change_entry, write_entry, write_weights
 from safetensors.torch import load_file, save_file
 
 from odebench.cli import _exit_code
-from odebench.contents import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES, top_level_names
-from odebench.entry import Weights
 from odebench.errors import UsageError
-from odebench.finding import finding
-from odebench.header import foreign_kind, unfit_tensor
 from odebench.io.files import FileError, sha256_file
-from odebench.listed_weights import fetching
-from odebench.validation import validate_entry
+from odebench.submission.entry import Weights
+from odebench.submission.finding import finding
+from odebench.submission.folder import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES, top_level_names
+from odebench.submission.validate import validate_entry
+from odebench.submission.weights import fetching
+from odebench.submission.weights_header import foreign_kind, unfit_tensor
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +193,7 @@ def test_weights_are_finite(tmp_path: Path, number: float, dtype: torch.dtype) -
 
 
 def test_a_late_number_of_an_odd_place_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odebench.header._BLOCK", 4)
+    monkeypatch.setattr("odebench.submission.weights_header._BLOCK", 4)
     path = tmp_path / "one.safetensors"
     tensors = {
         "a": torch.zeros(3, dtype=torch.uint8),
@@ -553,7 +553,7 @@ def test_all_entries_are_validated_where_none_is_named(
 def test_validating_imports_neither_torch_nor_the_model(tmp_path: Path) -> None:
     mine = write_entry(tmp_path)
     code = (
-        "import sys; from odebench.validation import validate_entry; from pathlib import Path; "
+        "import sys; from odebench.submission.validate import validate_entry; from pathlib import Path; "
         "assert not validate_entry(Path(sys.argv[1])).findings; assert not {'torch', 'model'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(mine)], check=True)

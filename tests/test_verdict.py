@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from odebench.dataset import load_dataset
+from odebench.evaluation.verdict import NEAR_TIE, RANDOMISED_PASSES, VERDICT_BATCH, Judge
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.numerics.projection import ROUNDING, distance
 from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import Solver, adaptive, fixed_step
-from odebench.verdict import NEAR_TIE, RANDOMISED_PASSES, VERDICT_BATCH, Judge
 
 N = 250
 RK4 = fixed_step(step=0.125)

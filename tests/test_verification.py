@@ -16,24 +16,24 @@ from entry_factory import write_entry
 from real_entry import PLAIN, trained, write_field_entry, write_real_entry
 from result_factory import epsilon_result
 
-from odebench.agreement import TOLERATED, differing, disagreement
 from odebench.cli import _exit_code
-from odebench.committed import COVERED, Images, committed_results
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
-from odebench.entrant import find_contestant, find_entry, results_beside
-from odebench.entry import read_entry
 from odebench.errors import ModelError, UsageError
-from odebench.evaluation import run
-from odebench.inspection import Job
+from odebench.evaluation.evaluate import run
+from odebench.evaluation.plan import Slice, plan
 from odebench.io.https import RemoteError
-from odebench.isolation import Answer, inspect_apart, inspect_guarded
 from odebench.numerics.statistics import difference_interval
-from odebench.plan import Slice, plan
 from odebench.result.file import read_result, result_files, write_result
 from odebench.result.schema import Result, outcomes_digest
-from odebench.sampling import drawn_chunks, drawn_results, given_chunks
-from odebench.verification import Verification, verify_entry
+from odebench.submission.entry import read_entry
+from odebench.submission.submitted_model import find_contestant, find_entry, results_beside
+from odebench.submission.verification.agreement import TOLERATED, differing, disagreement
+from odebench.submission.verification.committed_results import COVERED, Images, committed_results
+from odebench.submission.verification.inspection import Job
+from odebench.submission.verification.isolated_process import Answer, inspect_apart, inspect_guarded
+from odebench.submission.verification.sampling import drawn_chunks, drawn_results, given_chunks
+from odebench.submission.verification.verify import Verification, verify_entry
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard"
 
@@ -62,7 +62,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             return inspect_guarded(folder, jobs, scratch=Path(scratch), **options)
 
-    monkeypatch.setattr("odebench.verification.inspect_apart", inspected)
+    monkeypatch.setattr("odebench.submission.verification.verify.inspect_apart", inspected)
 
 
 def verified(mine: Path, results: Path, **options: Any) -> Verification:
@@ -141,7 +141,7 @@ def test_one_data_set_alone_is_looked_at_and_no_other_must_be_there(
     elsewhere = "dataset: mnist, train_seed: 0, url: https://example.org/one"
     text = text.replace("dataset: mnist, train_seed: 0, file: one.safetensors", elsewhere)
     file.write_text(text, encoding="utf-8")
-    monkeypatch.setattr("odebench.listed_weights.fetch", lambda *_, **__: pytest.fail("it fetched"))
+    monkeypatch.setattr("odebench.submission.weights.fetch", lambda *_, **__: pytest.fail("it fetched"))
     found = verified(mine, results, dataset="digits")
     assert found.findings == ()
     assert found.notes[0] == "digits alone was looked at, not mnist"
@@ -485,7 +485,7 @@ import pathlib, subprocess, sys, time
 pathlib.Path({str(told)!r}).write_text(str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid))
 time.sleep(60)
 """
-    monkeypatch.setattr("odebench.isolation._PROGRAM", program)
+    monkeypatch.setattr("odebench.submission.verification.isolated_process._PROGRAM", program)
     with pytest.raises(ModelError, match="has not answered after 3 s and was stopped"):
         inspect_apart(tmp_path, [], time_limit=3)
     state = Path("/proc") / told.read_text() / "stat"
@@ -517,7 +517,7 @@ def test_weights_elsewhere_are_fetched_for_every_seed_once_the_code_is_trusted(
         asked.append(url)
         raise RemoteError(f"{url} cannot be fetched: gone")
 
-    monkeypatch.setattr("odebench.listed_weights.fetch", fetch)
+    monkeypatch.setattr("odebench.submission.weights.fetch", fetch)
     with pytest.raises(UsageError, match="give --trust"):
         verify_entry(mine, results=results, trust=False)
     assert not asked

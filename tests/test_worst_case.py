@@ -26,9 +26,9 @@ from odebench.attack.worst_case import stages
 from odebench.attack.wrapped_model import Surface
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import ModelError, ResultError
+from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.protocol.spec import fixed_step
-from odebench.verdict import Judge
 
 FAST = ["fgsm", "pgd 20", "apgd-ce 50", "apgd-t 3x50", "transfer 50", "square 500"]
 STANDARD = [*FAST, "apgd-ce 100", "apgd-t 9x100", "fab-t 9x100", "square 5000"]

@@ -25,10 +25,10 @@ from torchdiffeq import odeint, odeint_adjoint
 
 from odebench.attack.foolbox import pgd
 from odebench.attack.wrapped_model import Surface
+from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.numerics.seeding import call_seed, seeded
 from odebench.protocol.spec import Solver, adaptive, fixed_step
-from odebench.verdict import Judge
 
 STEPS = 20
 CHUNK = 100

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
 from odebench.dataset import load_dataset
-from odebench.evaluation import module_digest
-from odebench.execution import execute
+from odebench.evaluation.evaluate import module_digest
+from odebench.evaluation.execution import execute
 from odebench.model.classifier import Classifier
 from odebench.model.training import find_or_train
 from odebench.protocol.recipe import Loss, Recipe, Schedule

@@ -27,10 +27,10 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
+from odebench.evaluation.staged_attack import _Call
+from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.result.schema import Result
-from odebench.siege import _Call
-from odebench.verdict import Judge
 
 
 def harness(

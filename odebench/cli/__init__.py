@@ -13,7 +13,18 @@ from odebench.errors import OdebenchError
 
 # isort: off
 # The commands register themselves with the app, in this order.
-from odebench.cli import run, diagnose, judge, sweep, board, example, claim, compare, entry, verify, review, listing
+import odebench.cli.run
+import odebench.cli.diagnose
+import odebench.cli.judge
+import odebench.cli.sweep
+import odebench.cli.leaderboard
+import odebench.cli.examples
+import odebench.cli.claims
+import odebench.cli.compare
+import odebench.cli.entry
+import odebench.cli.verify
+import odebench.cli.check_pr
+import odebench.cli.list  # noqa: F401
 # isort: on
 
 

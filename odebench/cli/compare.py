@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.board import PUBLISHED_RESULTS, end_with
-from odebench.cli.option import AsJson
+from odebench.cli.leaderboard import PUBLISHED_RESULTS, end_with
+from odebench.cli.options import AsJson
 from odebench.cli.root import app
 
 
@@ -24,10 +24,10 @@ def compare(
 
     Of a commit, its leaderboard/results is read.
     """
-    from odebench.difference import difference
+    from odebench.analysis.comparison import difference
     from odebench.io.files import write_output
     from odebench.leaderboard.read import results_of
-    from odebench.render.difference import difference_json, difference_text
+    from odebench.render.comparison import difference_json, difference_text
 
     first, problems = results_of(a, folder=PUBLISHED_RESULTS)
     second, more = results_of(b, folder=PUBLISHED_RESULTS)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.option import (
+from odebench.cli.options import (
     AsJson,
     AttackParameters,
     AttackSeed,
@@ -83,12 +83,12 @@ def diagnose(
 ) -> None:
     """Check whether a model's figures may be believed: every check, its evidence, and what to do."""
     from odebench.attack.builtin import DIAGNOSIS, QUICK_DIAGNOSIS
-    from odebench.cli.screen import ScreenProgress, print_diagnosis, write_text
+    from odebench.cli.console import ScreenProgress, print_diagnosis, write_text
     from odebench.dataset import describe_dataset, load_dataset
+    from odebench.evaluation.plan import Slice, plan, threat_model
     from odebench.io.remote_weights import weights_file
-    from odebench.plan import Slice, plan, threat_model
     from odebench.render.chart import chart_svg, check_charts
-    from odebench.render.curve import curves, nfe_bars
+    from odebench.render.diagnosis import curves, nfe_bars
 
     attack = (DIAGNOSIS if full else QUICK_DIAGNOSIS).name
     progress = ScreenProgress()
@@ -107,8 +107,8 @@ def diagnose(
     weights_path = None if weights is None else weights_file(weights, progress=progress)
     contestant = trusted_contestant(model, weights=weights_path, trust=True)
 
-    from odebench.evaluation import data_split
-    from odebench.evaluation import run as run_plan
+    from odebench.evaluation.evaluate import data_split
+    from odebench.evaluation.evaluate import run as run_plan
 
     data = load_dataset(dataset, data_dir=data_dir, progress=progress)
     total = len(data_split(data, images.split))

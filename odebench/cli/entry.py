@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.option import AsJson
+from odebench.cli.options import AsJson
 from odebench.cli.root import app
 from odebench.errors import UsageError
 
@@ -34,8 +34,8 @@ def new_entry(
     ] = False,
 ) -> None:
     """Write the folder of a new entry, a model to submit, with comments that explain each key."""
-    from odebench.published_entry import published_models, write_published
-    from odebench.submission import new_entry as write
+    from odebench.submission.new_entry import new_entry as write
+    from odebench.submission.published_entry import published_models, write_published
 
     if published and to != ENTRIES:
         raise UsageError("--published writes to leaderboard/entries, beside what it reads; leave out --to")
@@ -66,10 +66,10 @@ def validate(
 
     Schema, types, licence, weights (sha256, size, header, finite), pickles under any name, sizes, links, clashes.
     """
-    from odebench.cli.screen import ScreenProgress, write_text
-    from odebench.entry import ENTRY_FILE
-    from odebench.listed_weights import fetching
-    from odebench.validation import validate_entry
+    from odebench.cli.console import ScreenProgress, write_text
+    from odebench.submission.entry import ENTRY_FILE
+    from odebench.submission.validate import validate_entry
+    from odebench.submission.weights import fetching
 
     folders = [path.parent if path.name == ENTRY_FILE else path for path in paths or _all()]
     fetched = fetching(ScreenProgress()) if fetch else None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.option import (
+from odebench.cli.options import (
     AsJson,
     BackendName,
     Changes,
@@ -65,14 +65,14 @@ def judge(
 ) -> None:
     """Judge candidates made elsewhere: a better attack brings a figure down, whoever wrote it."""
     from odebench.attack.candidate_file import read_candidates
-    from odebench.cli.screen import ScreenProgress, print_result, write_text
+    from odebench.cli.console import ScreenProgress, print_result, write_text
     from odebench.dataset import describe_dataset, load_dataset
-    from odebench.evaluation import data_split
-    from odebench.evaluation import run as run_plan
+    from odebench.evaluation.evaluate import data_split
+    from odebench.evaluation.evaluate import run as run_plan
+    from odebench.evaluation.plan import Slice, plan
     from odebench.io.files import sha256_file
     from odebench.io.remote_weights import weights_file
     from odebench.leaderboard.credit import checked_name
-    from odebench.plan import Slice, plan
     from odebench.result.file import result_json
 
     progress = ScreenProgress()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.option import (
+from odebench.cli.options import (
     AsJson,
     AttackName,
     AttackParameters,
@@ -47,7 +47,7 @@ from odebench.cli.trust import trusted_contestant
 from odebench.errors import UsageError
 
 if TYPE_CHECKING:
-    from odebench.plan import Plan
+    from odebench.evaluation.plan import Plan
 
 
 @app.command(
@@ -96,10 +96,10 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train or load a model, attack it, judge every image, write the result."""
-    from odebench.cli.screen import ScreenProgress, print_result, write_text
+    from odebench.cli.console import ScreenProgress, print_result, write_text
     from odebench.dataset import describe_dataset, load_dataset
+    from odebench.evaluation.plan import Slice, plan, threat_model
     from odebench.io.remote_weights import weights_file
-    from odebench.plan import Slice, plan, threat_model
 
     # All that can be wrong with the words is said before anything heavy is imported or trained.
     progress = ScreenProgress()
@@ -142,8 +142,8 @@ def run(
             precision="bf16" if precision == "bf16" else "fp32",
         )
 
-    from odebench.evaluation import data_split
-    from odebench.evaluation import run as run_plan
+    from odebench.evaluation.evaluate import data_split
+    from odebench.evaluation.evaluate import run as run_plan
 
     data = load_dataset(dataset, data_dir=data_dir, progress=progress)
     result, path, new = run_plan(
@@ -178,7 +178,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model, and its teacher first: what `run` does on first use."""
-    from odebench.cli.screen import ScreenProgress, write_text
+    from odebench.cli.console import ScreenProgress, write_text
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.model.definition import load_definition
 
@@ -186,7 +186,7 @@ def train(
     definition, trained_at = load_definition(model), number(horizon, "horizon")
     described = describe_dataset(dataset, data_dir=data_dir, progress=progress)
     recipe = definition.recipe(described, horizon=trained_at, train_seed=seed, changes=settings(changes))
-    from odebench.environment import usable_device
+    from odebench.evaluation.environment import usable_device
     from odebench.model.training import find_or_train
 
     data = load_dataset(dataset, data_dir=data_dir, progress=progress)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.option import AsJson, DataDir, Device, Results
+from odebench.cli.options import AsJson, DataDir, Device, Results
 from odebench.cli.root import app
 from odebench.errors import UsageError
-from odebench.grid import read_grid
 from odebench.io.files import published_folder
 from odebench.protocol.protocol import protocol_files
+from odebench.sweep.grid import read_grid
 
 if TYPE_CHECKING:
-    from odebench.grid import Grid
-    from odebench.sweep import State
-    from odebench.task import Place
+    from odebench.sweep.grid import Grid
+    from odebench.sweep.scheduler import State
+    from odebench.sweep.task import Place
 
 
 def complete_protocol(incomplete: str) -> list[str]:
@@ -72,10 +72,10 @@ def sweep(
     if section:
         grid = grid.only(section)
         name = f"{name} ({', '.join(dict.fromkeys(section))})"
-    from odebench.cli.board import LOCAL_RESULTS
+    from odebench.cli.leaderboard import LOCAL_RESULTS
     from odebench.cli.watch import watching
-    from odebench.sweep import Cluster, place_of
-    from odebench.sweep import sweep as compute
+    from odebench.sweep.scheduler import Cluster, place_of
+    from odebench.sweep.scheduler import sweep as compute
 
     if force and not publish:
         raise UsageError("--force goes with --publish: it replaces published files that differ")
@@ -102,7 +102,7 @@ def sweep(
 
 def _check_publishing() -> None:
     """Raises UsageError, before anything is computed, where nothing can be published."""
-    from odebench.cli.board import PUBLISHED_RESULTS
+    from odebench.cli.leaderboard import PUBLISHED_RESULTS
     from odebench.render.page import check_page
 
     folder = PUBLISHED_RESULTS.parent
@@ -113,8 +113,8 @@ def _check_publishing() -> None:
 
 def _publish(grid: Grid, place: Place, name: str, *, force: bool) -> None:
     """Copies what is missing to ./leaderboard, says how much that was, and writes the board."""
-    from odebench.cli.board import PUBLISHED_RESULTS, publish_board
-    from odebench.deposit import deposit_of
+    from odebench.cli.leaderboard import PUBLISHED_RESULTS, publish_board
+    from odebench.sweep.publish import deposit_of
 
     folder = PUBLISHED_RESULTS.parent
     deposit = deposit_of(grid, place, folder, replace=force)
@@ -167,7 +167,7 @@ def protocols(
     as_json: AsJson = False,
 ) -> None:
     """List the protocols: data set, trainings and evaluations (--json: sections, too); with --time about how long."""
-    from odebench.cli.screen import print_table, write_text
+    from odebench.cli.console import print_table, write_text
 
     rows: list[dict[str, object]] = []
     for name in protocol_files():
@@ -182,7 +182,7 @@ def protocols(
             "sections": [section.name for section in grid.protocol.sections],
         }
         if time:
-            from odebench.probe import probe
+            from odebench.sweep.timing import probe
 
             row["seconds"] = round(probe(grid))
         rows.append(row)

@@ -11,12 +11,12 @@ import typer
 from odebench.errors import UsageError
 
 if TYPE_CHECKING:
-    from odebench.subject import Contestant
+    from odebench.evaluation.model_reference import Contestant
 
 
 def trusted_contestant(name: str, *, weights: Path | None = None, trust: bool = False) -> Contestant:
     """The model that a name stands for. Raises UsageError where it is an entry's code that may not run."""
-    from odebench.entrant import Entrant, find_contestant
+    from odebench.submission.submitted_model import Entrant, find_contestant
 
     found = find_contestant(name, weights=weights)
     if isinstance(found, Entrant):

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.option import AsJson, DataDir, Device, TimeLimit, Trust, complete_dataset
+from odebench.cli.options import AsJson, DataDir, Device, TimeLimit, Trust, complete_dataset
 from odebench.cli.root import app
 from odebench.cli.trust import check_trust
-from odebench.entry import TIME_LIMIT
 from odebench.errors import UsageError
+from odebench.submission.entry import TIME_LIMIT
 
 if TYPE_CHECKING:
-    from odebench.agreement import Cell
-    from odebench.verification import Verification
+    from odebench.submission.verification.agreement import Cell
+    from odebench.submission.verification.verify import Verification
 
 
 @app.command(
@@ -49,10 +49,10 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Run an entry's model again on images drawn at random, and compare with its results; exit 1 if refused."""
-    from odebench.cli.screen import ScreenProgress, write_text
-    from odebench.entrant import Entrant, find_entry, results_beside
-    from odebench.entry import read_entry
-    from odebench.validation import validate_entry
+    from odebench.cli.console import ScreenProgress, write_text
+    from odebench.submission.entry import read_entry
+    from odebench.submission.submitted_model import Entrant, find_entry, results_beside
+    from odebench.submission.validate import validate_entry
 
     folder = find_entry(entry)
     numbers = None if chunks is None else _numbers(chunks)
@@ -60,7 +60,7 @@ def verify(
     if not report.findings:
         found = read_entry(folder)
         check_trust(found.id, Entrant(folder, found).code, trust=trust)
-    from odebench.verification import verify_entry
+    from odebench.submission.verification.verify import verify_entry
 
     verified = verify_entry(
         folder,
@@ -92,7 +92,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _show(verified: Verification) -> None:
-    from odebench.cli.screen import print_table
+    from odebench.cli.console import print_table
 
     for name, numbers in verified.chunks.items():
         print(f"{name}: chunks {', '.join(map(str, numbers))} of 100 test images (--draw {verified.draw})")

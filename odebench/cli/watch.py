@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from odebench.sweep import State, Task
+from odebench.sweep.scheduler import State, Task
 
 _SHOWN = 6
 

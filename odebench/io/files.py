@@ -30,7 +30,7 @@ def published_folder() -> Path | None:
     """The folder of published results and weights, or None: ODEBENCH_LEADERBOARD, else ./leaderboard, else that of the
     checkout that odebench runs from. Where the variable names no folder, nothing is published."""
     given = os.environ.get("ODEBENCH_LEADERBOARD")
-    checkout = Path(__file__).parents[1] / "leaderboard"
+    checkout = Path(__file__).parents[2] / "leaderboard"
     folders = (Path("leaderboard"), checkout) if given is None else (Path(given).expanduser(),) if given else ()
     return next((folder for folder in folders if (folder / "results").is_dir()), None)
 

@@ -1,6 +1,7 @@
 """Modules that entries bring: imported from their folder, built, and given their weights.
 
-Whatever such code does wrong is one ModelError. It runs with all that this process may do: see odebench.guard.
+Whatever such code does wrong is one ModelError. It runs with all that this process may do:
+see odebench.submission.verification.guard.
 """
 
 from __future__ import annotations

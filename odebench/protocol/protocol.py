@@ -159,7 +159,7 @@ _PARTS: Parts = {
 def protocol_folder() -> Path:
     """The folder of the protocols that odebench brings: beside this module if it is installed, else the checkout's."""
     installed = Path(__file__).with_name("protocols")
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "benchmarks" / "protocols"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "benchmarks" / "protocols"
 
 
 def protocol_files() -> dict[str, Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from odebench.errors import UsageError
 from odebench.io.files import check_writable
-from odebench.render.curve import Bars, Curve
+from odebench.render.diagnosis import Bars, Curve
 
 _WIDTH, _HEIGHT = 340, 200
 

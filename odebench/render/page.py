@@ -17,9 +17,9 @@ from typing import Any
 
 from odebench.errors import UsageError
 from odebench.leaderboard.example_images import GAIN
-from odebench.render.board import pictures_of
-from odebench.render.picture import panel_specification
-from odebench.render.sheet import Content, Link, panel_key, sheet
+from odebench.render.chart_svg import panel_specification
+from odebench.render.leaderboard import pictures_of
+from odebench.render.page_data import Content, Link, panel_key, sheet
 
 _DIGEST = re.compile(r'<meta name="odebench-results" content="([0-9a-f]{64})">')
 

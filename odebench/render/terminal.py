@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotext
 
-from odebench.render.curve import Bars, Curve
+from odebench.render.diagnosis import Bars, Curve
 
 _HEIGHT = 12
 _FEW = 6

@@ -1,0 +1,69 @@
+"""`odebench check-pr`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from odebench.cli.options import AsJson, DataDir, Device, TimeLimit
+from odebench.cli.root import app
+from odebench.submission.entry import TIME_LIMIT
+
+
+@app.command(
+    "check-pr",
+    epilog="Examples:\n\nodebench check-pr origin/main\n\nodebench check-pr origin/main --trust --summary review.md\n\n"
+    "odebench check-pr origin/main --trust --draw 1234 --json",
+)
+def check_pr(
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help="The branch or commit that the pull request goes to: origin/main.")
+    ],
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code that entries bring.")] = False,
+    summary: Annotated[Path | None, typer.Option(help="Write findings and a table of the models, Markdown.")] = None,
+    draw: Annotated[int | None, typer.Option(min=0, help="Seed of the chunks to look at. Default: drawn.")] = None,
+    maintainer: Annotated[
+        bool, typer.Option("--maintainer", help="Entries, results and weights of others may be changed.")
+    ] = False,
+    time_limit: TimeLimit = TIME_LIMIT,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Review what HEAD, as committed, changes in leaderboard since it left BASE; exit 1 where anything is wrong.
+
+    Whose files they are, results by hand, each changed entry validated and verified on two chunks.
+    """
+    from odebench.cli.console import ScreenProgress, write_text
+    from odebench.io.files import write_output
+    from odebench.io.text import fill
+    from odebench.render.tables import LEGEND, sections
+    from odebench.submission.review import review
+    from odebench.submission.review_markdown import entry_lines, outside_lines, review_markdown, verdict
+
+    found = review(
+        base,
+        trust=trust,
+        maintainer=maintainer,
+        draw=draw,
+        time_limit=time_limit,
+        device=device,
+        data_dir=data_dir,
+        progress=ScreenProgress(),
+    )
+    if summary is not None:
+        tables = "\n".join([*sections(found.tables, level=3), fill(LEGEND), ""]) if found.tables else ""
+        write_output(review_markdown(found, tables=tables), summary)
+    if as_json:
+        write_text(json.dumps(found.json(), indent=1))
+    else:
+        for line in [*map(str, found.all_findings), *found.notes, *entry_lines(found)]:
+            print(line)
+        if outside := outside_lines(found):
+            print(f"outside of entries and results, for a normal review: {', '.join(outside)}")
+        print(f"{verdict(found)} (chunks and results drawn by --draw {found.draw})")
+    if found.all_findings:
+        raise typer.Exit(1)

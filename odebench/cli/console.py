@@ -1,0 +1,155 @@
+"""What the command line shows: progress with the time left, and results in 80 columns."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+from odebench.leaderboard.build import FLAG_MEANINGS
+from odebench.progress import SILENT, Step
+from odebench.protocol.spec import radius
+from odebench.render.diagnosis import curves, nfe_bars
+from odebench.render.terminal import bars_text, curve_text
+from odebench.result.schema import Check, Figure, Result
+
+
+class _ScreenStep:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, amount: float = 1, *, note: str = "") -> None:
+        if note:
+            self._progress.update(self._task, advance=amount, note=note)
+        else:
+            self._progress.advance(self._task, amount)
+
+
+class ScreenProgress:
+    """Bars on standard error while it is a terminal; lines that are worth keeping always."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+
+    @contextmanager
+    def track(self, name: str, *, total: float, done: float = 0) -> Iterator[Step]:
+        """A bar with the time left; nothing where standard error is no terminal."""
+        if not self._console.is_terminal:
+            with SILENT.track(name, total=total, done=done) as silent:
+                yield silent
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=8),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
+            TextColumn("left"),
+            TextColumn("{task.fields[note]}", style="dim"),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            task = progress.add_task(name, total=total, completed=int(done), note="")
+            yield _ScreenStep(progress, task)
+
+    def say(self, line: str) -> None:
+        """One line on standard error."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
+
+def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()) -> None:
+    """A plain table on standard output that fits its width."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
+
+
+def print_result(result: Result) -> None:
+    """A result for people: what was run, accuracy at each epsilon, the checks that flag."""
+    console = Console(highlight=False, markup=False)
+    evaluation = result.evaluation
+    data, attack = evaluation.dataset, evaluation.attack
+    console.print(
+        f"{evaluation.model.name} on {data.name} ({data.split}), {data.n} images, "
+        f"{attack.name} in {evaluation.threat_model.norm}"
+    )
+    others = [f"candidates from {', '.join(attack.sources)}"] if attack.sources else []
+    others += [f"{attack.surrogate.solver} first"] if attack.surrogate is not None else []
+    if others:
+        console.print("; ".join(others))
+    if evaluation.solver is not None and result.nfe.clean is not None:
+        console.print(f"T={evaluation.horizon:g}, {evaluation.solver}, NFE {_nfe(result)}")
+    rows = [
+        [
+            radius(item.epsilon),
+            _percent(item.figures.clean_accuracy),
+            _percent(item.figures.robust_accuracy),
+            str(item.outcomes.count("f")),
+            str(item.outcomes.count("u") + item.outcomes.count("x")),
+            str(item.figures.invalid),
+        ]
+        for item in result.epsilons
+    ]
+    print_table(["epsilon", "clean %", "robust %", "fooled", "failed", "invalid"], rows, right=(0, 1, 2, 3, 4, 5))
+    for check in result.checks:
+        if check.status == "flag":
+            console.print(f"flag {check.id}, {check.name}: {_measured(check)}; {check.why}")
+    passed = sum(check.status == "pass" for check in result.checks)
+    for flag in result.flags:
+        if flag not in {check.name for check in result.checks}:
+            console.print(f"flag {flag}: {FLAG_MEANINGS.get(flag, 'see the result file')}")
+    skipped = sum(check.status == "skipped" for check in result.checks)
+    left = f" ({skipped} not made)" if skipped else ""
+    console.print(f"{passed} of {len(result.checks)} checks passed{left}; intervals: 95% over images, not attacks")
+
+
+def print_diagnosis(result: Result) -> None:
+    """A diagnosis for people: a line a check, what to do where one flags, and the curves of its evidence."""
+    console = Console(highlight=False, markup=False)
+    evaluation = result.evaluation
+    data = evaluation.dataset
+    solver = "" if evaluation.solver is None else f", T={evaluation.horizon:g}, {evaluation.solver}"
+    console.print(f"{evaluation.model.name} on {data.name} ({data.split}), {data.n} images{solver}")
+    rows = [[str(check.id), check.name, check.status, _measured(check), check.speaks_of] for check in result.checks]
+    print_table(["", "check", "status", "found", "speaks of"], rows, right=(0,))
+    for check in result.checks:
+        if check.status == "skipped" or check.status == "flag":
+            said = "not made" if check.status == "skipped" else "flag"
+            console.print(f"\n{check.id} {check.name}, {said}: {check.why}")
+    for flag in result.flags:
+        if flag not in {check.name for check in result.checks}:
+            console.print(f"\nflag {flag}: {FLAG_MEANINGS.get(flag, 'see the result file')}")
+    bars = nfe_bars(result)
+    pictures = [curve_text(curve) for curve in curves(result)] + ([] if bars is None else [bars_text(bars)])
+    for picture in pictures:
+        write_text("\n" + picture)
+    console.print()
+
+
+def _measured(check: Check) -> str:
+    """What a check found: k of n images, or a quantity and its threshold."""
+    if check.k is not None:
+        return f"{check.k} of {check.n} images"
+    if check.figure is None:
+        return ""
+    return f"{check.figure:.3g} (threshold {check.threshold:g})"
+
+
+def _nfe(result: Result) -> str:
+    clean, attacked = result.nfe.clean, result.nfe.adversarial
+    text = f"{clean.mean:.3g} clean" if clean is not None else "?"
+    return f"{text}, {attacked.mean:.3g} under attack" if attacked is not None else text
+
+
+def _percent(figure: Figure) -> str:
+    return f"{100 * figure.value:.1f} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+
+
+def write_text(text: str) -> None:
+    """Text to standard output, as it is."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")

@@ -1,0 +1,89 @@
+"""`odebench examples`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from odebench.cli.leaderboard import PUBLISHED_RESULTS
+from odebench.cli.options import DataDir, Device, Trust
+from odebench.cli.root import app
+from odebench.errors import OdebenchError, ResultError, UsageError
+
+
+@app.command(epilog="Examples:\n\nodebench examples\n\nodebench examples results --force\n\nodebench examples --trust")
+def examples(
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of results. Default: ./leaderboard/results.")
+    ] = None,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    trust: Trust = False,
+    force: Annotated[bool, typer.Option("--force", help="Make them again although they are there.")] = False,
+) -> None:
+    """Write up to six pairs of images a model, clean and attacked, beside its results, for the page.
+
+    The first chunk of one result a model is attacked again. Examples of results that are gone are taken away.
+    """
+    from odebench.leaderboard.build import build_tables
+    from odebench.leaderboard.example_images import examples_folder, read_examples, results_to_show
+    from odebench.leaderboard.read import read_results
+
+    folders = results or [PUBLISHED_RESULTS]
+    stored, problems = read_results(folders)
+    tables, contradictions = build_tables(stored)
+    shown = results_to_show(tables)
+    wanted = [examples_folder(item) for item in shown]
+    strips, _ = read_examples(folders, shown)
+    there = [] if force else [strip.folder for strip in strips]
+    said: list[OdebenchError] = [*problems, *contradictions]
+    for item, folder in zip(shown, wanted, strict=True):
+        if folder in there:
+            print(f"{folder} (there already)")
+            continue
+        try:
+            print(_made(item.path, data_dir=data_dir, device=device, trust=trust))
+        except OdebenchError as error:
+            said.append(error)
+    _take_away(folders, wanted)
+    for problem in said:
+        print(f"odebench: {problem}", file=sys.stderr)
+    if said:
+        raise typer.Exit(1)
+
+
+def _made(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Path:
+    import torch
+
+    from odebench.cli.console import ScreenProgress
+    from odebench.cli.trust import trusted_contestant
+    from odebench.dataset import describe_dataset, load_dataset
+    from odebench.evaluation.environment import usable_device
+    from odebench.leaderboard.union import StoredResult
+    from odebench.result.file import read_result
+    from odebench.sweep.example_images import illustrate
+
+    progress = ScreenProgress()
+    item = StoredResult(path, read_result(path))
+    try:
+        model = trusted_contestant(item.result.evaluation.model.name, trust=trust)
+    except UsageError as error:
+        raise ResultError(f"{path} cannot be run again here: {error}") from error
+    name = item.result.evaluation.dataset.name
+    described = describe_dataset(name, data_dir=data_dir, progress=progress)
+    data = load_dataset(name, data_dir=data_dir, progress=progress)
+    torch.set_num_threads(item.result.found.threads)
+    return illustrate(item, data, described, model=model, device=usable_device(device), progress=progress)
+
+
+def _take_away(folders: Sequence[Path], wanted: Sequence[Path]) -> None:
+    """Removes folders of examples that no result asks for."""
+    from odebench.leaderboard.example_images import example_files, remove_examples
+
+    for path in example_files(folders):
+        if path.parent not in wanted and remove_examples(path.parent):
+            print(f"{path.parent} (taken away)")

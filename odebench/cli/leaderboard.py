@@ -1,0 +1,160 @@
+"""`odebench leaderboard`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from odebench.cli.root import app
+from odebench.errors import ResultError, UsageError
+
+LOCAL_RESULTS = Path("results")
+PUBLISHED_RESULTS = Path("leaderboard/results")
+
+
+class Format(str, Enum):
+    """How tables are written."""
+
+    md = "md"
+    html = "html"
+    csv = "csv"
+    json = "json"
+
+
+@app.command(
+    epilog="Examples:\n\nodebench leaderboard\n\nodebench leaderboard runs/a runs/b --format csv --output all.csv\n\n"
+    "odebench leaderboard --format html --output board.html\n\nodebench leaderboard --serve\n\n"
+    "odebench leaderboard --publish"
+)
+def leaderboard(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders of results. Default: ./results, else ./leaderboard/results."),
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="Markdown, a page, CSV or JSON.")] = Format.md,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Write LEADERBOARD.md, charts and page from leaderboard/results.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 where what --publish wrote is stale.")] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="Open the page in a browser, from 127.0.0.1.")] = False,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="--serve: the port. Default 8000, else any that is free.")
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="--serve: open a browser.")] = True,
+) -> None:
+    """Rank results: a table per data set and threat model, accuracy against horizon."""
+    if publish or check:
+        if results or output or format is not Format.md or (publish and check) or serve or port is not None:
+            raise UsageError("--publish and --check stand alone: they read leaderboard/results, and nothing else")
+        publish_board() if publish else _check()
+        return
+    if port is not None and not serve:
+        raise UsageError("--port goes with --serve")
+    if serve:
+        if output or format is not Format.md:
+            raise UsageError("--serve shows the page and writes nothing: leave out --format and --output")
+        _serve(results or default_folders(), port, browser=browser)
+        return
+    if format is Format.html:
+        _page(results or default_folders(), output)
+        return
+    from odebench.io.files import write_output
+    from odebench.leaderboard.build import build_tables
+    from odebench.leaderboard.read import read_results
+
+    stored, problems = read_results(results or default_folders())
+    tables, contradictions = build_tables(stored)
+    if format is Format.md:
+        from odebench.render.tables import markdown as render
+    elif format is Format.csv:
+        from odebench.render.records import csv_text as render
+    else:
+        from odebench.render.records import json_text as render
+    write_output(render(tables), output)
+    end_with([*problems, *contradictions])
+
+
+def _page(folders: Sequence[Path], output: Path | None) -> None:
+    from odebench.io.files import write_output
+    from odebench.render.page import check_page, page_html
+    from odebench.render.publish import content_of
+
+    check_page()
+    content, problems = content_of(folders)
+    start = output.parent if output is not None and (output.is_file() or not output.exists()) else Path()
+
+    def link(path: Path) -> str:
+        return quote(Path(os.path.relpath(path, start)).as_posix())
+
+    write_output(page_html(content, link=link), output)
+    end_with(problems)
+
+
+def _serve(folders: Sequence[Path], port: int | None, *, browser: bool) -> None:
+    from odebench.cli.serve import serve
+    from odebench.render.page import check_page, page_html
+    from odebench.render.publish import content_of
+
+    check_page()
+    content, problems = content_of(folders)
+    addresses = {item.path: f"/results/{number}/{quote(item.path.name)}" for number, item in enumerate(content.stored)}
+    html = page_html(content, link=lambda path: addresses[path])
+    for problem in problems:
+        print(f"odebench: {problem}", file=sys.stderr)
+    serve(html, {address: path for path, address in addresses.items()}, port=port, browser=browser)
+    if problems:
+        raise typer.Exit(1)
+
+
+def publish_board() -> None:
+    """Writes leaderboard/LEADERBOARD.md and its pictures, and names the files."""
+    from odebench.render.publish import publish
+
+    files, problems = publish(PUBLISHED_RESULTS.parent)
+    for path in files:
+        print(path)
+    end_with(problems)
+
+
+def _check() -> None:
+    from odebench.render.publish import stale
+
+    lines, problems = stale(PUBLISHED_RESULTS.parent)
+    for line in lines:
+        print(f"odebench: {line}; run odebench leaderboard --publish", file=sys.stderr)
+    end_with(problems)
+    if lines:
+        raise typer.Exit(1)
+    print(f"{PUBLISHED_RESULTS.parent} is what its results make")
+
+
+def end_with(problems: Sequence[ResultError]) -> None:
+    """Names the problems on standard error, a line each, and ends with exit 1 where there are any."""
+    for problem in problems:
+        print(f"odebench: {problem}", file=sys.stderr)
+    if problems:
+        count = len(problems)
+        print(
+            f"odebench: {count} problem{'s' * (count > 1)}; files that are no results are left out of the tables",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+def default_folders() -> list[Path]:
+    """What `run` wrote here, else what is published here: weights trained on two machines are never joined."""
+    for folder in (LOCAL_RESULTS, PUBLISHED_RESULTS):
+        if folder.is_dir():
+            return [folder]
+    raise ResultError(
+        f"there is no folder {LOCAL_RESULTS} here; run an evaluation first, such as "
+        "odebench run --model kd-ode --attack pgd, or name a folder of results"
+    )

@@ -1,0 +1,186 @@
+"""Options that several commands share, and how their texts become values."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import JsonValue, ValidationError
+
+from odebench.attack.registry import ATTACKS
+from odebench.dataset.registry import DATASETS
+from odebench.errors import UsageError, invalid_value
+from odebench.evaluation.plan import Split
+from odebench.model.registry import MODELS
+from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, parse_epsilons, parse_number
+from odebench.registry import Registry
+
+
+def _names(registry: Registry, incomplete: str) -> list[str]:
+    return [name for name in registry.entries() if name.startswith(incomplete)]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Model names for the shell."""
+    return _names(MODELS, incomplete)
+
+
+def complete_attack(incomplete: str) -> list[str]:
+    """Attack names for the shell."""
+    return _names(ATTACKS, incomplete)
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    """Data set names for the shell."""
+    return _names(DATASETS, incomplete)
+
+
+ModelName = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Model; `odebench models` lists them.", autocompletion=complete_model),
+]
+ContestantName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model (`odebench models` lists them), an entry's id, or the path of its folder.",
+        autocompletion=complete_model,
+    ),
+]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the code that an entry brings; read it before.")]
+AttackName = Annotated[
+    str,
+    typer.Option("--attack", "-a", help="Attack; `odebench attacks` lists them.", autocompletion=complete_attack),
+]
+DatasetName = Annotated[
+    str,
+    typer.Option("--dataset", "-d", help="Data set, or the stem of an image folder.", autocompletion=complete_dataset),
+]
+Horizon = Annotated[str | None, typer.Option(help="T: the field is integrated over [0, T]. Default 1.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(envvar="ODEBENCH_DATA", help="Folder of data sets and image folders. Default: the cache folder."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Train seed.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Change the recipe: epochs=30, temperature=2, adversary=trades. Repeatable.",
+    ),
+]
+Results = Annotated[Path, typer.Option("--results", help="Folder that results are written to.")]
+Epsilon = Annotated[
+    list[str] | None, typer.Option(help="Radii, such as 0.1,8/255; given twice they add up. Default: the data set's.")
+]
+NormName = Annotated[str | None, typer.Option("--norm", help="linf or l2. Default: the attack's first.")]
+Images = Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks. Default 500.")]
+Offset = Annotated[int, typer.Option(help="The first image, in the fixed order.")]
+SplitName = Annotated[str, typer.Option("--split", help="test or validation.")]
+AttackSeed = Annotated[int, typer.Option(min=0, help="Seed of the attack's random numbers.")]
+TrainHorizon = Annotated[str | None, typer.Option(help="T of training, if not --horizon; alone it sets both.")]
+Method = Annotated[str | None, typer.Option("--solver", help="Evaluate with rk4, euler, dopri5, tsit5, heun ...")]
+StepLength = Annotated[str | None, typer.Option("--step", help="Step of a fixed-step solver. Default 0.25.")]
+Tolerance = Annotated[str | None, typer.Option(help="rtol and atol of an adaptive solver. Default 1e-3.")]
+BackendName = Annotated[str | None, typer.Option("--backend", help="torchode or torchdiffeq.")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Step limit of an adaptive solver. Default 1000.")]
+AttackParameters = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", metavar="NAME=VALUE", help="Change the attack, such as steps=100. Repeatable."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Weights (safetensors) instead of training: a file, https://...#sha256=..., hf://owner/name/file@revision.",
+    ),
+]
+SourceNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="NAME[:KEY=VALUE]",
+        help="Craft transfer candidates on this model: ode:seed=1, self:solver=dopri5. Repeatable. Default resnet.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Run again although the result exists.")]
+TimeLimit = Annotated[
+    int, typer.Option(min=1, max=604_800, metavar="SECONDS", help="An entry's own code is stopped after so long.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def number(text: str | None, name: str) -> float | None:
+    """The number an option writes; None where it is not given. Raises UsageError."""
+    return None if text is None else parse_number(text, name=name)
+
+
+def split_name(text: str) -> Split:
+    """The split that an option names. Raises UsageError."""
+    if text not in ("test", "validation"):
+        raise UsageError(f"--split is test or validation, not {text!r}")
+    return "test" if text == "test" else "validation"
+
+
+def radii_of(texts: list[str] | None, attack: str, norm: str | None) -> tuple[float, ...] | None:
+    """The radii that all --epsilon of a command ask for, None where there is none. Raises UsageError."""
+    from odebench.attack.definition import load_attack
+
+    return parse_epsilons(",".join(texts), load_attack(attack).norm(norm)) if texts else None
+
+
+def settings(pairs: list[str] | None) -> dict[str, JsonValue]:
+    """The values of NAME=VALUE options: JSON where it is JSON, else text. Raises UsageError."""
+    found: dict[str, JsonValue] = {}
+    for pair in pairs or []:
+        name, separator, text = pair.partition("=")
+        if not separator or not name:
+            raise UsageError(f"{pair!r} is not of the form name=value, such as epochs=30")
+        try:
+            found[name] = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        except ValueError:
+            found[name] = text
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def solver(
+    method: str | None, step: str | None, tolerance: str | None, backend: str | None, max_steps: int | None
+) -> Solver | None:
+    """The solver that the options describe; None where they say nothing. Raises UsageError."""
+    if method is None:
+        given = {"--step": step, "--tolerance": tolerance, "--backend": backend, "--max-steps": max_steps}
+        if idle := [option for option, value in given.items() if value is not None]:
+            raise UsageError(f"{', '.join(idle)} without a --solver, such as --solver rk4 or --solver dopri5")
+        return None
+    try:
+        if method in FIXED_STEP_STAGES:
+            if (tolerance, max_steps) != (None, None) or backend not in (None, "torchdiffeq"):
+                raise UsageError(f"{method} takes fixed steps, on torchdiffeq: give --step alone")
+            return Solver(method=method, backend="torchdiffeq", step=number(step or "0.25", "step"))
+        rtol = number(tolerance or "1e-3", "tolerance")
+        return Solver.model_validate(
+            {
+                "method": method,
+                "backend": backend or "torchode",
+                "rtol": rtol,
+                "atol": rtol,
+                "max_steps": 1000 if max_steps is None else max_steps,
+                "step": number(step, "step"),
+            }
+        )
+    except ValidationError as error:
+        raise invalid_value(error) from error

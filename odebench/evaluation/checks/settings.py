@@ -1,0 +1,32 @@
+"""Checks that question the attack's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from odebench.attack.definition import AttackDefinition
+from odebench.evaluation.checks.rule import measured, skipped
+from odebench.result.schema import Check
+
+
+def reach(definition: AttackDefinition, parameters: Mapping[str, JsonValue]) -> Check:
+    """Check 14: whether the steps can cross the ball. Steps x step must reach 2 epsilon from a random start (the
+    far side), epsilon without one; two released code bases do not."""
+    name = "reach"
+    if not definition.fixed_budget:
+        return skipped(14, name, speaks_of="settings", why=f"{definition.name} minimises the norm: it has no ball")
+    if "relative_step" not in parameters:
+        return skipped(14, name, speaks_of="settings", why=f"{definition.name} takes no steps of a fixed length")
+    total = float(str(parameters["steps"])) * float(str(parameters["relative_step"]))
+    needed = 2.0 if parameters.get("random_start") else 1.0
+    return measured(
+        14,
+        name,
+        speaks_of="settings",
+        flagged=total < needed - 1e-9,
+        figure=total,
+        threshold=needed,
+        why="steps x step in units of epsilon: below the threshold the attack cannot cross its ball; lengthen the step",
+    )

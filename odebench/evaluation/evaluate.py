@@ -1,0 +1,278 @@
+"""Evaluating models: any module by `evaluate`, a registered model by its plan."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor, nn
+
+from odebench.attack.candidate_file import CandidateError, Candidates, write_candidates
+from odebench.attack.definition import load_attack
+from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
+from odebench.dataset.definition import DatasetDefinition
+from odebench.errors import DatasetError, ModelError, ResultError, UsageError
+from odebench.evaluation.environment import usable_device
+from odebench.evaluation.execution import execute
+from odebench.evaluation.loading import at_hand, known_weights
+from odebench.evaluation.plan import Plan, Slice
+from odebench.evaluation.plan import threat_model as default_threat_model
+from odebench.evaluation.preflight import Groundwork
+from odebench.io.files import FileError, check_writable
+from odebench.model.classifier import Classifier
+from odebench.progress import SILENT, Progress
+from odebench.protocol.spec import AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
+from odebench.result.file import read_result, result_path, write_result
+from odebench.result.schema import Result
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: str | Dataset = "digits",
+    *,
+    attacks: Sequence[str] = ("pgd",),
+    threat_model: ThreatModel | None = None,
+    images: Slice | None = None,
+    horizon: float | None = None,
+    solver: Solver | None = None,
+    attack_seed: int = 0,
+    parameters: Mapping[str, Mapping[str, JsonValue]] | None = None,
+    sources: Mapping[str, nn.Module] | None = None,
+    name: str | None = None,
+    arguments: Mapping[str, JsonValue] | None = None,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+    progress: Progress = SILENT,
+) -> list[Result]:
+    """Judges any module that maps images in [0, 1] to logits: one result an attack, as the command line writes them.
+
+    A module that exposes stem, field(t, state), head, horizon and solver is integrated by odebench; any other is
+    asked as a whole. `threat_model` is by default the data set's grid in the attack's first norm. The module is
+    put into evaluation mode while it is judged. `name` and `arguments` tell apart models of one class whose weights are
+    equal, such as two strengths of one defence: they are part of the run key. `parameters` are those of the attacks, by
+    attack, such as {"worst-case": {"effort": "standard"}}. `sources` are other modules, by name, that transfer (and the
+    worst case) crafts candidates on. `odebench.write_result` stores a result.
+
+    Raises UsageError for unknown names and values out of range, ModelError for a module that is no classifier,
+    DatasetError for images outside [0, 1].
+    """
+    device, images = usable_device(device), images or Slice()
+    if strange := set(parameters or {}) - set(attacks):
+        raise UsageError(f"parameters for {', '.join(sorted(strange))}, which is not among the attacks")
+    if isinstance(dataset, str):
+        definition = describe_dataset(dataset, data_dir=data_dir, progress=progress)
+        data = load_dataset(dataset, data_dir=data_dir, progress=progress)
+    else:
+        definition = DatasetDefinition(dataset.name, dataset.image_shape, dataset.classes, epsilons={}, loader="")
+        data = dataset
+    for module in [model, *(sources or {}).values()]:
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"expected a torch.nn.Module, not {_kind(module)}")
+    if data.n_classes < 2:
+        raise DatasetError(f"{data.name} has {data.n_classes} class; a classifier can only err among two or more")
+    classifier = Classifier(model, n_classes=data.n_classes, device=device, horizon=horizon, solver=solver)
+    others = {
+        source: Classifier(module, n_classes=data.n_classes, device=device)
+        for source, module in (sources or {}).items()
+    }
+    digest, digests = module_digest(model), {source: module_digest(one.module) for source, one in others.items()}
+    part = images.of(data.name, len(data_split(data, images.split)))
+    norm, epsilons = (None, None) if threat_model is None else (threat_model.norm, threat_model.epsilons)
+    evaluations = [
+        Evaluation(
+            model=ModelSpec(name=name or type(model).__name__, arguments=dict(arguments or {}), weights=digest),
+            train_horizon=None,
+            horizon=classifier.horizon,
+            solver=classifier.solver,
+            dataset=part,
+            threat_model=default_threat_model(attack, definition, norm=norm, epsilons=epsilons),
+            attack=AttackSpec(
+                name=attack,
+                parameters=load_attack(attack).complete((parameters or {}).get(attack)),
+                seed=attack_seed,
+                sources=tuple(others) if load_attack(attack).needs_sources else (),
+            ),
+            chunk=images.chunk,
+            precision="fp32",
+        )
+        for attack in attacks
+    ]
+    laid: dict[str, Groundwork] = {}
+    return [
+        _execute(
+            evaluation,
+            classifier,
+            data,
+            digest,
+            progress,
+            sources={source: others[source] for source in evaluation.attack.sources},
+            sources_sha256={source: digests[source] for source in evaluation.attack.sources},
+            laid=laid,
+        )
+        for evaluation in evaluations
+    ]
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}: make one" if isinstance(value, type) else type(value).__name__
+
+
+def run(
+    plan: Plan,
+    dataset: Dataset,
+    *,
+    results: Path,
+    force: bool = False,
+    candidates: Candidates | None = None,
+    save_candidates: Path | None = None,
+    device: str = "cpu",
+    progress: Progress = SILENT,
+) -> tuple[Result, Path, bool]:
+    """Runs a plan, training what it needs, and writes its result below `results`.
+
+    Returns the result, its file, and whether it is new: a run whose result exists is not run again unless
+    `force`. `candidates` are those that a plan of the attack "candidates" judges; `save_candidates` names a file for
+    the last candidates judged. Raises ResultError where the result there was found with other images or weights than
+    those at hand, CandidateError for candidates made for other images, UsageError where candidates should be saved of
+    a result that exists.
+    """
+    device = usable_device(device)
+    path = result_path(results, plan.evaluation)
+    split = data_split(dataset, plan.evaluation.dataset.split)
+    if path.exists() and not force:
+        result = read_result(path)
+        _check_found(path, result, plan, split)
+        if save_candidates is not None:
+            raise UsageError(f"{path} is there already, and holds no candidates; give --force to find them again")
+        return result, path, False
+    check_writable(path.parent)
+    if save_candidates is not None:
+        check_writable(save_candidates.parent)
+        if save_candidates.is_dir():
+            raise FileError(f"cannot write {save_candidates}: it is a folder; name a file")
+    given = {} if candidates is None else _given(plan, candidates, split)
+    found = at_hand(plan, dataset, device, progress)
+    kept: dict[float, dict[int, Tensor]] | None = None if save_candidates is None else {}
+    result = _execute(
+        plan.evaluation,
+        found.classifier,
+        dataset,
+        found.weights_sha256,
+        progress,
+        sources=found.sources,
+        sources_sha256=found.sources_sha256,
+        given=given,
+        keep=kept,
+        handed_over=plan.handed_over,
+    )
+    written = write_result(result, results, replace=force)
+    if save_candidates is not None and kept is not None:
+        write_candidates(save_candidates, _kept(result, split, kept))
+    return result, written, True
+
+
+def _given(plan: Plan, candidates: Candidates, split: Split) -> dict[float, Tensor]:
+    """The candidates of a file for the slice of a plan. Raises CandidateError where they are for other images."""
+    if candidates.dataset_sha256 != split.sha256:
+        raise CandidateError(
+            f"the candidates were made for {candidates.dataset} {candidates.split} images "
+            f"{candidates.dataset_sha256[:12]}, those at hand are {split.sha256[:12]}"
+        )
+    part = plan.evaluation.dataset
+    if int(candidates.indices.max()) >= len(split):
+        raise CandidateError(f"the file has a candidate for image {int(candidates.indices.max())} of {len(split)}")
+    inside = (candidates.indices >= part.offset) & (candidates.indices < part.offset + part.n)
+    if not inside.any():
+        raise CandidateError(
+            f"the file has no candidate for images {part.offset} to {part.offset + part.n - 1}, but for "
+            f"{int(candidates.indices.min())} to {int(candidates.indices.max())}: choose -n and --offset"
+        )
+    return candidates.by_epsilon(split.images[part.offset : part.offset + part.n], offset=part.offset)
+
+
+def _kept(result: Result, split: Split, kept: Mapping[float, Mapping[int, Tensor]]) -> Candidates:
+    """The candidates kept by an execution, as a file holds them."""
+    evaluation = result.evaluation
+    found = [(row, epsilon, image) for epsilon, rows in kept.items() for row, image in sorted(rows.items())]
+    if not found:
+        raise CandidateError("nothing was attacked, since no image is classified correctly: there are no candidates")
+    return Candidates(
+        images=torch.stack([image for _, _, image in found]),
+        indices=torch.tensor([row + evaluation.dataset.offset for row, _, _ in found]),
+        epsilons=torch.tensor([epsilon for _, epsilon, _ in found], dtype=torch.float64),
+        dataset=evaluation.dataset.name,
+        split=evaluation.dataset.split,
+        dataset_sha256=split.sha256,
+        norm=evaluation.threat_model.norm,
+        source=f"{evaluation.attack.name} on {evaluation.model.name}, run {result.run_key[:16]}",
+    )
+
+
+def _check_found(path: Path, result: Result, plan: Plan, split: Split) -> None:
+    """Raises ResultError where a stored result was found with other data or weights than those at hand."""
+    if result.evaluation != plan.evaluation:
+        raise ResultError(f"{path} holds another evaluation than its name says; delete it, or give --force")
+    pairs = {"images": (result.found.dataset_sha256, split.sha256)}
+    if (weights := known_weights(plan)) is not None:
+        pairs["weights"] = (result.found.weights_sha256, weights)
+    for what, (stored, here) in pairs.items():
+        if stored != here:
+            raise ResultError(
+                f"{path} was found with {what} {stored[:12]}, but those at hand are {here[:12]}; "
+                "give --force to run it again with them"
+            )
+
+
+def _execute(
+    evaluation: Evaluation,
+    classifier: Classifier,
+    data: Dataset,
+    weights_sha256: str,
+    progress: Progress,
+    *,
+    sources: Mapping[str, Classifier],
+    sources_sha256: Mapping[str, str],
+    given: Mapping[float, Tensor] | None = None,
+    keep: dict[float, dict[int, Tensor]] | None = None,
+    handed_over: bool = True,
+    laid: dict[str, Groundwork] | None = None,
+) -> Result:
+    split = data_split(data, evaluation.dataset.split)
+    rows = slice(evaluation.dataset.offset, evaluation.dataset.offset + evaluation.dataset.n)
+    return execute(
+        evaluation,
+        classifier,
+        split.images[rows],
+        split.labels[rows],
+        dataset_sha256=split.sha256,
+        weights_sha256=weights_sha256,
+        sources=sources,
+        sources_sha256=sources_sha256,
+        given=given,
+        keep=keep,
+        handed_over=handed_over,
+        laid=laid,
+        progress=progress,
+    )
+
+
+def data_split(data: Dataset, name: str) -> Split:
+    """The named split. Raises DatasetError where a data set has none."""
+    split = data.test if name == "test" else data.validation
+    if split is None:
+        raise DatasetError(f"{data.name} has no {name} images; choose --split test")
+    return split
+
+
+def module_digest(module: nn.Module) -> str:
+    """The sha256 of a module's class name and state dict: names, types, shapes and bytes, in order of the names."""
+    found = hashlib.sha256(type(module).__qualname__.encode())
+    state: Mapping[str, Tensor] = module.state_dict()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        found.update(f"/{name}/{tensor.dtype}/{tuple(tensor.shape)}/".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,19 @@
+"""Text that can be shown: escaped, cut, wrapped."""
+
+from __future__ import annotations
+
+import textwrap
+
+WIDTH = 80
+_SHOWN = 400
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that is not printable, and cut where it is very long."""
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
+
+
+def fill(text: str) -> str:
+    """A paragraph in lines of at most 80 columns."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,82 @@
+"""The pictures of the leaderboard as SVG, and as Vega-Lite for the page, drawn by altair and vl-convert."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from odebench.render.chart_data import Panel, Picture
+from odebench.render.vega import Marks, panel_chart
+
+_TITLE = {"anchor": "start", "fontSize": 16, "subtitleFontSize": 12, "offset": 12}
+_CONFIG = {
+    "view": {"stroke": "#cccccc"},
+    "axis": {
+        "grid": True,
+        "gridColor": "#e8e8e8",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    },
+    "title": {"fontSize": 13, "fontWeight": "normal"},
+    "legend": {
+        "labelFontSize": 13,
+        "symbolSize": 110,
+        "title": None,
+        "orient": "bottom",
+        "direction": "horizontal",
+        "columns": 6,
+        "labelLimit": 240,
+        "rowPadding": 6,
+        "symbolOpacity": 1,
+    },
+}
+_DIGEST = re.compile(r"<metadata>results sha256 ([0-9a-f]{64})</metadata>")
+
+
+def picture_svg(picture: Picture, results_sha256: str) -> str:
+    """The picture, with the digest of the results that it shows embedded. It needs altair and vl-convert."""
+    import vl_convert
+
+    svg: str = vl_convert.vegalite_to_svg(picture_specification(picture))
+    head, bracket, rest = svg.partition(">")
+    return f"{head}{bracket}<metadata>results sha256 {results_sha256}</metadata>{rest.rstrip()}\n"
+
+
+def picture_specification(picture: Picture) -> dict[str, Any]:
+    """The picture as Vega-Lite: its panels below and beside each other."""
+    import altair
+
+    data: dict[str, Marks] = {}
+    rows = [[panel_chart(altair, picture, panel, data) for panel in row] for row in picture.rows]
+    return {
+        "$schema": altair.SCHEMA_URL,
+        "title": {"text": picture.title, "subtitle": picture.subtitle, **_TITLE},
+        "vconcat": [{"hconcat": row, "spacing": 30} for row in rows],
+        "spacing": 24,
+        "background": "white",
+        "padding": 12,
+        "config": _CONFIG,
+        "datasets": data,
+    }
+
+
+def embedded_sha256(svg: str) -> str | None:
+    """The digest of the results that a picture shows; None where there is none."""
+    found = _DIGEST.search(svg)
+    return None if found is None else found[1]
+
+
+def panel_specification(picture: Picture, panel: Panel) -> dict[str, Any]:
+    """A panel for the page as Vega-Lite, as wide as its place, with a tooltip for each point and interval."""
+    import altair
+
+    data: dict[str, Marks] = {}
+    chart = panel_chart(altair, picture, panel, data, hover=True)
+    return {
+        "$schema": altair.SCHEMA_URL,
+        **chart,
+        "background": "transparent",
+        "datasets": data,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+    }

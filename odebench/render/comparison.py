@@ -1,0 +1,146 @@
+"""Differences between results as text in 80 columns, and as records for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from odebench.analysis.comparison import Change, Difference, EpsilonDifference, Pair
+from odebench.io.text import fill
+from odebench.leaderboard.union import StoredResult
+from odebench.protocol.spec import radius
+from odebench.render.tables import grid
+
+
+def difference_text(found: Difference, first: str, second: str) -> str:
+    """What differs between two sets of results that go by these names; pairs with the same letters are counted only."""
+    differing = [pair for pair in found.pairs if pair.changed or not pair.same_evaluation]
+    same = len(found.pairs) - len(differing)
+    parts = [f"A: {first}", f"B: {second}", "", f"{_evaluations(same)} with the same letters in both"]
+    parts += [f"{_evaluations(len(differing))} that differ{'' if len(differing) > 1 else 's'}"] if differing else []
+    for pair in differing:
+        parts += ["", *_pair(pair)]
+    for name, only in (("A", found.only_first), ("B", found.only_second)):
+        if only:
+            parts += ["", f"{_evaluations(len(only))} in {name} alone:", *(f"- {item.path}" for item in only)]
+    if differing:
+        parts += [
+            "",
+            fill(
+                "Figures are percentages of the images that both judged; B - A is in points with its paired 95% "
+                "interval over images (Bonett and Price 2012). Letters: r>f were robust in A and are fooled in B."
+            ),
+        ]
+    return "\n".join([*parts, ""])
+
+
+def difference_json(found: Difference) -> str:
+    """The differences as one JSON object; shares in [0, 1]."""
+    record = {
+        "pairs": [_record(pair) for pair in found.pairs],
+        "only_first": [item.path.as_posix() for item in found.only_first],
+        "only_second": [item.path.as_posix() for item in found.only_second],
+    }
+    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _pair(pair: Pair) -> list[str]:
+    one, other = _title(pair.first), _title(pair.second)
+    titles = [one] if one == other else [f"A: {one}", f"B: {other}"]
+    weights = [] if pair.same_weights else ["other weights" if one == other else "two models"]
+    why = [] if pair.same_evaluation or weights else [f"another {' and '.join(_differing(pair)) or 'evaluation'}"]
+    lines = [
+        (
+            radius(item.epsilon),
+            str(item.images),
+            *(f"{100 * change.first.value:.1f} > {100 * change.second.value:.1f}" for change in _changes(item)),
+            f"{_points(item.robust_accuracy)}",
+        )
+        for item in pair.epsilons
+    ]
+    table = grid(("epsilon", "images", "clean %", "robust %", "robust B - A"), lines, left=())
+    letters = [
+        f"letters at {radius(item.epsilon)}: " + ", ".join(f"{kind} {n}" for kind, n in item.letters.items())
+        for item in pair.epsilons
+        if item.letters
+    ]
+    clean = pair.epsilons[0].clean_accuracy
+    return [
+        *(fill(title) for title in titles),
+        *(f"({note})" for note in [*weights, *why]),
+        "",
+        *table,
+        "",
+        *([f"clean B - A: {_points(clean)}"] if clean.first != clean.second else []),
+        *(fill(line) for line in letters or ["no letter differs"]),
+    ]
+
+
+def _differing(pair: Pair) -> list[str]:
+    """What differs between the two evaluations, in the words of the titles."""
+    one, other = (item.result.evaluation for item in (pair.first, pair.second))
+    parts = {
+        "attack": (one.attack, other.attack),
+        "horizon": (one.horizon, other.horizon),
+        "train horizon": (one.train_horizon, other.train_horizon),
+        "solver": (one.solver, other.solver),
+        "set of images": (one.dataset, other.dataset),
+        "set of epsilons": (one.threat_model, other.threat_model),
+        "chunk": (one.chunk, other.chunk),
+        "precision": (one.precision, other.precision),
+    }
+    return [name for name, (here, there) in parts.items() if here != there]
+
+
+def _title(item: StoredResult) -> str:
+    evaluation = item.result.evaluation
+    arguments = [f"{name}={value}" for name, value in sorted(evaluation.model.arguments.items())]
+    horizon = [] if evaluation.horizon is None else [f"T={evaluation.horizon:g}"]
+    solver = [] if evaluation.solver is None else [str(evaluation.solver)]
+    data = f"{evaluation.dataset.name} ({evaluation.dataset.split})"
+    attack = f"{evaluation.attack.name} in {evaluation.threat_model.norm}"
+    return ", ".join([f"{evaluation.model.name} on {data}", attack, *horizon, *solver, *arguments])
+
+
+def _record(pair: Pair) -> dict[str, Any]:
+    return {
+        "first": pair.first.path.as_posix(),
+        "second": pair.second.path.as_posix(),
+        "same_evaluation": pair.same_evaluation,
+        "same_weights": pair.same_weights,
+        "changed": pair.changed,
+        "epsilons": [
+            {
+                "epsilon": item.epsilon,
+                "images": item.images,
+                "letters": dict(item.letters),
+                "clean_accuracy": _change(item.clean_accuracy),
+                "robust_accuracy": _change(item.robust_accuracy),
+            }
+            for item in pair.epsilons
+        ],
+    }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "first": change.first.value,
+        "second": change.second.value,
+        "difference": change.difference,
+        "low": change.low,
+        "high": change.high,
+    }
+
+
+def _changes(item: EpsilonDifference) -> Sequence[Change]:
+    return item.clean_accuracy, item.robust_accuracy
+
+
+def _points(change: Change) -> str:
+    value, low, high = (100 * part for part in (change.difference, change.low, change.high))
+    return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _evaluations(count: int) -> str:
+    return f"{count} evaluation{'s' * (count != 1)}"

@@ -1,0 +1,139 @@
+"""The leaderboard that is published: pictures first, then tables, curves, NFE and claims, each figure with its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from odebench.analysis.claims import Claim
+from odebench.io.text import fill
+from odebench.leaderboard.grouping import group
+from odebench.leaderboard.table import Row, Table
+from odebench.protocol.spec import radius
+from odebench.render.chart_data import Picture, horizon_picture, security_picture, shown_together, stem
+from odebench.render.claims import claims_markdown
+from odebench.render.tables import EMPTY, LEGEND, TITLE, escape, grid, horizon_name, nfe_text, sections
+
+CHARTS = "charts"
+PAGE = "index.html"
+INTRODUCTION = (
+    "Neural ODE image classifiers and their controls under attack. Every figure leads to the result file that it comes "
+    "from, and is computed again from the letters in it. Written by `odebench leaderboard --publish` from the results "
+    "below; how a figure comes about: [docs/protocol.md](../docs/protocol.md). The same to sort, filter and point at, "
+    "with images under attack: index.html, a file to open in a browser, or `odebench leaderboard --serve`."
+)
+FILES = "Result files of the claims"
+
+
+class _Links:
+    """Links by number, so that the source of a table stays readable; their targets stand at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers: dict[str, int] = {}
+
+    def __call__(self, text: str, path: Path) -> str:
+        target = quote(path.relative_to(self._folder).as_posix())
+        return f"[{text}][{self._numbers.setdefault(target, len(self._numbers) + 1)}]"
+
+    def targets(self) -> list[str]:
+        return [f"[{number}]: {target}" for target, number in self._numbers.items()]
+
+
+def pictures_of(tables: Sequence[Table]) -> list[tuple[Table, Picture]]:
+    """All pictures, each with a table of its data set: accuracy against horizon, then security curves."""
+    by_data = group(tables, stem).values()
+    found = [(same[0], draw(same)) for draw in (horizon_picture, security_picture) for same in by_data]
+    drawn = [(table, picture) for table, picture in found if picture is not None]
+    pictures = shown_together([picture for _, picture in drawn])
+    return [(table, picture) for (table, _), picture in zip(drawn, pictures, strict=True)]
+
+
+def board_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, folder: Path) -> str:
+    """LEADERBOARD.md, in `folder`: results lie below it, and pictures in its folder of charts."""
+    if not tables:
+        return f"{TITLE}\n{EMPTY}"
+    link = _Links(folder)
+    pictures = {picture.name: picture for _, picture in pictures_of(tables)}
+    parts = [TITLE, fill(INTRODUCTION), ""]
+    by_data = group(tables, stem)
+    for name, same in by_data.items():
+        if picture := pictures.get(f"{name}-accuracy"):
+            parts += [_image(picture), ""]
+        else:
+            parts += [f"{escape(same[0].dataset)}: no worst-case result yet, so no picture.", ""]
+    for name, same in by_data.items():
+        parts += [f"## {escape(name)}", "", *sections(same, level=3, link=link)]
+        parts += _curves(same, pictures.get(f"{name}-security"), link)
+        parts += _nfe(same, link)
+    parts += ["## How to read the tables", "", fill(LEGEND), ""]
+    anchor = FILES.lower().replace(" ", "-")
+    parts += [claims_markdown(claims, link=lambda text, _: f"[{text}](#{anchor})", level=2)]
+    parts += _claim_files(claims, link)
+    return "\n".join([*parts, *link.targets(), ""])
+
+
+def _image(picture: Picture) -> str:
+    panels = "; ".join(panel.title for row in picture.rows for panel in row)
+    alternative = f"{picture.title}. {picture.subtitle}. Panels: {panels}. The figures are in the tables below."
+    return f"![{escape(alternative)}]({CHARTS}/{quote(picture.name)}.svg)"
+
+
+def _curves(tables: Sequence[Table], picture: Picture | None, link: _Links) -> list[str]:
+    """Robust accuracy against epsilon: a row a model and horizon, a table a norm."""
+    parts = [f"### {escape(stem(tables[0]))}: security curves", ""]
+    parts += [_image(picture), ""] if picture is not None else []
+    for norm, same in group(tables, lambda table: table.norm).items():
+        epsilons = [table.epsilon for table in same]
+        values: dict[tuple[str, float | None], dict[float, str]] = {}
+        for table in same:
+            for row in table.rows:
+                for horizon, cell in row.cells.items():
+                    line = values.setdefault((_label(row), horizon), {})
+                    path = next(iter(cell.files.values()))
+                    line[0.0] = link(f"{100 * cell.clean_accuracy.value:.1f}", path)
+                    line[table.epsilon] = link(f"{100 * cell.robust_accuracy.value:.1f}", path)
+        lines = [
+            (escape(name), horizon_name(horizon), *(line.get(epsilon, "") for epsilon in (0.0, *epsilons)))
+            for (name, horizon), line in sorted(values.items(), key=_by_name_and_horizon)
+        ]
+        heading = ("model", "horizon", "clean %", *(f"robust %, {norm} {radius(epsilon)}" for epsilon in epsilons))
+        parts += [*grid(heading, lines, left=(0, 1)), ""]
+    return parts
+
+
+def _nfe(tables: Sequence[Table], link: _Links) -> list[str]:
+    """Mean NFE an image, clean and under attack, of the largest result of each model and horizon."""
+    rows: dict[str, dict[float | None, str]] = {}
+    for table in tables:
+        for row in table.rows:
+            for horizon, cell in row.cells.items():
+                if text := nfe_text(cell):
+                    rows.setdefault(_label(row), {}).setdefault(horizon, link(text, next(iter(cell.files.values()))))
+    if not rows:
+        return []
+    horizons = sorted({horizon for row in rows.values() for horizon in row if horizon is not None})
+    lines = [(escape(name), *(row.get(horizon, "") for horizon in horizons)) for name, row in sorted(rows.items())]
+    heading = ("model", *(horizon_name(horizon) for horizon in horizons))
+    note = "Mean evaluations of the vector field an image, clean / under attack."
+    return [f"### {escape(stem(tables[0]))}: NFE", "", note, "", *grid(heading, lines, left=(0,)), ""]
+
+
+def _claim_files(claims: Sequence[Claim], link: _Links) -> list[str]:
+    parts = [f"### {FILES}", ""]
+    for dataset, same in group(claims, lambda claim: claim.dataset).items():
+        files = sorted({path for claim in same for path in claim.files})
+        if files:
+            listed = ", ".join(link(f"{path.parent.name} {index}", path) for index, path in enumerate(files, 1))
+            parts += [f"- {escape(dataset)}: {listed}"]
+    return [*parts, ""]
+
+
+def _label(row: Row) -> str:
+    return row.model + (f" ({', '.join(row.details)})" if row.details else "")
+
+
+def _by_name_and_horizon(item: tuple[tuple[str, float | None], Mapping[float, str]]) -> tuple[str, bool, float]:
+    (name, horizon), _ = item
+    return name, horizon is None, horizon or 0.0

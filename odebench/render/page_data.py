@@ -1,0 +1,299 @@
+"""What the page shows, as plain values for its template: figures, pictures, models, claims."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odebench.analysis.claims import Claim, Word
+from odebench.io.canonical_json import digest
+from odebench.leaderboard.build import TRAIN_SEED, attack_label, build_tables
+from odebench.leaderboard.credit import author_of
+from odebench.leaderboard.example_images import Strip, file_names
+from odebench.leaderboard.grouping import group
+from odebench.leaderboard.model_card import Profile, profiles_of
+from odebench.leaderboard.table import Table, short_solver
+from odebench.leaderboard.union import StoredResult
+from odebench.protocol.spec import radius
+from odebench.render.chart_data import Picture, stem
+from odebench.render.claims import INTRODUCTION, PAPER, WORDS, name_of, over, p_text, points_text, sentence
+from odebench.render.leaderboard import pictures_of
+from odebench.render.tables import attack_names, credit_texts, horizon_name, nfe_text
+from odebench.render.vega import style
+from odebench.result.schema import Figure, Result
+
+UNION = "union of all"
+CLAIMS = {
+    "clean": "More accurate on clean images",
+    "robust": "More robust",
+    "slope": "More robust with a longer horizon",
+}
+OUTCOMES = {"f": "fooled", "x": "solver failed", "r": "robust"}
+
+Link = Callable[[Path], str]
+"""The address of a result file, as seen from the page."""
+Values = dict[str, Any]
+Names = dict[Path, tuple[str, str, str]]
+"""Data set, model and the model's place in the page, by result file: some of the results alone may need fewer words."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a page shows."""
+
+    stored: tuple[StoredResult, ...]
+    tables: tuple[Table, ...]
+    claims: tuple[Claim, ...]
+    strips: tuple[Strip, ...]
+
+    def sha256(self, folder: Path) -> str:
+        """The digest of the results and images that it shows, and of their places below `folder`."""
+        results = [
+            [item.path.relative_to(folder).as_posix(), item.result.model_dump(mode="json")] for item in self.stored
+        ]
+        strips = sorted(strip.sha256 for strip in self.strips)
+        return digest({"results": sorted(results, key=lambda pair: str(pair[0])), "strips": strips})
+
+
+def sheet(content: Content, *, link: Link) -> Values:
+    """The values of the template, by name."""
+    profiles = profiles_of(content.tables, content.strips)
+    names = {
+        item.path: (stem(profile.table), profile.label, f"model-{number}")
+        for number, profile in enumerate(profiles, 1)
+        for item in profile.results
+    }
+    figures = _figures(content, names, link)
+    return {
+        "pictures": [_picture(picture, number) for number, (_, picture) in enumerate(pictures_of(content.tables))],
+        "figures": figures,
+        "choices": {name: _different(figure[name] for figure in figures) for name in ("data", "threat")},
+        "attacks": sorted({figure["attack"] for figure in figures} - {UNION}),
+        "union": UNION,
+        "notes": dict(sorted({flag: why for figure in figures for flag, why in figure["notes"].items()}.items())),
+        "profiles": [_profile(profile, f"model-{number}", link) for number, profile in enumerate(profiles, 1)],
+        "claims": _claims(content.claims, link),
+        "texts": {"claims": INTRODUCTION, "words": WORDS, "paper": PAPER},
+    }
+
+
+def panel_key(picture: int, row: int, panel: int) -> str:
+    """The name of a panel's place in the page."""
+    return f"{picture}-{row}-{panel}"
+
+
+def _figures(content: Content, names: Names, link: Link) -> list[Values]:
+    """A row a figure: the union of all attacks first, as the tables have it, then each attack alone."""
+    cells = [cell for table in content.tables for row in table.rows for cell in row.cells.values()]
+    kept = {item.path: item for cell in cells for item in cell.results}
+    found = _rows(content.tables, UNION, names, link)
+    for label, items in sorted(group(kept.values(), attack_label).items()):
+        found += _rows(build_tables(items)[0], label, names, link)
+    return found
+
+
+def _rows(tables: Sequence[Table], attack: str, names: Names, link: Link) -> list[Values]:
+    return [
+        {
+            **dict(zip(("data", "model", "anchor"), names[cell.results[0].path], strict=True)),
+            "threat": f"{table.norm} {radius(table.epsilon)}",
+            "epsilon": table.epsilon,
+            "horizon": horizon_name(cell.horizon),
+            "horizon_value": cell.horizon,
+            "attack": attack,
+            "attacks": ", ".join(attack_names(cell)) if attack == UNION else f"{attack} alone",
+            "credits": credit_texts(cell) if attack == UNION else [],
+            "clean": _share(cell.clean_accuracy),
+            "robust": _share(cell.robust_accuracy),
+            "ranked": cell.ranked or attack != UNION,
+            "nfe": nfe_text(cell),
+            "nfe_value": cell.nfe_clean,
+            "seeds": cell.seeds,
+            "n": cell.n,
+            "flags": list(cell.flags),
+            "notes": dict(cell.flags),
+            "file": link(next(iter(cell.files.values()))),
+        }
+        for table in tables
+        for row in table.rows
+        for cell in row.cells.values()
+    ]
+
+
+def _share(figure: Figure) -> Values:
+    value, low, high = (f"{100 * part:.1f}" for part in (figure.value, figure.low, figure.high))
+    return {"value": figure.value, "text": value, "interval": f"[{low}, {high}]"}
+
+
+def _picture(picture: Picture, number: int) -> Values:
+    return {
+        "id": f"picture-{number}",
+        "title": picture.title,
+        "subtitle": picture.subtitle,
+        "legend": [
+            {"name": name, **dict(zip(("colour", "shape"), style(picture, name), strict=True))}
+            for name in picture.names
+        ],
+        "rows": [
+            [{"key": panel_key(number, place, index), "title": panel.title} for index, panel in enumerate(row)]
+            for place, row in enumerate(picture.rows)
+        ],
+    }
+
+
+def _profile(profile: Profile, anchor: str, link: Link) -> Values:
+    table, cell = profile.table, profile.headline
+    robust = _share(cell.robust_accuracy)
+    return {
+        "anchor": anchor,
+        "label": profile.label,
+        "data": stem(table),
+        "headline": f"{robust['text']}% {robust['interval']} robust at {table.norm} {radius(table.epsilon)}, "
+        f"{horizon_name(cell.horizon)}" + ("" if cell.ranked else ", unranked"),
+        "flags": dict(sorted(profile.flags.items())),
+        "recipe": _recipe(profile),
+        "checks": [
+            {
+                "id": one.check.id,
+                "name": one.check.name,
+                "status": one.check.status,
+                "counts": ", ".join(f"{status} in {count}" for status, count in one.counts.items()),
+                "found": "" if one.check.k is None else f"{one.check.k} of {one.check.n} images",
+                "speaks_of": one.check.speaks_of,
+                # what to do, after the colon, is said of flags alone
+                "why": one.check.why.partition(": ")[0] if one.check.status == "pass" else one.check.why,
+                "file": link(one.item.path),
+            }
+            for one in profile.checks
+        ],
+        "files": [_file(item, link) for item in sorted(profile.results, key=_file_order)],
+        "strip": None if profile.strip is None else _strip(profile.strip),
+    }
+
+
+def _recipe(profile: Profile) -> list[tuple[str, str]]:
+    """What results say of how a model was made and judged: a name and a text each."""
+    results = [item.result for item in profile.results]
+    evaluations = [result.evaluation for result in results]
+    solver = profile.row.solver
+    trained = _listed(horizon_name(e.train_horizon) for e in evaluations)
+    weights = {
+        f"{horizon_name(r.evaluation.train_horizon)} seed {_seed(r)}": r.found.weights_sha256[:12] for r in results
+    }
+    created = sorted(result.created[:10] for result in results)
+    arguments = [f"{name} = {json.dumps(value)}" for name, value in profile.row.arguments.items()]
+    return [
+        ("model", profile.row.model),
+        ("arguments", ", ".join(arguments) or "the model's defaults"),
+        ("parameters", _listed(f"{result.found.parameters:,}" for result in results)),
+        ("trained at", trained),
+        ("evaluated at", _listed(horizon_name(e.horizon) for e in evaluations)),
+        ("solver", "none: no field is integrated" if solver is None else f"{short_solver(solver)} ({solver.backend})"),
+        ("weights (sha256)", "; ".join(f"{name}: {sha256}" for name, sha256 in sorted(weights.items()))),
+        ("attacked with", _listed(sorted(attack_label(item) for item in profile.results))),
+        ("crafted on", _listed(name for e in evaluations for name in e.attack.sources) or "no other model"),
+        (
+            "computed with",
+            _listed(
+                f"odebench {r.found.versions.odebench}, torch {r.found.versions.torch}, "
+                f"{r.found.device}, {r.found.threads} threads"
+                for r in results
+            ),
+        ),
+        ("written", created[0] if created[0] == created[-1] else f"{created[0]} to {created[-1]}"),
+    ]
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return ", ".join(_different(texts))
+
+
+def _different(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def _seed(result: Result) -> str:
+    return str(result.evaluation.model.arguments.get(TRAIN_SEED, ""))
+
+
+def _file_order(item: StoredResult) -> tuple[Any, ...]:
+    e = item.result.evaluation
+    return (
+        e.horizon is None,
+        e.horizon or 0.0,
+        _seed(item.result),
+        attack_label(item),
+        e.threat_model.norm,
+        e.dataset.offset,
+        item.path,
+    )
+
+
+def _file(item: StoredResult, link: Link) -> Values:
+    evaluation = item.result.evaluation
+    part = evaluation.dataset
+    return {
+        "href": link(item.path),
+        "attack": attack_label(item) + (f" of {author}" if (author := author_of(item)) else ""),
+        "norm": evaluation.threat_model.norm,
+        "horizon": horizon_name(evaluation.horizon),
+        "seed": _seed(item.result),
+        "images": f"{part.offset} to {part.offset + part.n - 1}",
+        "flags": ", ".join(item.result.flags),
+    }
+
+
+def _strip(strip: Strip) -> Values:
+    examples = strip.examples
+    return {
+        "said": f"{examples.attack}, {examples.norm} epsilon {radius(examples.epsilon)}",
+        "pairs": [
+            {
+                "index": pair.index,
+                "label": pair.label,
+                "predicted": "no answer" if pair.predicted is None else pair.predicted,
+                "outcome": OUTCOMES[pair.outcome],
+                "letter": pair.outcome,
+                "felled_by": pair.felled_by,
+                "names": file_names(pair),
+                "images": ["data:image/png;base64," + base64.b64encode(png).decode() for png in images],
+            }
+            for pair, images in zip(examples.pairs, strip.images, strict=True)
+        ],
+    }
+
+
+def _claims(claims: Sequence[Claim], link: Link) -> list[Values]:
+    """The claims of each data set; of one without results the reason alone."""
+    return [
+        {
+            "data": same[0].dataset + (f" ({str(same[0].dataset_sha256)[:12]})" if _shared(same[0], claims) else ""),
+            "not_run": same[0].why if all(claim.word is Word.not_run for claim in same) else "",
+            "claims": [_claim(claim, link) for claim in same],
+        }
+        for same in group(claims, lambda claim: (claim.dataset, claim.dataset_sha256)).values()
+    ]
+
+
+def _claim(claim: Claim, link: Link) -> Values:
+    named = f"{name_of(claim)}{over(claim)}"
+    return {
+        "name": CLAIMS[claim.kind] + ("" if claim.norm is None else f" ({claim.norm})"),
+        "models": claim.models[0] + over(claim),
+        "why": claim.why,
+        "points": ""
+        if claim.estimate is None
+        else f"{points_text(claim.estimate)} points{' a doubling of T' * (claim.kind == 'slope')}",
+        "p": "" if claim.adjusted_p is None else p_text(claim.adjusted_p),
+        "word": claim.word.value,
+        "sentence": sentence(claim).removeprefix(f"{named}: "),
+        "files": [{"name": f"{path.parent.name}/{path.name}", "href": link(path)} for path in claim.files],
+    }
+
+
+def _shared(claim: Claim, claims: Sequence[Claim]) -> bool:
+    return len({other.dataset_sha256 for other in claims if other.dataset == claim.dataset}) > 1

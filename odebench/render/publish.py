@@ -1,0 +1,135 @@
+"""Publishing the leaderboard: LEADERBOARD.md, its pictures and the page, from the results beside them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from urllib.parse import quote
+
+from odebench.analysis.claims import claims_of
+from odebench.errors import ResultError
+from odebench.io.canonical_json import digest
+from odebench.io.files import write_atomically
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.example_images import read_examples
+from odebench.leaderboard.read import read_results
+from odebench.leaderboard.table import Table
+from odebench.leaderboard.union import StoredResult
+from odebench.render.chart_data import Picture
+from odebench.render.chart_svg import embedded_sha256, picture_svg
+from odebench.render.leaderboard import CHARTS, PAGE, board_markdown, pictures_of
+from odebench.render.page import check_page, embedded_page_sha256, page_html
+from odebench.render.page_data import Content
+
+RESULTS = "results"
+BOARD = "LEADERBOARD.md"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What the results below a folder say: the text of the board, each picture with the digest of its results, and what
+    the page shows with the digest of that.
+
+    `problems` name what was left out.
+    """
+
+    text: str
+    pictures: tuple[tuple[Picture, str], ...]
+    page: Content
+    page_sha256: str
+    problems: tuple[ResultError, ...]
+
+
+def publication_of(folder: Path) -> Publication:
+    """The board of `folder`, from its folder of results alone. Raises ResultError where that does not exist."""
+    content, problems = content_of([folder / RESULTS])
+    pictures = pictures_of(content.tables)
+    return Publication(
+        text=board_markdown(content.tables, content.claims, folder=folder),
+        pictures=tuple((picture, _digest(content.stored, table)) for table, picture in pictures),
+        page=content,
+        page_sha256=content.sha256(folder),
+        problems=tuple(problems),
+    )
+
+
+def content_of(folders: Sequence[Path]) -> tuple[Content, list[ResultError]]:
+    """What a page of the results below `folders` shows, and the problems: what was left out. Raises ResultError where a
+    folder does not exist."""
+    stored, problems = read_results(folders)
+    tables, contradictions = build_tables(stored)
+    strips, damaged = read_examples(folders, stored)
+    content = Content(tuple(stored), tuple(tables), tuple(claims_of(stored)), tuple(strips))
+    return content, [*problems, *contradictions, *damaged]
+
+
+def publish(folder: Path) -> tuple[list[Path], tuple[ResultError, ...]]:
+    """Writes the board, its pictures and the page, takes away pictures of what is no longer there, and returns the
+    files written and the problems of the results. Raises UsageError without the extra `page`, and FileError."""
+    check_page()
+    found = publication_of(folder)
+    html = page_html(found.page, link=lambda path: quote(path.relative_to(folder).as_posix()), sha256=found.page_sha256)
+    drawn = {_svg(folder, picture): picture_svg(picture, sha256) for picture, sha256 in found.pictures}
+    # All is rendered before anything is written, so that what fails leaves the old board whole.
+    texts = {folder / BOARD: found.text, **drawn, folder / PAGE: html}
+    for path, text in texts.items():
+        write_atomically(path, text.encode())
+    for path in _other_pictures(folder, list(texts)):
+        path.unlink()
+    return list(texts), found.problems
+
+
+def stale(folder: Path) -> tuple[list[str], tuple[ResultError, ...]]:
+    """What `publish` would change, a line each, and the problems of the results. Pictures and page are compared by the
+    digest of their results: another version of the drawing library writes other bytes."""
+    found = publication_of(folder)
+    lines = []
+    board = folder / BOARD
+    if (given := _text(board)) is None:
+        lines.append(f"{board} is missing")
+    elif given != found.text:
+        pairs = enumerate(zip_longest(given.splitlines(), found.text.splitlines()), 1)
+        where = next((number for number, (old, new) in pairs if old != new), 1)
+        lines.append(f"{board} is stale: line {where} is not what the results say")
+    files = [_svg(folder, picture) for picture, _ in found.pictures]
+    for path, (_, sha256) in zip(files, found.pictures, strict=True):
+        if (svg := _text(path)) is None:
+            lines.append(f"{path} is missing")
+        elif embedded_sha256(svg) != sha256:
+            lines.append(f"{path} is stale: it was drawn from other results")
+    page = folder / PAGE
+    if (html := _text(page)) is None:
+        lines.append(f"{page} is missing")
+    elif embedded_page_sha256(html) != found.page_sha256:
+        lines.append(f"{page} is stale: it was made from other results or images")
+    lines += [f"{path} is stale: nothing asks for it any more" for path in _other_pictures(folder, files)]
+    return lines, found.problems
+
+
+def _digest(stored: Sequence[StoredResult], table: Table) -> str:
+    """The sha256 of all that a picture may show of one data set's results."""
+    same = [
+        [item.result.run_key, item.result.outcomes_sha256, item.result.found.weights_sha256, [*item.result.flags]]
+        for item in stored
+        if item.result.found.dataset_sha256 == table.dataset_sha256
+        and item.result.evaluation.dataset.name == table.dataset
+        and item.result.evaluation.dataset.split == table.split
+    ]
+    return digest({"results": sorted(same)})
+
+
+def _svg(folder: Path, picture: Picture) -> Path:
+    return folder / CHARTS / f"{picture.name}.svg"
+
+
+def _other_pictures(folder: Path, files: Sequence[Path]) -> list[Path]:
+    return sorted(path for path in (folder / CHARTS).glob("*.svg") if path not in files)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None

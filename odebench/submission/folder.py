@@ -1,0 +1,223 @@
+"""The files of an entry's folder: which may be there, how large, and what they must not be. Nothing of it is run."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import stat
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from odebench.errors import WeightError
+from odebench.submission.entry import ENTRY_FILE, READ_ME
+from odebench.submission.finding import Finding, finding
+from odebench.submission.weights_header import Header, foreign_kind, hidden_kind, read_header
+
+MAX_FILES = 100
+MAX_TEXT_BYTES = 100_000
+MAX_WEIGHTS_BYTES = 10_000_000
+MAX_FOLDER_BYTES = 30_000_000
+WEIGHTS_FOLDER, WEIGHTS_SUFFIX, CODE_SUFFIX = "weights", ".safetensors", ".py"
+_TEXTS = (ENTRY_FILE, READ_ME, "LICENSE", "LICENSE.txt", "LICENSE.md")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_EXPECTED = (
+    f"an entry holds {ENTRY_FILE}, {READ_ME}, LICENSE, modules (*{CODE_SUFFIX}) and weights (*{WEIGHTS_SUFFIX}, "
+    f"here or in {WEIGHTS_FOLDER}/)"
+)
+_ENCODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-_.a-zA-Z0-9]+)")
+"""As Python looks for it in the first two lines (PEP 263)."""
+_TAKEN = frozenset(sys.stdlib_module_names) | {"odebench", "torch", "torchvision", "torchdiffeq", "torchode", "numpy"}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What lies in a folder, by path below it: texts, and the headers of weights; and what is wrong with any of it."""
+
+    texts: Mapping[str, str]
+    headers: Mapping[str, Header]
+    findings: tuple[Finding, ...]
+
+
+def contents_of(folder: Path) -> Contents:
+    """All files of a folder, looked at without following a link or opening anything but plain files."""
+    files, findings = _files(folder)
+    texts: dict[str, str] = {}
+    headers: dict[str, Header] = {}
+    for name in files:
+        where = str(folder / name)
+        try:
+            data = (folder / name).read_bytes()
+        except OSError as error:
+            findings.append(finding(where, None, "file", f"cannot be read: {error.strerror}"))
+            continue
+        header, problem = weights_header(folder / name, data) if name.endswith(WEIGHTS_SUFFIX) else (None, None)
+        if header is not None:
+            headers[name] = header
+            continue
+        if (kind := foreign_kind(data)) is not None:
+            findings.append(
+                finding(
+                    where,
+                    None,
+                    "pickle",
+                    f"is {kind}, whatever its name says; loading such files can run code: save weights with "
+                    "safetensors.torch.save_file, and delete this",
+                )
+            )
+        elif problem is not None:
+            findings.append(finding(where, None, "weights", problem))
+        elif not _expected(name):
+            findings.append(finding(where, None, "file", f"is not expected here; {_EXPECTED}: delete it"))
+        else:
+            text = _text(data)
+            if text is None:
+                findings.append(finding(where, None, "file", "is not a text in UTF-8; save it as one"))
+            else:
+                texts[name] = text
+    for required in (ENTRY_FILE, READ_ME):
+        if not (folder / required).exists():
+            findings.append(
+                finding(str(folder / required), None, "file", "is missing; odebench new-entry writes one to fill in")
+            )
+    if texts.get(READ_ME, "-").strip() == "":
+        findings.append(finding(str(folder / READ_ME), 1, "file", "is empty; say in a few lines what the model is"))
+    return Contents(texts, headers, tuple(findings))
+
+
+def weights_header(path: Path, data: bytes) -> tuple[Header | None, str | None]:
+    """The header of a weights file, or why it has none."""
+    try:
+        header = read_header(path)
+    except WeightError as error:
+        return None, f"{error}; write it with safetensors.torch.save_file"
+    kind = hidden_kind(data)
+    return (header, None) if kind is None else (None, f"can be read as {kind}, too; save the weights afresh")
+
+
+def _files(folder: Path) -> tuple[list[str], list[Finding]]:
+    """The plain files of a folder that may be opened, by path below it, and findings about all others."""
+    found: list[str] = []
+    findings: list[Finding] = []
+    total = 0
+    waiting = [Path()]
+    while waiting:
+        inside = waiting.pop()
+        for item in sorted(os.scandir(folder / inside), key=lambda item: item.name):
+            path = inside / item.name
+            where, name = str(folder / path), path.as_posix()
+            status = item.stat(follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                said = "is a link, which may lead anywhere; put the file itself here"
+                findings.append(finding(where, None, "link", said))
+            elif stat.S_ISDIR(status.st_mode):
+                if name == WEIGHTS_FOLDER:
+                    waiting.append(path)
+                else:
+                    compiled = " (PYTHONDONTWRITEBYTECODE=1 keeps it away)" if item.name == "__pycache__" else ""
+                    said = f"is a folder; {_EXPECTED}: delete it{compiled}"
+                    findings.append(finding(where, None, "file", said))
+            elif not stat.S_ISREG(status.st_mode):
+                findings.append(finding(where, None, "file", "is no plain file; delete it"))
+            elif not _NAME.fullmatch(item.name):
+                said = "is a name of other letters than A-Z, a-z, 0-9, dot, dash and underscore; rename or delete it"
+                findings.append(finding(where, None, "file", said))
+            elif status.st_size > (limit := MAX_WEIGHTS_BYTES if name.endswith(WEIGHTS_SUFFIX) else MAX_TEXT_BYTES):
+                findings.append(
+                    finding(
+                        where,
+                        None,
+                        "size",
+                        f"has {status.st_size:,} bytes, more than the {limit:,} that such a file may have"
+                        + ("; publish it elsewhere and give its url" if limit == MAX_WEIGHTS_BYTES else ""),
+                    )
+                )
+            else:
+                total += status.st_size
+                found.append(name)
+            if len(found) + len(findings) > MAX_FILES:
+                findings.append(finding(str(folder), None, "size", f"holds more than {MAX_FILES} files; delete some"))
+                return found, findings
+    if total > MAX_FOLDER_BYTES:
+        said = f"holds {total:,} bytes, more than the {MAX_FOLDER_BYTES:,} of an entry; publish weights elsewhere"
+        findings.append(finding(str(folder), None, "size", f"{said} and give their url"))
+    return found, findings
+
+
+def _expected(name: str) -> bool:
+    return name in _TEXTS or (name.endswith(CODE_SUFFIX) and "/" not in name)
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
+def module_problem(name: str, attribute: str, texts: Mapping[str, str]) -> tuple[str, int | None, str] | None:
+    """Why the module `name` of a folder does not bring `attribute`: its file, the line, the sentence; None where it
+    does. Modules are parsed, never imported."""
+    file = f"{name}{CODE_SUFFIX}"
+    if file not in texts:
+        modules = [one.removesuffix(CODE_SUFFIX) for one in texts if one.endswith(CODE_SUFFIX)]
+        return ENTRY_FILE, None, f"there is no {file} in the folder; its modules: {', '.join(modules) or 'none'}"
+    try:
+        defined = top_level_names(texts[file])
+    except SyntaxError as error:
+        return file, error.lineno, f"is no Python: {error.msg}"
+    if attribute not in defined:
+        known = ", ".join(sorted(defined)[:20]) or "nothing"
+        return ENTRY_FILE, None, f"{file} defines no {attribute!r} at its top level; it defines {known}"
+    return None
+
+
+def module_findings(folder: Path, texts: Mapping[str, str]) -> list[Finding]:
+    """Modules that are no Python, or that would stand in the way of others of the same name."""
+    found = []
+    for file, text in texts.items():
+        if not file.endswith(CODE_SUFFIX):
+            continue
+        if file.removesuffix(CODE_SUFFIX) in _TAKEN:
+            said = "would hide a module of that name that others import; rename it"
+            found.append(finding(str(folder / file), None, "code", said))
+        named = [match[1] for line in text.splitlines()[:2] if (match := _ENCODING.match(line)) is not None]
+        if named and named[0].lower() not in ("utf-8", "utf_8", "utf8"):
+            said = f"names the encoding {named[0]}, with which it may be other code than it looks; save it as UTF-8"
+            found.append(finding(str(folder / file), None, "code", said))
+        try:
+            top_level_names(text)
+        except SyntaxError as error:
+            found.append(finding(str(folder / file), error.lineno, "code", f"is no Python: {error.msg}"))
+    return found
+
+
+def top_level_names(text: str) -> set[str]:
+    """The names that a module defines or imports at its top level, in branches too. Raises SyntaxError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # as bytes, so that a line that names an encoding is heeded as Python would
+            waiting: list[ast.stmt] = list(ast.parse(text.encode()).body)
+    except SyntaxError:
+        raise
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SyntaxError(f"it is nested too deeply, or not a text ({type(error).__name__})") from error
+    found: set[str] = set()
+    while waiting:
+        statement = waiting.pop()
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(statement.name)
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            found |= {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+        elif isinstance(statement, ast.If | ast.Try | ast.With):
+            waiting += [node for node in ast.iter_child_nodes(statement) if isinstance(node, ast.stmt)]
+            waiting += [line for handler in getattr(statement, "handlers", []) for line in handler.body]
+    return found

@@ -1,0 +1,207 @@
+"""A pull request to the leaderboard: what it changes, whose that is, and whether its results are whole.
+
+Nothing of it is run here, and no link is followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from odebench.attack.definition import load_attack
+from odebench.attack.registry import ATTACKS
+from odebench.errors import OdebenchError, ResultError
+from odebench.io.files import sha256_file
+from odebench.io.git import Change, Span, changes, files_in, span_of, write_files
+from odebench.leaderboard.union import StoredResult
+from odebench.model.registry import MODELS
+from odebench.result.file import is_result_name, read_result, result_path
+from odebench.result.schema import Result
+from odebench.submission.finding import Finding, finding
+
+BOARD = "leaderboard"
+ENTRIES, RESULTS, WEIGHTS = f"{BOARD}/entries", f"{BOARD}/results", f"{BOARD}/weights"
+MAX_RESULT_BYTES = 2_000_000
+_MAINTAINER = "; leave it as it is, or have a maintainer give --maintainer"
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A changed file that belongs to a model: to its entry, or to its results."""
+
+    model: str
+    change: Change
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """What HEAD changes since it left BASE. `before` are the ids of entries that BASE has, now or when HEAD left it,
+    and of models with results there; `after` those of the entries that HEAD has."""
+
+    span: Span
+    entries: tuple[Owned, ...]
+    results: tuple[Owned, ...]
+    weights: tuple[Change, ...]
+    outside: tuple[Change, ...]
+    before: frozenset[str]
+    after: frozenset[str]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The ids of all entries and models that something of is changed, in order."""
+        return tuple(sorted({owned.model for owned in [*self.entries, *self.results]}))
+
+    def is_new(self, model: str) -> bool:
+        """Whether a model comes with this pull request: an entry of a name that nobody had."""
+        return model in self.after and model not in self.before and model not in MODELS.entries()
+
+
+def read_pull_request(base: str) -> PullRequest:
+    """What HEAD changes since it left BASE. Raises UsageError where that cannot be told."""
+    span = span_of(base)
+    entries, results, weights, outside = [], [], [], []
+    for change in changes(span.fork, span.head):
+        folder, _, inside = change.path.removeprefix(f"{BOARD}/").partition("/")
+        name = inside.partition("/")[0]
+        if not change.path.startswith(f"{BOARD}/") or not inside:
+            outside.append(change)
+        elif folder == "entries":
+            entries.append(Owned(name, change))
+        elif folder == "results":
+            results.append(Owned(name, change))
+        elif folder == "weights":
+            weights.append(change)
+        else:
+            outside.append(change)
+    before = {name for commit in (span.base, span.fork) for name in _names(commit, ENTRIES) | _names(commit, RESULTS)}
+    return PullRequest(
+        span=span,
+        entries=tuple(entries),
+        results=tuple(results),
+        weights=tuple(weights),
+        outside=tuple(outside),
+        before=frozenset(before),
+        after=frozenset(_names(span.head, ENTRIES)),
+    )
+
+
+def _names(commit: str, folder: str) -> set[str]:
+    """The names of the folders in a folder of a commit, in which there is a file."""
+    inside = [blob.path.removeprefix(f"{folder}/") for blob in files_in(commit, folder)]
+    return {path.partition("/")[0] for path in inside if "/" in path}
+
+
+def write_board(pull_request: PullRequest, folder: Path) -> None:
+    """Writes to `folder` what HEAD has of the leaderboard: all entries and weights, and the results of the models that
+    are changed, byte for byte as they were committed."""
+    results = [f"{RESULTS}/{model}" for model in pull_request.models]
+    write_files(pull_request.span.head, folder, ENTRIES, WEIGHTS, *results)
+
+
+def ownership(pull_request: PullRequest) -> Iterator[Finding]:
+    """What is changed that belongs to somebody else: entries and models of BASE, results and weights that are there."""
+    for owned in pull_request.entries:
+        if not pull_request.is_new(owned.model):
+            said = f"is {owned.change.kind}, and {_whose(pull_request, owned.model)}{_MAINTAINER}"
+            yield finding(owned.change.path, None, "ownership", said)
+    for owned in pull_request.results:
+        kind = owned.change.kind
+        if kind != "added":
+            said = f"is {kind}, and results that are there stay as they are{_MAINTAINER}"
+            yield finding(owned.change.path, None, "ownership", said)
+    for change in pull_request.weights:
+        if change.kind != "added":
+            said = f"is {change.kind}, and published results rest on it{_MAINTAINER}"
+            yield finding(change.path, None, "ownership", said)
+
+
+def _whose(pull_request: PullRequest, model: str) -> str:
+    if model in MODELS.entries():
+        return f"{model} is the name of a registered model"
+    if model in pull_request.before:
+        return f"{model} is there already"
+    return f"there is no entry {model}"
+
+
+def links(pull_request: PullRequest) -> Iterator[Finding]:
+    """Links and submodules below leaderboard, which may lead anywhere."""
+    owned = [*pull_request.entries, *pull_request.results]
+    for change in [*(one.change for one in owned), *pull_request.weights, *pull_request.outside]:
+        if change.path.startswith(f"{BOARD}/") and not change.plain:
+            yield finding(change.path, None, "link", "is a link, which may lead anywhere; put the file itself here")
+
+
+def new_weights(pull_request: PullRequest, board: Path) -> Iterator[Finding]:
+    """Weights that are added under another name than their own sha256: a recipe's would stand in for its training."""
+    for change in pull_request.weights:
+        if change.kind == "added" and change.plain:
+            sha256 = sha256_file(board / change.path)
+            if Path(change.path).name != f"{sha256}.safetensors":
+                said = f"is not named by its sha256; name it {sha256}.safetensors, or put it into the entry's folder"
+                yield finding(change.path, None, "weights", said)
+
+
+def new_results(
+    pull_request: PullRequest, board: Path, *, maintainer: bool
+) -> tuple[list[StoredResult], list[Finding]]:
+    """The results that are added or changed, read from what `write_board` wrote to `board`, and findings about others:
+    unreadable, not where their evaluation belongs, or of a model that is not the pull request's own. Anybody may add
+    what candidates made elsewhere have felled."""
+    stored: list[StoredResult] = []
+    findings: list[Finding] = []
+    for owned in pull_request.results:
+        path = owned.change.path
+        if owned.change.kind == "deleted" or not owned.change.plain:
+            continue
+        own = maintainer or pull_request.is_new(owned.model)
+        size = (board / path).stat().st_size
+        if size > MAX_RESULT_BYTES:
+            said = f"has {size:,} bytes, more than the {MAX_RESULT_BYTES:,} that such a file may have; delete it"
+            findings.append(finding(path, None, "size", said))
+        elif not is_result_name(Path(path).name):
+            if not own or not _is_example(path):
+                said = "is neither a result (odebench run) nor an example of one (odebench examples); delete it"
+                findings.append(finding(path, None, "file", said))
+        else:
+            try:
+                result = read_result(board / path)
+            except ResultError as error:
+                said = str(error).replace(f"{board / path}", "it", 1)
+                findings.append(
+                    finding(path, None, "result", f"{said}; results are written by odebench, never by hand")
+                )
+                continue
+            if (broken := _misplaced(pull_request, owned, result, own=own)) is None:
+                stored.append(StoredResult(Path(path), result))
+            else:
+                findings.append(finding(path, None, *broken))
+    return stored, findings
+
+
+def _misplaced(pull_request: PullRequest, owned: Owned, result: Result, *, own: bool) -> tuple[str, str] | None:
+    """The rule that a readable result breaks, and what to do; None where it breaks none."""
+    model, belongs = result.evaluation.model.name, result_path(Path(RESULTS), result.evaluation).as_posix()
+    if owned.change.path != belongs:
+        return "result", f"is a result of {model}, whose place is {belongs}; put it there"
+    if model not in pull_request.after and model not in MODELS.entries():
+        return "result", f"is a result of {model}, which is no entry here; odebench new-entry {model} writes one"
+    if not own and owned.change.kind == "added" and not is_given(result):
+        said = f"is added, and {_whose(pull_request, model)}; candidates that fell it are welcome (odebench judge), "
+        return "ownership", f"{said}other results of it come from a maintainer, with --maintainer"
+    return None
+
+
+def is_given(result: Result) -> bool:
+    """Whether a result judges candidates that were made elsewhere."""
+    name = result.evaluation.attack.name
+    try:
+        return name in ATTACKS.entries() and load_attack(name).needs_candidates
+    except OdebenchError:
+        return False
+
+
+def _is_example(path: str) -> bool:
+    """Whether a path is <model>/<data set>-examples-<run key>/<file>, as odebench examples writes them."""
+    parts = path.removeprefix(f"{RESULTS}/").split("/")
+    return len(parts) == 3 and "-examples-" in parts[1] and Path(parts[2]).suffix in (".png", ".json")

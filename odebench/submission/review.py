@@ -1,0 +1,264 @@
+"""A pull request to the leaderboard under review: whose files it changes, then its entries validated and verified."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from odebench.errors import OdebenchError, UsageError
+from odebench.io.text import printable
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.read import results_in
+from odebench.leaderboard.table import Table
+from odebench.leaderboard.union import StoredResult
+from odebench.model.registry import MODELS
+from odebench.progress import SILENT, Progress
+from odebench.submission.entry import ENTRY_FILE, ID, TIME_LIMIT, read_entry
+from odebench.submission.finding import Finding, finding
+from odebench.submission.pull_request import (
+    ENTRIES,
+    RESULTS,
+    PullRequest,
+    is_given,
+    links,
+    new_results,
+    new_weights,
+    ownership,
+    read_pull_request,
+    write_board,
+)
+from odebench.submission.validate import Report, validate_entry
+
+if TYPE_CHECKING:
+    from odebench.submission.verification.verify import Verification
+
+_BASE = "BASE"
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """One entry of a pull request: what validating found and what running found; `why_not` where it was not run."""
+
+    report: Report
+    verification: Verification | None
+    why_not: str | None
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The name of the entry's folder."""
+        return self.report.folder.name
+
+    def json(self) -> dict[str, JsonValue]:
+        """The entry as plain values."""
+        return {
+            "id": self.id,
+            "ok": not self.findings,
+            "findings": [each.json() for each in self.findings],
+            "verification": None if self.verification is None else self.verification.json(),
+            "not_run": self.why_not,
+        }
+
+
+@dataclass(frozen=True)
+class Review:
+    """What was found about a pull request. `findings` are those about no entry alone, `draw` is the seed that chose the
+    chunks and cells, `added` are its results, `notes` what is right and worth a look, `tables` its models beside the
+    registered ones."""
+
+    pull_request: PullRequest
+    draw: int
+    entries: tuple[Reviewed, ...]
+    findings: tuple[Finding, ...]
+    added: tuple[StoredResult, ...]
+    notes: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+    @property
+    def all_findings(self) -> tuple[Finding, ...]:
+        """All that is wrong."""
+        return (*self.findings, *(each for entry in self.entries for each in entry.findings))
+
+    def json(self) -> dict[str, JsonValue]:
+        """The review as plain values."""
+        span = self.pull_request.span
+        return {
+            "ok": not self.all_findings,
+            "base": span.base,
+            "fork": span.fork,
+            "head": span.head,
+            "draw": self.draw,
+            "entries": [each.json() for each in self.entries],
+            "results": [str(item.path) for item in self.added],
+            "weights": [change.path for change in self.pull_request.weights],
+            "outside": [change.path for change in self.pull_request.outside],
+            "findings": [each.json() for each in self.findings],
+            "notes": list(self.notes),
+        }
+
+
+def review(
+    base: str,
+    *,
+    trust: bool,
+    maintainer: bool = False,
+    draw: int | None = None,
+    time_limit: int = TIME_LIMIT,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+    progress: Progress = SILENT,
+) -> Review:
+    """What is to be said of HEAD as a pull request to `base`: as it is committed, whatever lies in the folder.
+
+    Entries are run only where nothing else is wrong with them, and code that they bring only with `trust` and for
+    `time_limit` seconds at most; `draw` is the seed of a review to repeat. A `maintainer` may change what is others'.
+    Raises UsageError where there is nothing to review.
+    """
+    pull_request = read_pull_request(base)
+    span = pull_request.span
+    if not pull_request.models and not pull_request.weights and not pull_request.outside:
+        said = f"HEAD ({span.head[:12]}) changes nothing since it left {base} ({span.fork[:12]})"
+        raise UsageError(f"{said}; commit your entry, or go to its branch")
+    chosen = secrets.randbits(32) if draw is None else draw
+    findings = list(links(pull_request))
+    if not maintainer:
+        findings += ownership(pull_request)
+    with tempfile.TemporaryDirectory(prefix="odebench-review-") as name:
+        folder = Path(name)
+        write_board(pull_request, folder)
+        if not maintainer:
+            findings += new_weights(pull_request, folder)
+        added, wrong = new_results(pull_request, folder, maintainer=maintainer)
+        findings += wrong
+        tables, contradicting = _tables(pull_request, added)
+        findings += contradicting
+        entries = []
+        for model in _entries(pull_request, added):
+            own = [each for each in findings if _speaks_of(each, model)]
+            findings = [each for each in findings if each not in own]
+            entries.append(
+                _entry(
+                    folder,
+                    model,
+                    own,
+                    trust=trust,
+                    draw=chosen,
+                    time_limit=time_limit,
+                    device=device,
+                    data_dir=data_dir,
+                    progress=progress,
+                )
+            )
+    return Review(
+        pull_request=pull_request,
+        draw=chosen,
+        entries=tuple(entries),
+        findings=tuple(findings),
+        added=tuple(added),
+        notes=(*_notes(added), *(note for each in entries for note in each.notes)),
+        tables=tuple(tables),
+    )
+
+
+def _entries(pull_request: PullRequest, added: Sequence[StoredResult]) -> list[str]:
+    """The entries of HEAD to look at: those with a changed file, and those with new results that can be run again."""
+    found = {owned.model for owned in pull_request.entries}
+    found |= {item.result.evaluation.model.name for item in added if not is_given(item.result)}
+    return sorted(found & pull_request.after)
+
+
+def _speaks_of(one: Finding, model: str) -> bool:
+    return one.file.startswith((f"{ENTRIES}/{model}/", f"{RESULTS}/{model}/"))
+
+
+def _entry(
+    folder: Path,
+    model: str,
+    findings: Sequence[Finding],
+    *,
+    trust: bool,
+    draw: int,
+    time_limit: int,
+    device: str,
+    data_dir: Path | None,
+    progress: Progress,
+) -> Reviewed:
+    """One entry, validated, and run where nothing is wrong so far."""
+    entry = folder / ENTRIES / model
+    report = validate_entry(entry)
+    found = [*findings, *_from_root(report.findings, folder)]
+    if found:
+        return Reviewed(report, None, "mend the findings first", tuple(found))
+    contributed = read_entry(entry).contributed
+    if contributed is not None and not trust:
+        file = f"{ENTRIES}/{model}/{contributed[0]}.py"
+        said = "is what running the entry would run here, with all that you may do: read it, then give --trust"
+        return Reviewed(report, None, "its code is not trusted", (finding(file, None, "trust", said),))
+    from odebench.submission.verification.verify import verify_entry
+
+    progress.say(f"{model}: verifying on two chunks (--draw {draw} repeats it)")
+    try:
+        verification = verify_entry(
+            entry,
+            results=folder / RESULTS,
+            draw=draw,
+            trust=trust,
+            report=report,
+            time_limit=time_limit,
+            device=device,
+            data_dir=data_dir,
+            progress=progress,
+        )
+    except OdebenchError as error:
+        broken = finding(str(entry / ENTRY_FILE), None, "run", f"cannot be verified: {error}")
+        return Reviewed(report, None, "it could not be", tuple(_from_root([broken], folder)))
+    notes = tuple(printable(f"{model}: {note}".replace(f"{folder}/", "")) for note in verification.notes)
+    return Reviewed(report, verification, None, tuple(_from_root(verification.findings, folder)), notes)
+
+
+def _from_root(findings: Iterable[Finding], folder: Path) -> list[Finding]:
+    """Findings in files below `folder`, with the paths that these have in the repository."""
+    below = f"{folder}/"
+    return [
+        finding(each.file.replace(below, ""), each.line, each.rule, each.message.replace(below, ""))
+        for each in findings
+    ]
+
+
+def _tables(pull_request: PullRequest, added: Sequence[StoredResult]) -> tuple[list[Table], list[Finding]]:
+    """The models of the pull request beside the registered ones as BASE has them, and the new results that contradict
+    others."""
+    base, _ = results_in(pull_request.span.base, Path(RESULTS), name=_BASE)
+    replaced = {Path(f"{_BASE}:{owned.change.path}") for owned in pull_request.results}
+    tables, problems = build_tables([*(item for item in base if item.path not in replaced), *added])
+    contradicting = [
+        finding(str(item.path), None, "result", f"is at odds with another result: {problem}")
+        for problem in problems
+        for item in added
+        if str(item.path) in str(problem)
+    ]
+    models = {model for model in pull_request.models if ID.fullmatch(model)}
+    return [_beside(table, models) for table in tables if any(row.model in models for row in table.rows)], contradicting
+
+
+def _beside(table: Table, models: set[str]) -> Table:
+    """A table of some models and the usual rows of the registered ones."""
+    usual = [row for row in table.usual if row.model in MODELS.entries()]
+    rows = [row for row in table.rows if row.model in models or any(row is one for one in usual)]
+    return replace(table, rows=tuple(rows))
+
+
+def _notes(added: Sequence[StoredResult]) -> Iterator[str]:
+    """What cannot be run again here: candidates that were made elsewhere, whose file is not in the repository."""
+    for item in added:
+        if is_given(item.result):
+            model, sha256 = item.result.evaluation.model.name, item.result.evaluation.attack.parameters["file_sha256"]
+            said = f"{item.path} judges candidates made elsewhere: ask for their file, of sha256 {sha256}, and compare "
+            yield printable(f"{said}with odebench judge --model {model} FILE")

@@ -1,0 +1,209 @@
+"""An entry as a model that can be evaluated, beside the registered ones: one name space. No torch here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from odebench.dataset.definition import DatasetDefinition
+from odebench.errors import UsageError, WeightError, unknown_name
+from odebench.evaluation.model_reference import Contestant, Registered, Subject, file_identity, held_changes
+from odebench.io.remote_weights import Address
+from odebench.io.text import printable
+from odebench.model.definition import Contributed, Origin, load_definition
+from odebench.model.registry import MODELS
+from odebench.protocol.spec import check_horizon
+from odebench.submission.entry import ENTRY_FILE, ID, SHARED_WEIGHTS, Entry, Use, Weights, read_entry
+from odebench.submission.folder import CODE_SUFFIX
+
+ENTRIES, RESULTS = "entries", "results"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """The entry of a folder. Of a registered model it is the recipe with the entry's changes and its weights, else a
+    module of the entry's own."""
+
+    folder: Path
+    entry: Entry
+
+    @property
+    def name(self) -> str:
+        """The entry's id."""
+        return self.entry.id
+
+    @property
+    def code(self) -> Path | None:
+        """The file of the entry that runs when the model is built; None where it brings no module."""
+        contributed = self.entry.contributed
+        return None if contributed is None else self.folder / f"{contributed[0]}{CODE_SUFFIX}"
+
+    def subject(
+        self,
+        dataset: DatasetDefinition,
+        *,
+        horizon: float | None,
+        train_horizon: float | None,
+        train_seed: int,
+        changes: Mapping[str, JsonValue],
+    ) -> Subject:
+        """The entry's model, with the weights that it lists for the data set, train horizon and seed.
+
+        Raises UsageError for what the entry does not say it has, WeightError for a file of another sha256.
+        """
+        if changes:
+            raise UsageError(f"{self.name} is an entry, whose recipe is as it stands there: leave out --set")
+        use = self.entry.trained_for(dataset.name)
+        trained_at = self._trained_at(use, horizon, train_horizon)
+        listed = self._listed(use, trained_at, train_seed)
+        weights = None if listed is None else self._place(listed)
+        arguments = self.entry.arguments_for(use)
+        origin: Origin
+        if self.entry.contributed is None:
+            origin = load_definition(self.entry.model).recipe(
+                dataset, horizon=trained_at, train_seed=train_seed, changes=arguments
+            )
+            arguments = held_changes(origin, arguments)
+            identity = origin.key if listed is None else listed.sha256
+        elif listed is None:
+            raise UsageError(f"{self.name} lists no weights for {self._words(use, trained_at, train_seed)}")
+        else:
+            module, attribute = self.entry.contributed
+            identity = listed.sha256
+            origin = Contributed(
+                folder=Path(os.path.abspath(self.folder)),  # another process looks from another folder
+                module=module,
+                attribute=attribute,
+                arguments=arguments,
+                image_shape=dataset.image_shape,
+                n_classes=len(dataset.classes),
+                train_seed=train_seed,
+                horizon=trained_at,
+                solver=None if trained_at is None else self.entry.solver_for(use),
+                key=listed.sha256,
+            )
+            if trained_at is not None and origin.solver is None:
+                raise UsageError(f"{self.name} has horizons on {use.name} and no solver; odebench validate says more")
+        return Subject(self.name, {**arguments, "train_seed": train_seed}, origin, identity, weights)
+
+    def weights_of(self, dataset: str, horizon: float | None, train_seed: int) -> Path | Address | None:
+        """Where the weights for a data set, train horizon and seed are; None where the entry lists none. Raises
+        WeightError for a file of another sha256."""
+        found = self.entry.weights_for(dataset, horizon, train_seed)
+        return None if found is None else self._place(found)
+
+    def _trained_at(self, use: Use, horizon: float | None, train_horizon: float | None) -> float | None:
+        """The T of the weights: the one named, else that of the evaluation where the entry has it, else its only one,
+        else 1."""
+        if not use.horizons:
+            if (horizon, train_horizon) != (None, None):
+                raise UsageError(f"{self.name} integrates nothing, so it takes no --horizon and no --solver")
+            return None
+        for given in (horizon, train_horizon):
+            if given is not None:
+                check_horizon(given)
+        wanted = train_horizon
+        if wanted is None:
+            wanted = use.horizons[0] if len(use.horizons) == 1 else 1.0 if horizon is None else horizon
+        if wanted not in use.horizons:
+            known = ", ".join(f"{each:g}" for each in use.horizons)
+            raise UsageError(f"{self.name} is not trained at T={wanted:g} on {use.name}; --train-horizon is {known}")
+        return wanted
+
+    def _listed(self, use: Use, horizon: float | None, train_seed: int) -> Weights | None:
+        """The weights that the entry lists; None where a registered model's are left to its recipe."""
+        found = self.entry.weights_for(use.name, horizon, train_seed)
+        of_data = [each for each in self.entry.weights if each.dataset == use.name and each.horizon == horizon]
+        if found is None and of_data:
+            seeds = ", ".join(str(each.train_seed) for each in of_data)
+            said = self._words(use, horizon, train_seed)
+            raise UsageError(f"{self.name} lists no weights for {said}; its seeds there: {seeds}")
+        return found
+
+    def _words(self, use: Use, horizon: float | None, train_seed: int) -> str:
+        at = "" if horizon is None else f" at T={horizon:g}"
+        return f"{use.name}{at} with train seed {train_seed}"
+
+    def _place(self, weights: Weights) -> Path | Address:
+        if weights.url is not None:
+            return Address(weights.url, weights.sha256, weights.bytes)
+        file = Path(str(weights.file))
+        whole = Path(os.path.abspath(self.folder))
+        path = whole / file
+        if SHARED_WEIGHTS.fullmatch(str(weights.file)):
+            path = whole.parent.parent / "weights" / file.name
+        if file_identity(path) != weights.sha256:
+            raise WeightError(f"{path} has another sha256 than {ENTRY_FILE} says; odebench validate says more")
+        return path
+
+
+def find_contestant(name: str, *, weights: Path | None = None) -> Contestant:
+    """The model that a name stands for: registered, an entry by its id, or by the path of its folder (with a "/").
+
+    `weights` is a file for a registered model. An entry of a registered model under its own name is that model. Raises
+    UsageError for an unknown name, with the nearest match and the list, and DocumentError for an entry that cannot be
+    read.
+    """
+    registered = MODELS.entries()
+    if "/" not in name and name in registered:
+        return Registered(load_definition(name), weights)
+    folder = find_entry(name)
+    return contestant_of(folder, read_entry(folder), weights=weights)
+
+
+def find_entry(name: str) -> Path:
+    """The folder of an entry, by its id or by the path of the folder (with a "/", or a folder of that name here).
+
+    Raises UsageError for an unknown id, with the nearest match and the list, and for a folder without an entry.
+    """
+    known = _entry_folders()
+    folder = (
+        Path(name) if "/" in name or (name not in known and (Path(name) / ENTRY_FILE).is_file()) else known.get(name)
+    )
+    if folder is None:
+        raise unknown_name("model", name, [*MODELS.entries(), *known])
+    if not (folder / ENTRY_FILE).is_file():
+        raise UsageError(f"there is no entry in {folder}: no {ENTRY_FILE}; odebench new-entry writes one to fill in")
+    return folder
+
+
+def results_beside(folder: Path) -> Path:
+    """Where the committed results of an entry lie: beside the entries of its leaderboard."""
+    whole = Path(os.path.abspath(folder))
+    return folder.parent.parent / RESULTS if whole.parent.name == ENTRIES else Path("leaderboard") / RESULTS
+
+
+def contestant_of(folder: Path, entry: Entry, *, weights: Path | None = None) -> Contestant:
+    """The model that an entry stands for. Raises UsageError as `find_contestant` does."""
+    registered = MODELS.entries()
+    if not ID.fullmatch(entry.id):
+        raise UsageError(f"{folder}: id {printable(entry.id)!r} cannot be one; odebench validate says more")
+    if entry.id in registered:
+        if entry.model != entry.id:
+            raise UsageError(f"{folder}: id {entry.id!r} is the name of a registered model; choose another")
+        return Registered(load_definition(entry.id), weights)
+    if weights is not None:
+        raise UsageError(f"{entry.id} is an entry, which lists its weights: leave out --weights")
+    return Entrant(folder, entry)
+
+
+def _entry_folders() -> dict[str, Path]:
+    """The folders of entries by name: of ODEBENCH_LEADERBOARD, else of ./leaderboard and then of the checkout that
+    odebench runs from."""
+    found: dict[str, Path] = {}
+    for leaderboard in _leaderboards():
+        for path in sorted((leaderboard / ENTRIES).glob(f"*/{ENTRY_FILE}")):
+            found.setdefault(path.parent.name, path.parent)
+    return found
+
+
+def _leaderboards() -> Iterator[Path]:
+    given = os.environ.get("ODEBENCH_LEADERBOARD")
+    if given is None:
+        yield from (Path("leaderboard"), Path(__file__).parents[2] / "leaderboard")
+    elif given:
+        yield Path(given).expanduser()

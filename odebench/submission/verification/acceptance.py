@@ -1,0 +1,61 @@
+"""What an entry's model must be to be admitted: findings that refuse it, and marks that readers should know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from odebench.evaluation.checks.gradient import FIDELITY
+from odebench.evaluation.checks.rule import COUNT_THRESHOLD
+from odebench.numerics.statistics import wilson_lower
+from odebench.result.schema import Check
+from odebench.submission.finding import Finding, finding
+from odebench.submission.verification.inspection import Inspected
+
+RANDOMISED, OPAQUE = "randomised", "opaque-gradient"
+_DETERMINISM, _FAILURE = 2, 18
+_REFUSED = {1: "gradient", 3: "probabilities", 15: "batch", 17: "gradient"}
+"""Checks whose flag refuses a model, and the word of the finding."""
+
+
+def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
+    """Why a model is refused; `where` is the file that findings point to, `whose` names the weights."""
+    if inspected.error is not None:
+        yield finding(where, None, "model", f"{whose}: {inspected.error}")
+        return
+    if inspected.restless is not None:
+        said = f"{whose}: {inspected.restless}; evaluation must leave a model as it is: nothing may learn or keep count"
+        yield finding(where, None, "training", said)
+    for check in inspected.checks:
+        if check.status == "flag" and check.id in _REFUSED:
+            yield finding(where, None, _REFUSED[check.id], f"{whose}: {_measured(check)}; {check.why}")
+        elif check.id == _DETERMINISM and check.status == "flag" and not check.evidence.get("seeded", True):
+            said = "it draws random numbers that no seed reaches, so nobody can find its letters again; use torch's"
+            yield finding(where, None, "unseeded", f"{whose}: {said} global generators")
+        elif check.id == _FAILURE and _fails_clean(check):
+            said = f"{check.evidence['clean']} of {check.n} clean images have no finite logits; mend that first"
+            yield finding(where, None, "failure", f"{whose}: {said}")
+    fidelity = next((check for check in inspected.checks if check.id == FIDELITY), None)
+    unconfirmed = OPAQUE in inspected.flags and RANDOMISED not in inspected.flags
+    if unconfirmed and fidelity is not None and fidelity.status == "skipped":
+        said = f"its gradient cannot be confirmed ({fidelity.why}), so white-box attacks may learn nothing"
+        yield finding(where, None, "gradient", f"{whose}: {said}")
+
+
+def marks(whose: str, inspected: Inspected) -> Iterator[str]:
+    """What is no reason to refuse a model, and that readers should know."""
+    if RANDOMISED in inspected.flags:
+        yield f"{whose} is randomised: compared by figures, shown, and not ranked"
+    for check in inspected.checks:
+        if check.status == "flag" and check.id not in (*_REFUSED, _DETERMINISM) and not _fails_clean(check):
+            yield f"{whose}, check {check.id}, {check.name}: {_measured(check)}; {check.why}"
+
+
+def _fails_clean(check: Check) -> bool:
+    clean = check.evidence.get("clean")
+    return isinstance(clean, int) and wilson_lower(clean, check.n or 0) > COUNT_THRESHOLD
+
+
+def _measured(check: Check) -> str:
+    if check.k is not None:
+        return f"{check.name}, {check.k} of {check.n} images"
+    return f"{check.name}, {check.figure:.3g} (threshold {check.threshold:g})"

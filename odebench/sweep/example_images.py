@@ -1,0 +1,198 @@
+"""Making the examples of a stored result: its first chunk is attacked again, and must end in the same letters."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from odebench.attack.candidate_file import Candidates, read_candidates
+from odebench.dataset import Dataset, Split
+from odebench.dataset.definition import DatasetDefinition
+from odebench.errors import ResultError, UsageError
+from odebench.evaluation.evaluate import data_split, run
+from odebench.evaluation.loading import at_hand
+from odebench.evaluation.model_reference import Contestant
+from odebench.evaluation.plan import Plan, planned_again
+from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge
+from odebench.io.files import write_atomically
+from odebench.leaderboard.build import RANDOMISED
+from odebench.leaderboard.example_images import (
+    MOST,
+    Examples,
+    Pair,
+    attack_of,
+    epsilon_of,
+    examples_folder,
+    file_names,
+    remove_examples,
+)
+from odebench.leaderboard.union import StoredResult
+from odebench.model.classifier import Classifier
+from odebench.progress import SILENT, Progress
+from odebench.protocol.spec import Evaluation
+from odebench.result.file import EXAMPLES_FILE
+from odebench.result.schema import FALLEN, Result
+
+
+def illustrate(
+    item: StoredResult,
+    dataset: Dataset,
+    definition: DatasetDefinition,
+    *,
+    model: Contestant,
+    device: str = "cpu",
+    progress: Progress = SILENT,
+) -> Path:
+    """Writes the examples of a stored result beside it and returns their folder: the first images of its first chunk
+    that `model`, which the result is about, classifies correctly, and the last candidate judged for each, at the middle
+    epsilon.
+
+    Letters do not depend on how many images were asked for, so that chunk alone is attacked again, up to that epsilon.
+    Raises ResultError where the model cannot be found or built again, or where images, weights or letters are other
+    than the result says.
+    """
+    evaluation = item.result.evaluation
+    epsilon, split = epsilon_of(item.result), data_split(dataset, evaluation.dataset.split)
+    _planned(item, model, definition, len(split), evaluation)
+    part = _planned(item, model, definition, len(split), _first_chunk(evaluation, epsilon))
+    with TemporaryDirectory() as folder:
+        again, _, _ = run(
+            part,
+            dataset,
+            results=Path(folder),
+            save_candidates=Path(folder) / "candidates.safetensors",
+            device=device,
+            progress=progress,
+        )
+        candidates = read_candidates(Path(folder) / "candidates.safetensors")
+    rows = _rows(item, again)
+    classifier = at_hand(part, dataset, device, progress).classifier
+    points = _points(candidates, [row + evaluation.dataset.offset for row in rows], epsilon)
+    predicted = _predicted(item.result, classifier, split, points, [row + evaluation.dataset.offset for row in rows])
+    stored = {found.epsilon: found for found in item.result.epsilons}[epsilon]
+    pairs = []
+    for row, label in zip(rows, predicted, strict=True):
+        index, letter, felled = row + evaluation.dataset.offset, stored.outcomes[row], stored.felled_by.letters[row]
+        pairs.append(
+            Pair(
+                index=index,
+                label=dataset.classes[int(split.labels[index])],
+                predicted=None if label is None else dataset.classes[label],
+                outcome="f" if letter == "f" else "x" if letter == "x" else "r",
+                felled_by=stored.felled_by.legend[felled] if letter in FALLEN else None,
+            )
+        )
+    examples = Examples(
+        schema_version=1,
+        run_key=item.result.run_key,
+        dataset=evaluation.dataset.name,
+        norm=evaluation.threat_model.norm,
+        epsilon=epsilon,
+        attack=attack_of(item),
+        pairs=tuple(pairs),
+    )
+    return _write(examples_folder(item), examples, split, points)
+
+
+def _first_chunk(evaluation: Evaluation, epsilon: float) -> Evaluation:
+    n = min(evaluation.chunk, evaluation.dataset.n)
+    radii = tuple(one for one in evaluation.threat_model.epsilons if one <= epsilon)
+    return evaluation.model_copy(
+        update={
+            "dataset": evaluation.dataset.model_copy(update={"n": n}),
+            "threat_model": evaluation.threat_model.model_copy(update={"epsilons": radii}),
+        }
+    )
+
+
+def _planned(
+    item: StoredResult, model: Contestant, definition: DatasetDefinition, total: int, evaluation: Evaluation
+) -> Plan:
+    """The plan of an evaluation. Raises ResultError where this odebench does not plan the same one."""
+    try:
+        return planned_again(evaluation, model, definition, total=total)
+    except UsageError as error:
+        raise ResultError(f"{item.path} cannot be run again here: {error}") from error
+
+
+def _rows(item: StoredResult, again: Result) -> list[int]:
+    """The places of the images to show. Raises ResultError where the attack found something else this time."""
+    stored, here = item.result.found, again.found
+    for what, ours, theirs in (
+        ("images", here.dataset_sha256, stored.dataset_sha256),
+        ("weights", here.weights_sha256, stored.weights_sha256),
+        *(("sources", here.sources_sha256[name], sha256) for name, sha256 in stored.sources_sha256.items()),
+    ):
+        if ours != theirs:
+            raise ResultError(
+                f"{item.path} was found with {what} {theirs[:12]}, those at hand are {ours[:12]}; ODEBENCH_CACHE names "
+                "the folder of weights"
+            )
+    outcomes = again.epsilons[-1].outcomes
+    letters = {found.epsilon: found.outcomes for found in item.result.epsilons}[again.epsilons[-1].epsilon]
+    rows = [row for row, letter in enumerate(letters[: len(outcomes)]) if letter in "fxr"][:MOST]
+    if not rows:
+        raise ResultError(f"{item.path} has no image in its first chunk that is classified correctly: nothing to show")
+    if moved := [str(row) for row in rows if outcomes[row] != letters[row]]:
+        raise ResultError(
+            f"{item.path}: images {', '.join(moved)} end in other letters here; run it again with --force on this "
+            "machine, or make the examples where it was made"
+        )
+    return rows
+
+
+def _points(candidates: Candidates, indices: list[int], epsilon: float) -> Float[Tensor, "n channel height width"]:
+    """The last candidate judged for each image; of one that fell at a smaller epsilon that one."""
+    found = []
+    for index in indices:
+        near = (candidates.indices == index) & (candidates.epsilons <= epsilon)
+        places = near.nonzero().flatten().tolist()
+        found.append(candidates.images[max(places, key=lambda place: float(candidates.epsilons[place]))])
+    return torch.stack(found)
+
+
+def _predicted(
+    result: Result, classifier: Classifier, split: Split, points: Tensor, indices: list[int]
+) -> list[int | None]:
+    """What the verdict's model says of each point; None where it failed."""
+    judge = Judge(
+        classifier,
+        alone="batch-coupled" in result.flags,
+        passes=RANDOMISED_PASSES if RANDOMISED in result.flags else 1,
+        seed=result.evaluation.attack.seed,
+    )
+    with classifier.frozen():
+        opinion = judge.opinion(points, split.labels[indices], of=split.images[indices])
+    found: list[int | None] = []
+    for row, label in enumerate(split.labels[indices].tolist()):
+        best = opinion.answer.logits[row].topk(2).indices.tolist()
+        # a tie with the label is an error, and so is the majority of a randomised model against its first pass
+        wrong = best[1] if best[0] == label else best[0]
+        found.append(None if opinion.failed[row] else label if opinion.correct[row] else wrong)
+    return found
+
+
+def _write(folder: Path, examples: Examples, split: Split, points: Tensor) -> Path:
+    remove_examples(folder)
+    for pair, point in zip(examples.pairs, points, strict=True):
+        clean, adversarial = file_names(pair)
+        write_atomically(folder / clean, _png(split.images[pair.index]))
+        write_atomically(folder / adversarial, _png(point))
+    write_atomically(folder / EXAMPLES_FILE, (examples.model_dump_json(indent=1) + "\n").encode())
+    return folder
+
+
+def _png(image: Float[Tensor, "channel height width"]) -> bytes:
+    """The image as 8-bit PNG, grey or RGB."""
+    from PIL import Image
+
+    levels = (255 * image.clamp(0, 1)).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    picture = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
+    written = io.BytesIO()
+    picture.save(written, "PNG", optimize=True)
+    return written.getvalue()

@@ -1,0 +1,303 @@
+"""From a protocol to what must be done: cells, each an evaluation, and the trainings that they need. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from odebench.attack.definition import load_attack
+from odebench.dataset.definition import DatasetDefinition
+from odebench.dataset.registry import DATASETS
+from odebench.errors import UsageError, unknown_name
+from odebench.evaluation.plan import Plan, Slice, plan
+from odebench.io.yaml_document import Document, Where
+from odebench.model.definition import ModelDefinition, changeable, load_definition
+from odebench.protocol.protocol import AttackChoice, Images, Protocol, Section, Threat, find_protocol, read_protocol
+from odebench.protocol.recipe import Recipe
+from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, fixed_step
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One evaluation of one section. A cell of another section may be the same evaluation: it is made once."""
+
+    section: str
+    plan: Plan
+
+    @property
+    def run_key(self) -> str:
+        """The identity of the evaluation."""
+        return self.plan.evaluation.run_key
+
+    @property
+    def title(self) -> str:
+        """The cell in a few words."""
+        evaluation = self.plan.evaluation
+        words = [evaluation.model.name]
+        if evaluation.horizon is not None:
+            words.append(f"T={evaluation.horizon:g}")
+        if evaluation.train_horizon != evaluation.horizon:
+            words.append(f"trained at T={evaluation.train_horizon:g}")
+        if evaluation.solver is not None and evaluation.solver != self.plan.recipe.solver:
+            words.append(f"with {evaluation.solver}")
+        words.append(f"seed {self.plan.recipe.train_seed}")
+        effort = evaluation.attack.parameters.get("effort")
+        attack = evaluation.attack.name if effort is None else f"{evaluation.attack.name} ({effort})"
+        return f"{' '.join(words)}, {attack} in {evaluation.threat_model.norm}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One recipe to train, and in words what it is."""
+
+    recipe: Recipe
+    title: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A protocol, laid out: its cells in order, and all trainings that they need, teachers before students."""
+
+    protocol: Protocol
+    dataset: DatasetDefinition
+    cells: tuple[Cell, ...]
+    trainings: tuple[Training, ...]
+
+    @property
+    def evaluations(self) -> dict[str, Cell]:
+        """The cells that differ, by run key."""
+        found: dict[str, Cell] = {}
+        for cell in self.cells:
+            found.setdefault(cell.run_key, cell)
+        return found
+
+    def only(self, sections: Sequence[str]) -> Grid:
+        """Some sections of it, by name, with the trainings that they need. Raises UsageError for unknown names."""
+        names = [section.name for section in self.protocol.sections]
+        for name in sections:
+            if name not in names:
+                raise unknown_name("section", name, names)
+        cells = tuple(cell for cell in self.cells if cell.section in sections)
+        return replace(self, cells=cells, trainings=tuple(trainings(cell.plan for cell in cells)))
+
+
+def read_grid(name: str) -> Grid:
+    """The grid of a protocol, by its name or by the path of a file.
+
+    Raises UsageError for an unknown name and DocumentError, with the line of the file, for all in it that cannot be.
+    """
+    path = find_protocol(name)
+    return lay_out(*read_protocol(Path(path)))
+
+
+def lay_out(protocol: Protocol, document: Document) -> Grid:
+    """The grid of a protocol that stands in a document. Raises DocumentError."""
+    dataset = document.blame(("dataset", "name"), lambda: describe(protocol.dataset))
+    for model, changes in protocol.recipes.items():
+        _check_changes(model, changes, dataset, document)
+    document.check_distinct(("sections",), [section.name for section in protocol.sections], "a section called")
+    cells = [
+        cell
+        for index, section in enumerate(protocol.sections)
+        for cell in _Layout(protocol, dataset, document, section, ("sections", index)).cells()
+    ]
+    return Grid(protocol, dataset, tuple(cells), tuple(trainings(cell.plan for cell in cells)))
+
+
+def describe(images: Images) -> DatasetDefinition:
+    """What is known of the data set before it is loaded: registered, or as the protocol says. Raises UsageError."""
+    stated = (images.image_shape, images.classes)
+    if images.name in DATASETS.entries():
+        if stated != (None, None) or images.sizes:
+            raise UsageError(f"{images.name} is known: strike image_shape, classes and sizes")
+        found = DATASETS.load(images.name)
+        if not isinstance(found, DatasetDefinition):
+            raise UsageError(f"data set {images.name!r}: its entry point names no DatasetDefinition")
+        return found
+    if images.image_shape is None or images.classes is None:
+        try:
+            DATASETS.entry(images.name)
+        except UsageError as error:
+            raise UsageError(f"{error}; for an image folder say image_shape and classes too") from error
+        raise AssertionError("a data set without an entry has one")
+    names = tuple(str(index) for index in range(images.classes))
+    return DatasetDefinition(
+        images.name, images.image_shape, names, {}, "", sizes={split: size for split, size in images.sizes.items()}
+    )
+
+
+def trainings(plans: Iterator[Plan]) -> Iterator[Training]:
+    """Every training that plans need, once: of the model, its teacher, the sources; a teacher before its student."""
+    seen: set[str] = set()
+
+    def need(recipe: Recipe, name: str) -> Iterator[Training]:
+        if recipe.key in seen:
+            return
+        if recipe.teacher is not None:
+            yield from need(recipe.teacher, f"the teacher of {name}")
+        seen.add(recipe.key)
+        horizon = f" T={recipe.horizon:g}" if recipe.horizon is not None else ""
+        yield Training(recipe, f"training {name}{horizon} seed {recipe.train_seed}")
+
+    ordered = list(plans)
+    for one in ordered:
+        yield from need(one.recipe, one.evaluation.model.name)
+    for one in ordered:
+        for source in one.sources:
+            if not source.itself:
+                yield from need(source.recipe, source.text.partition(":")[0])
+
+
+def _check_changes(
+    model: str, changes: Mapping[str, JsonValue], dataset: DatasetDefinition, document: Document
+) -> None:
+    """Raises DocumentError for a model that is not known, and for changes that its recipe does not take."""
+    where: Where = ("recipes", model)
+    definition = document.blame(where, lambda: load_definition(model))
+    default = document.blame(where, lambda: definition.recipe(dataset))
+    document.check_known(
+        where, changes, [name for name in changeable(default) if not name.endswith("kind")], "field of a recipe"
+    )
+    document.blame(where, lambda: definition.recipe(dataset, changes=changes))
+
+
+def _said(attack: AttackChoice) -> str:
+    """An attack as its line says it."""
+    more = {**attack.parameters, **({} if attack.n is None else {"n": attack.n}), "seed": attack.seed}
+    return " ".join([attack.name, *(f"{name}={value}" for name, value in sorted(more.items()))])
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """One section about to be laid out, and where it stands."""
+
+    protocol: Protocol
+    dataset: DatasetDefinition
+    document: Document
+    section: Section
+    where: Where
+
+    def cells(self) -> Iterator[Cell]:
+        section, document = self.section, self.document
+        definitions = [
+            document.blame((*self.where, "models", index), lambda name=name: load_definition(name))  # type: ignore[misc]
+            for index, name in enumerate(section.models)
+        ]
+        self._check_lists()
+        if section.horizons is None:
+            for index, definition in enumerate(definitions):
+                if definition.has_horizon:
+                    raise document.error((*self.where, "models", index), f"{definition.name} needs horizons; add them")
+        seen: dict[str, Where] = {}
+        for number, attack in enumerate(section.attacks):
+            place: Where = (*self.where, "attacks", number)
+            for kind, threat in enumerate(section.threat_models):
+                for index, definition in enumerate(definitions):
+                    for cell in self._cells(definition, threat, attack, (index, kind, number)):
+                        if cell.run_key in seen:
+                            raise document.error(
+                                place,
+                                f"this is a cell of line {document.line(seen[cell.run_key])} again: {cell.title}; "
+                                "strike one of them",
+                            )
+                        seen[cell.run_key] = place
+                        yield cell
+
+    def _check_lists(self) -> None:
+        section, document = self.section, self.document
+        for key, what in (
+            ("models", "model"),
+            ("horizons", "horizon"),
+            ("train_horizons", "train horizon"),
+            ("train_seeds", "train seed"),
+        ):
+            document.check_distinct((*self.where, key), getattr(section, key) or (), what)
+        norms = [threat.norm for threat in section.threat_models]
+        document.check_distinct((*self.where, "threat_models"), norms, "norm")
+        document.check_distinct((*self.where, "attacks"), [_said(attack) for attack in section.attacks], "attack")
+        for index, threat in enumerate(section.threat_models):
+            place: Where = (*self.where, "threat_models", index, "epsilons")
+            document.check_distinct(place, threat.epsilons or (), "epsilon")
+        for index, attack in enumerate(section.attacks):
+            found = document.blame(
+                (*self.where, "attacks", index, "name"),
+                lambda name=attack.name: load_attack(name),  # type: ignore[misc]
+            )
+            known = [*found.parameters, *(["relative_step"] if found.step_share is not None else [])]
+            document.check_known((*self.where, "attacks", index, "parameters"), attack.parameters, known, "parameter")
+            document.blame(
+                (*self.where, "attacks", index, "parameters"),
+                lambda found=found, given=attack.parameters: found.complete(given),  # type: ignore[misc]
+            )
+
+    def _cells(
+        self, definition: ModelDefinition, threat: Threat, attack: AttackChoice, numbers: tuple[int, int, int]
+    ) -> Iterator[Cell]:
+        section, protocol = self.section, self.protocol
+        model, kind, number = numbers
+        pairs: list[tuple[float | None, float | None]] = [(None, None)]
+        if definition.has_horizon:
+            horizons = section.horizons or ()
+            trained = section.train_horizons
+            pairs = [(t, horizon) for horizon in horizons for t in (trained or (horizon,))]
+        for train_horizon, horizon in pairs:
+            for seed in section.train_seeds:
+                solver = self._solver(definition, horizon, (*self.where, "models", model))
+                images = protocol.dataset
+                n = attack.n or images.n
+                total = self.dataset.sizes.get(images.split, images.offset + n)
+                part = Slice(split=images.split, n=n, offset=images.offset, chunk=protocol.chunk)
+                self.document.blame(
+                    (*self.where, "attacks", number, "n") if attack.n else ("dataset", "n"),
+                    lambda part=part, total=total: part.of(self.dataset.name, total),  # type: ignore[misc]
+                )
+                if attack.n is None and n % protocol.chunk and self.dataset.sizes.get(images.split) is None:
+                    raise self.document.error(("dataset", "n"), f"{n} images are not whole chunks of {protocol.chunk}")
+
+                def planned(
+                    seed: int = seed,
+                    horizon: float | None = horizon,
+                    train_horizon: float | None = train_horizon,
+                    solver: Solver | None = solver,
+                    part: Slice = part,
+                    total: int = total,
+                ) -> Plan:
+                    return plan(
+                        definition.name,
+                        attack.name,
+                        self.dataset,
+                        total=total,
+                        images=part,
+                        horizon=horizon,
+                        train_horizon=train_horizon,
+                        solver=solver,
+                        norm=threat.norm,
+                        epsilons=threat.epsilons,
+                        train_seed=seed,
+                        attack_seed=attack.seed,
+                        changes=protocol.recipes.get(definition.name),
+                        parameters=attack.parameters,
+                    )
+
+                knows_norm = threat.norm in load_attack(attack.name).norms
+                blamed = ("threat_models", kind) if knows_norm else ("attacks", number)
+                yield Cell(section.name, self.document.blame((*self.where, *blamed), planned))
+
+    def _solver(self, definition: ModelDefinition, horizon: float | None, where: Where) -> Solver | None:
+        """The solver of the evaluation; None for the one that the model is trained with."""
+        section = self.section
+        if section.solver is None and section.equal_nfe is None:
+            return None
+        if horizon is None:
+            raise self.document.error(where, f"{definition.name} integrates nothing, so this section is not for it")
+        if section.equal_nfe is None:
+            return section.solver.solver() if section.solver is not None else None
+        default = definition.recipe(self.dataset, horizon=horizon).solver
+        stages = None if default is None else FIXED_STEP_STAGES.get(default.method)
+        if default is None or stages is None or section.equal_nfe % stages:
+            multiple = f"a multiple of {stages}" if stages else "a fixed-step method"
+            raise self.document.error((*self.where, "equal_nfe"), f"{definition.name} ({default}) needs {multiple}")
+        return fixed_step(default.method, step=horizon * stages / section.equal_nfe)

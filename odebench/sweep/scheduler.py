@@ -1,0 +1,279 @@
+"""A sweep: all cells of a grid that are not there yet, as a graph of tasks: data, teacher, student, evaluations.
+
+What is finished is a whole file, written by the worker that made it, so nothing is lost or done twice, whoever dies.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from odebench.errors import OdebenchError
+from odebench.evaluation.plan import Slice
+from odebench.evaluation.slices import cut, slice_path
+from odebench.io.files import cache_folder, check_writable, published_folder
+from odebench.protocol.recipe import Recipe, find_weights
+from odebench.sweep.completed import found_results
+from odebench.sweep.cost import evaluation_work, training_work
+from odebench.sweep.grid import Cell, Grid
+from odebench.sweep.task import Place, TaskError, evaluate, evaluate_slice, join, package_versions, prepare, train
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_POLL_SECONDS = 0.2
+_TOPIC = "odebench"
+
+
+class SweepError(OdebenchError):
+    """A sweep cannot begin, or cannot go on."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the graph: its key there, in words what it is, the keys of what it needs, its work."""
+
+    key: str
+    kind: Literal["data", "training", "slice", "evaluation"]
+    title: str
+    needs: tuple[str, ...]
+    work: float
+    call: tuple[Any, ...]
+
+
+@dataclass
+class State:
+    """How far a sweep is; keys of tasks. `there` counts the cells whose results were there when it began, `published`
+    those of them that only the published results hold."""
+
+    tasks: Mapping[str, Task]
+    there: int
+    published: int = 0
+    began: float = field(default_factory=time.monotonic)
+    done: set[str] = field(default_factory=set)
+    running: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def of(self, kind: str, keys: set[str] | Mapping[str, str]) -> int:
+        """How many of some tasks are of a kind."""
+        return sum(self.tasks[key].kind == kind for key in keys)
+
+    def total(self, kind: str) -> int:
+        """How many tasks of a kind there are to do."""
+        return sum(task.kind == kind for task in self.tasks.values())
+
+    @property
+    def seconds_left(self) -> float | None:
+        """About how long it will take still, from the work that is done; None as long as nothing is."""
+        done = sum(self.tasks[key].work for key in self.done)
+        left = sum(task.work for key, task in self.tasks.items() if key not in self.done and key not in self.failed)
+        return (time.monotonic() - self.began) * left / done if done else None
+
+
+class Watcher(Protocol):
+    """Who looks at a sweep."""
+
+    def look(self, state: State) -> None:
+        """Called a few times a second."""
+
+    def done(self, task: Task, state: State) -> None:
+        """Called once for each task that is finished, or has failed."""
+
+    def say(self, line: str) -> None:
+        """One line worth keeping."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where to compute: `workers` processes here (None: cores // threads), or the scheduler at `address`."""
+
+    workers: int | None = None
+    address: str | None = None
+    tls: tuple[Path, Path, Path] | None = None
+
+
+def sweep(grid: Grid, *, place: Place, cluster: Cluster, watcher: Watcher, slice_images: int | None = None) -> State:
+    """Computes all cells of a grid that are not there, and returns how that ended; failed tasks with their reasons.
+
+    Evaluations of more images than `slice_images` are cut into slices of about as many.
+
+    Raises SweepError where dask.distributed is missing, ClusterError where the scheduler is not there, has other
+    packages or dies, FileError where a folder cannot be written in.
+    """
+    tasks, there = tasks_of(grid, place, slice_images=slice_images)
+    state = State(tasks, there, sum(place.results not in path.parents for path in found_results(grid, place).values()))
+    if not tasks:
+        return state
+    for folder in (place.results, place.weights[0]):
+        check_writable(folder)
+    with _client(cluster, threads=place.threads, say=watcher) as client:
+        state.began = time.monotonic()
+        _conduct(client, state, place, watcher)
+    return state
+
+
+def place_of(grid: Grid, *, results: Path, data_dir: Path | None, device: str, counts_published: bool = False) -> Place:
+    """Where the workers of a sweep that is begun here find and leave things."""
+    published = published_folder()
+    return Place(
+        results=results.absolute(),
+        cache=cache_folder().absolute(),
+        data_dir=None if data_dir is None else data_dir.absolute(),
+        device=device,
+        threads=grid.protocol.threads,
+        published=None if published is None else published.absolute(),
+        counts_published=counts_published,
+        versions=package_versions(),
+    )
+
+
+def tasks_of(grid: Grid, place: Place, *, slice_images: int | None = None) -> tuple[dict[str, Task], int]:
+    """The tasks that a grid still needs, by key, each after what it needs; and how many cells are there already.
+
+    A cell is there when its result is; a recipe is trained only for a cell that is not.
+    """
+    cells, there = grid.evaluations, found_results(grid, place)
+    missing = {key: cell for key, cell in cells.items() if key not in there}
+    if not missing:
+        return {}, len(cells)
+    parts = {_slice_of(cell): None for cell in missing.values()}
+    tasks = {
+        "data": Task(
+            key="data",
+            kind="data",
+            title=f"looking at {grid.dataset.name}",
+            needs=(),
+            work=0.0,
+            call=(prepare, tuple(parts), grid.dataset, place),
+        )
+    }
+    titles = {training.recipe.key: training.title for training in grid.trainings}
+
+    def need(recipe: Recipe) -> str:
+        """The key of what must be done before a recipe's weights can be used."""
+        if find_weights(recipe, place.weights) is not None:
+            return "data"
+        key = f"train-{recipe.key}"
+        if key not in tasks:
+            before = "data" if recipe.teacher is None else need(recipe.teacher)
+            work = training_work(recipe, grid.dataset)
+            tasks[key] = Task(key, "training", titles[recipe.key], (before,), work, (train, recipe, place))
+        return key
+
+    for run_key, cell in missing.items():
+        recipes = [cell.plan.recipe, *(source.recipe for source in cell.plan.sources if not source.itself)]
+        needs = tuple(dict.fromkeys(need(recipe) for recipe in recipes))
+        work = evaluation_work(cell.plan, grid.dataset)
+        key = f"evaluate-{run_key}"
+        slices = cut(cell.plan.evaluation, slice_images)
+        if not slices:
+            tasks[key] = Task(key, "evaluation", cell.title, needs, work, (evaluate, cell.plan, place))
+            continue
+        made = [_slice_task(cell, rows, needs, work, place) for rows in slices]
+        tasks |= {task.key: task for task in made}
+        joins = tuple(task.key for task in made)
+        tasks[key] = Task(key, "evaluation", cell.title, joins, 0.0, (join, cell.plan, slices, place))
+    return tasks, len(cells) - len(missing)
+
+
+def _slice_task(cell: Cell, rows: slice, needs: tuple[str, ...], work: float, place: Place) -> Task:
+    """One slice of an evaluation; one whose file is there is looked at again, which is no work."""
+    evaluation = cell.plan.evaluation
+    share = (
+        0.0 if slice_path(place.results, evaluation, rows).exists() else (rows.stop - rows.start) / evaluation.dataset.n
+    )
+    title = f"{cell.title}, images {rows.start} to {rows.stop - 1}"
+    key = f"slice-{cell.run_key}-{rows.start}-{rows.stop}"
+    return Task(key, "slice", title, needs, work * share, (evaluate_slice, cell.plan, rows, place))
+
+
+def _slice_of(cell: Cell) -> Slice:
+    evaluation = cell.plan.evaluation
+    part = evaluation.dataset
+    return Slice(split=part.split, n=part.n, offset=part.offset, chunk=evaluation.chunk)
+
+
+@contextmanager
+def _client(cluster: Cluster, *, threads: int, say: Watcher) -> Iterator[Any]:
+    try:
+        from odebench.sweep.cluster import Tls, local_cluster, remote_cluster
+    except ImportError as error:
+        raise SweepError(
+            f"a sweep needs dask.distributed ({error.name or error} is missing): pip install 'odebench[sweep]'"
+        ) from error
+    opened: AbstractContextManager[Any]
+    if cluster.address is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        opened = local_cluster(cluster.workers or max(1, cores // threads), threads=threads)
+    else:
+        opened = remote_cluster(cluster.address, tls=None if cluster.tls is None else Tls(*cluster.tls), say=say.say)
+    with opened as client:
+        yield client
+
+
+def _conduct(client: Any, state: State, place: Place, watcher: Watcher) -> None:
+    """Hands the graph to the scheduler and watches it to its end."""
+    topic = f"{_TOPIC}-{uuid.uuid4().hex}"
+    client.subscribe_topic(topic, lambda event: state.running.add(event[1]["key"]))
+    futures: dict[str, Any] = {}
+    ranks = {key: rank for rank, key in enumerate(sorted(state.tasks, key=lambda key: state.tasks[key].work))}
+    for key, task in state.tasks.items():
+        function, *arguments = task.call
+        futures[key] = client.submit(
+            _follow,
+            function,
+            arguments,
+            key,
+            topic,
+            [futures[needed] for needed in task.needs],
+            key=f"{task.kind}-{key}-{topic}",
+            pure=False,
+            # trainings first, since others wait for them; then the longest first, so that none is left for the end
+            priority=ranks[key] + (len(ranks) if task.kind in ("data", "training") else 0),
+        )
+    waiting = dict(futures)
+    while waiting:
+        watcher.look(state)
+        time.sleep(_POLL_SECONDS)
+        if client.status != "running":
+            raise SweepError("the scheduler is gone; what is finished is kept: start a scheduler and the sweep again")
+        for key in [key for key, future in waiting.items() if future.done()]:
+            if any(needed in waiting for needed in state.tasks[key].needs):
+                continue  # what it needs ended in between: that comes first, since its reason may be this one's
+            future = waiting.pop(key)
+            reason = None if future.status == "finished" else _reason(future, state, state.tasks[key])
+            if reason is None:
+                state.done.add(key)
+            else:
+                state.failed[key] = reason
+            state.running.discard(key)
+            watcher.done(state.tasks[key], state)
+    watcher.look(state)
+
+
+def _follow(function: Any, arguments: list[Any], key: str, topic: str, needed: list[None]) -> None:
+    """What a worker runs: says that it begins, and does it."""
+    from distributed import get_worker
+
+    get_worker().log_event(topic, {"key": key})
+    function(*arguments)
+
+
+def _reason(future: Any, state: State, task: Task) -> str:
+    """Why a task has failed, in one line; of one that could not begin, what it would have needed."""
+    for needed in task.needs:
+        if needed in state.failed:
+            root = state.failed[needed]
+            return root if " failed: " in root else f"{state.tasks[needed].title} failed: {root}"
+    error = future.exception(timeout=5) if future.status == "error" else None
+    if isinstance(error, TaskError):
+        return str(error)
+    if type(error).__name__ == "KilledWorker":
+        return "its worker died every time it was tried: out of memory, or killed from outside"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}" if error else f"it was {future.status}"

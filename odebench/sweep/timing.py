@@ -1,0 +1,54 @@
+"""How long a grid may take on this machine: a gradient of each of its models is timed, and multiplied. Needs torch."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import torch
+from torch.nn import functional
+
+from odebench.io.canonical_json import canonical_json
+from odebench.model.training import build
+from odebench.protocol.recipe import Recipe
+from odebench.sweep.cost import evaluation_work, field_calls, training_work
+from odebench.sweep.grid import Grid
+
+_SHORTEST_SECONDS = 0.2
+_BATCH = 100
+
+
+def probe(grid: Grid) -> float:
+    """Seconds that all trainings and evaluations of a grid take from nothing, as one process for every
+    cores // threads; about, since nobody knows beforehand how soon images fall."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(grid.protocol.threads)
+    try:
+        timed: dict[str, float] = {}
+        seconds = sum(
+            training_work(one.recipe, grid.dataset) * _seconds(one.recipe, grid, timed) for one in grid.trainings
+        )
+        seconds += sum(
+            evaluation_work(cell.plan, grid.dataset) * _seconds(cell.plan.recipe, grid, timed)
+            for cell in grid.evaluations.values()
+        )
+    finally:
+        torch.set_num_threads(threads)
+    return seconds / max(1, (os.cpu_count() or 1) // grid.protocol.threads)
+
+
+def _seconds(recipe: Recipe, grid: Grid, timed: dict[str, float]) -> float:
+    """Seconds of one image's gradient for each call of the field in it."""
+    kind = canonical_json({"architecture": recipe.architecture, "arguments": recipe.arguments})
+    if kind not in timed:
+        module = build(recipe).eval().requires_grad_(False)
+        images = torch.rand(_BATCH, *grid.dataset.image_shape, requires_grad=True)
+        labels = torch.arange(_BATCH) % len(grid.dataset.classes)
+        functional.cross_entropy(module(images), labels).backward()  # type: ignore[no-untyped-call]
+        began, count = time.perf_counter(), 0
+        while time.perf_counter() - began < _SHORTEST_SECONDS:
+            functional.cross_entropy(module(images), labels).backward()  # type: ignore[no-untyped-call]
+            count += 1
+        spent = (time.perf_counter() - began) / count
+        timed[kind] = spent / _BATCH / field_calls(recipe.solver, recipe.horizon)
+    return timed[kind]
