@@ -39,67 +39,75 @@ MAX_RECIPE_LINES = 24
 
 TESTED_BY = {
     # minutes: a test asks the same with fewer epochs or images
-    "odebench run --model kd-ode --attack pgd": "test_cli.py::test_the_first_command_as_the_readme_has_it",
-    "odebench run -m ode -a cw --horizon 2 -n 100": "test_cli.py::test_the_options_of_an_attack_reach_the_result",
-    "odebench run -m ode -a pgd -n 100 --solver dopri5 --tolerance 1e-3": (
-        "test_cli.py::test_run_evaluates_with_another_solver_on_the_same_weights"
+    "odebench run --model kd-ode --attack pgd": "cli/test_commands.py::test_the_first_command_as_the_readme_has_it",
+    "odebench run -m ode -a cw --horizon 2 -n 100": (
+        "cli/test_commands.py::test_the_options_of_an_attack_reach_the_result"
     ),
-    "odebench run -m kd-ode -a worst-case -n 200": "test_worst_case.py::test_no_single_stage_finds_more",
-    "odebench train --model kd-ode --horizon 2": "test_cli.py::test_train_names_the_weights_and_trains_once",
-    "odebench diagnose -m kd-ode": "test_diagnose.py::test_a_diagnosis_prints_every_check_in_80_columns",
-    "odebench diagnose --model kd-ode": "test_diagnose.py::test_a_diagnosis_prints_every_check_in_80_columns",
+    "odebench run -m ode -a pgd -n 100 --solver dopri5 --tolerance 1e-3": (
+        "cli/test_commands.py::test_run_evaluates_with_another_solver_on_the_same_weights"
+    ),
+    "odebench run -m kd-ode -a worst-case -n 200": "evaluation/test_worst_case.py::test_no_single_stage_finds_more",
+    "odebench train --model kd-ode --horizon 2": "cli/test_commands.py::test_train_names_the_weights_and_trains_once",
+    "odebench diagnose -m kd-ode": "cli/test_diagnose.py::test_a_diagnosis_prints_every_check_in_80_columns",
+    "odebench diagnose --model kd-ode": "cli/test_diagnose.py::test_a_diagnosis_prints_every_check_in_80_columns",
     "odebench diagnose --model kd-ode --full --chart kd-ode.svg": (
-        "test_diagnose.py::test_the_full_set_makes_every_check"
+        "cli/test_diagnose.py::test_the_full_set_makes_every_check"
     ),
     "odebench diagnose --model ode --solver dopri5 --tolerance 0.1": (
-        "test_diagnose.py::test_flags_and_what_to_do_are_said"
+        "cli/test_diagnose.py::test_flags_and_what_to_do_are_said"
     ),
-    "odebench diagnose --model ode --parameter steps=5": "test_diagnose.py::test_flags_and_what_to_do_are_said",
-    "odebench examples": "test_example.py::test_examples_show_what_the_result_says",
-    "odebench sweep digits-full --section cw": "test_deposit.py::test_sweep_takes_some_sections_and_names_them",
-    "odebench sweep digits --results again": "test_sweep.py::test_a_cell_is_what_run_makes_of_it",
-    "odebench sweep digits --results mine": "test_sweep.py::test_a_cell_is_what_run_makes_of_it",
-    "odebench protocols --time": "test_protocol.py::test_the_time_is_estimated_when_asked_for",
-    "odebench verify kd-ode": "test_verification.py::test_a_published_model_is_found_again",
-    "odebench verify kd-ode --dataset digits": "test_verification.py::test_a_published_model_is_found_again",
-    "odebench verify ode --dataset digits --full": "test_verification.py::test_a_published_model_is_found_again",
+    "odebench diagnose --model ode --parameter steps=5": "cli/test_diagnose.py::test_flags_and_what_to_do_are_said",
+    "odebench examples": "leaderboard/test_example_images.py::test_examples_show_what_the_result_says",
+    "odebench sweep digits-full --section cw": "sweep/test_publish.py::test_sweep_takes_some_sections_and_names_them",
+    "odebench sweep digits --results again": "sweep/test_scheduler.py::test_a_cell_is_what_run_makes_of_it",
+    "odebench sweep digits --results mine": "sweep/test_scheduler.py::test_a_cell_is_what_run_makes_of_it",
+    "odebench protocols --time": "protocol/test_protocol.py::test_the_time_is_estimated_when_asked_for",
+    "odebench verify kd-ode": "submission/verification/test_verify.py::test_a_published_model_is_found_again",
+    "odebench verify kd-ode --dataset digits": (
+        "submission/verification/test_verify.py::test_a_published_model_is_found_again"
+    ),
+    "odebench verify ode --dataset digits --full": (
+        "submission/verification/test_verify.py::test_a_published_model_is_found_again"
+    ),
     "odebench verify my-ode --trust --chunks 0,3": (
-        "test_verification.py::test_chunks_without_committed_letters_are_compared_by_figures"
+        "submission/verification/test_verify.py::test_chunks_without_committed_letters_are_compared_by_figures"
     ),
     "odebench verify leaderboard/entries/my-ode --trust --draw 7": (
-        "test_verification.py::test_a_good_entry_is_found_again_letter_by_letter"
+        "submission/verification/test_verify.py::test_a_good_entry_is_found_again_letter_by_letter"
     ),
     "odebench diagnose --model my-ode --trust": (
-        "test_contribution.py::test_the_commands_take_an_entry_and_ask_before_its_code_runs"
+        "model/test_contributed.py::test_the_commands_take_an_entry_and_ask_before_its_code_runs"
     ),
     # files, data or names that a reader has
-    "odebench run -m kd-ode -a pgd --dataset fashion-mnist": "test_dataset.py::test_fashion_mnist_from_debian",
-    "odebench run -m ode -a pgd --weights FILE": "test_cli.py::test_run_takes_weights_from_a_file",
-    "odebench run -m ode -a pgd --weights ode.safetensors": "test_cli.py::test_run_takes_weights_from_a_file",
-    "odebench judge -m kd-ode FILE": "test_candidate.py::test_what_a_run_saves_is_judged_to_the_same_letters",
+    "odebench run -m kd-ode -a pgd --dataset fashion-mnist": "dataset/test_loading.py::test_fashion_mnist_from_debian",
+    "odebench run -m ode -a pgd --weights FILE": "cli/test_commands.py::test_run_takes_weights_from_a_file",
+    "odebench run -m ode -a pgd --weights ode.safetensors": "cli/test_commands.py::test_run_takes_weights_from_a_file",
+    "odebench judge -m kd-ode FILE": (
+        "attack/test_candidate_file.py::test_what_a_run_saves_is_judged_to_the_same_letters"
+    ),
     # a git repository, a terminal, a package that is installed, a cluster, a network
-    "odebench compare main~5 main": "test_difference.py::test_commits_are_compared",
-    "odebench check-pr origin/main": "test_check_pr.py::test_a_good_entry_passes",
-    "odebench check-pr origin/main --trust": "test_check_pr.py::test_a_good_entry_passes",
-    "odebench check-pr main --trust": "test_check_pr.py::test_a_good_entry_passes",
-    "odebench leaderboard --serve": "test_page.py::test_the_page_is_served_on_loopback_alone_until_interrupted",
+    "odebench compare main~5 main": "analysis/test_comparison.py::test_commits_are_compared",
+    "odebench check-pr origin/main": "submission/test_review.py::test_a_good_entry_passes",
+    "odebench check-pr origin/main --trust": "submission/test_review.py::test_a_good_entry_passes",
+    "odebench check-pr main --trust": "submission/test_review.py::test_a_good_entry_passes",
+    "odebench leaderboard --serve": "render/test_page.py::test_the_page_is_served_on_loopback_alone_until_interrupted",
     "odebench run --model antisymmetric-ode --attack mi-fgsm -n 100 --set epochs=2": (
         "test_plugin.py::test_the_plugin_gives_a_result"
     ),
     "odebench sweep cifar10 --slice-images 1000 --scheduler tcp://HOST:8786": (
-        "test_sweep_slices.py::test_large_evaluations_become_slices_and_a_join"
+        "sweep/test_slices.py::test_large_evaluations_become_slices_and_a_join"
     ),
     "odebench sweep fashion-mnist --scheduler tcp://HOST:8786 --results /shared/results": (
-        "test_sweep.py::test_a_cluster_started_by_hand_computes_the_same"
+        "sweep/test_scheduler.py::test_a_cluster_started_by_hand_computes_the_same"
     ),
     "odebench sweep digits --scheduler tls://HOST:8786 --tls-ca ca.pem --tls-cert cert.pem --tls-key key.pem": (
-        "test_sweep.py::test_an_address_that_cannot_be_is_refused"
+        "sweep/test_scheduler.py::test_an_address_that_cannot_be_is_refused"
     ),
     "odebench run -m ode -a pgd --weights https://example.org/ode.safetensors": (
-        "test_remote.py::test_a_run_takes_weights_from_an_address"
+        "io/test_remote_weights.py::test_a_run_takes_weights_from_an_address"
     ),
     "odebench run -m ode -a pgd --weights hf://owner/name/ode.safetensors@main": (
-        "test_remote.py::test_a_file_of_the_hub_is_fetched"
+        "io/test_remote_weights.py::test_a_file_of_the_hub_is_fetched"
     ),
 }
 """Commands, up to the # of an address, that take long or need more than a folder, and the test that runs each."""

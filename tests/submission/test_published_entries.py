@@ -23,7 +23,7 @@ from odebench.result.file import read_result, result_files
 from odebench.result.schema import Result
 from odebench.submission.entry import Entry, contradictions, read_entry, speaks_of
 
-PUBLISHED = Path(__file__).parents[1] / "leaderboard"
+PUBLISHED = Path(__file__).parents[2] / "leaderboard"
 ENTRIES = PUBLISHED / "entries"
 TIS = ENTRIES / "tis-ode"
 SUBMITTED = [

@@ -19,10 +19,10 @@ from result_factory import make_result
 
 from odebench.analysis.claims import Claim, Word, claims_of, word_of
 from odebench.analysis.contrasts import estimate, weights_of
-from odebench.analysis.sections import Arm, middle, sections_of
+from odebench.analysis.sections import Arm, sections_of
 from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import holm, student, student_p
-from odebench.protocol.spec import adaptive, fixed_step
+from odebench.protocol.spec import adaptive, fixed_step, middle_epsilon
 from odebench.render.claims import claims_json, claims_markdown, sentence
 from odebench.result.schema import Check, Result
 
@@ -384,7 +384,7 @@ def test_sections_hold_matched_horizons_of_one_setting() -> None:
     assert (section.attack, section.arm, section.epsilon) == ("worst-case", Arm.fixed_step, 0.1)
     assert {key.model for key in section.cells} == {"ode", "kd-ode"}
     assert len(section.cells) == 18
-    assert middle((0.05, 0.1, 0.15)) == 0.1
+    assert middle_epsilon((0.05, 0.1, 0.15)) == 0.1
 
 
 # Statistics

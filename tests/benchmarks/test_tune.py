@@ -14,7 +14,7 @@ from odebench.dataset.builtin import DIGITS, FASHION_MNIST
 from odebench.dataset.definition import DatasetDefinition
 from odebench.model.definition import load_definition
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "tune.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "tune.py"
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from odebench.io.yaml_document import DocumentError, parse_document
 from odebench.submission.entry import ENTRY_PARTS, Entry
 from odebench.submission.weights_header import foreign_kind
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz_entries.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz_entries.py"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_sweep import GOOD, Desk, contents, desk, own_grid, place_in, wait_for, workers_of
+from sweep_desk import GOOD, Desk, contents, desk, own_grid, place_in, wait_for, workers_of
 
 from odebench.result.file import result_files
 from odebench.sweep.scheduler import tasks_of

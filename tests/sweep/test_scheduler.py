@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import pytest
 import typer
 from rich.console import Console
+from sweep_desk import GOOD, Desk, contents, desk, own_grid, place_in, wait_for, workers_of
 
 from odebench.cli.sweep import _conclude
 from odebench.cli.watch import Watch, duration
@@ -27,30 +28,11 @@ from odebench.protocol.recipe import weights_path
 from odebench.result.file import read_result, result_json
 from odebench.sweep.grid import read_grid
 from odebench.sweep.scheduler import Cluster, State, SweepError, Task, _conduct, place_of, sweep, tasks_of
-from odebench.sweep.task import Place, TaskError, evaluate, package_versions, prepare, train
+from odebench.sweep.task import TaskError, evaluate, package_versions, prepare, train
 
 distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")
 
-HEAD = """\
-name: tiny
-version: 1
-summary: as little as can be
-dataset: {name: digits, n: 100}
-recipes:
-  ode: {epochs: 1}
-  ode-ablated: {epochs: 1}
-  ode-stemless: {epochs: 1, learning_rate: 1000, weight_decay: 1000}
-sections:
-"""
-GOOD = """\
-  - name: matched
-    models: [ode, ode-ablated]
-    horizons: [0.5]
-    train_seeds: [0]
-    threat_models: [{norm: linf, epsilons: [0.1]}]
-    attacks: [{name: fgsm}, {name: noise}]
-"""
 BAD = """\
   - name: broken
     models: [ode-stemless]
@@ -60,61 +42,6 @@ BAD = """\
     attacks: [{name: fgsm}, {name: noise}]
 """
 LONGER = GOOD.replace("[0.5]", "[0.5, 1, 2]").replace("train_seeds: [0]", "train_seeds: [0, 1]").replace("noise", "pgd")
-
-
-@dataclass(frozen=True)
-class Desk:
-    """A folder to sweep in, with a cache of its own."""
-
-    folder: Path
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "results"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return os.environ | {
-            "ODEBENCH_CACHE": str(self.folder / "cache"),
-            "ODEBENCH_LEADERBOARD": str(self.folder / "leaderboard"),
-            "OMP_NUM_THREADS": "1",
-        }
-
-    def protocol(self, *sections: str) -> str:
-        path = self.folder / f"p{len(sections)}{len(''.join(sections))}.yaml"
-        path.write_text(HEAD + "".join(sections), encoding="utf-8")
-        return str(path)
-
-    def begin(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "odebench", *words],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def type(self, *words: str) -> tuple[int, str, str]:
-        process = self.begin(*words)
-        out, err = process.communicate(timeout=300)
-        return process.returncode, out, err
-
-
-def desk(folder: Path) -> Desk:
-    folder.mkdir(exist_ok=True)
-    return Desk(folder)
-
-
-def contents(results: Path) -> dict[str, Any]:
-    """All results by their path, but for times and versions."""
-    found = {}
-    for path in sorted(results.rglob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        del result["created"], result["cost"]["seconds"], result["found"]["versions"]
-        found[str(path.relative_to(results))] = result
-    return found
 
 
 # --- a sweep in which some things fail ---------------------------------------------------------------------------
@@ -289,14 +216,6 @@ def test_what_is_published_in_a_clone_is_not_done_again(swept: Swept, tmp_path: 
 
 
 # --- the graph ---------------------------------------------------------------------------------------------------
-
-
-def place_in(folder: Path) -> Place:
-    return Place(folder / "results", folder / "cache", None, "cpu", 1)
-
-
-def own_grid(folder: Path, *sections: str) -> Any:
-    return read_grid(desk(folder).protocol(*sections))
 
 
 DISTILLED = GOOD.replace("[ode, ode-ablated]", "[kd-ode]").replace("noise", "worst-case")
@@ -566,22 +485,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     code, _, err = place.type("sweep", place.protocol(LONGER), "--workers", "2")
     assert code == 0, err
     return contents(place.results)
-
-
-def workers_of(process: subprocess.Popen[str]) -> list[Any]:
-    """The processes in which a sweep computes."""
-    try:
-        children = psutil.Process(process.pid).children(recursive=True)
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def wait_for(condition: Callable[[], bool], *, seconds: float = 90) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it takes too long"
-        time.sleep(0.05)
 
 
 def some_results(place: Desk, count: int) -> Callable[[], bool]:

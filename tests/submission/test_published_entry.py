@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from result_factory import hexadecimal, make_result
-from test_inventory import written
+from weights_factory import written
 
 from odebench.attack.definition import load_attack
 from odebench.cli import _exit_code
@@ -20,7 +20,7 @@ from odebench.submission.entry import contradictions, read_entry, speaks_of
 from odebench.submission.published_entry import published_entry, write_published
 from odebench.submission.validate import validate_entry
 
-PUBLISHED = Path(__file__).parents[1] / "leaderboard"
+PUBLISHED = Path(__file__).parents[2] / "leaderboard"
 ENTRIES = sorted(path.parent for path in (PUBLISHED / "entries").glob("*/entry.yaml"))
 
 

@@ -24,7 +24,7 @@ from odebench.dataset.builtin import DIGITS
 from odebench.errors import ModelError, WeightError
 from odebench.io.files import sha256_file
 from odebench.io.tensor_file import read_tensors, write_tensors
-from odebench.model import training
+from odebench.model import losses, training
 from odebench.model.definition import load_definition
 from odebench.model.losses import distillation_loss
 from odebench.model.ode import OdeNet
@@ -389,7 +389,7 @@ def test_a_training_stopped_after_its_last_epoch_is_only_written(
 SLOWLY = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/model"]
 from test_training import Watching, recipe_of, small_digits
 from odebench.model.training import find_or_train
 
@@ -410,7 +410,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     recipe = recipe_of(kind)
     path = weights_path(recipe, tmp_path)
     partial = path.with_suffix(".partial")
-    command = [sys.executable, "-c", SLOWLY, str(Path(__file__).parent), str(tmp_path), kind]
+    command = [sys.executable, "-c", SLOWLY, str(Path(__file__).parents[1]), str(tmp_path), kind]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 60
@@ -596,7 +596,7 @@ def test_the_teacher_is_asked_once_without_augmentation_and_for_every_batch_with
     asked: list[int] = []
     seen: list[Tensor] = []
     targets: list[Tensor] = []
-    of_teacher, of_student, loss = ResNet.forward, OdeNet.forward, training.distillation_loss
+    of_teacher, of_student, loss = ResNet.forward, OdeNet.forward, losses.distillation_loss
 
     def teacher(self: ResNet, images: Tensor) -> Tensor:
         assert not self.training
@@ -618,7 +618,7 @@ def test_the_teacher_is_asked_once_without_augmentation_and_for_every_batch_with
     with monkeypatch.context() as patch:
         patch.setattr(ResNet, "forward", teacher)
         patch.setattr(OdeNet, "forward", student)
-        patch.setattr(training, "distillation_loss", recorded)
+        patch.setattr(losses, "distillation_loss", recorded)
         trained = find_or_train(recipe, digits, folder=tmp_path)
     assert trained.weights_sha256 == whole(kind).weights_sha256
     batches = ([BATCH] * (N_TRAIN // BATCH) + [N_TRAIN % BATCH]) * EPOCHS

@@ -16,8 +16,8 @@ from odebench.errors import ResultError
 from odebench.numerics.statistics import wilson_lower
 from odebench.result.file import parse_result, result_files, result_json
 
-PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "integrity.md"
+PUBLISHED = Path(__file__).parents[2] / "leaderboard" / "results"
+PAGE = Path(__file__).parents[2] / "docs" / "integrity.md"
 Edit = Callable[[dict[str, Any]], object]
 Place = tuple[str | int, ...]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_inventory import written
+from weights_factory import written
 
 from odebench.cli import _exit_code
 from odebench.dataset import load_dataset

@@ -19,12 +19,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from page_factory import HOSTILE, check, html_of, results, stored_in, write_examples
 from PIL import Image
 from result_factory import counted_check, make_result
 
 from odebench.cli import _exit_code
 from odebench.leaderboard.build import build_tables
-from odebench.leaderboard.example_images import Examples, Pair, examples_folder, file_names
 from odebench.leaderboard.read import read_results
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import adaptive
@@ -32,14 +32,11 @@ from odebench.render.page import _vega, check_page, embedded_page_sha256, page_h
 from odebench.render.publish import content_of, publish, stale
 from odebench.render.records import records
 from odebench.render.tables import horizon_name
-from odebench.result.file import write_result
-from odebench.result.schema import Check, Result
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert", "jinja2")),
     reason="needs the extra page",
 )
-HOSTILE = "<script>alert(1)</script>"
 QUOTES = "'\"><img src=x onerror=alert(2)>"
 Call = Callable[[str], tuple[int, str, str]]
 
@@ -73,70 +70,6 @@ class Reader(HTMLParser):
 
     def named(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
-
-
-def check(name: str = "solver gap", *, id: int = 16, k: int = 20) -> Check:
-    return counted_check(name, id=id, k=k, n=100, why="half the step moves letters: take a finer one")
-
-
-def results() -> list[Result]:
-    """Three models; two horizons, two seeds, two epsilons, two norms, an attack of its own; a flag on one."""
-    found = []
-    for model, horizons, robust in (("kd-ode", (0.5, 2.0), 60), ("ode", (0.5, 2.0), 50), ("resnet", (None,), 70)):
-        for horizon in horizons:
-            for seed in (0, 1):
-                for attack, extra in (("worst-case", 0), ("fgsm", 15)):
-                    stand = {0.05: robust + extra + seed + 5, 0.1: robust + extra + seed}
-                    letters = {epsilon: "r" * r + "f" * (95 - r) + "m" * 5 for epsilon, r in stand.items()}
-                    flagged = (model, horizon, attack) == ("kd-ode", 2.0, "worst-case")
-                    found.append(
-                        make_result(
-                            letters,
-                            model=model,
-                            horizon=horizon,
-                            train_seed=seed,
-                            attack=attack,
-                            flags=["solver gap"] if flagged else [],
-                            checks=[check() if flagged else check(k=0)],
-                        )
-                    )
-    found.append(make_result({0.5: "r" * 40 + "f" * 55 + "m" * 5}, model="ode", norm="l2", attack="cw", horizon=0.5))
-    return found
-
-
-def write_examples(item: StoredResult, *, label: str = "1", predicted: str = "7") -> None:
-    """Pairs beside a result, as `odebench examples` leaves them."""
-    letters = item.result.epsilons[-1].outcomes
-    pairs = [
-        Pair(index=letters.index(letter), label=label, predicted=predicted, outcome=letter, felled_by=None)
-        for letter in "rf"
-    ]
-    evaluation = item.result.evaluation
-    folder = examples_folder(item)
-    folder.mkdir()
-    for pair in pairs:
-        for level, name in zip((10, 30), file_names(pair), strict=True):
-            Image.new("L", (8, 8), level).save(folder / name, "PNG")
-    examples = Examples(
-        schema_version=1,
-        run_key=item.result.run_key,
-        dataset=evaluation.dataset.name,
-        norm=evaluation.threat_model.norm,
-        epsilon=evaluation.threat_model.epsilons[-1],
-        attack="worst-case",
-        pairs=tuple(pairs),
-    )
-    (folder / "examples.json").write_text(examples.model_dump_json())
-
-
-def stored_in(folder: Path, found: list[Result]) -> list[StoredResult]:
-    return [StoredResult(write_result(result, folder), result) for result in found]
-
-
-def html_of(folder: Path) -> str:
-    content, problems = content_of([folder])
-    assert problems == []
-    return page_html(content, link=lambda path: path.relative_to(folder).as_posix())
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 import torch
+from candidate_factory import made
 from safetensors.torch import save
-from test_candidate import made
 
 from odebench.attack.candidate_file import write_candidates
 from odebench.cli import _exit_code
@@ -456,7 +456,7 @@ def test_an_address_that_cannot_be_is_wrong_usage(text: str, message: str) -> No
 
 
 def test_the_addresses_of_the_docs_can_be_read() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "weights.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
     shown = re.findall(r"--weights '?([a-z]+://[^'\s]+)", page)
     assert [address.partition(":")[0] for address in shown] == ["https", "hf"]
     for address in shown:

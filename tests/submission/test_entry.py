@@ -26,7 +26,7 @@ from odebench.submission.entry import ACCEPTED, Claim, Entry, Use, Weights, cont
 from odebench.submission.new_entry import new_entry
 from odebench.submission.validate import validate_entry
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # --- reading -----------------------------------------------------------------------------------------------------
 

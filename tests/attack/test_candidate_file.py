@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from candidate_factory import made
 from safetensors.torch import save_file
 from small_model import grey_images, judged, linear, outcomes, predicted
 from torch import Tensor
@@ -76,21 +76,6 @@ def assert_one_line(said: Said, code: int, message: str) -> None:
     assert last.startswith("odebench: ")
     assert not [line for line in told if "Traceback" in line]
     assert said.out == ""
-
-
-def made(digits: Dataset, *, n: int = 20, epsilon: float = 0.1, shift: float = 0.05, **changes: Any) -> Candidates:
-    """Brighter images, within epsilon."""
-    fields: dict[str, Any] = {
-        "images": (digits.test.images[:n] + shift).clamp(0, 1),
-        "indices": torch.arange(n),
-        "epsilons": torch.full((n,), epsilon, dtype=torch.float64),
-        "dataset": "digits",
-        "split": "test",
-        "dataset_sha256": digits.test.sha256,
-        "norm": "linf",
-        "source": "a brush",
-    }
-    return Candidates(**{**fields, **changes})
 
 
 def judge(call: Call, file: Path | str, *more: str | Path) -> Result:

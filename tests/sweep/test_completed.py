@@ -10,23 +10,22 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from small_model import Told
+from weights_factory import written
 
 import odebench
 from odebench.dataset import load_dataset
 from odebench.errors import WeightError
 from odebench.evaluation.evaluate import run
 from odebench.io.files import published_folder, sha256_file
-from odebench.io.tensor_file import write_tensors
-from odebench.model.training import build, find_or_train
+from odebench.model.training import find_or_train
 from odebench.protocol.recipe import Recipe, find_weights, weights_path
 from odebench.result.file import read_result, result_json
 from odebench.sweep.completed import found_results
 from odebench.sweep.grid import Grid, read_grid
 from odebench.sweep.scheduler import place_of, tasks_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROTOCOL = """\
 name: tiny
 version: 1
@@ -59,20 +58,6 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "results").mkdir(parents=True)
     monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(folder))
     return folder
-
-
-def written(recipe: Recipe, folder: Path, *, shift: float = 0.0) -> Path:
-    """The weights of an untrained module, as if its recipe had found them."""
-    path = weights_path(recipe, folder)
-    tensors = {name: tensor + shift if tensor.is_floating_point() else tensor for name, tensor in tensors_of(recipe)}
-    data = load_dataset("digits")
-    assert data.train is not None
-    write_tensors(path, tensors, {"recipe": recipe.model_dump(mode="json"), "train_sha256": data.train.sha256})
-    return path
-
-
-def tensors_of(recipe: Recipe) -> list[tuple[str, torch.Tensor]]:
-    return list(build(recipe).state_dict().items())
 
 
 def untouchable(*_: object, **__: object) -> None:

@@ -257,7 +257,7 @@ def test_one_result_a_model_is_shown() -> None:
 
 
 def test_published_examples_agree_with_the_published_results() -> None:
-    published = Path(__file__).parents[1] / "leaderboard" / "results"
+    published = Path(__file__).parents[2] / "leaderboard" / "results"
     stored, _ = read_results([published])
     strips, problems = read_examples([published], stored)
     assert problems == []

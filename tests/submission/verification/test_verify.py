@@ -35,7 +35,7 @@ from odebench.submission.verification.isolated_process import Answer, inspect_ap
 from odebench.submission.verification.sampling import drawn_chunks, drawn_results, given_chunks
 from odebench.submission.verification.verify import Verification, verify_entry
 
-PUBLISHED = Path(__file__).parents[1] / "leaderboard"
+PUBLISHED = Path(__file__).parents[3] / "leaderboard"
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from odebench.render.vega import style
 from odebench.result.file import write_result
 from odebench.result.schema import Result
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 drawing = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert", "jinja2")),
     reason="needs the extra page",

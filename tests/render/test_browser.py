@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_page import HOSTILE, check, html_of, results, stored_in, write_examples
+from page_factory import HOSTILE, check, html_of, results, stored_in, write_examples
 
 from odebench.result.schema import Result
 
