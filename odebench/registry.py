@@ -18,7 +18,7 @@ class RegistryError(OdebenchError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegistryEntry:
     """A name, where its object lives ("module:attribute"), one line about it, and who brings it."""
 
     name: str
@@ -37,14 +37,16 @@ class Registry:
         self.kind = kind
         self.group = group
         self._builtins = {
-            name: Entry(name, target, summary, "built in") for name, (target, summary) in builtins.items()
+            name: RegistryEntry(name, target, summary, "built in") for name, (target, summary) in builtins.items()
         }
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, RegistryEntry]:
         """All entries by name. Raises RegistryError, naming both sides, where two claim one name."""
         found = dict(self._builtins)
         for point in _points(entry_points, self.group, tuple(sys.path)):
-            entry = Entry(point.name, point.value, f"from the plugin {_distribution(point)}", _distribution(point))
+            entry = RegistryEntry(
+                point.name, point.value, f"from the plugin {_distribution(point)}", _distribution(point)
+            )
             other = found.get(entry.name)
             if other is not None and (other.target, other.origin) != (entry.target, entry.origin):
                 raise RegistryError(
@@ -54,7 +56,7 @@ class Registry:
             found[entry.name] = entry
         return found
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> RegistryEntry:
         """The entry of `name`. Raises UsageError with the nearest match and the list."""
         known = self.entries()
         if name not in known:

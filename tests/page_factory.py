@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from result_factory import counted_check, make_result
 
-from odebench.leaderboard.example_images import Examples, Pair, examples_folder, file_names
+from odebench.leaderboard.example_images import ExamplePair, Examples, examples_folder, file_names
 from odebench.leaderboard.union import StoredResult
 from odebench.render.page import page_html
 from odebench.render.publish import content_of
@@ -50,7 +50,7 @@ def write_examples(item: StoredResult, *, label: str = "1", predicted: str = "7"
     """Pairs beside a result, as `odebench examples` leaves them."""
     letters = item.result.epsilons[-1].outcomes
     pairs = [
-        Pair(index=letters.index(letter), label=label, predicted=predicted, outcome=letter, felled_by=None)
+        ExamplePair(index=letters.index(letter), label=label, predicted=predicted, outcome=letter, felled_by=None)
         for letter in "rf"
     ]
     evaluation = item.result.evaluation

@@ -18,11 +18,11 @@ from odebench.numerics.seeding import seeded
 from odebench.progress import Silent
 from odebench.protocol.spec import (
     AttackSpec,
+    CoarseSolver,
     DatasetSlice,
     Evaluation,
     ModelSpec,
     Solver,
-    Surrogate,
     ThreatModel,
     fixed_step,
 )
@@ -155,7 +155,7 @@ def judged(
             parameters=load_attack(attack).complete(parameters),
             seed=0,
             sources=tuple(others),
-            surrogate=None if surrogate is None else Surrogate(solver=surrogate),
+            surrogate=None if surrogate is None else CoarseSolver(solver=surrogate),
         ),
         chunk=chunk,
         precision=precision,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from odebench.sweep.grid import read_grid
-from odebench.sweep.task import Place
+from odebench.sweep.task import Workspace
 
 psutil = pytest.importorskip("psutil")
 
@@ -95,8 +95,8 @@ def contents(results: Path) -> dict[str, Any]:
     return found
 
 
-def place_in(folder: Path) -> Place:
-    return Place(folder / "results", folder / "cache", None, "cpu", 1)
+def place_in(folder: Path) -> Workspace:
+    return Workspace(folder / "results", folder / "cache", None, "cpu", 1)
 
 
 def own_grid(folder: Path, *sections: str) -> Any:

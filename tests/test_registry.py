@@ -15,7 +15,7 @@ from odebench.attack.registry import ATTACKS
 from odebench.dataset.registry import DATASETS
 from odebench.errors import OdebenchError, UsageError
 from odebench.model.registry import MODELS
-from odebench.registry import Entry, Registry, RegistryError, load_target
+from odebench.registry import Registry, RegistryEntry, RegistryError, load_target
 
 BUILT_IN = {"first": ("never.imported:FIRST", "the first one"), "second": ("never.imported:SECOND", "the second one")}
 CHECKOUT = Path(__file__).parents[1]
@@ -52,9 +52,9 @@ def test_entries_keep_the_order_and_import_nothing(monkeypatch: pytest.MonkeyPat
     plug(monkeypatch, ("third", "also.never.imported:X", "pack 1.2"))
     before = set(sys.modules)
     assert registry().entries() == {
-        "first": Entry("first", "never.imported:FIRST", "the first one", "built in"),
-        "second": Entry("second", "never.imported:SECOND", "the second one", "built in"),
-        "third": Entry("third", "also.never.imported:X", "from the plugin pack 1.2", "pack 1.2"),
+        "first": RegistryEntry("first", "never.imported:FIRST", "the first one", "built in"),
+        "second": RegistryEntry("second", "never.imported:SECOND", "the second one", "built in"),
+        "third": RegistryEntry("third", "also.never.imported:X", "from the plugin pack 1.2", "pack 1.2"),
     }
     assert registry().entry("second").target == "never.imported:SECOND"
     assert set(sys.modules) == before

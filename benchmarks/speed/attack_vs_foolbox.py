@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from odebench.attack.foolbox import pgd
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.numerics.seeding import call_seed, seeded
@@ -99,7 +99,7 @@ class Contest:
         felled, candidates = torch.zeros(len(self.images), dtype=torch.bool), self.images.clone()
         classifier = Classifier(self.net, n_classes=10, solver=adaptive("dopri5", rtol=TOLERANCE, backend=backend))
         with classifier.frozen():
-            judge, surface = Judge(classifier), Surface(classifier)
+            judge, surface = Judge(classifier), WrappedModel(classifier)
             for rows, seed in self._chunks():
                 points, labels = self.images[rows], self.labels[rows]
 

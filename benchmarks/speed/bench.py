@@ -20,11 +20,11 @@ from odebench.model.training import find_or_train
 from odebench.protocol.recipe import Loss, Recipe, Schedule
 from odebench.protocol.spec import (
     AttackSpec,
+    CoarseSolver,
     DatasetSlice,
     Evaluation,
     ModelSpec,
     Solver,
-    Surrogate,
     ThreatModel,
     fixed_step,
 )
@@ -102,7 +102,7 @@ def attacked(
             name=attack,
             parameters=load_attack(attack).complete(dict(parameters or {})),
             seed=seed,
-            surrogate=None if surrogate is None else Surrogate(solver=surrogate),
+            surrogate=None if surrogate is None else CoarseSolver(solver=surrogate),
         ),
         chunk=chunk,
         precision=precision,

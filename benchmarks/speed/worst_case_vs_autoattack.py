@@ -27,7 +27,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from odebench.evaluation.staged_attack import _Call
+from odebench.evaluation.staged_attack import _StageRun
 from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.result.schema import Result
@@ -186,7 +186,7 @@ def main() -> None:
         theirs()
         share.print("harness")
         share = Share()
-        share.watch(_Call, "run", lambda call, *rest: call.stage.name)
+        share.watch(_StageRun, "run", lambda call, *rest: call.stage.name)
         for precision in precisions:
             ours(precision)
             share.print(precision)

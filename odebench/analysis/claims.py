@@ -26,7 +26,7 @@ from odebench.analysis.contrasts import (
     relative_gain,
     weights_of,
 )
-from odebench.analysis.sections import SINGLE_ATTACKS, Arm, Section, sections_of
+from odebench.analysis.sections import SINGLE_ATTACKS, Arm, ComparableCells, sections_of
 from odebench.leaderboard.build import WORST_CASE, one_weights_a_seed, speaks_of_settings
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.union import StoredResult
@@ -42,7 +42,7 @@ LEAST_GAIN = 1.0
 """Points: what stays below is no gain worth the name."""
 
 
-class Word(str, Enum):
+class ClaimVerdict(str, Enum):
     """The answer to a claim."""
 
     supported = "supported"
@@ -80,7 +80,7 @@ class Claim:
     norm: Norm | None = None
     epsilon: float | None = None
     attack: str | None = None
-    word: Word = Word.not_run
+    word: ClaimVerdict = ClaimVerdict.not_run
     why: str = ""
     estimate: Estimate | None = None
     relative: float | None = None
@@ -131,16 +131,16 @@ def claims_of(stored: Sequence[StoredResult]) -> list[Claim]:
 
 def word_of(
     *, adjusted_p: float, high: float, weak: Sequence[str], flags: Sequence[str], missing: str, limit: str
-) -> Word:
+) -> ClaimVerdict:
     """The word for a claim. `weak` names the single attacks under which it is supported, `missing` what is missing for
     any answer, `limit` a floor or ceiling; `high` is the upper bound in points."""
     if missing or limit:
-        return Word.undecided
+        return ClaimVerdict.undecided
     if adjusted_p < LEVEL:
-        return Word.masked if flags else Word.supported
+        return ClaimVerdict.masked if flags else ClaimVerdict.supported
     if weak:
-        return Word.masked
-    return Word.not_supported if high < LEAST_GAIN else Word.undecided
+        return ClaimVerdict.masked
+    return ClaimVerdict.not_supported if high < LEAST_GAIN else ClaimVerdict.undecided
 
 
 def _drafts(dataset: str, digest: str, stored: Sequence[StoredResult]) -> list[_Draft]:
@@ -171,13 +171,18 @@ def _drafts(dataset: str, digest: str, stored: Sequence[StoredResult]) -> list[_
 
 
 def _best(
-    sections: Sequence[Section], arm: Arm, norm: Norm | None, models: tuple[str, ...], *, under_any: bool = False
-) -> Section | None:
+    sections: Sequence[ComparableCells],
+    arm: Arm,
+    norm: Norm | None,
+    models: tuple[str, ...],
+    *,
+    under_any: bool = False,
+) -> ComparableCells | None:
     """The worst case of an arm with the most cells that all these models have, then with the most images: in a norm, or
     in any. Where what is asked is the same `under_any` attack, that of fgsm or pgd if it has more. None where there is
     none."""
 
-    def size(section: Section) -> tuple[int, int, bool, int]:
+    def size(section: ComparableCells) -> tuple[int, int, bool, int]:
         frame = frame_of(section, models)
         whole = (0, 0) if frame is None else (len(frame.seeds) * len(frame.horizons), frame.images)
         return (*whole, section.attack == WORST_CASE, len(section.cells))
@@ -206,11 +211,11 @@ def _answered(drafts: Sequence[_Draft]) -> list[Claim]:
         supported_under = f"supported under {' and '.join(weak)}"
         if draft.missing or draft.limit:
             why = draft.missing or draft.limit + (f"; {supported_under}" if weak else "")
-        elif word is Word.supported:
+        elif word is ClaimVerdict.supported:
             why = f"adjusted p below {LEVEL:g}, no flag that speaks of the model"
-        elif word is Word.masked:
+        elif word is ClaimVerdict.masked:
             why = f"flagged: {', '.join(claim.flags)}" if p < LEVEL else f"{supported_under}, not in the worst case"
-        elif word is Word.not_supported:
+        elif word is ClaimVerdict.not_supported:
             why = f"the upper bound, {high:+.3g}, is under {LEAST_GAIN:g} point"
             if high < 0:
                 why += ", and under 0 (not tested)"
@@ -222,7 +227,7 @@ def _answered(drafts: Sequence[_Draft]) -> list[Claim]:
 
 
 def _draft(
-    blank: Claim, section: Section | None, sections: Sequence[Section], stored: Sequence[StoredResult]
+    blank: Claim, section: ComparableCells | None, sections: Sequence[ComparableCells], stored: Sequence[StoredResult]
 ) -> _Draft:
     frame = None if section is None else frame_of(section, blank.models)
     if section is None or frame is None:
@@ -252,7 +257,7 @@ def _draft(
     return _Draft(claim, missing, limit_of(letters, frame, counted), p, weak)
 
 
-def _absent(section: Section | None, claim: Claim) -> str:
+def _absent(section: ComparableCells | None, claim: Claim) -> str:
     results = "results" if claim.kind == "clean" else "worst-case results"
     if section is None:
         return f"no {results} of {' and '.join(claim.models)} trained and evaluated at one horizon"
@@ -283,7 +288,7 @@ def _identity(item: StoredResult) -> tuple[Any, ...]:
     return evaluation.model.name, found.weights_sha256, evaluation.horizon, evaluation.solver
 
 
-def _weak(frame: Frame, claim: Claim, sections: Sequence[Section]) -> dict[str, float]:
+def _weak(frame: Frame, claim: Claim, sections: Sequence[ComparableCells]) -> dict[str, float]:
     """The p of a claim under each single attack, over the same cells and images; absent where cells or images are."""
     found: dict[str, float] = {}
     for section in sections:
@@ -307,7 +312,7 @@ def _weak(frame: Frame, claim: Claim, sections: Sequence[Section]) -> dict[str, 
     return found
 
 
-def _beside(claim: Claim, frame: Frame, letters: Letters, sections: Sequence[Section]) -> list[Beside]:
+def _beside(claim: Claim, frame: Frame, letters: Letters, sections: Sequence[ComparableCells]) -> list[Beside]:
     """The confounders: images correct in every cell, an arm of equal NFE, an arm with an adaptive solver."""
     import numpy as np
 

@@ -19,7 +19,7 @@ ROBUST = "r"
 
 
 @dataclass(frozen=True)
-class Change:
+class PairedChange:
     """How a share of the same images moved from the first to the second result: second minus first, paired."""
 
     first: Figure
@@ -39,12 +39,12 @@ class EpsilonDifference:
     epsilon: float
     images: int
     letters: Mapping[str, int]
-    clean_accuracy: Change
-    robust_accuracy: Change
+    clean_accuracy: PairedChange
+    robust_accuracy: PairedChange
 
 
 @dataclass(frozen=True)
-class Pair:
+class ComparedPair:
     """Two results of one evaluation, or of two that are compared with each other, and where they differ.
 
     `same_evaluation`: their run keys are equal. `same_weights`: so are the weights found.
@@ -66,7 +66,7 @@ class Pair:
 class Difference:
     """Two sets of results: the pairs, and the results that only one of them has."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ComparedPair, ...]
     only_first: tuple[StoredResult, ...]
     only_second: tuple[StoredResult, ...]
 
@@ -110,11 +110,11 @@ def _matched(
     return pairs, left, [item for items in others.values() for item in items]
 
 
-def _pair(first: StoredResult, second: StoredResult) -> Pair:
+def _pair(first: StoredResult, second: StoredResult) -> ComparedPair:
     one, other = first.result, second.result
     start, end = _shared(one, other)
     by_epsilon = {item.epsilon: item.outcomes for item in other.epsilons}
-    return Pair(
+    return ComparedPair(
         first=first,
         second=second,
         same_evaluation=one.run_key == other.run_key,
@@ -142,13 +142,13 @@ def _at_epsilon(epsilon: float, before: str, after: str) -> EpsilonDifference:
     )
 
 
-def _change(before: str, after: str, counted: str) -> Change:
+def _change(before: str, after: str, counted: str) -> PairedChange:
     n = len(before)
     held = [(old in counted, new in counted) for old, new in zip(before, after, strict=True)]
     gained, lost = held.count((False, True)), held.count((True, False))
     low, high = paired_interval(gained, lost, n)
     first, second = (figure(sum(pair[side] for pair in held), n) for side in (0, 1))
-    return Change(first, second, (gained - lost) / n, low, high)
+    return PairedChange(first, second, (gained - lost) / n, low, high)
 
 
 def _comparable(first: Result, second: Result) -> bool:

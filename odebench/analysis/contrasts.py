@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from odebench.analysis.sections import CellKey, Section
+from odebench.analysis.sections import CellKey, ComparableCells
 from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import bootstrap, student, student_p
 
@@ -51,7 +51,7 @@ class Estimate:
 class Frame:
     """The cells that a claim compares: seeds that have them all, and the images that these cells share."""
 
-    section: Section
+    section: ComparableCells
     models: tuple[str, ...]
     horizons: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -65,7 +65,7 @@ class Frame:
         return [CellKey(*key) for key in sorted(_product(self.models, self.horizons, self.seeds))]
 
 
-def frame_of(section: Section, models: tuple[str, ...]) -> Frame | None:
+def frame_of(section: ComparableCells, models: tuple[str, ...]) -> Frame | None:
     """The horizons that each of the models has, and the seeds with all their cells; None without a horizon."""
     of_model = {model: {key.horizon for key in section.cells if key.model == model} for model in models}
     horizons = tuple(sorted(set.intersection(*of_model.values())))
@@ -80,7 +80,7 @@ def frame_of(section: Section, models: tuple[str, ...]) -> Frame | None:
     return Frame(section, models, horizons, whole, left_out, first, max(0, last - first))
 
 
-def _is_whole(section: Section, models: Sequence[str], horizons: Sequence[float], seed: int) -> bool:
+def _is_whole(section: ComparableCells, models: Sequence[str], horizons: Sequence[float], seed: int) -> bool:
     """Whether a seed has every cell, and in each horizon all models faced candidates of the same sources."""
     for horizon in horizons:
         cells = [section.cells.get(CellKey(model, horizon, seed)) for model in models]

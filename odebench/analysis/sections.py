@@ -41,7 +41,7 @@ class CellKey(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Section:
+class ComparableCells:
     """The cells of one arm under one attack, at the epsilon that claims are about."""
 
     norm: Norm
@@ -52,11 +52,11 @@ class Section:
     cells: Mapping[CellKey, StoredResult]
 
 
-def sections_of(stored: Sequence[StoredResult]) -> list[Section]:
+def sections_of(stored: Sequence[StoredResult]) -> list[ComparableCells]:
     """All sections that results of one data set hold: one for each norm, attack with its settings, and solver; and one
     for each NFE that fixed steps keep equal at two or more horizons."""
     known = [item for item in stored if _cell_key(item) is not None]
-    sections: list[Section] = []
+    sections: list[ComparableCells] = []
     for (norm, attack), same in sorted(group(known, _attack).items()):
         if attack not in (WORST_CASE, *SINGLE_ATTACKS):
             continue
@@ -65,7 +65,7 @@ def sections_of(stored: Sequence[StoredResult]) -> list[Section]:
             epsilon = first.result.evaluation.threat_model.middle_epsilon
             for arm in Arm:
                 for cells in _arm(arm, alike):
-                    sections.append(Section(norm, epsilon, attack, attack_label(first), arm, cells))
+                    sections.append(ComparableCells(norm, epsilon, attack, attack_label(first), arm, cells))
     return sections
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from odebench.attack.early_stopping import Fallen, pursued, strictly_correct
 from odebench.attack.multi_target import OncePerImage, any_copy, propose, ranked_others, together
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.errors import AttackError
 from odebench.numerics.projection import distance, project
 from odebench.numerics.seeding import seeded
@@ -35,7 +35,7 @@ _QUIET.propagate = False
 
 
 def apgd_ce(
-    model: Surface,
+    model: WrappedModel,
     images: Images,
     labels: Labels,
     *,
@@ -61,7 +61,7 @@ def apgd_ce(
 
 
 def apgd_dlr(
-    model: Surface,
+    model: WrappedModel,
     images: Images,
     labels: Labels,
     *,
@@ -91,7 +91,7 @@ def _apgd(images: Images, *, norm: str, epsilon: float, seed: int, steps: int, l
 
 
 def apgd_targeted(
-    model: Surface,
+    model: WrappedModel,
     images: Images,
     labels: Labels,
     *,
@@ -161,7 +161,7 @@ def _single_run(
 
 
 def fab_targeted(
-    model: Surface,
+    model: WrappedModel,
     images: Images,
     labels: Labels,
     *,
@@ -217,7 +217,7 @@ class _Aimed(FABAttack_PT):  # type: ignore[misc]
 
 
 def square(
-    model: Surface,
+    model: WrappedModel,
     images: Images,
     labels: Labels,
     *,
@@ -262,7 +262,7 @@ def _margin(logits: Tensor, labels: Labels) -> Float[Tensor, " batch"]:
 
 
 def noise(
-    model: Surface,
+    model: WrappedModel,
     images: Images,
     labels: Labels,
     *,

@@ -90,7 +90,7 @@ WORST_CASE = AttackDefinition(
 )
 CANDIDATES = AttackDefinition(
     "candidates",
-    "odebench.attack.precomputed:given",
+    "odebench.attack.precomputed:precomputed",
     _BOTH,
     {"file_sha256": "", "credit": ""},
     needs_candidates=True,

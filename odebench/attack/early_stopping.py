@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.numerics.projection import ROUNDING, distance
 from odebench.numerics.seeding import seeded
 
@@ -20,7 +20,7 @@ Images = Float[Tensor, "batch channel height width"]
 
 def pursued(
     attack: Callable[[nn.Module], Images],
-    surface: Surface,
+    surface: WrappedModel,
     images: Images,
     labels: Int[Tensor, " batch"],
     *,
@@ -38,7 +38,7 @@ def pursued(
 
 def pursue(
     attack: Callable[[nn.Module], Images],
-    surface: Surface,
+    surface: WrappedModel,
     images: Images,
     labels: Int[Tensor, " batch"],
     *,
@@ -58,7 +58,7 @@ def pursue(
     everyone = torch.ones(len(images), dtype=torch.bool, device=images.device)
     felled = torch.zeros_like(everyone)
     for verify in (None,) if surface.provisional else (None, fallen):
-        pack = _Pack(surface, images, labels, everyone & ~felled, norm=norm, epsilon=epsilon, verify=verify)
+        pack = _ActiveImages(surface, images, labels, everyone & ~felled, norm=norm, epsilon=epsilon, verify=verify)
         if not pack.live.any():
             break
         ran = pack.live.clone()
@@ -82,12 +82,12 @@ class _AllDown(Exception):
     """No image is left to attack."""
 
 
-class _Pack(nn.Module):
+class _ActiveImages(nn.Module):
     """The surface for the images that are still standing; the others get constant logits, at no cost."""
 
     def __init__(
         self,
-        surface: Surface,
+        surface: WrappedModel,
         images: Tensor,
         labels: Tensor,
         live: Bool[Tensor, " batch"],

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from odebench.attack.early_stopping import Fallen, pursued
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.numerics.seeding import seeded
 
 Images = Float[Tensor, "batch channel height width"]
@@ -30,7 +30,7 @@ Labels = Int[Tensor, " batch"]
 
 
 def fgsm(
-    model: Surface,
+    model: WrappedModel,
     images: Images,
     labels: Labels,
     *,
@@ -49,7 +49,7 @@ def fgsm(
 
 
 def pgd(
-    model: Surface,
+    model: WrappedModel,
     images: Images,
     labels: Labels,
     *,
@@ -84,7 +84,7 @@ def pgd(
 
 
 def cw(
-    model: Surface,
+    model: WrappedModel,
     images: Images,
     labels: Labels,
     *,

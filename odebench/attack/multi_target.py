@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from odebench.attack.early_stopping import Fallen
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]
@@ -19,7 +19,7 @@ PASS_IMAGES = 100
 """Up to so many copies of images, one a target, are attacked in one pass."""
 
 
-def ranked_others(model: Surface, images: Images, labels: Labels) -> Int[Tensor, "batch others"]:
+def ranked_others(model: WrappedModel, images: Images, labels: Labels) -> Int[Tensor, "batch others"]:
     """The classes other than the label, the likeliest first; also where the label itself is not the likeliest."""
     with torch.no_grad():
         ranked = model(images).argsort(dim=1, descending=True)

@@ -6,13 +6,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from odebench.attack.early_stopping import Fallen
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 
 Images = Float[Tensor, "batch channel height width"]
 
 
-def given(
-    model: Surface,
+def precomputed(
+    model: WrappedModel,
     images: Images,
     labels: Int[Tensor, " batch"],
     *,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from odebench.attack.autoattack import apgd_ce, apgd_targeted
 from odebench.attack.early_stopping import Fallen, strictly_correct
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]
@@ -22,7 +22,7 @@ REACH = 0.02
 
 
 def spsa(
-    model: Surface,
+    model: WrappedModel,
     images: Images,
     labels: Labels,
     *,
@@ -65,13 +65,13 @@ def spsa(
     return found
 
 
-class Estimated(Surface):
+class Estimated(WrappedModel):
     """A surface with the same logits, whose gradient is estimated from them.
 
     Directions have entries of about 1, and differences go `reach` times along each to both sides.
     """
 
-    def __init__(self, inner: Surface, *, directions: int, reach: float) -> None:
+    def __init__(self, inner: WrappedModel, *, directions: int, reach: float) -> None:
         super().__init__(inner.classifier)
         self.inner, self.directions, self.reach = inner, directions, reach
         self.failures, self.provisional = inner.failures, inner.provisional

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from odebench.attack.early_stopping import strictly_correct
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.numerics.projection import ROUNDING, distance
 
 
@@ -32,7 +32,7 @@ class Trace:
     @contextmanager
     def watching(
         self,
-        surface: Surface,
+        surface: WrappedModel,
         rows: np.ndarray,
         images: Float[Tensor, "batch channel height width"],
         labels: Int[Tensor, " batch"],

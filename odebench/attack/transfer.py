@@ -9,14 +9,14 @@ from torch import Tensor
 
 from odebench.attack.autoattack import apgd_ce
 from odebench.attack.early_stopping import Fallen
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]
 
 
 def transfer(
-    model: Surface,
+    model: WrappedModel,
     images: Images,
     labels: Labels,
     *,
@@ -25,7 +25,7 @@ def transfer(
     seed: int,
     fallen: Fallen | None = None,
     steps: int,
-    sources: Sequence[Surface],
+    sources: Sequence[WrappedModel],
 ) -> Images:
     """Auto-PGD on each source in turn, on the images that still stand: the last candidates of the last source.
 

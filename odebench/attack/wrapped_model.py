@@ -14,7 +14,7 @@ MAX_RECORDED = 1000
 """How many failing inputs one surface keeps; later ones are dropped, so that memory stays flat."""
 
 
-class Surface(nn.Module):
+class WrappedModel(nn.Module):
     """A classifier as a module: logits of images, zero where it failed.
 
     Inputs at which it failed are kept in `failures`: each is a candidate afterwards. Gradients that are not
@@ -44,13 +44,13 @@ class Surface(nn.Module):
         self.n_classes = classifier.n_classes
         self.failures: list[Tensor] = []
         self.forward_images = self.backward_images = 0
-        self.twin = None if precision == "fp32" else Surface(classifier, passes=passes, alone=alone)
+        self.twin = None if precision == "fp32" else WrappedModel(classifier, passes=passes, alone=alone)
         if self.twin is not None:
             self.twin.failures = self.failures
         self.eval()
 
     @property
-    def exact(self) -> Surface:
+    def exact(self) -> WrappedModel:
         """The surface of the same classifier in fp32: itself where it is that already."""
         return self if self.twin is None else self.twin
 
@@ -80,7 +80,7 @@ class Surface(nn.Module):
 
 class _Guarded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, surface: Surface) -> Tensor:
+    def forward(ctx: Any, images: Tensor, surface: WrappedModel) -> Tensor:
         ctx.surface = surface
         return images.clone()
 

@@ -65,7 +65,7 @@ def _made(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Pat
     from odebench.evaluation.environment import usable_device
     from odebench.leaderboard.union import StoredResult
     from odebench.result.file import read_result
-    from odebench.sweep.example_images import illustrate
+    from odebench.sweep.example_images import make_examples
 
     progress = ScreenProgress()
     item = StoredResult(path, read_result(path))
@@ -77,7 +77,7 @@ def _made(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Pat
     described = describe_dataset(name, data_dir=data_dir, progress=progress)
     data = load_dataset(name, data_dir=data_dir, progress=progress)
     torch.set_num_threads(item.result.found.threads)
-    return illustrate(item, data, described, model=model, device=usable_device(device), progress=progress)
+    return make_examples(item, data, described, model=model, device=usable_device(device), progress=progress)
 
 
 def _take_away(folders: Sequence[Path], wanted: Sequence[Path]) -> None:

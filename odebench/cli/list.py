@@ -9,7 +9,7 @@ from odebench.cli.options import AsJson, DataDir
 from odebench.cli.root import app
 from odebench.dataset.registry import DATASETS
 from odebench.model.registry import MODELS
-from odebench.registry import Entry
+from odebench.registry import RegistryEntry
 
 
 @app.command(epilog="Examples:\n\nodebench models\n\nodebench models --json")
@@ -32,7 +32,7 @@ def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     entries = dict(DATASETS.entries())
     for name, path in sorted(image_folders(data_folder(data_dir)).items()):
         if name not in entries:
-            entries[name] = Entry(name, str(path), "image folder", str(path))
+            entries[name] = RegistryEntry(name, str(path), "image folder", str(path))
     _list(list(entries.values()), as_json)
 
 
@@ -45,7 +45,7 @@ def schema() -> None:
     write_text(json.dumps(Result.model_json_schema(), indent=1))
 
 
-def _list(entries: list[Entry], as_json: bool) -> None:
+def _list(entries: list[RegistryEntry], as_json: bool) -> None:
     from odebench.cli.console import print_table, write_text
 
     if as_json:

@@ -20,7 +20,7 @@ from odebench.sweep.grid import read_grid
 if TYPE_CHECKING:
     from odebench.sweep.grid import Grid
     from odebench.sweep.scheduler import State
-    from odebench.sweep.task import Place
+    from odebench.sweep.task import Workspace
 
 
 def complete_protocol(incomplete: str) -> list[str]:
@@ -111,7 +111,7 @@ def _check_publishing() -> None:
     check_page()
 
 
-def _publish(grid: Grid, place: Place, name: str, *, force: bool) -> None:
+def _publish(grid: Grid, place: Workspace, name: str, *, force: bool) -> None:
     """Copies what is missing to ./leaderboard, says how much that was, and writes the board."""
     from odebench.cli.leaderboard import PUBLISHED_RESULTS, publish_board
     from odebench.sweep.publish import deposit_of

@@ -11,15 +11,15 @@ import typer
 from odebench.errors import UsageError
 
 if TYPE_CHECKING:
-    from odebench.evaluation.model_reference import Contestant
+    from odebench.evaluation.model_reference import ModelReference
 
 
-def trusted_contestant(name: str, *, weights: Path | None = None, trust: bool = False) -> Contestant:
+def trusted_contestant(name: str, *, weights: Path | None = None, trust: bool = False) -> ModelReference:
     """The model that a name stands for. Raises UsageError where it is an entry's code that may not run."""
-    from odebench.submission.submitted_model import Entrant, find_contestant
+    from odebench.submission.submitted_model import SubmittedModel, find_contestant
 
     found = find_contestant(name, weights=weights)
-    if isinstance(found, Entrant):
+    if isinstance(found, SubmittedModel):
         check_trust(found.name, found.code, trust=trust)
     return found
 

@@ -15,7 +15,7 @@ from odebench.errors import UsageError
 from odebench.submission.entry import TIME_LIMIT
 
 if TYPE_CHECKING:
-    from odebench.submission.verification.agreement import Cell
+    from odebench.submission.verification.agreement import ComparedChunk
     from odebench.submission.verification.verify import Verification
 
 
@@ -51,7 +51,7 @@ def verify(
     """Run an entry's model again on images drawn at random, and compare with its results; exit 1 if refused."""
     from odebench.cli.console import ScreenProgress, write_text
     from odebench.submission.entry import read_entry
-    from odebench.submission.submitted_model import Entrant, find_entry, results_beside
+    from odebench.submission.submitted_model import SubmittedModel, find_entry, results_beside
     from odebench.submission.validate import validate_entry
 
     folder = find_entry(entry)
@@ -59,7 +59,7 @@ def verify(
     report = validate_entry(folder)
     if not report.findings:
         found = read_entry(folder)
-        check_trust(found.id, Entrant(folder, found).code, trust=trust)
+        check_trust(found.id, SubmittedModel(folder, found).code, trust=trust)
     from odebench.submission.verification.verify import verify_entry
 
     verified = verify_entry(
@@ -112,7 +112,7 @@ def _show(verified: Verification) -> None:
     print(f"{verified.id}: {'good' if verified.ok else refused}; {letters}")
 
 
-def _row(cell: Cell) -> list[str]:
+def _row(cell: ComparedChunk) -> list[str]:
     middle = cell.shares[len(cell.shares) // 2]
     return [
         cell.dataset,

@@ -27,9 +27,9 @@ from odebench.evaluation.checks.comparison import (
 )
 from odebench.evaluation.checks.model import solver_gap
 from odebench.evaluation.checks.settings import reach
-from odebench.evaluation.outcomes import Ledger
+from odebench.evaluation.outcomes import Outcomes
 from odebench.evaluation.preflight import fidelity_check
-from odebench.evaluation.staged_attack import Siege
+from odebench.evaluation.staged_attack import StagedAttack
 from odebench.evaluation.verdict import Judge
 from odebench.numerics.projection import grey_radius
 from odebench.progress import Step
@@ -37,7 +37,7 @@ from odebench.protocol.spec import Evaluation
 from odebench.result.schema import Check
 
 
-class Examination:
+class Diagnosis:
     """The probes of a diagnosis against one model.
 
     Every probe attacks all clean-correct images of every chunk, whatever others have felled, so that two can be
@@ -48,7 +48,7 @@ class Examination:
         self,
         evaluation: Evaluation,
         definition: AttackDefinition,
-        siege: Siege,
+        siege: StagedAttack,
         judge: Judge,
         images: Float[Tensor, "n channel height width"],
         labels: Int[Tensor, " n"],
@@ -63,9 +63,9 @@ class Examination:
         self.doubled, self.threat = doubled, evaluation.threat_model
         self.middle = self.threat.middle_epsilon
         self.correct = int((clean == "r").sum())
-        self.found = {epsilon: Ledger.of(clean) for epsilon in self.threat.epsilons}
+        self.found = {epsilon: Outcomes.of(clean) for epsilon in self.threat.epsilons}
 
-    def conduct(self) -> tuple[list[Ledger], list[Check]]:
+    def conduct(self) -> tuple[list[Outcomes], list[Check]]:
         """All probes: a ledger for each epsilon of the evaluation, and the checks that the definition names."""
         parts = probes(
             self.evaluation.attack.parameters, norm=self.threat.norm, n_classes=self.judge.classifier.n_classes
@@ -112,10 +112,10 @@ class Examination:
 
     def _attack(
         self, stages: Stage | Sequence[Stage], epsilon: float, trace: Trace | None = None, *, counts: bool = True
-    ) -> Ledger:
+    ) -> Outcomes:
         """What one probe, or stages in turn, fell of all images. It `counts` for the letters of the result."""
         stages = [stages] if isinstance(stages, Stage) else list(stages)
-        ledger = Ledger.of(self.clean)
+        ledger = Outcomes.of(self.clean)
         first = self.evaluation.dataset.offset // self.evaluation.chunk
         for number, rows in enumerate(self.chunks):
             standing = rows[ledger.letters[rows] == "r"]
@@ -133,7 +133,7 @@ class Examination:
         possible = [stage for stage in stages if self.siege.sources or not stage.definition.needs_sources]
         return [stage.doubled(restarts=False) for stage in possible] if self.doubled else possible
 
-    def _felled(self, ledger: Ledger, stages: Sequence[Stage]) -> int:
+    def _felled(self, ledger: Outcomes, stages: Sequence[Stage]) -> int:
         letters = [self.siege.letter(stage, self.middle) for stage in self._possible(stages)]
         return int(np.isin(ledger.felled, letters).sum())
 

@@ -17,10 +17,10 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError, ModelError, ResultError, UsageError
 from odebench.evaluation.environment import usable_device
 from odebench.evaluation.execution import execute
-from odebench.evaluation.loading import at_hand, known_weights
+from odebench.evaluation.loading import known_weights, load_models
 from odebench.evaluation.plan import Plan, Slice
 from odebench.evaluation.plan import threat_model as default_threat_model
-from odebench.evaluation.preflight import Groundwork
+from odebench.evaluation.preflight import Preflight
 from odebench.io.files import FileError, check_writable
 from odebench.model.classifier import Classifier
 from odebench.progress import SILENT, Progress
@@ -100,7 +100,7 @@ def evaluate(
         )
         for attack in attacks
     ]
-    laid: dict[str, Groundwork] = {}
+    laid: dict[str, Preflight] = {}
     return [
         _execute(
             evaluation,
@@ -154,7 +154,7 @@ def run(
         if save_candidates.is_dir():
             raise FileError(f"cannot write {save_candidates}: it is a folder; name a file")
     given = {} if candidates is None else _given(plan, candidates, split)
-    found = at_hand(plan, dataset, device, progress)
+    found = load_models(plan, dataset, device, progress)
     kept: dict[float, dict[int, Tensor]] | None = None if save_candidates is None else {}
     result = _execute(
         plan.evaluation,
@@ -238,7 +238,7 @@ def _execute(
     given: Mapping[float, Tensor] | None = None,
     keep: dict[float, dict[int, Tensor]] | None = None,
     handed_over: bool = True,
-    laid: dict[str, Groundwork] | None = None,
+    laid: dict[str, Preflight] | None = None,
 ) -> Result:
     split = data_split(data, evaluation.dataset.split)
     rows = slice(evaluation.dataset.offset, evaluation.dataset.offset + evaluation.dataset.n)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from odebench.attack.definition import Stage, load_attack
 from odebench.errors import UsageError
-from odebench.evaluation.diagnosis import Examination
+from odebench.evaluation.diagnosis import Diagnosis
 from odebench.evaluation.environment import device_name, versions
-from odebench.evaluation.measurements import Ground, Portion
-from odebench.evaluation.outcomes import Ledger
-from odebench.evaluation.preflight import ALL, Groundwork, chunks, lay
-from odebench.evaluation.staged_attack import Siege
+from odebench.evaluation.measurements import Measurements, Setup
+from odebench.evaluation.outcomes import Outcomes
+from odebench.evaluation.preflight import ALL, Preflight, chunks, run_preflight
+from odebench.evaluation.staged_attack import StagedAttack
 from odebench.io.canonical_json import canonical_json
 from odebench.model.classifier import Classifier
 from odebench.numerics.precision import full_fp32
@@ -43,7 +43,7 @@ def execute(
     given: Mapping[float, Tensor] | None = None,
     keep: dict[float, dict[int, Tensor]] | None = None,
     handed_over: bool = True,
-    laid: dict[str, Groundwork] | None = None,
+    laid: dict[str, Preflight] | None = None,
     progress: Progress = SILENT,
 ) -> Result:
     """Runs one evaluation on all images of its slice, in order, and returns its result; see `execute_portion`."""
@@ -78,9 +78,9 @@ def execute_portion(
     given: Mapping[float, Tensor] | None = None,
     keep: dict[float, dict[int, Tensor]] | None = None,
     handed_over: bool = True,
-    laid: dict[str, Groundwork] | None = None,
+    laid: dict[str, Preflight] | None = None,
     progress: Progress = SILENT,
-) -> Portion:
+) -> Measurements:
     """Runs one evaluation on some `rows` of its images, whole chunks, and returns what that found.
 
     `images` and `labels` are all of the evaluation's: how the model must be asked is seen on its first chunk.
@@ -103,7 +103,7 @@ def execute_portion(
         laid = {} if laid is None else laid
         key = canonical_json(evaluation.threat_model)
         if key not in laid:
-            laid[key] = lay(
+            laid[key] = run_preflight(
                 evaluation, classifier, images, labels, handed_over=handed_over, rows=rows, progress=progress
             )
         run.groundwork = laid[key]
@@ -113,7 +113,7 @@ def execute_portion(
 class _Run:
     """One evaluation under way."""
 
-    groundwork: Groundwork
+    groundwork: Preflight
     first = 0
 
     def __init__(
@@ -157,7 +157,7 @@ class _Run:
         """How many gradients of one image the attack takes at most, at one epsilon."""
         return sum(stage.passes for stage in self.stages)
 
-    def portion(self, dataset_sha256: str, weights_sha256: str, sources_sha256: Mapping[str, str]) -> Portion:
+    def portion(self, dataset_sha256: str, weights_sha256: str, sources_sha256: Mapping[str, str]) -> Measurements:
         evaluation, classifier = self.evaluation, self.classifier
         groundwork, clean = self.groundwork, self.groundwork.clean
         self.judge = groundwork.judge(classifier)
@@ -166,7 +166,7 @@ class _Run:
             steady = groundwork.passes == 1
             stages, _ = self._stages(opaque=steady)
             self.stages = [stage.doubled(restarts=steady and not self.attack.examines) for stage in stages]
-        self.siege = Siege(
+        self.siege = StagedAttack(
             evaluation,
             self.stages,
             classifier,
@@ -182,8 +182,8 @@ class _Run:
         ledgers, examined = self._attack_all(clean)
         seconds = time.perf_counter() - started + groundwork.seconds
         answer = groundwork.opinion.answer
-        return Portion(
-            ground=Ground(
+        return Measurements(
+            ground=Setup(
                 run_key=evaluation.run_key,
                 found=Found(
                     dataset_sha256=dataset_sha256,
@@ -230,13 +230,13 @@ class _Run:
             self.progress.say(f"the file has no candidate for {max(missing)} of {int(could.sum())} images: they stand")
         return any(missing)
 
-    def _attack_all(self, clean: np.ndarray) -> tuple[list[Ledger], list[Check]]:
+    def _attack_all(self, clean: np.ndarray) -> tuple[list[Outcomes], list[Check]]:
         """A ledger for each epsilon, and the checks that the attack makes by itself."""
         parts, epsilons = chunks(self.evaluation, len(self.images)), self.evaluation.threat_model.epsilons
         total = self.passes * len(parts) * len(epsilons)
         with self.progress.track(f"attacking with {self.attack.name}", total=total) as step:
             if self.attack.examines:
-                return Examination(
+                return Diagnosis(
                     self.evaluation,
                     self.attack,
                     self.siege,
@@ -250,9 +250,9 @@ class _Run:
                 ).conduct()
             return self._besiege(clean, step), []
 
-    def _besiege(self, clean: np.ndarray, step: Step) -> list[Ledger]:
+    def _besiege(self, clean: np.ndarray, step: Step) -> list[Outcomes]:
         epsilons = self.evaluation.threat_model.epsilons
-        ledgers = [Ledger.of(clean, keep=self.keep is not None) for _ in epsilons]
+        ledgers = [Outcomes.of(clean, keep=self.keep is not None) for _ in epsilons]
         for index, (epsilon, ledger) in enumerate(zip(epsilons, ledgers, strict=True)):
             if index and self.attack.carries_falls:
                 ledger.carry(ledgers[index - 1])

@@ -21,7 +21,7 @@ from odebench.protocol.recipe import find_weights
 
 
 @dataclass(frozen=True)
-class AtHand:
+class LoadedModels:
     """The classifier of a plan and those of its sources by their texts, each with the sha256 of its weights."""
 
     classifier: Classifier
@@ -30,7 +30,7 @@ class AtHand:
     sources_sha256: dict[str, str]
 
 
-def at_hand(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> AtHand:
+def load_models(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> LoadedModels:
     """What a plan asks, with its weights found or trained. Raises WeightError, ModelError."""
     module, digest = _model(plan, dataset, device, progress)
     classifier = Classifier(
@@ -40,7 +40,7 @@ def at_hand(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> At
         horizon=plan.evaluation.horizon,
         solver=plan.evaluation.solver,
     )
-    return AtHand(classifier, digest, *_sources(plan, dataset, module, digest, device, progress))
+    return LoadedModels(classifier, digest, *_sources(plan, dataset, module, digest, device, progress))
 
 
 def weights_of(plan: Plan, progress: Progress = SILENT) -> Path | None:

@@ -19,14 +19,14 @@ from odebench.attack.definition import load_attack
 from odebench.errors import ResultError, WeightError
 from odebench.evaluation.checks.model import gradient_availability, logits_not_probabilities, solver_failure
 from odebench.evaluation.checks.settings import reach
-from odebench.evaluation.outcomes import Ledger, ever_failed
+from odebench.evaluation.outcomes import Outcomes, ever_failed
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.protocol.spec import Evaluation, Sha256, Spec
 from odebench.result.schema import Check, Cost, Found, Nfe, Result, outcomes_digest
 from odebench.result.summary import flags_of, nfe_summary
 
 
-class Ground(Spec):
+class Setup(Spec):
     """What is equal for all portions of an evaluation: what was at hand, how the model must be asked, and the checks
     that look at the first chunk of the evaluation, or that the attack makes by itself."""
 
@@ -44,7 +44,7 @@ class Ground(Spec):
 class _Counts(Spec):
     """The numbers of a portion that are no arrays; `invalid` has one for each epsilon."""
 
-    ground: Ground
+    ground: Setup
     first: int
     useless: int
     forward_images: int
@@ -54,17 +54,17 @@ class _Counts(Spec):
 
 
 @dataclass(frozen=True)
-class Portion:
+class Measurements:
     """The images from `first` on, counted within the evaluation: their clean answers and letters, a ledger for each
     epsilon, how many gradients are useless, passes through the model, and seconds."""
 
-    ground: Ground
+    ground: Setup
     first: int
     clean: np.ndarray
     logits: Float[Tensor, "n classes"]
     nfe: Int[Tensor, " n"] | None
     useless: int
-    ledgers: tuple[Ledger, ...]
+    ledgers: tuple[Outcomes, ...]
     forward_images: int
     backward_images: int
     seconds: float
@@ -115,16 +115,16 @@ class Portion:
         )
 
 
-def _on(ground: Ground, device: str) -> Ground:
+def _on(ground: Setup, device: str) -> Setup:
     return ground.model_copy(update={"found": ground.found.model_copy(update={"device": device})})
 
 
-def _unnamed(ground: Ground) -> Ground:
+def _unnamed(ground: Setup) -> Setup:
     """The same with a device's kind alone: the workers of a cluster may have processors of several names."""
     return _on(ground, ground.found.device.partition(" (")[0])
 
 
-def joined(portions: Sequence[Portion]) -> Portion:
+def concatenate(portions: Sequence[Measurements]) -> Measurements:
     """Portions that follow one another, as one; it names the processors or cards of all. Raises ResultError where they
     were found with other data, weights or packages, some on a card and some not, or one is missing."""
     ordered = sorted(portions, key=lambda portion: portion.first)
@@ -134,27 +134,27 @@ def joined(portions: Sequence[Portion]) -> Portion:
             raise ResultError(f"the slices from image {before.first} and from {after.first} do not follow one another")
         here, there = _unnamed(start.ground), _unnamed(after.ground)
         if there != here:
-            names = [name for name in Ground.model_fields if getattr(there, name) != getattr(here, name)]
+            names = [name for name in Setup.model_fields if getattr(there, name) != getattr(here, name)]
             raise ResultError(
                 f"the slices from image {start.first} and from {after.first} differ in {', '.join(names)}: other "
                 "weights, or machines of other kinds? Delete one and sweep again"
             )
     devices = "; ".join(sorted({one.ground.found.device for one in ordered}))
-    return Portion(
+    return Measurements(
         ground=_on(start.ground, devices),
         first=start.first,
         clean=np.concatenate([one.clean for one in ordered]),
         logits=torch.cat([one.logits for one in ordered]),
         nfe=None if start.nfe is None else torch.cat([one.nfe for one in ordered if one.nfe is not None]),
         useless=sum(one.useless for one in ordered),
-        ledgers=tuple(Ledger.side_by_side(parts) for parts in zip(*(one.ledgers for one in ordered), strict=True)),
+        ledgers=tuple(Outcomes.side_by_side(parts) for parts in zip(*(one.ledgers for one in ordered), strict=True)),
         forward_images=sum(one.forward_images for one in ordered),
         backward_images=sum(one.backward_images for one in ordered),
         seconds=sum(one.seconds for one in ordered),
     )
 
 
-def write_portion(path: Path, portion: Portion) -> None:
+def write_portion(path: Path, portion: Measurements) -> None:
     """Writes a portion, whole or not at all. Raises FileError."""
     tensors = {"logits": portion.logits, "clean": _codes(portion.clean)}
     if portion.nfe is not None:
@@ -179,12 +179,12 @@ def write_portion(path: Path, portion: Portion) -> None:
     write_tensors(path, tensors, {"portion": counts.model_dump_json()})
 
 
-def read_portion(path: Path) -> Portion:
+def read_portion(path: Path) -> Measurements:
     """A portion from its file. Raises WeightError where that is missing, damaged, or no portion."""
     tensors, metadata = read_tensors(path)
     try:
         counts = _Counts.model_validate_json(str(metadata["portion"]))
-        return Portion(
+        return Measurements(
             ground=counts.ground,
             first=counts.first,
             clean=_letters(tensors["clean"]),
@@ -200,8 +200,8 @@ def read_portion(path: Path) -> Portion:
         raise WeightError(f"{path} is no slice of an evaluation: {' '.join(str(error).split())[:200]}") from error
 
 
-def _ledger(tensors: Mapping[str, Tensor], index: int, invalid: int) -> Ledger:
-    return Ledger(
+def _ledger(tensors: Mapping[str, Tensor], index: int, invalid: int) -> Outcomes:
+    return Outcomes(
         letters=_letters(tensors[f"letters.{index}"]),
         felled=_letters(tensors[f"felled.{index}"]),
         distances=tensors[f"distances.{index}"].tolist(),

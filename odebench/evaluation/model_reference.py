@@ -19,7 +19,7 @@ from odebench.protocol.spec import check_horizon
 
 
 @dataclass(frozen=True)
-class Subject:
+class ResolvedModel:
     """A model trained at one horizon with one seed: its name in results, the arguments that tell it apart, what it is
     built from, the identity of its weights, and where these are (None: found or trained by the recipe)."""
 
@@ -32,7 +32,7 @@ class Subject:
     """Whether the same name stands for other train seeds, so that they can be sources."""
 
 
-class Contestant(Protocol):
+class ModelReference(Protocol):
     """A model by its name, of which a subject can be had for a data set."""
 
     @property
@@ -47,12 +47,12 @@ class Contestant(Protocol):
         train_horizon: float | None,
         train_seed: int,
         changes: Mapping[str, JsonValue],
-    ) -> Subject:
+    ) -> ResolvedModel:
         """The subject to evaluate at `horizon`; None stands for what the model says itself. Raises UsageError."""
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredModel:
     """A registered model; with `weights`, a file of them instead of those that its recipe finds or trains."""
 
     definition: ModelDefinition
@@ -71,7 +71,7 @@ class Registered:
         train_horizon: float | None,
         train_seed: int,
         changes: Mapping[str, JsonValue],
-    ) -> Subject:
+    ) -> ResolvedModel:
         """The model by its recipe, with `changes`, trained at `train_horizon`, else at the evaluation's, else at 1."""
         trained_at = None
         if self.definition.has_horizon:
@@ -80,7 +80,7 @@ class Registered:
         elif (horizon, train_horizon) != (None, None):
             raise UsageError(f"{self.name} integrates nothing, so it takes no --horizon and no --solver")
         recipe = self.definition.recipe(dataset, horizon=trained_at, train_seed=train_seed, changes=changes)
-        return Subject(
+        return ResolvedModel(
             name=self.name,
             arguments={"train_seed": train_seed, **held_changes(recipe, changes)},
             origin=recipe,

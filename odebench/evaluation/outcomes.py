@@ -15,7 +15,7 @@ from odebench.result.summary import quantiles
 
 
 @dataclass
-class Ledger:
+class Outcomes:
     """A letter an image, what felled it, and what was measured on the candidates that were judged.
 
     `judged`, if kept, holds the last candidate judged for an image, by its position: what felled it, if anything did.
@@ -29,7 +29,7 @@ class Ledger:
     judged: dict[int, Tensor] | None = None
 
     @classmethod
-    def of(cls, clean: np.ndarray, *, keep: bool = False) -> Ledger:
+    def of(cls, clean: np.ndarray, *, keep: bool = False) -> Outcomes:
         """A ledger in which nobody has fallen: the letters m, u and r of the clean images. `keep` the candidates?"""
         return cls(clean.copy(), np.full(len(clean), UNFELLED), judged={} if keep else None)
 
@@ -50,7 +50,7 @@ class Ledger:
         self.nfe += [] if verdict.nfe is None else verdict.nfe.tolist()
         self.invalid += int(verdict.invalid.sum())
 
-    def join(self, other: Ledger) -> None:
+    def join(self, other: Outcomes) -> None:
         """Takes over what another attack found on the same images at the same epsilon."""
         for letter in FALLEN[::-1]:
             here = (other.letters == letter) & (self.letters != "f")
@@ -62,7 +62,7 @@ class Ledger:
         self.invalid += other.invalid
 
     @classmethod
-    def side_by_side(cls, parts: Sequence[Ledger]) -> Ledger:
+    def side_by_side(cls, parts: Sequence[Outcomes]) -> Outcomes:
         """The ledgers of images that follow one another, at one epsilon, as one."""
         return cls(
             np.concatenate([part.letters for part in parts]),
@@ -72,11 +72,11 @@ class Ledger:
             invalid=sum(part.invalid for part in parts),
         )
 
-    def without_measures(self) -> Ledger:
+    def without_measures(self) -> Outcomes:
         """The letters alone, and what felled them."""
-        return Ledger(self.letters, self.felled)
+        return Outcomes(self.letters, self.felled)
 
-    def carry(self, smaller: Ledger) -> None:
+    def carry(self, smaller: Outcomes) -> None:
         """Takes over the falls at a smaller epsilon: they hold at this one too."""
         self.letters, self.felled = smaller.letters.copy(), smaller.felled.copy()
         self.judged = None if smaller.judged is None else dict(smaller.judged)
@@ -92,7 +92,7 @@ class Ledger:
         )
 
 
-def ever_failed(ledgers: Sequence[Ledger]) -> str:
+def ever_failed(ledgers: Sequence[Outcomes]) -> str:
     """A letter an image: that of the largest epsilon, but x where the solver failed at any."""
     failed = np.any([ledger.letters == "x" for ledger in ledgers], axis=0)
     return "".join(np.where(failed, "x", ledgers[-1].letters))

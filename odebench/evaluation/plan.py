@@ -13,20 +13,20 @@ from pydantic import JsonValue, ValidationError
 from odebench.attack.definition import load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, invalid_value
-from odebench.evaluation.model_reference import Contestant, Registered
-from odebench.evaluation.transfer_source import Source, default_sources, parse_source, several_sources
+from odebench.evaluation.model_reference import ModelReference, RegisteredModel
+from odebench.evaluation.transfer_source import TransferSource, default_sources, parse_source, several_sources
 from odebench.io.remote_weights import Address
 from odebench.model.definition import Contributed, Origin, load_definition
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import (
     MAX_FIXED_STEPS,
     AttackSpec,
+    CoarseSolver,
     DatasetSlice,
     Evaluation,
     ModelSpec,
     Norm,
     Solver,
-    Surrogate,
     ThreatModel,
     check_epsilon,
     check_horizon,
@@ -84,7 +84,7 @@ class Plan:
     evaluation: Evaluation
     origin: Origin
     weights: Path | Address | None
-    sources: tuple[Source, ...] = ()
+    sources: tuple[TransferSource, ...] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -129,7 +129,7 @@ def threat_model(
 
 
 def plan(
-    model: str | Contestant,
+    model: str | ModelReference,
     attack: str,
     dataset: DatasetDefinition,
     *,
@@ -157,7 +157,7 @@ def plan(
     candidates on (None: resnet of the same data and train seed). `surrogate` is a cheaper solver that proposes first,
     `precision` that of the attack's gradients; the verdict is fp32 on the declared solver. Raises UsageError.
     """
-    contestant = Registered(load_definition(model), weights) if isinstance(model, str) else model
+    contestant = RegisteredModel(load_definition(model), weights) if isinstance(model, str) else model
     attacked = load_attack(attack)
     threat = threat_model(attack, dataset, norm=norm, epsilons=epsilons)
     if horizon is not None:
@@ -213,7 +213,7 @@ def plan(
                 parameters=attacked.complete(parameters),
                 seed=attack_seed,
                 sources=texts,
-                surrogate=None if surrogate is None else Surrogate(solver=surrogate),
+                surrogate=None if surrogate is None else CoarseSolver(solver=surrogate),
             ),
             chunk=images.chunk,
             precision=precision,
@@ -237,7 +237,7 @@ def _check_steps(solver: Solver | None, horizon: float | None) -> None:
 _TRAIN_SEED = "train_seed"
 
 
-def planned_again(evaluation: Evaluation, model: Contestant, dataset: DatasetDefinition, *, total: int) -> Plan:
+def planned_again(evaluation: Evaluation, model: ModelReference, dataset: DatasetDefinition, *, total: int) -> Plan:
     """The plan of an evaluation of `model`, on a split of `total` images. Raises UsageError where this odebench does
     not plan the same one."""
     spec, attack, part = evaluation.model, evaluation.attack, evaluation.dataset
@@ -256,7 +256,7 @@ def planned_again(evaluation: Evaluation, model: Contestant, dataset: DatasetDef
         epsilons=evaluation.threat_model.epsilons,
         train_seed=seed if isinstance(seed, int) else 0,
         attack_seed=attack.seed,
-        changes=changes if isinstance(model, Registered) else {},
+        changes=changes if isinstance(model, RegisteredModel) else {},
         parameters=attack.parameters,
         sources=attack.sources,
         surrogate=None if attack.surrogate is None else attack.surrogate.solver,
@@ -265,7 +265,7 @@ def planned_again(evaluation: Evaluation, model: Contestant, dataset: DatasetDef
     if found.evaluation.run_key != evaluation.run_key:
         raise UsageError(
             "its model was not trained by a recipe of this odebench (a weights file, a module, or another version)"
-            if isinstance(model, Registered)
+            if isinstance(model, RegisteredModel)
             else "the entry says other weights or arguments"
         )
     return found

@@ -32,7 +32,7 @@ ALL = slice(None)
 
 
 @dataclass(frozen=True)
-class Groundwork:
+class Preflight:
     """The clean letters and the first checks of one model on one slice; several attacks may build on it.
 
     `checks` are those of the first chunk of the evaluation, `useless` counts the images of check 1. `opaque`: whether
@@ -65,7 +65,7 @@ def chunks(evaluation: Evaluation, n: int) -> list[np.ndarray]:
     return [np.arange(first, min(first + size, n)) for first in range(0, n, size)]
 
 
-def lay(
+def run_preflight(
     evaluation: Evaluation,
     classifier: Classifier,
     images: Images,
@@ -74,7 +74,7 @@ def lay(
     handed_over: bool,
     rows: slice = ALL,
     progress: Progress,
-) -> Groundwork:
+) -> Preflight:
     """The groundwork of an evaluation, on some `rows` of its images. Raises ModelError for a model that raises or
     returns no logits.
 
@@ -95,7 +95,7 @@ def lay(
         opaque = fidelity.status != "pass"
         checks.append(fidelity)
     useless, slowest = _useless(evaluation, classifier, images, labels, clean)
-    return Groundwork(
+    return Preflight(
         alone=alone,
         passes=passes,
         seed=evaluation.attack.seed,

@@ -12,8 +12,8 @@ from odebench.errors import ResultError, WeightError
 from odebench.evaluation.environment import usable_device, versions
 from odebench.evaluation.evaluate import data_split
 from odebench.evaluation.execution import execute_portion
-from odebench.evaluation.loading import AtHand, at_hand
-from odebench.evaluation.measurements import Portion, joined, read_portion, write_portion
+from odebench.evaluation.loading import LoadedModels, load_models
+from odebench.evaluation.measurements import Measurements, concatenate, read_portion, write_portion
 from odebench.evaluation.plan import Plan
 from odebench.evaluation.slices import forget_slices, slice_folder, slice_path
 from odebench.progress import SILENT, Progress
@@ -32,15 +32,17 @@ def run_slice(
     if result_path(results, plan.evaluation).exists():
         return path
     device = usable_device(device)
-    found = at_hand(plan, dataset, device, progress)
+    found = load_models(plan, dataset, device, progress)
     split = data_split(dataset, plan.evaluation.dataset.split)
     if _holds(path, rows, (split.sha256, found.weights_sha256, found.sources_sha256)):
         return path
-    write_portion(path, portion_of(plan, found, dataset, rows=rows, progress=progress))
+    write_portion(path, measure(plan, found, dataset, rows=rows, progress=progress))
     return path
 
 
-def portion_of(plan: Plan, found: AtHand, dataset: Dataset, *, rows: slice, progress: Progress = SILENT) -> Portion:
+def measure(
+    plan: Plan, found: LoadedModels, dataset: Dataset, *, rows: slice, progress: Progress = SILENT
+) -> Measurements:
     """What a plan finds on some rows of its images, with what is at hand for it."""
     split, part = data_split(dataset, plan.evaluation.dataset.split), plan.evaluation.dataset
     images = slice(part.offset, part.offset + part.n)
@@ -67,7 +69,7 @@ def join_slices(evaluation: Evaluation, *, slices: tuple[slice, ...], results: P
     path = result_path(results, evaluation)
     if not path.exists():
         try:
-            whole = joined([read_portion(slice_path(results, evaluation, rows)) for rows in slices])
+            whole = concatenate([read_portion(slice_path(results, evaluation, rows)) for rows in slices])
         except ResultError as error:
             raise ResultError(f"{slice_folder(results, evaluation)}: {error}") from error
         write_result(whole.result(evaluation), results)
@@ -75,17 +77,17 @@ def join_slices(evaluation: Evaluation, *, slices: tuple[slice, ...], results: P
     return path
 
 
-def _holds(path: Path, rows: slice, at_hand: tuple[str, str, dict[str, str]]) -> bool:
+def _holds(path: Path, rows: slice, identity: tuple[str, str, dict[str, str]]) -> bool:
     """Whether a file holds these rows, whole, found with the data, weights, sources and packages at hand."""
     if not path.exists():
         return False
     try:
-        portion: Portion = read_portion(path)
+        portion: Measurements = read_portion(path)
     except WeightError:
         return False
     found = portion.ground.found
     return (
         (portion.first, portion.first + len(portion)) == (rows.start, rows.stop)
-        and at_hand == (found.dataset_sha256, found.weights_sha256, found.sources_sha256)
+        and identity == (found.dataset_sha256, found.weights_sha256, found.sources_sha256)
         and (found.versions, found.threads) == (versions(), torch.get_num_threads())
     )

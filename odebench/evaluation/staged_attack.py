@@ -13,9 +13,9 @@ from torch import Tensor
 
 from odebench.attack.definition import Stage
 from odebench.attack.trace import Trace
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.errors import AttackError, OdebenchError
-from odebench.evaluation.outcomes import Ledger
+from odebench.evaluation.outcomes import Outcomes
 from odebench.evaluation.verdict import Judge, Verdict
 from odebench.model.classifier import Classifier
 from odebench.numerics.projection import ROUNDING, distance
@@ -28,7 +28,7 @@ from odebench.result.schema import FALLEN, felled_letters
 FellCheck = Callable[[Tensor, Tensor], Tensor]
 
 
-class Siege:
+class StagedAttack:
     """The stages of an evaluation against one model.
 
     A surrogate (the same weights under a cheaper solver) proposes first; the declared solver is attacked for what
@@ -53,7 +53,7 @@ class Siege:
         self.images, self.labels, self.given = images, labels, given
         self.device, precision = classifier.device, evaluation.precision
         asked: dict[str, Any] = {"precision": precision, "passes": judge.passes}
-        self.surface = Surface(classifier, alone=judge.alone, **asked)
+        self.surface = WrappedModel(classifier, alone=judge.alone, **asked)
         self.surrogate = None
         if evaluation.attack.surrogate is not None:
             cheap = Classifier(
@@ -65,8 +65,8 @@ class Siege:
             )
             # Images that share steps under the declared solver do not under a fixed-step one.
             coupled = classifier.solver is not None and classifier.solver.couples_batch
-            self.surrogate = Surface(cheap, alone=judge.alone and not coupled, provisional=True, **asked)
-        self.sources = [Surface(source, precision=precision) for source in sources]
+            self.surrogate = WrappedModel(cheap, alone=judge.alone and not coupled, provisional=True, **asked)
+        self.sources = [WrappedModel(source, precision=precision) for source in sources]
         epsilons = evaluation.threat_model.epsilons if carries_falls else (None,)
         names = [_felled_name(stage, epsilon) for epsilon in epsilons for stage in stages]
         self.legend = felled_letters(names)
@@ -74,7 +74,7 @@ class Siege:
         self._carries = carries_falls
 
     @property
-    def surfaces(self) -> list[Surface]:
+    def surfaces(self) -> list[WrappedModel]:
         """All that was attacked: the model, its surrogate, the sources, each with its fp32 twin if it has one."""
         asked = [self.surface, *([self.surrogate] if self.surrogate else []), *self.sources]
         return [*asked, *(surface.twin for surface in asked if surface.twin is not None)]
@@ -94,7 +94,7 @@ class Siege:
         number: int,
         rows: np.ndarray,
         epsilon: float,
-        ledger: Ledger,
+        ledger: Outcomes,
         step: Step,
         *,
         stages: Sequence[Stage] | None = None,
@@ -115,7 +115,7 @@ class Siege:
                 resumed = np.isin(standing, self._faithful(stage, ends))
                 for part, start in ((standing[resumed], ends), (standing[~resumed], {})):
                     if len(part):
-                        call = _Call(self, stage, surface, number, part, epsilon, ledger, trace, start, turn)
+                        call = _StageRun(self, stage, surface, number, part, epsilon, ledger, trace, start, turn)
                         share = min(stage.passes / len(asked) / stage.starts, stage.passes - reported)
                         reported += call.run(step, at_most=share)
                         ends = call.ends
@@ -138,7 +138,7 @@ class Siege:
             )
         return [row for row, good in zip(rows, (true >= seen / 2).tolist(), strict=True) if good]
 
-    def _asked(self, stage: Stage, *, cheap_first: bool) -> list[Surface]:
+    def _asked(self, stage: Stage, *, cheap_first: bool) -> list[WrappedModel]:
         """The surfaces that a stage attacks in turn: the surrogate first where there is one."""
         # An attack that goes by the surface's word alone would give up on falls that fp32 refuses.
         exact = not stage.definition.verifies_falls
@@ -158,7 +158,7 @@ def _felled_name(stage: Stage, epsilon: float | None) -> str:
     return stage.name if epsilon is None else f"{stage.name} at {epsilon:.6g}"
 
 
-class _Call:
+class _StageRun:
     """One call of one attack: on the standing images of one chunk, at one epsilon, through one surface.
 
     `start` holds where an earlier call, through the surrogate, has left the images (by position): an attack that can
@@ -168,13 +168,13 @@ class _Call:
 
     def __init__(
         self,
-        siege: Siege,
+        siege: StagedAttack,
         stage: Stage,
-        surface: Surface,
+        surface: WrappedModel,
         number: int,
         rows: np.ndarray,
         epsilon: float,
-        ledger: Ledger,
+        ledger: Outcomes,
         trace: Trace | None,
         start: Mapping[int, Tensor],
         turn: int,

@@ -23,7 +23,7 @@ _KEYS = ("seed", "horizon", "solver", "step", "tolerance", "backend", "gradient"
 
 
 @dataclass(frozen=True)
-class Source:
+class TransferSource:
     """A source as written, what it is built from, how it is integrated (None: as it was trained), and whether its
     gradient is direct or that of the adjoint equation."""
 
@@ -44,7 +44,7 @@ class Source:
 
 def parse_source(
     text: str, dataset: DatasetDefinition, *, origin: Origin, horizon: float | None, solver: Solver | None
-) -> Source:
+) -> TransferSource:
     """The source that a text names, for the model of `origin` evaluated at `horizon` with `solver`.
 
     NAME[:KEY=VALUE]...: a model's name with seed, horizon, solver, step, tolerance, backend, such as resnet,
@@ -67,7 +67,9 @@ def parse_source(
             raise UsageError(f"source {text!r}: self has the weights of the model; name the model to choose a seed")
         if origin.horizon is None and (chosen, at, gradient) != (None, None, "direct"):
             raise UsageError(f"source {text!r}: the model integrates nothing: no horizon, no solver, no adjoint")
-        return Source(text, origin, horizon if at is None else at, chosen or solver, itself=True, gradient=gradient)
+        return TransferSource(
+            text, origin, horizon if at is None else at, chosen or solver, itself=True, gradient=gradient
+        )
     definition = load_definition(name)
     if not given.get("seed", "0").isdecimal():
         raise UsageError(f"source {text!r}: a seed is a whole number from 0 on, not {given['seed']!r}")
@@ -75,7 +77,7 @@ def parse_source(
         raise UsageError(f"source {text!r}: {name} integrates nothing, so it takes no solver and has no adjoint")
     seed = int(given.get("seed", origin.train_seed))
     trained = definition.recipe(dataset, horizon=at, train_seed=seed)
-    return Source(text, trained, trained.horizon, chosen or trained.solver, itself=False, gradient=gradient)
+    return TransferSource(text, trained, trained.horizon, chosen or trained.solver, itself=False, gradient=gradient)
 
 
 def default_sources(dataset: DatasetDefinition, origin: Origin) -> tuple[str, ...]:

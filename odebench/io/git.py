@@ -27,7 +27,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Change:
+class FileChange:
     """A file that differs between two commits, by its path from the root; `plain` unless it is a link or a submodule
     after the change."""
 
@@ -80,14 +80,14 @@ def span_of(base: str) -> Span:
     return Span(at, fork.decode().split()[0], head)
 
 
-def changes(before: str, after: str) -> list[Change]:
+def changes(before: str, after: str) -> list[FileChange]:
     """What differs between two commits, by path. A file that was moved is deleted at one and added at another."""
     raw = git("diff-tree", "-r", "-z", "--raw", "--no-renames", "--ignore-submodules=none", before, after)
     words = iter(_texts(raw))
     found = []
     for about, path in zip(words, words, strict=True):
         mode, kind = about.split()[1], about.split()[4][0]
-        found.append(Change(_KINDS.get(kind, "changed"), path, kind == "D" or mode in _PLAIN))
+        found.append(FileChange(_KINDS.get(kind, "changed"), path, kind == "D" or mode in _PLAIN))
     return sorted(found, key=lambda change: change.path)
 
 

@@ -18,7 +18,7 @@ from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard.credit import credits_of
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Reach, Row, Table, in_order, short_solver
-from odebench.leaderboard.union import Letters, StoredResult, image_set, union
+from odebench.leaderboard.union import OutcomeSets, StoredResult, image_set, union
 from odebench.numerics.statistics import share_interval
 from odebench.protocol.spec import Norm, Solver
 from odebench.result.schema import Figure
@@ -51,7 +51,7 @@ class _Seed:
     """All results of one set of weights in one norm, and their union."""
 
     stored: tuple[StoredResult, ...]
-    letters: Letters
+    letters: OutcomeSets
 
 
 def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[ResultError]]:

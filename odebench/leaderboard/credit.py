@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from odebench.errors import UsageError
 from odebench.io.canonical_json import canonical_json
-from odebench.leaderboard.union import Letters, StoredResult, image_set, letters_of, merge
+from odebench.leaderboard.union import OutcomeSets, StoredResult, image_set, letters_of, merge
 from odebench.result.consistency import CANDIDATES
 
 MAX_NAME_LETTERS = 80
@@ -53,7 +53,7 @@ def shown_name(value: JsonValue) -> str:
 
 
 def credits_of(
-    seeds: Sequence[tuple[Sequence[StoredResult], Letters]], images: int, epsilon: float
+    seeds: Sequence[tuple[Sequence[StoredResult], OutcomeSets]], images: int, epsilon: float
 ) -> tuple[Credit, ...]:
     """The credits of one model at `epsilon` over `images`, those who felled the most alone first.
 
@@ -98,11 +98,11 @@ def _file(item: StoredResult) -> str:
     return canonical_json(item.result.evaluation.attack.parameters.get("file_sha256"))
 
 
-def _joined(stored: Sequence[StoredResult]) -> Letters:
+def _joined(stored: Sequence[StoredResult]) -> OutcomeSets:
     return reduce(merge, (letters_of(item.result) for item in stored))
 
 
-def _fallen(letters: Letters, epsilon: float) -> int:
+def _fallen(letters: OutcomeSets, epsilon: float) -> int:
     at = letters.at(epsilon)
     return at["f"] | at["x"]
 

@@ -34,7 +34,7 @@ _FOLDER = re.compile(r".+-examples-[0-9a-f]{16}")
 _IMAGE = re.compile(r"\d+-(clean|adversarial)\.png")
 
 
-class Pair(Spec):
+class ExamplePair(Spec):
     """An image, by its place in the fixed order, and what the result says of it: letter, who felled it, labels.
 
     `predicted` is null where the solver failed.
@@ -56,11 +56,11 @@ class Examples(Spec):
     norm: Norm
     epsilon: Annotated[float, Field(gt=0)]
     attack: str
-    pairs: Annotated[tuple[Pair, ...], Field(min_length=1, max_length=MOST, strict=False)]
+    pairs: Annotated[tuple[ExamplePair, ...], Field(min_length=1, max_length=MOST, strict=False)]
 
 
 @dataclass(frozen=True)
-class Strip:
+class ExampleStrip:
     """Examples as they are shown: for each pair the PNG of the clean image, the adversarial one, their difference."""
 
     folder: Path
@@ -91,7 +91,7 @@ def examples_folder(item: StoredResult) -> Path:
     return item.path.parent / f"{item.result.evaluation.dataset.name}-examples-{item.result.run_key[:16]}"
 
 
-def file_names(pair: Pair) -> tuple[str, str]:
+def file_names(pair: ExamplePair) -> tuple[str, str]:
     """The names of the clean and the adversarial PNG."""
     return f"{pair.index}-clean.png", f"{pair.index}-adversarial.png"
 
@@ -114,11 +114,13 @@ def remove_examples(folder: Path) -> bool:
     return True
 
 
-def read_examples(folders: Sequence[Path], stored: Sequence[StoredResult]) -> tuple[list[Strip], list[ResultError]]:
+def read_examples(
+    folders: Sequence[Path], stored: Sequence[StoredResult]
+) -> tuple[list[ExampleStrip], list[ResultError]]:
     """The examples below `folders` of the results `stored`, and the problems: what is damaged, contradicts its result,
     or belongs to no result is left out."""
     results = {item.result.run_key: item.result for item in stored}
-    strips: list[Strip] = []
+    strips: list[ExampleStrip] = []
     problems: list[ResultError] = []
     for path in example_files(folders):
         try:
@@ -151,7 +153,7 @@ def read_file(path: Path) -> Examples:
         raise ResultError(f"{path} holds no examples: {message}; run odebench examples --force") from error
 
 
-def _read(path: Path, results: dict[str, Result]) -> Strip:
+def _read(path: Path, results: dict[str, Result]) -> ExampleStrip:
     examples = read_file(path)
     result = results.get(examples.run_key)
     if result is None:
@@ -172,10 +174,10 @@ def _read(path: Path, results: dict[str, Result]) -> Strip:
                 f"{path} contradicts its result: image {pair.index} is {pair.outcome}, the result says {letter}; "
                 "run odebench examples --force"
             )
-    return Strip(path.parent, examples, tuple(_images(path.parent, pair) for pair in examples.pairs))
+    return ExampleStrip(path.parent, examples, tuple(_images(path.parent, pair) for pair in examples.pairs))
 
 
-def _images(folder: Path, pair: Pair) -> tuple[bytes, bytes, bytes]:
+def _images(folder: Path, pair: ExamplePair) -> tuple[bytes, bytes, bytes]:
     clean, adversarial = (_bytes(folder / name) for name in file_names(pair))
     return clean, adversarial, _difference(folder, clean, adversarial)
 

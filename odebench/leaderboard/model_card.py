@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from odebench.leaderboard.example_images import Strip
+from odebench.leaderboard.example_images import ExampleStrip
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Row, Table
 from odebench.leaderboard.union import StoredResult
@@ -27,7 +27,7 @@ class CheckSummary:
 
 
 @dataclass(frozen=True)
-class Profile:
+class ModelCard:
     """A model on one data set, with all results behind it. `label` tells it apart from others; `headline` is its cell
     of the highest robust accuracy in `table`, that of the middle epsilon of its first norm."""
 
@@ -38,7 +38,7 @@ class Profile:
     results: tuple[StoredResult, ...]
     checks: tuple[CheckSummary, ...]
     flags: Mapping[str, str]
-    strip: Strip | None
+    strip: ExampleStrip | None
 
 
 def label_of(row: Row) -> str:
@@ -46,10 +46,10 @@ def label_of(row: Row) -> str:
     return row.model + (f" ({', '.join(row.details)})" if row.details else "")
 
 
-def profiles_of(tables: Sequence[Table], strips: Sequence[Strip]) -> list[Profile]:
+def profiles_of(tables: Sequence[Table], strips: Sequence[ExampleStrip]) -> list[ModelCard]:
     """A profile for each model of each data set: by data set, then as the table of the middle epsilon ranks them."""
     by_run_key = {strip.examples.run_key: strip for strip in strips}
-    found: list[Profile] = []
+    found: list[ModelCard] = []
     for same in group(tables, lambda table: (table.dataset, table.split, table.dataset_sha256)).values():
         first = _in_order(same)
         rows = [(table, row) for table in first for row in table.rows]
@@ -59,7 +59,7 @@ def profiles_of(tables: Sequence[Table], strips: Sequence[Strip]) -> list[Profil
             results = tuple({item.path: item for cell in cells for item in cell.results}.values())
             shown = (by_run_key[item.result.run_key] for item in results if item.result.run_key in by_run_key)
             found.append(
-                Profile(
+                ModelCard(
                     label=max((label_of(one) for _, one in of_model), key=len),
                     table=table,
                     row=row,

@@ -28,7 +28,7 @@ class StoredResult:
 
 
 @dataclass(frozen=True)
-class Letters:
+class OutcomeSets:
     """All that is known of one model's images: as sets of images, on the clean image and by epsilon.
 
     `judged[epsilon]` holds the images that some result evaluated at epsilon. Where several results spoke of
@@ -71,7 +71,7 @@ class Letters:
         return (n - wrong) / n, (letters["r"] & images).bit_count() / n
 
 
-def letters_of(result: Result) -> Letters:
+def letters_of(result: Result) -> OutcomeSets:
     """The letters of one result, its images at their places in the data set's order."""
     offset = result.evaluation.dataset.offset
     sets = {
@@ -79,7 +79,7 @@ def letters_of(result: Result) -> Letters:
         for item in result.epsilons
     }
     images = image_set(result)
-    return Letters(
+    return OutcomeSets(
         images=images,
         wrong=reduce(int.__or__, (item["m"] for item in sets.values())),
         unsolved=reduce(int.__or__, (item["u"] for item in sets.values())),
@@ -95,9 +95,9 @@ def image_set(result: Result) -> int:
     return ((1 << dataset.n) - 1) << dataset.offset
 
 
-def merge(first: Letters, second: Letters) -> Letters:
+def merge(first: OutcomeSets, second: OutcomeSets) -> OutcomeSets:
     """What two sets of letters of one model say together."""
-    return Letters(
+    return OutcomeSets(
         images=first.images | second.images,
         wrong=first.wrong | second.wrong,
         unsolved=first.unsolved | second.unsolved,
@@ -107,7 +107,7 @@ def merge(first: Letters, second: Letters) -> Letters:
     )
 
 
-def union(stored: Sequence[StoredResult]) -> Letters:
+def union(stored: Sequence[StoredResult]) -> OutcomeSets:
     """The union of results of one model, data set and norm; at least one.
 
     Raises ResultError, naming both files, where two results judge more than 1% of the clean images that they

@@ -148,7 +148,7 @@ class DatasetSlice(Spec):
     offset: Annotated[int, Field(ge=0)]
 
 
-class Surrogate(Spec):
+class CoarseSolver(Spec):
     """A cheaper solver of the same weights that proposes candidates first."""
 
     solver: Solver
@@ -161,7 +161,7 @@ class AttackSpec(Spec):
     parameters: dict[str, JsonValue]
     seed: int
     sources: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    surrogate: Surrogate | None = None
+    surrogate: CoarseSolver | None = None
 
 
 class Evaluation(Spec):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-from odebench.analysis.claims import Beside, Claim, Word
+from odebench.analysis.claims import Beside, Claim, ClaimVerdict
 from odebench.analysis.contrasts import Estimate
 from odebench.io.text import fill
 from odebench.protocol.spec import radius
@@ -40,7 +40,7 @@ def claims_markdown(claims: Sequence[Claim], *, link: Callable[[str, Claim], str
     parts = [f"{'#' * level} Claims", "", fill(INTRODUCTION), ""]
     for (dataset, digest), found in groupby(claims, lambda claim: (claim.dataset, claim.dataset_sha256)):
         same = list(found)
-        if all(claim.word is Word.not_run for claim in same):
+        if all(claim.word is ClaimVerdict.not_run for claim in same):
             named = "; ".join(f"{name_of(claim)}{over(claim)}" for claim in same)
             parts += [item(f"{dataset}: not run; {same[0].why} ({named})"), ""]
             continue

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from odebench.analysis.comparison import Change, Difference, EpsilonDifference, Pair
+from odebench.analysis.comparison import ComparedPair, Difference, EpsilonDifference, PairedChange
 from odebench.io.text import fill
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
@@ -45,7 +45,7 @@ def difference_json(found: Difference) -> str:
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _pair(pair: Pair) -> list[str]:
+def _pair(pair: ComparedPair) -> list[str]:
     one, other = _title(pair.first), _title(pair.second)
     titles = [one] if one == other else [f"A: {one}", f"B: {other}"]
     weights = [] if pair.same_weights else ["other weights" if one == other else "two models"]
@@ -77,7 +77,7 @@ def _pair(pair: Pair) -> list[str]:
     ]
 
 
-def _differing(pair: Pair) -> list[str]:
+def _differing(pair: ComparedPair) -> list[str]:
     """What differs between the two evaluations, in the words of the titles."""
     one, other = (item.result.evaluation for item in (pair.first, pair.second))
     parts = {
@@ -103,7 +103,7 @@ def _title(item: StoredResult) -> str:
     return ", ".join([f"{evaluation.model.name} on {data}", attack, *horizon, *solver, *arguments])
 
 
-def _record(pair: Pair) -> dict[str, Any]:
+def _record(pair: ComparedPair) -> dict[str, Any]:
     return {
         "first": pair.first.path.as_posix(),
         "second": pair.second.path.as_posix(),
@@ -123,7 +123,7 @@ def _record(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _change(change: Change) -> dict[str, Any]:
+def _change(change: PairedChange) -> dict[str, Any]:
     return {
         "first": change.first.value,
         "second": change.second.value,
@@ -133,11 +133,11 @@ def _change(change: Change) -> dict[str, Any]:
     }
 
 
-def _changes(item: EpsilonDifference) -> Sequence[Change]:
+def _changes(item: EpsilonDifference) -> Sequence[PairedChange]:
     return item.clean_accuracy, item.robust_accuracy
 
 
-def _points(change: Change) -> str:
+def _points(change: PairedChange) -> str:
     value, low, high = (100 * part for part in (change.difference, change.low, change.high))
     return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from odebench.analysis.claims import Claim, Word
+from odebench.analysis.claims import Claim, ClaimVerdict
 from odebench.io.canonical_json import digest
 from odebench.leaderboard.build import TRAIN_SEED, attack_label, build_tables
 from odebench.leaderboard.credit import author_of
-from odebench.leaderboard.example_images import Strip, file_names
+from odebench.leaderboard.example_images import ExampleStrip, file_names
 from odebench.leaderboard.grouping import group
-from odebench.leaderboard.model_card import Profile, profiles_of
+from odebench.leaderboard.model_card import ModelCard, profiles_of
 from odebench.leaderboard.table import Table, short_solver
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
@@ -48,7 +48,7 @@ class Content:
     stored: tuple[StoredResult, ...]
     tables: tuple[Table, ...]
     claims: tuple[Claim, ...]
-    strips: tuple[Strip, ...]
+    strips: tuple[ExampleStrip, ...]
 
     def sha256(self, folder: Path) -> str:
         """The digest of the results and images that it shows, and of their places below `folder`."""
@@ -145,7 +145,7 @@ def _picture(picture: Picture, number: int) -> Values:
     }
 
 
-def _profile(profile: Profile, anchor: str, link: Link) -> Values:
+def _profile(profile: ModelCard, anchor: str, link: Link) -> Values:
     table, cell = profile.table, profile.headline
     robust = _share(cell.robust_accuracy)
     return {
@@ -175,7 +175,7 @@ def _profile(profile: Profile, anchor: str, link: Link) -> Values:
     }
 
 
-def _recipe(profile: Profile) -> list[tuple[str, str]]:
+def _recipe(profile: ModelCard) -> list[tuple[str, str]]:
     """What results say of how a model was made and judged: a name and a text each."""
     results = [item.result for item in profile.results]
     evaluations = [result.evaluation for result in results]
@@ -247,7 +247,7 @@ def _file(item: StoredResult, link: Link) -> Values:
     }
 
 
-def _strip(strip: Strip) -> Values:
+def _strip(strip: ExampleStrip) -> Values:
     examples = strip.examples
     return {
         "said": f"{examples.attack}, {examples.norm} epsilon {radius(examples.epsilon)}",
@@ -272,7 +272,7 @@ def _claims(claims: Sequence[Claim], link: Link) -> list[Values]:
     return [
         {
             "data": same[0].dataset + (f" ({str(same[0].dataset_sha256)[:12]})" if _shared(same[0], claims) else ""),
-            "not_run": same[0].why if all(claim.word is Word.not_run for claim in same) else "",
+            "not_run": same[0].why if all(claim.word is ClaimVerdict.not_run for claim in same) else "",
             "claims": [_claim(claim, link) for claim in same],
         }
         for same in group(claims, lambda claim: (claim.dataset, claim.dataset_sha256)).values()

@@ -28,7 +28,7 @@ BOARD = "LEADERBOARD.md"
 
 
 @dataclass(frozen=True)
-class Publication:
+class LeaderboardFiles:
     """What the results below a folder say: the text of the board, each picture with the digest of its results, and what
     the page shows with the digest of that.
 
@@ -42,11 +42,11 @@ class Publication:
     problems: tuple[ResultError, ...]
 
 
-def publication_of(folder: Path) -> Publication:
+def publication_of(folder: Path) -> LeaderboardFiles:
     """The board of `folder`, from its folder of results alone. Raises ResultError where that does not exist."""
     content, problems = content_of([folder / RESULTS])
     pictures = pictures_of(content.tables)
-    return Publication(
+    return LeaderboardFiles(
         text=board_markdown(content.tables, content.claims, folder=folder),
         pictures=tuple((picture, _digest(content.stored, table)) for table, picture in pictures),
         page=content,

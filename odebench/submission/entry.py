@@ -72,7 +72,7 @@ class Weights(Spec):
     bytes: Count
 
 
-class Claim(Spec):
+class ClaimedFigure(Spec):
     """A figure that the authors claim, in the words of an evaluation: the first `n` test images, at one epsilon.
 
     `parameters` are those of the attack that are not its defaults. Accuracies are shares of n.
@@ -111,7 +111,7 @@ class Entry(Spec):
     authors: Annotated[tuple[Text, ...], Field(strict=False)]
     licence: str
     paper: Text | None = None
-    claims: Annotated[tuple[Claim, ...], Field(strict=False)] = ()
+    claims: Annotated[tuple[ClaimedFigure, ...], Field(strict=False)] = ()
 
     @property
     def contributed(self) -> tuple[str, str] | None:
@@ -161,7 +161,7 @@ ENTRY_PARTS: Parts = {
     ("datasets",): Use,
     ("datasets", "solver"): Solver,
     ("weights",): Weights,
-    ("claims",): Claim,
+    ("claims",): ClaimedFigure,
 }
 
 
@@ -184,7 +184,7 @@ def read_entry(folder: Path) -> Entry:
     return entry
 
 
-def speaks_of(claim: Claim, entry: Entry, evaluation: Evaluation) -> bool:
+def speaks_of(claim: ClaimedFigure, entry: Entry, evaluation: Evaluation) -> bool:
     """Whether an evaluation is the one that a claim of an entry is about: the first n test images under this attack, at
     the horizon and under the solver that the weights were trained with. Raises UsageError for unknown parameters."""
     images, attack, use = evaluation.dataset, evaluation.attack, entry.use(claim.dataset)
@@ -199,7 +199,7 @@ def speaks_of(claim: Claim, entry: Entry, evaluation: Evaluation) -> bool:
     )
 
 
-def contradictions(claim: Claim, result: Result) -> list[str]:
+def contradictions(claim: ClaimedFigure, result: Result) -> list[str]:
     """The figures of a claim that lie outside the interval of a result that it speaks of, a sentence each."""
     item: EpsilonResult = next(one for one in result.epsilons if one.epsilon == claim.epsilon)
     said = []

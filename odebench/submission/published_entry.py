@@ -18,7 +18,7 @@ from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Recipe, weights_path
 from odebench.result.file import read_result, result_files
 from odebench.result.schema import Result
-from odebench.submission.entry import ENTRY_FILE, READ_ME, Claim, Entry, Weights
+from odebench.submission.entry import ENTRY_FILE, READ_ME, ClaimedFigure, Entry, Weights
 
 MAINTAINERS = "The odebench maintainers"
 LICENCE = "MIT"
@@ -139,9 +139,9 @@ def _training(recipe: Recipe) -> dict[str, JsonValue]:
     return {key: value for key, value in changeable(alone).items() if value is not None}
 
 
-def _claims(found: Sequence[tuple[Result, Recipe]]) -> list[Claim]:
+def _claims(found: Sequence[tuple[Result, Recipe]]) -> list[ClaimedFigure]:
     """What every attack found at its middle radius, on the most images that it was asked about."""
-    largest: dict[tuple[object, ...], Claim] = {}
+    largest: dict[tuple[object, ...], ClaimedFigure] = {}
     for result, recipe in found:
         evaluation = result.evaluation
         attack = load_attack(evaluation.attack.name)
@@ -152,7 +152,7 @@ def _claims(found: Sequence[tuple[Result, Recipe]]) -> list[Claim]:
         parameters = {key: value for key, value in evaluation.attack.parameters.items() if plain.get(key) != value}
         if attack.complete(parameters) != evaluation.attack.parameters:
             continue
-        claim = Claim(
+        claim = ClaimedFigure(
             dataset=recipe.dataset,
             train_seed=recipe.train_seed,
             norm=evaluation.threat_model.norm,

@@ -13,7 +13,7 @@ from odebench.attack.definition import load_attack
 from odebench.attack.registry import ATTACKS
 from odebench.errors import OdebenchError, ResultError
 from odebench.io.files import sha256_file
-from odebench.io.git import Change, Span, changes, files_in, span_of, write_files
+from odebench.io.git import FileChange, Span, changes, files_in, span_of, write_files
 from odebench.leaderboard.union import StoredResult
 from odebench.model.registry import MODELS
 from odebench.result.file import is_result_name, read_result, result_path
@@ -31,7 +31,7 @@ class Owned:
     """A changed file that belongs to a model: to its entry, or to its results."""
 
     model: str
-    change: Change
+    change: FileChange
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class PullRequest:
     span: Span
     entries: tuple[Owned, ...]
     results: tuple[Owned, ...]
-    weights: tuple[Change, ...]
-    outside: tuple[Change, ...]
+    weights: tuple[FileChange, ...]
+    outside: tuple[FileChange, ...]
     before: frozenset[str]
     after: frozenset[str]
 

@@ -11,7 +11,13 @@ from pydantic import JsonValue
 
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, WeightError, unknown_name
-from odebench.evaluation.model_reference import Contestant, Registered, Subject, file_identity, held_changes
+from odebench.evaluation.model_reference import (
+    ModelReference,
+    RegisteredModel,
+    ResolvedModel,
+    file_identity,
+    held_changes,
+)
 from odebench.io.remote_weights import Address
 from odebench.io.text import printable
 from odebench.model.definition import Contributed, Origin, load_definition
@@ -24,7 +30,7 @@ ENTRIES, RESULTS = "entries", "results"
 
 
 @dataclass(frozen=True)
-class Entrant:
+class SubmittedModel:
     """The entry of a folder. Of a registered model it is the recipe with the entry's changes and its weights, else a
     module of the entry's own."""
 
@@ -50,7 +56,7 @@ class Entrant:
         train_horizon: float | None,
         train_seed: int,
         changes: Mapping[str, JsonValue],
-    ) -> Subject:
+    ) -> ResolvedModel:
         """The entry's model, with the weights that it lists for the data set, train horizon and seed.
 
         Raises UsageError for what the entry does not say it has, WeightError for a file of another sha256.
@@ -88,7 +94,7 @@ class Entrant:
             )
             if trained_at is not None and origin.solver is None:
                 raise UsageError(f"{self.name} has horizons on {use.name} and no solver; odebench validate says more")
-        return Subject(self.name, {**arguments, "train_seed": train_seed}, origin, identity, weights)
+        return ResolvedModel(self.name, {**arguments, "train_seed": train_seed}, origin, identity, weights)
 
     def weights_of(self, dataset: str, horizon: float | None, train_seed: int) -> Path | Address | None:
         """Where the weights for a data set, train horizon and seed are; None where the entry lists none. Raises
@@ -141,7 +147,7 @@ class Entrant:
         return path
 
 
-def find_contestant(name: str, *, weights: Path | None = None) -> Contestant:
+def find_contestant(name: str, *, weights: Path | None = None) -> ModelReference:
     """The model that a name stands for: registered, an entry by its id, or by the path of its folder (with a "/").
 
     `weights` is a file for a registered model. An entry of a registered model under its own name is that model. Raises
@@ -150,7 +156,7 @@ def find_contestant(name: str, *, weights: Path | None = None) -> Contestant:
     """
     registered = MODELS.entries()
     if "/" not in name and name in registered:
-        return Registered(load_definition(name), weights)
+        return RegisteredModel(load_definition(name), weights)
     folder = find_entry(name)
     return contestant_of(folder, read_entry(folder), weights=weights)
 
@@ -177,7 +183,7 @@ def results_beside(folder: Path) -> Path:
     return folder.parent.parent / RESULTS if whole.parent.name == ENTRIES else Path("leaderboard") / RESULTS
 
 
-def contestant_of(folder: Path, entry: Entry, *, weights: Path | None = None) -> Contestant:
+def contestant_of(folder: Path, entry: Entry, *, weights: Path | None = None) -> ModelReference:
     """The model that an entry stands for. Raises UsageError as `find_contestant` does."""
     registered = MODELS.entries()
     if not ID.fullmatch(entry.id):
@@ -185,10 +191,10 @@ def contestant_of(folder: Path, entry: Entry, *, weights: Path | None = None) ->
     if entry.id in registered:
         if entry.model != entry.id:
             raise UsageError(f"{folder}: id {entry.id!r} is the name of a registered model; choose another")
-        return Registered(load_definition(entry.id), weights)
+        return RegisteredModel(load_definition(entry.id), weights)
     if weights is not None:
         raise UsageError(f"{entry.id} is an entry, which lists its weights: leave out --weights")
-    return Entrant(folder, entry)
+    return SubmittedModel(folder, entry)
 
 
 def _entry_folders() -> dict[str, Path]:

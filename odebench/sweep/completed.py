@@ -9,11 +9,11 @@ from odebench.errors import ResultError
 from odebench.io.files import sha256_file
 from odebench.protocol.recipe import Recipe, find_weights
 from odebench.result.file import read_result, result_path
-from odebench.sweep.grid import Cell, Grid
-from odebench.sweep.task import Place
+from odebench.sweep.grid import Grid, PlannedCell
+from odebench.sweep.task import Workspace
 
 
-def found_results(grid: Grid, place: Place) -> dict[str, Path]:
+def completed_results(grid: Grid, place: Workspace) -> dict[str, Path]:
     """The files of the results that are there, by run key: of this place, else published where those count.
 
     Whole, and found with the weights that are at hand, if any are. One that is not will fail in its task, with the
@@ -39,7 +39,7 @@ def found_results(grid: Grid, place: Place) -> dict[str, Path]:
     return found
 
 
-def _is_whole(path: Path, cell: Cell, weights_sha256: str | None) -> bool:
+def _is_whole(path: Path, cell: PlannedCell, weights_sha256: str | None) -> bool:
     try:
         result = read_result(path)
     except ResultError:
@@ -47,6 +47,6 @@ def _is_whole(path: Path, cell: Cell, weights_sha256: str | None) -> bool:
     return result.run_key == cell.run_key and weights_sha256 in (None, result.found.weights_sha256)
 
 
-def _weights_sha256(recipe: Recipe, place: Place) -> str | None:
+def _weights_sha256(recipe: Recipe, place: Workspace) -> str | None:
     path = find_weights(recipe, place.weights)
     return None if path is None else sha256_file(path)

@@ -15,16 +15,16 @@ from odebench.dataset import Dataset, Split
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import ResultError, UsageError
 from odebench.evaluation.evaluate import data_split, run
-from odebench.evaluation.loading import at_hand
-from odebench.evaluation.model_reference import Contestant
+from odebench.evaluation.loading import load_models
+from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import Plan, planned_again
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge
 from odebench.io.files import write_atomically
 from odebench.leaderboard.build import RANDOMISED
 from odebench.leaderboard.example_images import (
     MOST,
+    ExamplePair,
     Examples,
-    Pair,
     attack_of,
     epsilon_of,
     examples_folder,
@@ -39,12 +39,12 @@ from odebench.result.file import EXAMPLES_FILE
 from odebench.result.schema import FALLEN, Result
 
 
-def illustrate(
+def make_examples(
     item: StoredResult,
     dataset: Dataset,
     definition: DatasetDefinition,
     *,
-    model: Contestant,
+    model: ModelReference,
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> Path:
@@ -71,7 +71,7 @@ def illustrate(
         )
         candidates = read_candidates(Path(folder) / "candidates.safetensors")
     rows = _rows(item, again)
-    classifier = at_hand(part, dataset, device, progress).classifier
+    classifier = load_models(part, dataset, device, progress).classifier
     points = _points(candidates, [row + evaluation.dataset.offset for row in rows], epsilon)
     predicted = _predicted(item.result, classifier, split, points, [row + evaluation.dataset.offset for row in rows])
     stored = {found.epsilon: found for found in item.result.epsilons}[epsilon]
@@ -79,7 +79,7 @@ def illustrate(
     for row, label in zip(rows, predicted, strict=True):
         index, letter, felled = row + evaluation.dataset.offset, stored.outcomes[row], stored.felled_by.letters[row]
         pairs.append(
-            Pair(
+            ExamplePair(
                 index=index,
                 label=dataset.classes[int(split.labels[index])],
                 predicted=None if label is None else dataset.classes[label],
@@ -111,7 +111,7 @@ def _first_chunk(evaluation: Evaluation, epsilon: float) -> Evaluation:
 
 
 def _planned(
-    item: StoredResult, model: Contestant, definition: DatasetDefinition, total: int, evaluation: Evaluation
+    item: StoredResult, model: ModelReference, definition: DatasetDefinition, total: int, evaluation: Evaluation
 ) -> Plan:
     """The plan of an evaluation. Raises ResultError where this odebench does not plan the same one."""
     try:

@@ -21,7 +21,7 @@ from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, fixed_step
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedCell:
     """One evaluation of one section. A cell of another section may be the same evaluation: it is made once."""
 
     section: str
@@ -63,13 +63,13 @@ class Grid:
 
     protocol: Protocol
     dataset: DatasetDefinition
-    cells: tuple[Cell, ...]
+    cells: tuple[PlannedCell, ...]
     trainings: tuple[Training, ...]
 
     @property
-    def evaluations(self) -> dict[str, Cell]:
+    def evaluations(self) -> dict[str, PlannedCell]:
         """The cells that differ, by run key."""
-        found: dict[str, Cell] = {}
+        found: dict[str, PlannedCell] = {}
         for cell in self.cells:
             found.setdefault(cell.run_key, cell)
         return found
@@ -102,7 +102,7 @@ def lay_out(protocol: Protocol, document: Document) -> Grid:
     cells = [
         cell
         for index, section in enumerate(protocol.sections)
-        for cell in _Layout(protocol, dataset, document, section, ("sections", index)).cells()
+        for cell in _SectionLayout(protocol, dataset, document, section, ("sections", index)).cells()
     ]
     return Grid(protocol, dataset, tuple(cells), tuple(trainings(cell.plan for cell in cells)))
 
@@ -171,7 +171,7 @@ def _said(attack: AttackChoice) -> str:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _SectionLayout:
     """One section about to be laid out, and where it stands."""
 
     protocol: Protocol
@@ -180,7 +180,7 @@ class _Layout:
     section: Section
     where: Where
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterator[PlannedCell]:
         section, document = self.section, self.document
         definitions = [
             document.blame((*self.where, "models", index), lambda name=name: load_definition(name))  # type: ignore[misc]
@@ -235,7 +235,7 @@ class _Layout:
 
     def _cells(
         self, definition: ModelDefinition, threat: Threat, attack: AttackChoice, numbers: tuple[int, int, int]
-    ) -> Iterator[Cell]:
+    ) -> Iterator[PlannedCell]:
         section, protocol = self.section, self.protocol
         model, kind, number = numbers
         pairs: list[tuple[float | None, float | None]] = [(None, None)]
@@ -284,7 +284,7 @@ class _Layout:
 
                 knows_norm = threat.norm in load_attack(attack.name).norms
                 blamed = ("threat_models", kind) if knows_norm else ("attacks", number)
-                yield Cell(section.name, self.document.blame((*self.where, *blamed), planned))
+                yield PlannedCell(section.name, self.document.blame((*self.where, *blamed), planned))
 
     def _solver(self, definition: ModelDefinition, horizon: float | None, where: Where) -> Solver | None:
         """The solver of the evaluation; None for the one that the model is trained with."""

@@ -11,9 +11,9 @@ from odebench.io.files import sha256_file, write_atomically
 from odebench.protocol.recipe import find_weights, weights_path
 from odebench.result.file import read_result, result_files, result_path
 from odebench.result.schema import Result
-from odebench.sweep.completed import found_results
+from odebench.sweep.completed import completed_results
 from odebench.sweep.grid import Grid
-from odebench.sweep.task import Place
+from odebench.sweep.task import Workspace
 
 RESULTS, WEIGHTS = "results", "weights"
 MAX_BYTES = 30_000_000
@@ -25,7 +25,7 @@ class DepositError(OdebenchError):
 
 
 @dataclass
-class Deposit:
+class Publication:
     """The files to copy, each with where it goes to, and how many lie there already."""
 
     results: dict[Path, Path] = field(default_factory=dict)
@@ -43,18 +43,18 @@ class Deposit:
         return total
 
 
-def deposit_of(grid: Grid, place: Place, folder: Path, *, replace: bool = False) -> Deposit:
+def deposit_of(grid: Grid, place: Workspace, folder: Path, *, replace: bool = False) -> Publication:
     """What is missing in `folder` of the results of a grid that is swept, and of the weights of models, teachers and
     sources. Writes nothing.
 
     Raises DepositError where something else lies in its place, unless `replace`; where a result is missing or was found
     with other weights than those at hand; and where all that is published would be too large.
     """
-    files = found_results(grid, place)
+    files = completed_results(grid, place)
     if missing := len(grid.evaluations) - len(files):
         raise DepositError(f"{missing} of {len(grid.evaluations)} results are missing; sweep without failures first")
     results = {run_key: read_result(path) for run_key, path in files.items()}
-    found = Deposit()
+    found = Publication()
     for run_key, path in files.items():
         target = result_path(folder / RESULTS, grid.evaluations[run_key].plan.evaluation)
         if not target.exists() or (replace and not _agrees(target, results[run_key])):
@@ -72,7 +72,7 @@ def deposit_of(grid: Grid, place: Place, folder: Path, *, replace: bool = False)
 
 
 def _add_weights(
-    found: Deposit, grid: Grid, place: Place, folder: Path, results: dict[str, Result], *, replace: bool
+    found: Publication, grid: Grid, place: Workspace, folder: Path, results: dict[str, Result], *, replace: bool
 ) -> None:
     used = _used_weights(grid, results)
     for training in grid.trainings:
@@ -111,7 +111,7 @@ def _used_weights(grid: Grid, results: dict[str, Result]) -> dict[str, list[tupl
     return used
 
 
-def _check_others(found: Deposit, folder: Path) -> None:
+def _check_others(found: Publication, folder: Path) -> None:
     """Raises DepositError where a published result that stays was found with other weights of a recipe than those that
     are about to be published, or with candidates of a source whose weights are about to be replaced."""
     coming = {target.stem: source for source, target in found.weights.items()}
@@ -131,7 +131,7 @@ def _check_others(found: Deposit, folder: Path) -> None:
             )
 
 
-def _staying(found: Deposit, folder: Path) -> Iterator[tuple[Path, Result]]:
+def _staying(found: Publication, folder: Path) -> Iterator[tuple[Path, Result]]:
     replaced = set(found.results.values())
     for path in result_files(folder / RESULTS):
         if path not in replaced:
@@ -141,7 +141,7 @@ def _staying(found: Deposit, folder: Path) -> Iterator[tuple[Path, Result]]:
                 continue
 
 
-def _check_size(found: Deposit, folder: Path) -> None:
+def _check_size(found: Publication, folder: Path) -> None:
     replaced = {*found.weights.values(), *found.results.values()}
     there = [*(folder / WEIGHTS).glob("*.safetensors"), *result_files(folder / RESULTS)]
     kept = [path for path in there if path not in replaced]

@@ -19,10 +19,10 @@ from odebench.evaluation.plan import Slice
 from odebench.evaluation.slices import cut, slice_path
 from odebench.io.files import cache_folder, check_writable, published_folder
 from odebench.protocol.recipe import Recipe, find_weights
-from odebench.sweep.completed import found_results
+from odebench.sweep.completed import completed_results
 from odebench.sweep.cost import evaluation_work, training_work
-from odebench.sweep.grid import Cell, Grid
-from odebench.sweep.task import Place, TaskError, evaluate, evaluate_slice, join, package_versions, prepare, train
+from odebench.sweep.grid import Grid, PlannedCell
+from odebench.sweep.task import TaskError, Workspace, evaluate, evaluate_slice, join, package_versions, prepare, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,9 @@ class Cluster:
     tls: tuple[Path, Path, Path] | None = None
 
 
-def sweep(grid: Grid, *, place: Place, cluster: Cluster, watcher: Watcher, slice_images: int | None = None) -> State:
+def sweep(
+    grid: Grid, *, place: Workspace, cluster: Cluster, watcher: Watcher, slice_images: int | None = None
+) -> State:
     """Computes all cells of a grid that are not there, and returns how that ended; failed tasks with their reasons.
 
     Evaluations of more images than `slice_images` are cut into slices of about as many.
@@ -107,7 +109,9 @@ def sweep(grid: Grid, *, place: Place, cluster: Cluster, watcher: Watcher, slice
     packages or dies, FileError where a folder cannot be written in.
     """
     tasks, there = tasks_of(grid, place, slice_images=slice_images)
-    state = State(tasks, there, sum(place.results not in path.parents for path in found_results(grid, place).values()))
+    state = State(
+        tasks, there, sum(place.results not in path.parents for path in completed_results(grid, place).values())
+    )
     if not tasks:
         return state
     for folder in (place.results, place.weights[0]):
@@ -118,10 +122,12 @@ def sweep(grid: Grid, *, place: Place, cluster: Cluster, watcher: Watcher, slice
     return state
 
 
-def place_of(grid: Grid, *, results: Path, data_dir: Path | None, device: str, counts_published: bool = False) -> Place:
+def place_of(
+    grid: Grid, *, results: Path, data_dir: Path | None, device: str, counts_published: bool = False
+) -> Workspace:
     """Where the workers of a sweep that is begun here find and leave things."""
     published = published_folder()
-    return Place(
+    return Workspace(
         results=results.absolute(),
         cache=cache_folder().absolute(),
         data_dir=None if data_dir is None else data_dir.absolute(),
@@ -133,12 +139,12 @@ def place_of(grid: Grid, *, results: Path, data_dir: Path | None, device: str, c
     )
 
 
-def tasks_of(grid: Grid, place: Place, *, slice_images: int | None = None) -> tuple[dict[str, Task], int]:
+def tasks_of(grid: Grid, place: Workspace, *, slice_images: int | None = None) -> tuple[dict[str, Task], int]:
     """The tasks that a grid still needs, by key, each after what it needs; and how many cells are there already.
 
     A cell is there when its result is; a recipe is trained only for a cell that is not.
     """
-    cells, there = grid.evaluations, found_results(grid, place)
+    cells, there = grid.evaluations, completed_results(grid, place)
     missing = {key: cell for key, cell in cells.items() if key not in there}
     if not missing:
         return {}, len(cells)
@@ -182,7 +188,7 @@ def tasks_of(grid: Grid, place: Place, *, slice_images: int | None = None) -> tu
     return tasks, len(cells) - len(missing)
 
 
-def _slice_task(cell: Cell, rows: slice, needs: tuple[str, ...], work: float, place: Place) -> Task:
+def _slice_task(cell: PlannedCell, rows: slice, needs: tuple[str, ...], work: float, place: Workspace) -> Task:
     """One slice of an evaluation; one whose file is there is looked at again, which is no work."""
     evaluation = cell.plan.evaluation
     share = (
@@ -193,7 +199,7 @@ def _slice_task(cell: Cell, rows: slice, needs: tuple[str, ...], work: float, pl
     return Task(key, "slice", title, needs, work * share, (evaluate_slice, cell.plan, rows, place))
 
 
-def _slice_of(cell: Cell) -> Slice:
+def _slice_of(cell: PlannedCell) -> Slice:
     evaluation = cell.plan.evaluation
     part = evaluation.dataset
     return Slice(split=part.split, n=part.n, offset=part.offset, chunk=evaluation.chunk)
@@ -217,7 +223,7 @@ def _client(cluster: Cluster, *, threads: int, say: Watcher) -> Iterator[Any]:
         yield client
 
 
-def _conduct(client: Any, state: State, place: Place, watcher: Watcher) -> None:
+def _conduct(client: Any, state: State, place: Workspace, watcher: Watcher) -> None:
     """Hands the graph to the scheduler and watches it to its end."""
     topic = f"{_TOPIC}-{uuid.uuid4().hex}"
     client.subscribe_topic(topic, lambda event: state.running.add(event[1]["key"]))

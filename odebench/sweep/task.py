@@ -32,7 +32,7 @@ class TaskError(OdebenchError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """Where a worker finds and leaves things, and on what it computes. Folders are the same for all workers."""
 
     results: Path
@@ -60,9 +60,9 @@ _ALONE = threading.Lock()
 """One task at a time in a process: attacks and trainings seed the process's random numbers."""
 
 
-def prepare(slices: tuple[Slice, ...], dataset: DatasetDefinition, place: Place) -> None:
+def prepare(slices: tuple[Slice, ...], dataset: DatasetDefinition, place: Workspace) -> None:
     """Finds or downloads the data set. Raises TaskError where it is not what the protocol says."""
-    with _settled(place):
+    with _one_task(place):
         found = _dataset(dataset.name, place.data_dir)
         shape, classes = found.image_shape, found.n_classes
         if (shape, classes) != (tuple(dataset.image_shape), len(dataset.classes)):
@@ -76,18 +76,18 @@ def prepare(slices: tuple[Slice, ...], dataset: DatasetDefinition, place: Place)
             part.of(dataset.name, len(data_split(found, part.split)))
 
 
-def train(recipe: Recipe, place: Place) -> None:
+def train(recipe: Recipe, place: Workspace) -> None:
     """Trains a recipe, unless its weights are there. Raises TaskError."""
-    with _settled(place):
+    with _one_task(place):
         if find_weights(recipe) is None:
             from odebench.model.training import find_or_train
 
             find_or_train(recipe, _dataset(recipe.dataset, place.data_dir), device=_device(place))
 
 
-def evaluate(plan: Plan, place: Place) -> None:
+def evaluate(plan: Plan, place: Workspace) -> None:
     """Runs an evaluation, unless its result is there, and writes the result. Raises TaskError."""
-    with _settled(place):
+    with _one_task(place):
         from odebench.evaluation.evaluate import run
 
         data = _dataset(plan.evaluation.dataset.name, place.data_dir)
@@ -95,18 +95,18 @@ def evaluate(plan: Plan, place: Place) -> None:
         forget_slices(plan.evaluation, place.results)
 
 
-def evaluate_slice(plan: Plan, rows: slice, place: Place) -> None:
+def evaluate_slice(plan: Plan, rows: slice, place: Workspace) -> None:
     """Runs an evaluation on some rows of its images, unless what that found is there. Raises TaskError."""
-    with _settled(place):
+    with _one_task(place):
         from odebench.evaluation.sliced import run_slice
 
         data = _dataset(plan.evaluation.dataset.name, place.data_dir)
         run_slice(plan, data, rows=rows, results=place.results, device=place.device)
 
 
-def join(plan: Plan, slices: tuple[slice, ...], place: Place) -> None:
+def join(plan: Plan, slices: tuple[slice, ...], place: Workspace) -> None:
     """Writes the result of an evaluation whose slices are all there. Raises TaskError."""
-    with _settled(place):
+    with _one_task(place):
         from odebench.evaluation.sliced import join_slices
 
         join_slices(plan.evaluation, slices=slices, results=place.results)
@@ -123,7 +123,7 @@ def package_versions() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _device(place: Place) -> str:
+def _device(place: Workspace) -> str:
     from odebench.evaluation.environment import usable_device
 
     return usable_device(place.device)
@@ -137,7 +137,7 @@ def _dataset(name: str, data_dir: Path | None) -> Dataset:
 
 
 @contextmanager
-def _settled(place: Place) -> Iterator[None]:
+def _one_task(place: Workspace) -> Iterator[None]:
     """One task alone in this process, with its threads and folders; whatever it raises is a TaskError."""
     try:
         with _ALONE:
@@ -157,7 +157,7 @@ def _settled(place: Place) -> Iterator[None]:
         raise TaskError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
 
 
-def _check_versions(place: Place) -> None:
+def _check_versions(place: Workspace) -> None:
     here = dict(package_versions())
     for name, expected in place.versions:
         if here.get(name) != expected:

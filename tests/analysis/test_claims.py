@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from result_factory import make_result
 
-from odebench.analysis.claims import Claim, Word, claims_of, word_of
+from odebench.analysis.claims import Claim, ClaimVerdict, claims_of, word_of
 from odebench.analysis.contrasts import estimate, weights_of
 from odebench.analysis.sections import Arm, sections_of
 from odebench.leaderboard.union import StoredResult
@@ -85,7 +85,7 @@ def answers(*results: Result) -> dict[str, Claim]:
     return {
         f"{claim.kind} {claim.models[0]}" + (f" {claim.norm}" if claim.norm else ""): claim
         for claim in claims_of(stored)
-        if claim.word is not Word.not_run
+        if claim.word is not ClaimVerdict.not_run
     }
 
 
@@ -95,15 +95,15 @@ def answers(*results: Result) -> dict[str, Claim]:
 def test_a_real_gain_of_ten_points_is_found() -> None:
     found = answers(*study(level(0.5, 0.4)))
     claim = found["robust kd-ode linf"]
-    assert claim.word is Word.supported
+    assert claim.word is ClaimVerdict.supported
     assert claim.estimate is not None
     assert claim.estimate.value == pytest.approx(10, abs=0.5)
     assert claim.estimate.low > 0
     assert claim.relative == pytest.approx(0.25, abs=0.02)
     assert (claim.seeds, claim.horizons, claim.estimate.images) == (SEEDS, HORIZONS, N)
     assert len(claim.files) == 18
-    assert found["clean kd-ode"].word is Word.not_supported
-    assert found["slope ode linf"].word is Word.not_supported
+    assert found["clean kd-ode"].word is ClaimVerdict.not_supported
+    assert found["slope ode linf"].word is ClaimVerdict.not_supported
 
 
 def test_a_real_slope_is_found_for_the_model_that_has_it() -> None:
@@ -111,16 +111,16 @@ def test_a_real_slope_is_found_for_the_model_that_has_it() -> None:
         key: share + (0.05 * math.log2(key[1]) if key[0] == "ode" else 0) for key, share in level(0.4, 0.4).items()
     }
     found = answers(*study(rising))
-    assert found["slope ode linf"].word is Word.supported
+    assert found["slope ode linf"].word is ClaimVerdict.supported
     assert found["slope ode linf"].estimate is not None
     assert found["slope ode linf"].estimate.value == pytest.approx(5, abs=0.5)
     assert found["slope ode linf"].relative is None
-    assert found["slope kd-ode linf"].word is not Word.supported
+    assert found["slope kd-ode linf"].word is not ClaimVerdict.supported
 
 
 def test_an_effect_the_other_way_is_said() -> None:
     found = answers(*study(level(0.3, 0.4)))["robust kd-ode linf"]
-    assert found.word is Word.not_supported
+    assert found.word is ClaimVerdict.not_supported
     assert re.fullmatch(r"the upper bound, -\d\.\d\d, is under 1 point, and under 0 \(not tested\)", found.why)
     found = answers(*study(level(0.4, 0.4)))["clean kd-ode"]
     assert found.why == f"the upper bound, {found.estimate.high:+.3g}, is under 1 point"
@@ -130,7 +130,7 @@ def test_a_gain_that_only_weak_attacks_show_is_masked() -> None:
     weak, worst = level(0.6, 0.4), level(0.4, 0.4)
     for attack in ("fgsm", "pgd"):
         claim = answers(*study(worst), *study(weak, attack=attack))["robust kd-ode linf"]
-        assert claim.word is Word.masked
+        assert claim.word is ClaimVerdict.masked
         assert claim.why == f"supported under {attack}, not in the worst case"
 
 
@@ -143,7 +143,7 @@ def test_a_weak_attack_counts_on_the_same_images_cells_and_settings_only() -> No
         study(weak, attack="pgd", solver=fixed_step(step=0.5)),
         study(weak, attack="cw"),
     ):
-        assert answers(*worst, *others)["robust kd-ode linf"].word is not Word.masked
+        assert answers(*worst, *others)["robust kd-ode linf"].word is not ClaimVerdict.masked
 
 
 def flag(name: str, speaks_of: str) -> Check:
@@ -166,16 +166,16 @@ def test_a_supported_claim_with_a_flag_that_speaks_of_the_model_is_masked() -> N
     same = {"horizon": 1.0, "train_seed": 0, "attack": "quick-diagnosis"}
     gap = make_result({0.1: "r" * 100}, flags=["solver gap"], checks=[flag("solver gap", "model")], **same)
     claim = answers(*results, gap)["robust kd-ode linf"]
-    assert (claim.word, claim.why) == (Word.masked, "flagged: solver gap (kd-ode)")
+    assert (claim.word, claim.why) == (ClaimVerdict.masked, "flagged: solver gap (kd-ode)")
     settings = make_result({0.1: "r" * 100}, flags=["convergence"], checks=[flag("convergence", "settings")], **same)
-    assert answers(*results, settings)["robust kd-ode linf"].word is Word.supported
+    assert answers(*results, settings)["robust kd-ode linf"].word is ClaimVerdict.supported
     elsewhere = make_result({0.1: "r" * 100}, flags=["solver gap"], **{**same, "horizon": 8.0})
-    assert answers(*results, elsewhere)["robust kd-ode linf"].word is Word.supported
+    assert answers(*results, elsewhere)["robust kd-ode linf"].word is ClaimVerdict.supported
 
 
 def test_a_middling_effect_is_undecided() -> None:
     claim = answers(*study(level(0.42, 0.4), wobble=0.05))["robust kd-ode linf"]
-    assert claim.word is Word.undecided
+    assert claim.word is ClaimVerdict.undecided
     assert claim.why == "adjusted p not below 0.05, upper bound not under 1 point"
 
 
@@ -189,12 +189,12 @@ def test_a_middling_effect_is_undecided() -> None:
 def test_floors_and_ceilings_decide_nothing(shares: tuple[float, float], clean: float, name: str, why: str) -> None:
     robust = level(*shares)
     found = answers(*study(robust, clean=dict.fromkeys(robust, clean), wobble=0.0))
-    assert (found[name].word, found[name].why) == (Word.undecided, why)
+    assert (found[name].word, found[name].why) == (ClaimVerdict.undecided, why)
 
 
 def test_a_floor_in_one_model_alone_is_none() -> None:
     claim = answers(*study(level(0.3, 0.01), wobble=0.005))["robust kd-ode linf"]
-    assert claim.word is Word.supported
+    assert claim.word is ClaimVerdict.supported
 
 
 def test_the_words_follow_the_protocol() -> None:
@@ -250,9 +250,9 @@ def test_the_words_follow_the_protocol() -> None:
 def test_what_is_missing_is_said_and_never_a_word(results: list[Result], name: str, why: str | None) -> None:
     claim = answers(*results)[name]
     if why is None:
-        assert (claim.word, claim.seeds) == (Word.supported, (0, 1))
+        assert (claim.word, claim.seeds) == (ClaimVerdict.supported, (0, 1))
     else:
-        assert (claim.word, claim.adjusted_p) == (Word.undecided, None)
+        assert (claim.word, claim.adjusted_p) == (ClaimVerdict.undecided, None)
         assert claim.why.startswith(why)
 
 
@@ -274,14 +274,14 @@ def _with_sources(result: Result, sources: tuple[str, ...]) -> Result:
 def test_the_paper_is_answered_by_data_of_its_names_alone() -> None:
     stored = [StoredResult(Path(f"{i}.json"), r) for i, r in enumerate(study(level(0.5, 0.4), dataset="cifar10-jpeg"))]
     words = {(claim.dataset, claim.kind): claim.word for claim in claims_of(stored)}
-    assert words["cifar10-jpeg", "robust"] is Word.supported
+    assert words["cifar10-jpeg", "robust"] is ClaimVerdict.supported
     assert {words[dataset, kind] for dataset in ("cifar10", "svhn") for kind in ("clean", "robust", "slope")} == {
-        Word.not_run
+        ClaimVerdict.not_run
     }
     stored = [StoredResult(Path(f"{i}.json"), r) for i, r in enumerate(study(level(0.5, 0.4), dataset="cifar10"))]
     words = {(claim.dataset, claim.kind): claim.word for claim in claims_of(stored)}
-    assert words["cifar10", "robust"] is Word.supported
-    assert words["svhn", "robust"] is Word.not_run
+    assert words["cifar10", "robust"] is ClaimVerdict.supported
+    assert words["svhn", "robust"] is ClaimVerdict.not_run
 
 
 def test_only_test_images_count_and_contradictions_count_for_nothing() -> None:
@@ -322,8 +322,8 @@ def test_each_pair_is_read_where_it_has_the_most_cells() -> None:
         *study(level(0.1, 0.4), steps=50, seeds=(0,)),
         *study(stemless, steps=50),
     )
-    assert found["robust kd-ode linf"].word is Word.supported
-    assert found["robust kd-ode-stemless linf"].word is Word.supported
+    assert found["robust kd-ode linf"].word is ClaimVerdict.supported
+    assert found["robust kd-ode-stemless linf"].word is ClaimVerdict.supported
     assert found["robust kd-ode linf"].seeds == found["robust kd-ode-stemless linf"].seeds == SEEDS
 
 
@@ -333,7 +333,7 @@ def test_a_clean_gain_is_read_from_the_attack_with_the_most_images() -> None:
     more = study(level(0.6, 0.5), attack="pgd", clean=clean, n=1000)
     found = answers(*worst, *more)
     claim = found["clean kd-ode"]
-    assert (claim.attack, claim.word) == ("pgd", Word.supported)
+    assert (claim.attack, claim.word) == ("pgd", ClaimVerdict.supported)
     assert claim.estimate is not None
     assert (claim.estimate.value, claim.estimate.images) == (pytest.approx(5, abs=0.1), 1000)
     assert found["robust kd-ode linf"].attack == "worst-case"
@@ -438,7 +438,7 @@ def test_no_effect_is_supported_in_at_most_one_family_of_twenty(seeds: int) -> N
             word_of(adjusted_p=p, high=found.high, weak=[], flags=[], missing="", limit="")
             for p, found in zip(ps, family, strict=True)
         ]
-        supported += Word.supported in words
+        supported += ClaimVerdict.supported in words
     assert supported <= 3
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from odebench.attack.early_stopping import pursue, strictly_correct
 from odebench.attack.foolbox import pgd
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.model.classifier import Classifier
 from odebench.numerics.projection import distance
 
@@ -33,8 +33,8 @@ class Linear(nn.Module):
         return logits.masked_fill((images.flatten(1).amax(1) > self.breaks_above)[:, None], torch.nan)
 
 
-def surface(**options: float) -> Surface:
-    return Surface(Classifier(Linear(**options).eval(), n_classes=2))
+def surface(**options: float) -> WrappedModel:
+    return WrappedModel(Classifier(Linear(**options).eval(), n_classes=2))
 
 
 def points() -> Tensor:
@@ -89,7 +89,7 @@ def undisturbed() -> tuple[Tensor, Tensor, list[int]]:
 LAST, PATH, FIRST = undisturbed()
 
 
-def run(asked: Surface, fallen: Ask, *, attack: Callable[[nn.Module], Tensor] = walk) -> Tensor:
+def run(asked: WrappedModel, fallen: Ask, *, attack: Callable[[nn.Module], Tensor] = walk) -> Tensor:
     return pursue(attack, asked, IMAGES, LABELS, norm="linf", epsilon=EPSILON, seed=SEED, fallen=fallen)
 
 
@@ -160,7 +160,7 @@ def test_refused_suspicions_end_where_the_undisturbed_run_ends() -> None:
 
 
 def test_a_provisional_surface_leaves_what_is_refused_where_it_was_caught() -> None:
-    asked = Surface(Classifier(Linear().eval(), n_classes=2), provisional=True)
+    asked = WrappedModel(Classifier(Linear().eval(), n_classes=2), provisional=True)
     found = run(asked, refuse)
     for row, step in enumerate(FIRST):
         assert torch.equal(found[row], PATH[step, row] if step < STEPS else LAST[row])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
 from odebench.attack.multi_target import PASS_IMAGES
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.errors import AttackError, UsageError
 from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
@@ -38,13 +38,13 @@ ALL = [(name, norm) for name in SHORT for norm in EPSILON]
 PURSUED = ("apgd-ce", "apgd-dlr", "apgd-t", "spsa", "noise")
 
 
-def surface_of(module: nn.Module, n_classes: int) -> Surface:
-    return Surface(Classifier(module.eval().requires_grad_(False), n_classes=n_classes))
+def surface_of(module: nn.Module, n_classes: int) -> WrappedModel:
+    return WrappedModel(Classifier(module.eval().requires_grad_(False), n_classes=n_classes))
 
 
 def attack(
     name: str,
-    surface: Surface,
+    surface: WrappedModel,
     images: Tensor,
     labels: Tensor,
     *,
@@ -63,7 +63,7 @@ def attack(
     return function(surface, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen, **full, **extra)
 
 
-def case(n_classes: int = 5, n: int = 24) -> tuple[Linear, Surface, Tensor, Tensor]:
+def case(n_classes: int = 5, n: int = 24) -> tuple[Linear, WrappedModel, Tensor, Tensor]:
     model, images = linear(n_classes), grey_images(n)
     return model, surface_of(model, n_classes), images, predicted(model, images)
 
@@ -411,7 +411,7 @@ class Hasty(nn.Module):
 def test_a_fall_that_fp32_refuses_does_not_stop_square(norm: str) -> None:
     model, exact, images, labels = case(5)
     classifier = Classifier(Hasty(model).eval().requires_grad_(False), n_classes=5)
-    hasty = Surface(classifier, precision="bf16")
+    hasty = WrappedModel(classifier, precision="bf16")
     expected, found = (
         attack("square", one, images, labels, norm=norm, epsilon=EPSILON[norm]) for one in (exact, hasty)
     )
@@ -423,7 +423,7 @@ def test_a_fall_that_fp32_refuses_does_not_stop_square(norm: str) -> None:
 
 def test_square_asks_fp32_about_doubtful_points_alone() -> None:
     model, _, images, labels = case(5)
-    surface = Surface(Classifier(model.requires_grad_(False), n_classes=5), precision="bf16")
+    surface = WrappedModel(Classifier(model.requires_grad_(False), n_classes=5), precision="bf16")
     found = attack("square", surface, images, labels)
     fooled = predicted(model, found) != labels
     assert 0 < fooled.sum() < len(images)
@@ -433,7 +433,7 @@ def test_square_asks_fp32_about_doubtful_points_alone() -> None:
 def test_the_exact_surface_of_fp32_is_itself_and_that_of_bf16_shares_its_failures() -> None:
     plain = surface_of(linear(5), 5)
     assert plain.exact is plain
-    quick = Surface(Classifier(Hasty(linear(5)), n_classes=5), precision="bf16")
+    quick = WrappedModel(Classifier(Hasty(linear(5)), n_classes=5), precision="bf16")
     assert quick.exact.precision == "fp32"
     quick(torch.zeros(1, 1, 8, 8))
     assert not quick.failures
@@ -445,13 +445,13 @@ def test_the_exact_surface_of_fp32_is_itself_and_that_of_bf16_shares_its_failure
 
 def test_what_the_exact_surface_is_asked_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"bf16": 0, "fp32": 0}
-    forward = Surface.forward
+    forward = WrappedModel.forward
 
-    def watched(self: Surface, images: Tensor) -> Tensor:
+    def watched(self: WrappedModel, images: Tensor) -> Tensor:
         asked[self.precision] += len(images)
         return forward(self, images)
 
-    monkeypatch.setattr(Surface, "forward", watched)
+    monkeypatch.setattr(WrappedModel, "forward", watched)
     model, _, images, labels = case(5)
     result = judged(Hasty(model).eval(), images, labels, n_classes=5, attack="square", precision="bf16", queries=100)
     assert asked["fp32"] >= asked["bf16"] > 10 * len(images)

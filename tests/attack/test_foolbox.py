@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import odebench.attack.foolbox as attack_module
 from odebench.attack.definition import AttackDefinition, load_attack
-from odebench.attack.wrapped_model import MAX_RECORDED, Surface
+from odebench.attack.wrapped_model import MAX_RECORDED, WrappedModel
 from odebench.dataset import load_dataset
 from odebench.errors import UsageError
 from odebench.evaluation.verdict import Judge
@@ -60,9 +60,9 @@ def ode_net() -> OdeNet:
     return net
 
 
-def frozen_surface(module: nn.Module, n_classes: int) -> Surface:
+def frozen_surface(module: nn.Module, n_classes: int) -> WrappedModel:
     module.eval().requires_grad_(False)
-    return Surface(Classifier(module, n_classes=n_classes))
+    return WrappedModel(Classifier(module, n_classes=n_classes))
 
 
 def predicted(module: nn.Module, images: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def predicted(module: nn.Module, images: Tensor) -> Tensor:
 
 def attack(
     name: str,
-    surface: Surface,
+    surface: WrappedModel,
     images: Tensor,
     labels: Tensor,
     *,
@@ -328,7 +328,7 @@ def test_a_frozen_model_gets_no_parameter_gradients(case: str) -> None:
     labels = predicted(net, images)
     classifier = Classifier(net, n_classes=10)
     with classifier.frozen():
-        attack(name, Surface(classifier), images, labels, norm=norm, epsilon=epsilon, **parameters)
+        attack(name, WrappedModel(classifier), images, labels, norm=norm, epsilon=epsilon, **parameters)
     assert all(parameter.grad is None for parameter in net.parameters())
     assert all(parameter.requires_grad for parameter in net.parameters())
 
@@ -472,7 +472,7 @@ def brittle_ode() -> OdeNet:
     return net
 
 
-def gradient_of(surface: Surface, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def gradient_of(surface: WrappedModel, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     points = points.clone().requires_grad_()
     logits = surface(points)
     loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
@@ -516,7 +516,7 @@ class Foggy(nn.Module):
 def test_a_surface_over_passes_has_the_mean_logits_and_the_mean_gradient(passes: int) -> None:
     classifier, images = Classifier(Foggy(), n_classes=5), interior_images(4)
     weights = torch.randn(4, 5, generator=torch.Generator().manual_seed(5))
-    surface = Surface(classifier, passes=passes)
+    surface = WrappedModel(classifier, passes=passes)
     points = images.clone().requires_grad_()
     with seeded(3):
         logits = surface(points)
@@ -535,7 +535,7 @@ def test_a_surface_over_passes_has_the_mean_logits_and_the_mean_gradient(passes:
 
 
 def test_a_surface_over_passes_records_each_failure_and_bounds_them() -> None:
-    surface = Surface(Classifier(Foggy(), n_classes=5), passes=20)
+    surface = WrappedModel(Classifier(Foggy(), n_classes=5), passes=20)
     images = interior_images(4)
     images[1, 0, 0, 0] = 0.95
     logits, gradient = gradient_of(surface, images, torch.zeros(4, dtype=torch.long))
@@ -668,7 +668,7 @@ def test_an_unknown_attack_has_a_nearest_match() -> None:
 def test_an_attack_goes_on_from_where_it_is_told(name: str, norm: str) -> None:
     asked: list[Tensor] = []
 
-    class Watched(Surface):
+    class Watched(WrappedModel):
         def forward(self, images: Tensor) -> Tensor:
             asked.append(images.detach().clone())
             return super().forward(images)

@@ -8,7 +8,7 @@ from small_model import grey_images, judged, linear, predicted, smallest_radius
 from torch import Tensor, nn
 
 from odebench.attack.spsa import Estimated, spsa
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.model.classifier import Classifier
 
 PIXELS = 64
@@ -33,8 +33,8 @@ class Masked(Bent):
         return super().forward(2 * images.detach() - images)
 
 
-def surface_of(module: nn.Module) -> Surface:
-    return Surface(Classifier(module.eval().requires_grad_(False), n_classes=5))
+def surface_of(module: nn.Module) -> WrappedModel:
+    return WrappedModel(Classifier(module.eval().requires_grad_(False), n_classes=5))
 
 
 def gradient(surface: nn.Module, images: Tensor) -> Tensor:

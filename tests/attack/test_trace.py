@@ -11,7 +11,7 @@ from small_model import judged, outcomes
 from torch import Tensor, nn
 
 from odebench.attack.trace import Trace
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.model.classifier import Classifier
 
 
@@ -79,7 +79,9 @@ def test_an_attack_that_steps_across_falls_nowhere() -> None:
     assert not (letters == "a").any()
 
 
-def follow(trace: Trace, surface: Surface, asked: list[Tensor], images: Tensor, labels: Tensor, **budget: Any) -> None:
+def follow(
+    trace: Trace, surface: WrappedModel, asked: list[Tensor], images: Tensor, labels: Tensor, **budget: Any
+) -> None:
     budget = {"norm": "linf", "epsilon": 0.1, **budget}
     with trace.watching(surface, np.array([7, 9]), images, labels, **budget):
         for points in asked:
@@ -87,7 +89,7 @@ def follow(trace: Trace, surface: Surface, asked: list[Tensor], images: Tensor, 
 
 
 def test_a_trace_notes_every_point_and_the_first_suspect_within_the_budget() -> None:
-    surface = Surface(Classifier(Shell(), n_classes=2))
+    surface = WrappedModel(Classifier(Shell(), n_classes=2))
     images, labels = images_at(0.5, 2), torch.zeros(2, dtype=torch.long)
     far = images.clone()
     far[1, 0, 1, 1] = 0.9  # fools, but lies beyond the budget
@@ -117,12 +119,12 @@ def test_a_tie_and_a_failure_are_suspects() -> None:
 
     images, labels = images_at(0.5, 2), torch.zeros(2, dtype=torch.long)
     trace = Trace()
-    follow(trace, Surface(Classifier(Odd(), n_classes=2)), [images], images, labels)
+    follow(trace, WrappedModel(Classifier(Odd(), n_classes=2)), [images], images, labels)
     assert sorted(trace.suspects) == [7, 9]
 
 
 def test_a_trace_stops_watching_where_the_attack_raises() -> None:
-    surface = Surface(Classifier(Shell(), n_classes=2))
+    surface = WrappedModel(Classifier(Shell(), n_classes=2))
     images, labels = images_at(0.5, 2), torch.zeros(2, dtype=torch.long)
     trace = Trace()
     with (
@@ -142,6 +144,6 @@ def test_logits_as_large_as_can_be_leave_numbers_that_a_result_can_hold() -> Non
 
     images, labels = images_at(0.5, 2), torch.zeros(2, dtype=torch.long)
     trace = Trace()
-    follow(trace, Surface(Classifier(Huge(), n_classes=2)), [images, images_at(0.6, 2)], images, labels)
+    follow(trace, WrappedModel(Classifier(Huge(), n_classes=2)), [images, images_at(0.6, 2)], images, labels)
     assert np.isfinite(trace.median_losses()).all()
     assert np.isfinite(trace.unsettled()).all()

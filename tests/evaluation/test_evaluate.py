@@ -24,7 +24,7 @@ from odebench.dataset.builtin import DIGITS
 from odebench.errors import AttackError, DatasetError, ModelError, ResultError, UsageError
 from odebench.evaluation.evaluate import module_digest, run
 from odebench.evaluation.execution import execute
-from odebench.evaluation.outcomes import Ledger, ever_failed
+from odebench.evaluation.outcomes import Outcomes, ever_failed
 from odebench.evaluation.plan import Plan, plan
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge, Verdict
 from odebench.io.files import FileError
@@ -1155,7 +1155,7 @@ def a_verdict(letters: str) -> Verdict:
 
 
 def test_a_ledger_keeps_the_worst_letter() -> None:
-    ledger = Ledger.of(np.array(list("rrmurr")))
+    ledger = Outcomes.of(np.array(list("rrmurr")))
     assert ledger.standing == 4
     ledger.enter(np.array([0, 1]), a_verdict("xf"), "a")
     ledger.enter(np.array([0, 1, 4]), a_verdict("fxr"), "b")
@@ -1168,7 +1168,7 @@ def test_a_ledger_keeps_the_worst_letter() -> None:
 
 
 def test_a_failure_at_one_epsilon_is_remembered() -> None:
-    ledgers = [Ledger.of(np.array(list("rrmu"))) for _ in range(2)]
+    ledgers = [Outcomes.of(np.array(list("rrmu"))) for _ in range(2)]
     ledgers[0].enter(np.array([0]), a_verdict("x"), "a")
     ledgers[1].enter(np.array([0, 1]), a_verdict("ff"), "a")
     assert ever_failed(ledgers) == "xfmu"

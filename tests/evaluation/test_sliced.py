@@ -18,7 +18,7 @@ from odebench.dataset import Dataset, describe_dataset, load_dataset
 from odebench.errors import ResultError, WeightError
 from odebench.evaluation.evaluate import run
 from odebench.evaluation.execution import execute, execute_portion
-from odebench.evaluation.measurements import Portion, joined, read_portion, write_portion
+from odebench.evaluation.measurements import Measurements, concatenate, read_portion, write_portion
 from odebench.evaluation.plan import Plan, Slice, plan
 from odebench.evaluation.sliced import join_slices, run_slice
 from odebench.evaluation.slices import cut, slice_folder, slice_path
@@ -152,7 +152,7 @@ def in_slices(module: nn.Module, images: Tensor, labels: Tensor, *, attack: str,
     slices = cut(evaluation, 50)
     assert [(rows.start, rows.stop) for rows in slices] == [(0, 100), (100, 200)], "whole batches of the verdict"
     parts = [execute_portion(evaluation, classifier, images, labels, rows=rows, **asked) for rows in slices]
-    return [whole, joined(parts[::-1]).result(evaluation)]
+    return [whole, concatenate(parts[::-1]).result(evaluation)]
 
 
 @pytest.mark.parametrize(("kind", "flag"), [("marked", "randomised"), ("coupled", "batch-coupled")])
@@ -243,7 +243,7 @@ def test_slices_may_come_from_processors_of_several_names(digits: Dataset, tmp_p
     ours = read_portion(slice_path(whole, planned.evaluation, slices[0])).ground.found.device
     second = read_portion(path)
 
-    def named(device: str) -> Portion:
+    def named(device: str) -> Measurements:
         found = second.ground.found.model_copy(update={"device": device})
         return replace(second, ground=second.ground.model_copy(update={"found": found}))
 

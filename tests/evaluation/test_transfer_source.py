@@ -13,7 +13,7 @@ from odebench.dataset.builtin import DIGITS, FASHION_MNIST
 from odebench.errors import UsageError
 from odebench.evaluation.evaluate import run
 from odebench.evaluation.plan import Plan, Slice, plan
-from odebench.evaluation.transfer_source import Source, default_sources, parse_source, several_sources
+from odebench.evaluation.transfer_source import TransferSource, default_sources, parse_source, several_sources
 from odebench.io.files import sha256_file
 from odebench.io.tensor_file import write_tensors
 from odebench.model.definition import load_definition
@@ -24,7 +24,7 @@ from odebench.result.file import read_result
 RK4 = fixed_step(step=0.25)
 
 
-def parsed(text: str, *, model: str = "kd-ode", seed: int = 0, horizon: float = 1.0) -> Source:
+def parsed(text: str, *, model: str = "kd-ode", seed: int = 0, horizon: float = 1.0) -> TransferSource:
     definition = load_definition(model)
     recipe = definition.recipe(DIGITS, horizon=horizon if definition.has_horizon else None, train_seed=seed)
     at = horizon if definition.has_horizon else None

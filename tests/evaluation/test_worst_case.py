@@ -23,7 +23,7 @@ import odebench
 from odebench import Slice, ThreatModel
 from odebench.attack.builtin import WORST_CASE
 from odebench.attack.worst_case import stages
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import ModelError, ResultError
 from odebench.evaluation.verdict import Judge
@@ -307,7 +307,7 @@ def test_bf16_is_what_the_attack_sees_and_not_the_verdict(ode: nn.Module, digits
     # Besides the verdict, check 17 asks for differences in fp64.
     assert {dtype for dtype, attacking in seen if not attacking} == {torch.float32, torch.float64}
     classifier = Classifier(ode, n_classes=10)
-    exact, coarse = (Surface(classifier, precision=precision)(images) for precision in ("fp32", "bf16"))
+    exact, coarse = (WrappedModel(classifier, precision=precision)(images) for precision in ("fp32", "bf16"))
     assert coarse.dtype == torch.float32
     assert 0 < (exact - coarse).abs().max() < 0.1 * exact.abs().max()
 
@@ -341,13 +341,13 @@ def test_what_goes_by_the_surfaces_word_runs_in_fp32(
     ode: nn.Module, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: set[str] = set()
-    forward = Surface.forward
+    forward = WrappedModel.forward
 
-    def watched(self: Surface, images: Tensor) -> Tensor:
+    def watched(self: WrappedModel, images: Tensor) -> Tensor:
         asked.add(self.precision)
         return forward(self, images)
 
-    monkeypatch.setattr(Surface, "forward", watched)
+    monkeypatch.setattr(WrappedModel, "forward", watched)
     images, labels = digits.test.images[:20], digits.test.labels[:20]
     judged(ode, images, labels, attack="fab-t", precision="bf16", steps=2, targets=1)
     assert asked == {"fp32"}
@@ -372,7 +372,7 @@ def test_the_head_answers_in_fp32_under_bf16(ode: nn.Module, digits: Dataset) ->
     seen = set()
     hook = ode.head.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
     try:
-        Surface(Classifier(ode, n_classes=10), precision="bf16")(digits.test.images[:20])
+        WrappedModel(Classifier(ode, n_classes=10), precision="bf16")(digits.test.images[:20])
     finally:
         hook.remove()
     assert seen == {torch.float32}

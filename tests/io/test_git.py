@@ -10,7 +10,7 @@ from board_repository import Clone, needs_git, new_clone
 
 from odebench.errors import UsageError
 from odebench.io.files import FileError
-from odebench.io.git import Blob, Change, changes, commit_of, contents, files_in, span_of, write_files
+from odebench.io.git import Blob, FileChange, changes, commit_of, contents, files_in, span_of, write_files
 
 pytestmark = needs_git
 
@@ -97,10 +97,10 @@ def test_what_changes_between_two_commits(clone: Clone) -> None:
     after = clone.commit()
     clone.git("config", "diff.renames", "copies")
     assert changes(before, after) == [
-        Change("changed", "changed", True),
-        Change("changed", "linked", False),
-        Change("added", "moved\nthere", True),
-        Change("deleted", "moved here", True),
+        FileChange("changed", "changed", True),
+        FileChange("changed", "linked", False),
+        FileChange("added", "moved\nthere", True),
+        FileChange("deleted", "moved here", True),
     ]
     assert changes(after, after) == []
 
@@ -109,7 +109,7 @@ def test_a_submodule_is_not_plain(clone: Clone) -> None:
     before = clone.commit()
     clone.git("update-index", "--add", "--cacheinfo", f"160000,{before},leaderboard/entries/mine")
     clone.git("commit", "-q", "-m", "a submodule")
-    assert changes(before, "HEAD") == [Change("added", "leaderboard/entries/mine", False)]
+    assert changes(before, "HEAD") == [FileChange("added", "leaderboard/entries/mine", False)]
     assert files_in("HEAD") == []
 
 

@@ -20,7 +20,7 @@ from odebench.errors import ResultError
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
 from odebench.leaderboard.table import Cell, Reach, Table
-from odebench.leaderboard.union import Letters, StoredResult, image_set, letters_of, merge, union
+from odebench.leaderboard.union import OutcomeSets, StoredResult, image_set, letters_of, merge, union
 from odebench.numerics.statistics import student, wilson
 from odebench.protocol.spec import adaptive, fixed_step, radius
 from odebench.render.records import FIELDS, csv_text, json_text
@@ -88,7 +88,7 @@ def plain_union(results: Sequence[Result], epsilon: float) -> dict[int, str]:
     return seen
 
 
-def by_image(letters: Letters, epsilon: float) -> dict[int, str]:
+def by_image(letters: OutcomeSets, epsilon: float) -> dict[int, str]:
     return {
         image: letter
         for letter, images in letters.at(epsilon).items()

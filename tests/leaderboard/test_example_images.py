@@ -27,7 +27,7 @@ from odebench.protocol.spec import adaptive
 from odebench.result.file import read_result, result_json, write_result
 from odebench.result.schema import Result, outcomes_digest
 from odebench.submission.submitted_model import find_contestant
-from odebench.sweep.example_images import illustrate
+from odebench.sweep.example_images import make_examples
 
 RUN = "run -m resnet --set epochs=1 -a pgd -n 200 --epsilon 0.02,0.05,0.3 --parameter steps=3"
 Call = Callable[[str], tuple[int, str, str]]
@@ -150,13 +150,13 @@ def test_what_cannot_be_made_again_is_one_line(call: Call) -> None:
     place = letters.index("f")
     turned = changed(item, letters[:place] + "r" + letters[place + 1 :])
     with pytest.raises(ResultError, match=rf"images {place} end in other letters here"):
-        illustrate(turned, data, described, model=model)
+        make_examples(turned, data, described, model=model)
     with pytest.raises(ResultError, match="no image in its first chunk that is classified correctly"):
-        illustrate(changed(item, "m" * 100 + letters[100:]), data, described, model=model)
+        make_examples(changed(item, "m" * 100 + letters[100:]), data, described, model=model)
     found = item.result.found.model_copy(update={"weights_sha256": "0" * 64})
     other = StoredResult(item.path, item.result.model_copy(update={"found": found}))
     with pytest.raises(ResultError, match="was found with weights 000000000000, those at hand are"):
-        illustrate(other, data, described, model=model)
+        make_examples(other, data, described, model=model)
     assert not examples_folder(item).exists()
 
     write_result(make_result({0.1: "rf" * 50}, attack="pgd", train_seed=3, model="ode"), Path("results"))

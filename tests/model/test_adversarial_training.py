@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from odebench.attack.foolbox import pgd
-from odebench.attack.wrapped_model import Surface
+from odebench.attack.wrapped_model import WrappedModel
 from odebench.dataset import Dataset, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.model import training
@@ -363,7 +363,7 @@ def robust_accuracy(module: nn.Module, data: Dataset, n: int = 200) -> float:
     classifier = Classifier(module, n_classes=10)
     with classifier.frozen():
         reached = pgd(
-            Surface(classifier), images, labels, norm="linf", epsilon=0.1, seed=0, steps=10, relative_step=0.25,
+            WrappedModel(classifier), images, labels, norm="linf", epsilon=0.1, seed=0, steps=10, relative_step=0.25,
             random_start=True,
         )  # fmt: skip
     return float((training.predict(module, reached).argmax(1) == labels).float().mean())

@@ -18,8 +18,8 @@ from odebench.dataset import Dataset, load_dataset
 from odebench.dataset.builtin import DIGITS, FASHION_MNIST
 from odebench.errors import ModelError, UsageError, WeightError
 from odebench.evaluation.evaluate import run
-from odebench.evaluation.loading import at_hand, known_weights
-from odebench.evaluation.model_reference import Registered
+from odebench.evaluation.loading import known_weights, load_models
+from odebench.evaluation.model_reference import RegisteredModel
 from odebench.evaluation.plan import Plan, Slice, plan
 from odebench.evaluation.sliced import join_slices, run_slice
 from odebench.io.files import sha256_file
@@ -30,7 +30,7 @@ from odebench.progress import SILENT
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.result.file import read_result, result_files
-from odebench.submission.submitted_model import Entrant, find_contestant
+from odebench.submission.submitted_model import SubmittedModel, find_contestant
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def typed(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 def test_a_name_is_a_registered_model_an_entry_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = write_real_entry(tmp_path / "leaderboard" / "entries")
     monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(tmp_path / "leaderboard"))
-    assert find_contestant("kd-ode") == Registered(load_definition("kd-ode"))
+    assert find_contestant("kd-ode") == RegisteredModel(load_definition("kd-ode"))
     by_id = find_contestant("mine")
-    assert isinstance(by_id, Entrant)
+    assert isinstance(by_id, SubmittedModel)
     assert (by_id.folder, by_id.name, by_id.code) == (mine, "mine", mine / "model.py")
     assert find_contestant(str(mine)).name == "mine"
     with pytest.raises(UsageError, match="unknown model 'mien'; did you mean 'mine'"):
@@ -97,7 +97,7 @@ def test_an_id_that_would_lead_elsewhere_or_hide_a_model_is_refused(tmp_path: Pa
 def test_the_entry_of_a_registered_model_is_that_model(tmp_path: Path) -> None:
     mine = write_registered_entry(tmp_path)
     change_entry(mine, ("id: listed", "id: ode-ablated"))
-    assert find_contestant(str(mine)) == Registered(load_definition("ode-ablated"))
+    assert find_contestant(str(mine)) == RegisteredModel(load_definition("ode-ablated"))
 
 
 # --- plans -------------------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def test_an_entry_is_run_and_its_result_names_file_and_id(tmp_path: Path, digits
     assert result.epsilons[0].figures.clean_accuracy.value > 0.8
     assert {check.id: check.status for check in result.checks}[17] == "pass", "its gradient is looked at"
     assert run(one, digits, results=tmp_path / "results")[2] is False
-    assert at_hand(one, digits, "cpu", SILENT).classifier.solver == fixed_step(step=0.5)
+    assert load_models(one, digits, "cpu", SILENT).classifier.solver == fixed_step(step=0.5)
 
 
 def test_slices_of_an_entry_join_to_the_letters_of_one_run(tmp_path: Path, digits: Dataset) -> None:

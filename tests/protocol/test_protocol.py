@@ -20,7 +20,7 @@ from odebench.io.yaml_document import DocumentError, near_word, read_document
 from odebench.protocol.protocol import find_protocol, protocol_files, read_protocol
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.sweep.cost import evaluation_work, field_calls, training_work
-from odebench.sweep.grid import Cell, Grid, read_grid
+from odebench.sweep.grid import Grid, PlannedCell, read_grid
 
 TEXT = """\
 name: tiny
@@ -202,7 +202,7 @@ def test_the_matched_cells_of_digits_are_shared_with_digits_full() -> None:
 
 
 def test_what_entries_must_cover_on_digits_is_asked_of_all_that_is_published_there() -> None:
-    def asked(cells: Iterable[Cell]) -> set[tuple[str, float | None]]:
+    def asked(cells: Iterable[PlannedCell]) -> set[tuple[str, float | None]]:
         return {(cell.plan.evaluation.model.name, cell.plan.evaluation.horizon) for cell in cells}
 
     full, cover = read_grid("digits-full"), read_grid("digits-coverage")

@@ -11,7 +11,7 @@ import pytest
 from result_factory import make_result
 
 from odebench.errors import UsageError
-from odebench.evaluation.checks.rule import counted, measured
+from odebench.evaluation.checks.rule import count_check, threshold_check
 from odebench.io.files import FileError
 from odebench.render.chart import chart_svg, check_charts
 from odebench.render.diagnosis import Bars, Curve, curves, nfe_bars
@@ -23,12 +23,12 @@ LOSS, ACCURACY, ADJOINT = "loss against steps", "accuracy against epsilon", "adj
 
 def silent(losses: list[Any]) -> Check:
     evidence: Any = {"median_loss": losses}
-    return counted(8, "silent success", speaks_of="settings", k=0, n=10, why="w", evidence=evidence)
+    return count_check(8, "silent success", speaks_of="settings", k=0, n=10, why="w", evidence=evidence)
 
 
 def fidelity(horizons: list[Any], cosines: list[Any]) -> Check:
     evidence: Any = {"horizons": horizons, "adjoint_cosine": cosines}
-    return measured(
+    return threshold_check(
         17, "fidelity", speaks_of="model", flagged=False, figure=1.0, threshold=0.95, why="w", evidence=evidence
     )
 

@@ -22,7 +22,16 @@ from odebench.io.files import sha256_file
 from odebench.io.yaml_document import DocumentError
 from odebench.protocol.spec import fixed_step
 from odebench.result.schema import Result
-from odebench.submission.entry import ACCEPTED, Claim, Entry, Use, Weights, contradictions, read_entry, speaks_of
+from odebench.submission.entry import (
+    ACCEPTED,
+    ClaimedFigure,
+    Entry,
+    Use,
+    Weights,
+    contradictions,
+    read_entry,
+    speaks_of,
+)
 from odebench.submission.new_entry import new_entry
 from odebench.submission.validate import validate_entry
 
@@ -107,7 +116,7 @@ def test_a_claim_speaks_of_one_evaluation(entry: Entry) -> None:
 def test_a_claim_outside_the_interval_is_a_contradiction(
     entry: Entry, clean: float | None, robust: float, wrong: list[str]
 ) -> None:
-    claim: Claim = entry.claims[0].model_copy(update={"clean_accuracy": clean, "robust_accuracy": robust})
+    claim: ClaimedFigure = entry.claims[0].model_copy(update={"clean_accuracy": clean, "robust_accuracy": robust})
     said = contradictions(claim, found())
     assert [line.split("_")[0] for line in said] == wrong
     if wrong:
@@ -209,7 +218,7 @@ def test_the_page_leads_to_a_good_entry(
 def test_the_page_names_every_key_and_every_licence() -> None:
     page = (ROOT / "docs" / "entries.md").read_text(encoding="utf-8")
     keys = page.split("## The keys")[1].split("\n## ")[0]
-    for model in (Entry, Use, Weights, Claim):
+    for model in (Entry, Use, Weights, ClaimedFigure):
         for key in model.model_fields:
             assert re.search(rf"\b{key}\b", keys), key
     assert ", ".join(ACCEPTED) in " ".join(page.split())

@@ -25,7 +25,7 @@ from odebench.result.file import read_result, result_json, result_path, write_re
 from odebench.result.schema import Result, letter_figures, outcomes_digest
 from odebench.submission.submitted_model import find_contestant
 from odebench.submission.verification.inspection import Job, inspect
-from odebench.submission.verification.isolated_process import Answer
+from odebench.submission.verification.isolated_process import ProcessAnswer
 from odebench.submission.verification.sampling import drawn_chunks
 
 pytestmark = needs_git
@@ -389,11 +389,13 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contributed code without a process and a guard of its own, random models over fewer passes: both cost seconds,
     and have tests elsewhere."""
 
-    def inspected(folder: Path, jobs: Sequence[Job], *, device: str, time_limit: int, **_: Any) -> Answer:
+    def inspected(folder: Path, jobs: Sequence[Job], *, device: str, time_limit: int, **_: Any) -> ProcessAnswer:
         assert time_limit == 77, "as the command says"
-        return Answer(inspected=tuple(inspect(jobs, {"digits": load_dataset("digits")}, device=device)), breaches=())
+        return ProcessAnswer(
+            inspected=tuple(inspect(jobs, {"digits": load_dataset("digits")}, device=device)), breaches=()
+        )
 
-    monkeypatch.setattr("odebench.submission.verification.verify.inspect_apart", inspected)
+    monkeypatch.setattr("odebench.submission.verification.verify.inspect_in_subprocess", inspected)
     monkeypatch.setattr("odebench.evaluation.preflight.RANDOMISED_PASSES", 4)
 
 

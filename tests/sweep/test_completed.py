@@ -21,7 +21,7 @@ from odebench.io.files import published_folder, sha256_file
 from odebench.model.training import find_or_train
 from odebench.protocol.recipe import Recipe, find_weights, weights_path
 from odebench.result.file import read_result, result_json
-from odebench.sweep.completed import found_results
+from odebench.sweep.completed import completed_results
 from odebench.sweep.grid import Grid, read_grid
 from odebench.sweep.scheduler import place_of, tasks_of
 
@@ -180,15 +180,15 @@ def test_a_published_result_counts_where_results_go_to_the_usual_folder(tmp_path
     assert result.found.weights_sha256 == sha256_file(weights)
     usual = place_of(grid, results=tmp_path / "results", data_dir=None, device="cpu", counts_published=True)
     other = place_of(grid, results=tmp_path / "other", data_dir=None, device="cpu")
-    assert found_results(grid, usual) == {result.run_key: path}
+    assert completed_results(grid, usual) == {result.run_key: path}
     assert [task.kind for task in tasks_of(grid, usual)[0].values()] == ["data", "evaluation"]
-    assert found_results(grid, other) == {}
+    assert completed_results(grid, other) == {}
     assert [task.kind for task in tasks_of(grid, other)[0].values()] == ["data", "evaluation", "evaluation"]
 
     again, own, new = run(grid.cells[0].plan, data, results=tmp_path / "results")
     assert new
     assert again.epsilons == result.epsilons
-    assert found_results(grid, usual) == {result.run_key: own}, "what was run here comes first"
+    assert completed_results(grid, usual) == {result.run_key: own}, "what was run here comes first"
 
 
 def test_a_published_result_of_other_weights_than_those_at_hand_does_not_count(tmp_path: Path, published: Path) -> None:
@@ -197,15 +197,15 @@ def test_a_published_result_of_other_weights_than_those_at_hand_does_not_count(t
     result, path, _ = run(grid.cells[0].plan, load_dataset("digits"), results=published / "results")
     place = place_of(grid, results=tmp_path / "results", data_dir=None, device="cpu", counts_published=True)
     own = written(recipe_of(grid), tmp_path / "cache" / "weights", shift=0.1)
-    assert found_results(grid, place) == {}
+    assert completed_results(grid, place) == {}
     own.unlink()
-    assert found_results(grid, place) == {result.run_key: path}
+    assert completed_results(grid, place) == {result.run_key: path}
     other, last, _ = run(grid.cells[1].plan, load_dataset("digits"), results=published / "results")
     weights_path(recipe_of(grid), published / "weights").unlink()
     everything = {result.run_key: path, other.run_key: last}
-    assert found_results(grid, place) == everything, "weights that nobody has contradict nothing"
+    assert completed_results(grid, place) == everything, "weights that nobody has contradict nothing"
     last.unlink()
-    assert found_results(grid, place) == {}, "but would be trained for the cell that is missing"
+    assert completed_results(grid, place) == {}, "but would be trained for the cell that is missing"
 
 
 @pytest.mark.parametrize("damage", ["torn", "another evaluation"])
@@ -221,4 +221,4 @@ def test_a_published_result_that_is_damaged_does_not_count(tmp_path: Path, publi
         other["evaluation"]["attack"]["seed"] = 5
         path.write_text(json.dumps(other), encoding="utf-8")
     place = place_of(grid, results=tmp_path / "results", data_dir=None, device="cpu", counts_published=True)
-    assert found_results(grid, place) == {}
+    assert completed_results(grid, place) == {}

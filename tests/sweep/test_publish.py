@@ -26,7 +26,7 @@ from odebench.result.schema import EpsilonResult, letter_figures, outcomes_diges
 from odebench.sweep.grid import Grid, read_grid
 from odebench.sweep.publish import DepositError, deposit_of
 from odebench.sweep.scheduler import place_of
-from odebench.sweep.task import Place
+from odebench.sweep.task import Workspace
 
 drawing = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert")), reason="needs the extra chart"
@@ -47,7 +47,7 @@ sections:
 """
 
 
-def swept(folder: Path) -> tuple[Grid, Place]:
+def swept(folder: Path) -> tuple[Grid, Workspace]:
     """A grid whose results and weights are all in `folder`, as a sweep leaves them; the weights are untrained."""
     (folder / "tiny.yaml").write_text(PROTOCOL, encoding="utf-8")
     grid = read_grid(str(folder / "tiny.yaml"))
@@ -77,7 +77,7 @@ def here(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def grid_and_place(folder: Path) -> tuple[Grid, Place]:
+def grid_and_place(folder: Path) -> tuple[Grid, Workspace]:
     grid = read_grid(str(folder / "tiny.yaml"))
     return grid, place_of(grid, results=folder / "results", data_dir=None, device="cpu")
 

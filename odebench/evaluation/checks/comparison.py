@@ -9,25 +9,25 @@ import numpy as np
 from pydantic import JsonValue
 
 from odebench.attack.trace import Trace
-from odebench.evaluation.checks.rule import counted, measured, skipped
+from odebench.evaluation.checks.rule import count_check, skipped, threshold_check
 from odebench.result.schema import FALLEN, Check
 
-Letters = np.ndarray
+OutcomeArray = np.ndarray
 """A letter an image (docs/protocol.md): m, u, f, x or r."""
 
 UNSETTLED_THRESHOLD = 0.05
 
 
-def _fell(letters: Letters) -> np.ndarray:
+def _fell(letters: OutcomeArray) -> np.ndarray:
     return np.isin(letters, list(FALLEN))
 
 
-def _attacked(letters: Letters) -> int:
+def _attacked(letters: OutcomeArray) -> int:
     """How many images were clean-correct."""
     return int((_fell(letters) | (letters == "r")).sum())
 
 
-def _beyond(probe: Letters, reference: Letters) -> int:
+def _beyond(probe: OutcomeArray, reference: OutcomeArray) -> int:
     """How many images the probe fells and the reference does not."""
     return int((_fell(probe) & (reference == "r")).sum())
 
@@ -35,7 +35,7 @@ def _beyond(probe: Letters, reference: Letters) -> int:
 def black_box(by_queries: int, n: int) -> Check:
     """Check 4 (AutoAttack; Carlini et al. 2019): images that fall to square, a search without gradients, after every
     white-box attack has failed."""
-    return counted(
+    return count_check(
         4,
         "black box",
         speaks_of="model",
@@ -46,12 +46,12 @@ def black_box(by_queries: int, n: int) -> Check:
     )
 
 
-def single_step(iterated: Letters, single: Letters, *, reaches: bool = True) -> Check:
+def single_step(iterated: OutcomeArray, single: OutcomeArray, *, reaches: bool = True) -> Check:
     """Check 5 (Carlini et al. 2019; Athalye et al. 2018): images that FGSM fells and PGD does not.
 
     It speaks of the settings where PGD's steps do not reach across its ball (check 14).
     """
-    return counted(
+    return count_check(
         5,
         "iterative beats single step",
         speaks_of="model" if reaches else "settings",
@@ -62,11 +62,11 @@ def single_step(iterated: Letters, single: Letters, *, reaches: bool = True) -> 
     )
 
 
-def convergence(iterated: Letters, longer: Letters, restarted: Letters) -> Check:
+def convergence(iterated: OutcomeArray, longer: OutcomeArray, restarted: OutcomeArray) -> Check:
     """Check 6 (Carlini et al. 2019): images that twice the steps, or a second start, fell beyond the reference; the
     larger of the two."""
     more, again = _beyond(longer, iterated), _beyond(restarted, iterated)
-    return counted(
+    return count_check(
         6,
         "convergence",
         speaks_of="settings",
@@ -84,7 +84,7 @@ def incomplete_optimisation(trace: Trace) -> Check:
     if not trace.losses:
         return skipped(7, "incomplete optimisation", speaks_of="settings", why="no image is classified correctly")
     median = float(np.median(trace.unsettled()))
-    return measured(
+    return threshold_check(
         7,
         "incomplete optimisation",
         speaks_of="settings",
@@ -98,7 +98,7 @@ def incomplete_optimisation(trace: Trace) -> Check:
 
 def silent_success(trace: Trace, n: int) -> Check:
     """Check 8 (Pintor et al. 2022): images adversarial on the path of the attack and not at its end."""
-    return counted(
+    return count_check(
         8,
         "silent success",
         speaks_of="settings",
@@ -110,10 +110,10 @@ def silent_success(trace: Trace, n: int) -> Check:
     )
 
 
-def unbounded(attacked: Letters, grey: Letters) -> Check:
+def unbounded(attacked: OutcomeArray, grey: OutcomeArray) -> Check:
     """Check 9 (Carlini et al. 2019; Adversarial Robustness Toolbox): images felled by plain grey, which lies within
     linf 0.5 of every image, and not by PGD there."""
-    return counted(
+    return count_check(
         9,
         "unbounded attack",
         speaks_of="model",
@@ -125,7 +125,7 @@ def unbounded(attacked: Letters, grey: Letters) -> Check:
     )
 
 
-def monotone_budget(by_epsilon: Mapping[float, Letters]) -> Check:
+def monotone_budget(by_epsilon: Mapping[float, OutcomeArray]) -> Check:
     """Check 10 (Carlini et al. 2019): images that stand at a larger radius and fall at a smaller one, in independent
     runs."""
     epsilons = sorted(by_epsilon)
@@ -137,7 +137,7 @@ def monotone_budget(by_epsilon: Mapping[float, Letters]) -> Check:
     for smaller, larger in pairwise(epsilons):
         lost |= _fell(by_epsilon[smaller]) & (by_epsilon[larger] == "r")
     accuracy: list[JsonValue] = [int((by_epsilon[epsilon] == "r").sum()) / len(lost) for epsilon in epsilons]
-    return counted(
+    return count_check(
         10,
         "monotone budget",
         speaks_of="settings",
@@ -149,12 +149,12 @@ def monotone_budget(by_epsilon: Mapping[float, Letters]) -> Check:
     )
 
 
-def random_noise(iterated: Letters, noise: Letters, *, reaches: bool = True) -> Check:
+def random_noise(iterated: OutcomeArray, noise: OutcomeArray, *, reaches: bool = True) -> Check:
     """Check 11 (Carlini et al. 2019): images that random points fell and PGD does not.
 
     It speaks of the settings where PGD's steps do not reach across its ball (check 14).
     """
-    return counted(
+    return count_check(
         11,
         "random noise",
         speaks_of="model" if reaches else "settings",
@@ -171,7 +171,7 @@ def transferred(by_source: int, n: int, sources: Sequence[str]) -> Check:
     if not sources:
         why = "there is no other model to craft candidates on; name one as a source"
         return skipped(12, "transfer", speaks_of="model", why=why)
-    return counted(
+    return count_check(
         12,
         "transfer",
         speaks_of="model",

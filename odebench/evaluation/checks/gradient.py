@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from pydantic import JsonValue
 from torch import Tensor
 
-from odebench.evaluation.checks.rule import measured, skipped
+from odebench.evaluation.checks.rule import skipped, threshold_check
 from odebench.model.classifier import Classifier, Gradient
 from odebench.result.schema import Check
 
@@ -61,7 +61,7 @@ def gradient_fidelity(classifier: Classifier, images: Images, *, seed: int = 0, 
         evidence |= _adjoint_curve(classifier, images)
     median, wrong = float(cosines.median()), int((cosines < WRONG).sum())
     evidence["below"], evidence["wrong"] = int((cosines < FIDELITY_THRESHOLD).sum()), wrong
-    return measured(
+    return threshold_check(
         17,
         _NAME,
         speaks_of="model",

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from odebench.errors import ModelError
-from odebench.evaluation.checks.rule import counted, measured, skipped
+from odebench.evaluation.checks.rule import count_check, skipped, threshold_check
 from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.numerics.projection import project
@@ -55,7 +55,7 @@ def gradient_availability(k: int, n: int) -> Check:
         "clean-correct images whose whole input gradient is zero or not finite: gradient attacks learn nothing "
         "there; use transfer and black-box attacks, and look for rounding, saturation or a detached solver"
     )
-    return counted(1, "gradient availability", speaks_of="model", k=k, n=n, why=why)
+    return count_check(1, "gradient availability", speaks_of="model", k=k, n=n, why=why)
 
 
 def determinism(classifier: Classifier, images: Images, *, alone: bool, seed: int = 0) -> Check:
@@ -74,7 +74,7 @@ def determinism(classifier: Classifier, images: Images, *, alone: bool, seed: in
     largest = logits.abs().amax(dim=(0, 2)).clamp_min(1e-12)
     spread = float(((logits.amax(0) - logits.amin(0)).amax(1) / largest).max())
     changed = int((logits.argmax(2) != logits[0].argmax(1)).any(0).sum())
-    return measured(
+    return threshold_check(
         2,
         "determinism",
         speaks_of="model",
@@ -95,7 +95,7 @@ def logits_not_probabilities(logits: Float[Tensor, "n classes"]) -> Check:
     rows = logits[logits.abs().sum(1) > 0]
     inside = ((rows >= 0) & (rows <= 1)).all(1) & ((rows.sum(1) - 1).abs() < PROBABILITY_TOLERANCE)
     share = float(inside.float().mean()) if len(rows) else 0.0
-    return measured(
+    return threshold_check(
         3,
         "logits, not probabilities",
         speaks_of="model",
@@ -128,7 +128,7 @@ def batch_independence(classifier: Classifier, images: Images, labels: Labels, *
         gap = (other.answer.logits[rows] - alone.answer.logits).abs().amax(1)
         moved |= gap > DETERMINISM_THRESHOLD * largest
     moved = moved.reshape(2, -1).any(0)
-    return counted(
+    return count_check(
         15,
         "batch independence",
         speaks_of="model",
@@ -158,7 +158,7 @@ def mean_batch_independence(classifier: Classifier, images: Images, *, seed: int
     gap, error = (means[0] - means[1]).abs(), (variances[0] + variances[1]).sqrt()
     largest = means[1].abs().amax(1, keepdim=True).clamp_min(1e-12)
     moved = ((gap > MEAN_DEVIATIONS * error) & (gap > DETERMINISM_THRESHOLD * largest)).any(1)
-    return counted(
+    return count_check(
         15,
         "batch independence",
         speaks_of="model",
@@ -202,7 +202,7 @@ def solver_gap(
         one.candidates(images, labels, candidates, norm=norm, epsilon=epsilon).letters for one in (judge, fine)
     )
     moved |= before != after
-    return counted(
+    return count_check(
         16,
         name,
         speaks_of="model",
@@ -216,7 +216,7 @@ def solver_gap(
 
 def solver_failure(outcomes: str) -> Check:
     """Check 18: images on which the solver failed, or a logit was not finite, clean (u) or under attack (x)."""
-    return counted(
+    return count_check(
         18,
         "solver failure",
         speaks_of="model",

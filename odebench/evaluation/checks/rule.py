@@ -13,7 +13,7 @@ from odebench.result.schema import Check
 SpeaksOf = Literal["model", "settings"]
 
 
-def counted(
+def count_check(
     id: int,
     name: str,
     *,
@@ -39,7 +39,7 @@ def counted(
     )
 
 
-def measured(
+def threshold_check(
     id: int,
     name: str,
     *,

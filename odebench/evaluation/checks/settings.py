@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from odebench.attack.definition import AttackDefinition
-from odebench.evaluation.checks.rule import measured, skipped
+from odebench.evaluation.checks.rule import skipped, threshold_check
 from odebench.result.schema import Check
 
 
@@ -21,7 +21,7 @@ def reach(definition: AttackDefinition, parameters: Mapping[str, JsonValue]) -> 
         return skipped(14, name, speaks_of="settings", why=f"{definition.name} takes no steps of a fixed length")
     total = float(str(parameters["steps"])) * float(str(parameters["relative_step"]))
     needed = 2.0 if parameters.get("random_start") else 1.0
-    return measured(
+    return threshold_check(
         14,
         name,
         speaks_of="settings",

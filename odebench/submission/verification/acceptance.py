@@ -41,7 +41,7 @@ def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
         yield finding(where, None, "gradient", f"{whose}: {said}")
 
 
-def marks(whose: str, inspected: Inspected) -> Iterator[str]:
+def acceptance_notes(whose: str, inspected: Inspected) -> Iterator[str]:
     """What is no reason to refuse a model, and that readers should know."""
     if RANDOMISED in inspected.flags:
         yield f"{whose} is randomised: compared by figures, shown, and not ranked"

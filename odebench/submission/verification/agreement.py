@@ -29,7 +29,7 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ComparedChunk:
     """One committed result and one chunk of its images, asked again.
 
     `images` are how many of the chunk were compared: by `letters` where the result holds them and the model draws no
@@ -66,7 +66,7 @@ def differing(found: Sequence[str], committed: Sequence[str]) -> int:
     )
 
 
-def flattering(found: Sequence[str], committed: Sequence[str]) -> int:
+def one_sided(found: Sequence[str], committed: Sequence[str]) -> int:
     """How many letters say robust in the committed texts alone, over all epsilons."""
     return sum(
         theirs == "r" != mine

@@ -15,9 +15,9 @@ from odebench.evaluation.plan import DEFAULT_CHUNK, Plan, Slice, plan, planned_a
 from odebench.protocol.spec import Evaluation, Solver, radius
 from odebench.result.file import read_result, result_files
 from odebench.result.schema import Result
-from odebench.submission.entry import ENTRY_FILE, Claim, Entry, Use, contradictions, speaks_of
+from odebench.submission.entry import ENTRY_FILE, ClaimedFigure, Entry, Use, contradictions, speaks_of
 from odebench.submission.finding import Finding, finding
-from odebench.submission.submitted_model import Entrant, contestant_of
+from odebench.submission.submitted_model import SubmittedModel, contestant_of
 
 COVERED = 500
 """How many test images a result of PGD must have for each data set and horizon, or all where there are fewer."""
@@ -100,7 +100,7 @@ def _planned(folder: Path, entry: Entry, result: Result, splits: Splits, data_di
         raise ResultError(f"the entry is not trained for {part.name}; list it there, or delete the result")
     definition = describe_dataset(part.name, data_dir=data_dir)
     found = planned_again(evaluation, contestant_of(folder, entry), definition, total=images.n)
-    own, trained = Entrant(folder, entry), (part.name, evaluation.train_horizon, train_seed(evaluation))
+    own, trained = SubmittedModel(folder, entry), (part.name, evaluation.train_horizon, train_seed(evaluation))
     listed = entry.weights_for(*trained)
     if listed is not None and (found.handed_over or found.recipe.key == _recipe_key(own, definition, evaluation)):
         found = replace(found, weights=own.weights_of(*trained))
@@ -132,10 +132,10 @@ def planned_weights(
         train_seed=seed,
         epsilons=None if definition.epsilons else (_SOME_EPSILON,),
     )
-    return replace(found, weights=Entrant(folder, entry).weights_of(dataset, horizon, seed))
+    return replace(found, weights=SubmittedModel(folder, entry).weights_of(dataset, horizon, seed))
 
 
-def _recipe_key(own: Entrant, definition: DatasetDefinition, evaluation: Evaluation) -> str:
+def _recipe_key(own: SubmittedModel, definition: DatasetDefinition, evaluation: Evaluation) -> str:
     return own.subject(
         definition,
         horizon=None,
@@ -210,7 +210,7 @@ def claimed(folder: Path, entry: Entry, results: Sequence[Committed]) -> Iterato
                 yield finding(str(folder / ENTRY_FILE), None, "claim", f"{where}: {said} in {each.path}")
 
 
-def words(claim: Claim) -> str:
+def words(claim: ClaimedFigure) -> str:
     """A claim in a few words."""
     at = "" if claim.horizon is None else f" T={claim.horizon:g}"
     return (

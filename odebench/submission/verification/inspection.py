@@ -15,9 +15,9 @@ from odebench.dataset import Dataset
 from odebench.errors import OdebenchError
 from odebench.evaluation.checks.gradient import FIDELITY, FIDELITY_IMAGES, gradient_fidelity
 from odebench.evaluation.evaluate import data_split
-from odebench.evaluation.loading import AtHand, at_hand
+from odebench.evaluation.loading import LoadedModels, load_models
 from odebench.evaluation.plan import Plan
-from odebench.evaluation.sliced import portion_of
+from odebench.evaluation.sliced import measure
 from odebench.io.text import printable
 from odebench.progress import SILENT, Progress
 from odebench.protocol.spec import Evaluation, Sha256, Spec
@@ -42,7 +42,7 @@ class Job:
     attacks: tuple[tuple[Plan, Attack], ...]
 
 
-class Letters(Spec):
+class ChunkOutcomes(Spec):
     """The outcomes of an attack on rows `first` to `last`, a text for each epsilon, and the sources that were used."""
 
     first: int
@@ -60,7 +60,7 @@ class Inspected(Spec):
     checks: Annotated[tuple[Check, ...], Field(strict=False)] = ()
     flags: Annotated[tuple[str, ...], Field(strict=False)] = ()
     restless: str | None = None
-    letters: Annotated[tuple[Letters, ...], Field(strict=False)] = ()
+    letters: Annotated[tuple[ChunkOutcomes, ...], Field(strict=False)] = ()
 
 
 def inspect(
@@ -79,10 +79,10 @@ def inspect(
 
 
 def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]) -> Inspected:
-    model = at_hand(job.admission, data, device, SILENT)
+    model = load_models(job.admission, data, device, SILENT)
     module = model.classifier.module.eval()
     before = _state(module)
-    portion = portion_of(job.admission, model, data, rows=slice(None))
+    portion = measure(job.admission, model, data, rows=slice(None))
     result = portion.result(job.admission.evaluation)
     checks = (*result.checks, *_beside(job.admission, model, data, result))
     advance()
@@ -91,15 +91,15 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
         restless = f"{', '.join(awake[:3])} stays in training mode after eval()"
     elif not _equal(_state(module), before):
         restless = "its parameters or buffers change while it is asked"
-    letters: list[Letters] = []
+    letters: list[ChunkOutcomes] = []
     for plan, attack in job.attacks:
         with _threads(attack.threads):
-            asked = at_hand(plan, data, device, SILENT)
+            asked = load_models(plan, data, device, SILENT)
             for rows in attack.rows:
-                found = portion_of(plan, asked, data, rows=rows)
+                found = measure(plan, asked, data, rows=rows)
                 advance()
                 letters.append(
-                    Letters(
+                    ChunkOutcomes(
                         first=rows.start,
                         last=rows.stop,
                         outcomes=tuple("".join(ledger.letters) for ledger in found.ledgers),
@@ -109,7 +109,7 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
     return Inspected(checks=checks, flags=result.flags, restless=restless, letters=tuple(letters))
 
 
-def _beside(plan: Plan, model: AtHand, data: Dataset, result: Result) -> Iterator[Check]:
+def _beside(plan: Plan, model: LoadedModels, data: Dataset, result: Result) -> Iterator[Check]:
     """Check 17 once more beside the clean images, at points of the ball, if it flags there alone: attacks ask for
     gradients everywhere, and a model may know clean images by their grey levels."""
     if not any(check.id == FIDELITY and check.status == "pass" for check in result.checks):

@@ -37,7 +37,7 @@ _PROGRAM = "from odebench.submission.verification.isolated_process import main; 
 _SHOWN = 300
 
 
-class Answer(Spec):
+class ProcessAnswer(Spec):
     """What the process hands back: what it found of each job, and what was refused to the entry's code."""
 
     inspected: Annotated[tuple[Inspected, ...], Field(strict=False)]
@@ -53,14 +53,14 @@ class _Order:
     data_dir: Path | None
 
 
-def inspect_apart(
+def inspect_in_subprocess(
     folder: Path,
     jobs: Sequence[Job],
     *,
     device: str = "cpu",
     data_dir: Path | None = None,
     time_limit: int = TIME_LIMIT,
-) -> Answer:
+) -> ProcessAnswer:
     """What the models of an entry's own code answer, asked in another process. The sources of transfer and the data set
     must be there already: the process may not write them.
 
@@ -78,7 +78,7 @@ def inspect_apart(
                 "give it longer: --time-limit"
             ) from error
     try:
-        return Answer.model_validate_json(said)
+        return ProcessAnswer.model_validate_json(said)
     except ValidationError as error:
         lines = printable(errors.decode(errors="replace").strip()[-_SHOWN:]) or "it said nothing"
         raise ModelError(
@@ -107,7 +107,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def inspect_guarded(
     folder: Path, jobs: Sequence[Job], *, scratch: Path, device: str = "cpu", data_dir: Path | None = None
-) -> Answer:
+) -> ProcessAnswer:
     """What the models answer in this process, with the guard on."""
     _import_what_forks()
     guard = Guard(folder, scratch)
@@ -115,7 +115,7 @@ def inspect_guarded(
     data = {name: load_dataset(name, data_dir=data_dir) for name in sorted(names)}
     with audited_writers(), guard.watching():
         inspected = inspect(jobs, data, device=device)
-    return Answer(inspected=tuple(inspected), breaches=tuple(dict.fromkeys(guard.breaches)))
+    return ProcessAnswer(inspected=tuple(inspected), breaches=tuple(dict.fromkeys(guard.breaches)))
 
 
 @contextmanager

@@ -16,14 +16,14 @@ from odebench.progress import Progress
 from odebench.protocol.spec import AttackSpec, ThreatModel, radius
 from odebench.submission.entry import ENTRY_FILE, Entry, speaks_of
 from odebench.submission.finding import Finding, finding
-from odebench.submission.verification.acceptance import RANDOMISED, marks, refusals
+from odebench.submission.verification.acceptance import RANDOMISED, acceptance_notes, refusals
 from odebench.submission.verification.agreement import (
     ONE_WAY,
     TOLERATED,
-    Cell,
+    ComparedChunk,
     differing,
     disagreement,
-    flattering,
+    one_sided,
     shares_of,
 )
 from odebench.submission.verification.committed_results import Committed, words
@@ -38,12 +38,12 @@ DOUBT = 0.05
 class Comparison:
     """What came of it: cells, and what is wrong or worth knowing."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[ComparedChunk, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
 
 
-class Repetition:
+class Rerun:
     """The committed results that are looked at, by the weights that they rest on. `silent` are plans of weights that no
     result speaks of, `chunks` those of each data set, None for all that a result holds; `draw` is the seed that drew
     them, None where somebody named them."""
@@ -82,13 +82,13 @@ class Repetition:
 
     def compare(self, inspected: Sequence[Inspected], *, device: str) -> Comparison:
         """What the answers to the jobs say, in their order; `device` is what results would call the one asked on."""
-        pairs: list[tuple[Committed, Cell]] = []
+        pairs: list[tuple[Committed, ComparedChunk]] = []
         findings: list[Finding] = []
         notes: list[str] = []
         for (base, items), one in zip(self.groups, inspected, strict=True):
             whose = _whose(base)
             findings += refusals(self.where, whose, one)
-            notes += marks(whose, one)
+            notes += acceptance_notes(whose, one)
             if one.error is None:
                 pairs += self._cells(items, one)
                 notes += _other_sources(items, one)
@@ -145,7 +145,7 @@ class Repetition:
         }
         return replace(base, evaluation=evaluation.model_copy(update=changes), sources=())
 
-    def _cells(self, items: Sequence[Committed], one: Inspected) -> Iterator[tuple[Committed, Cell]]:
+    def _cells(self, items: Sequence[Committed], one: Inspected) -> Iterator[tuple[Committed, ComparedChunk]]:
         asked = [(plan.evaluation.run_key, rows.start) for plan, attack in self._attacks(items) for rows in attack.rows]
         found = dict(zip(asked, one.letters, strict=True))
         for item in items:
@@ -159,7 +159,7 @@ class Repetition:
                 exact = held and RANDOMISED not in one.flags
                 yield (
                     item,
-                    Cell(
+                    ComparedChunk(
                         dataset=evaluation.dataset.name,
                         train_horizon=evaluation.train_horizon,
                         horizon=evaluation.horizon,
@@ -171,12 +171,12 @@ class Repetition:
                         images=stop - rows.start,
                         letters=sum(map(len, texts)) if exact else 0,
                         differ=differing(texts, stored) if exact else 0,
-                        flatter=flattering(texts, stored) if exact else 0,
+                        flatter=one_sided(texts, stored) if exact else 0,
                         shares=tuple(map(shares_of, evaluation.threat_model.epsilons, texts, stored)),
                     ),
                 )
 
-    def _distant(self, pairs: Sequence[tuple[Committed, Cell]]) -> Iterator[Finding]:
+    def _distant(self, pairs: Sequence[tuple[Committed, ComparedChunk]]) -> Iterator[Finding]:
         """Shares found now that are too far from committed ones, or from claims, for their numbers of images."""
         asked: list[tuple[str, str, str, float, int, float, int]] = []
         for _, cell in pairs:
@@ -207,7 +207,7 @@ def _whose(plan: Plan) -> str:
     return f"{plan.evaluation.dataset.name}{at} seed {plan.origin.train_seed}"
 
 
-def _moved(cells: Sequence[Cell]) -> Iterator[Finding]:
+def _moved(cells: Sequence[ComparedChunk]) -> Iterator[Finding]:
     """A finding for each result of whose letters more moved than hardware explains."""
     for result in dict.fromkeys(cell.result for cell in cells):
         same = [cell for cell in cells if cell.result == result]
@@ -221,7 +221,7 @@ def _moved(cells: Sequence[Cell]) -> Iterator[Finding]:
             yield finding(result, None, "letters", said)
 
 
-def _one_way(cells: Sequence[Cell]) -> Iterator[str]:
+def _one_way(cells: Sequence[ComparedChunk]) -> Iterator[str]:
     """A note where all letters that differ make the committed results look better: hardware moves them both ways."""
     differ = sum(cell.differ for cell in cells)
     if differ >= ONE_WAY and sum(cell.flatter for cell in cells) == differ:
@@ -231,7 +231,7 @@ def _one_way(cells: Sequence[Cell]) -> Iterator[str]:
         )
 
 
-def _other_devices(pairs: Sequence[tuple[Committed, Cell]], device: str) -> Iterator[str]:
+def _other_devices(pairs: Sequence[tuple[Committed, ComparedChunk]], device: str) -> Iterator[str]:
     """A note for each device other than this one on which letters were found that differ now."""
     here = _without_index(device)
     others = {_without_index(item.result.found.device) for item, cell in pairs if cell.differ} - {here}

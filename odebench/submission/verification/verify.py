@@ -15,9 +15,9 @@ from odebench.evaluation.environment import device_name, usable_device
 from odebench.progress import SILENT, Progress
 from odebench.submission.entry import TIME_LIMIT, read_entry
 from odebench.submission.finding import Finding, finding
-from odebench.submission.submitted_model import Entrant
+from odebench.submission.submitted_model import SubmittedModel
 from odebench.submission.validate import Report, validate_entry
-from odebench.submission.verification.agreement import Cell
+from odebench.submission.verification.agreement import ComparedChunk
 from odebench.submission.verification.committed_results import (
     Images,
     can_be_repeated,
@@ -27,8 +27,8 @@ from odebench.submission.verification.committed_results import (
     uncovered,
 )
 from odebench.submission.verification.inspection import Inspected, inspect
-from odebench.submission.verification.isolated_process import inspect_apart
-from odebench.submission.verification.rerun import Repetition
+from odebench.submission.verification.isolated_process import inspect_in_subprocess
+from odebench.submission.verification.rerun import Rerun
 from odebench.submission.verification.sampling import (
     all_results,
     drawn_chunks,
@@ -48,7 +48,7 @@ class Verification:
     id: str
     draw: int
     chunks: dict[str, tuple[int, ...]]
-    cells: tuple[Cell, ...]
+    cells: tuple[ComparedChunk, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
 
@@ -107,7 +107,7 @@ def verify_entry(
     report = validate_entry(folder) if report is None else report
     if not report.findings:
         entry = read_entry(folder)
-        code = Entrant(folder, entry).code
+        code = SubmittedModel(folder, entry).code
         if code is not None and not trust:
             raise UsageError(f"{entry.id} runs {code}: read it, then give --trust")
         others = [use.name for use in entry.datasets if dataset not in (None, use.name)]
@@ -127,13 +127,13 @@ def verify_entry(
     silent = [planned_weights(folder, entry, *each, data_dir=data_dir) for each in drawn_weights(draw, entry, chosen)]
     wanted = {name: looked_at.get(name) for name in totals}
     drawn_by = draw if chunks is None else None
-    run = Repetition(folder, entry, chosen, silent, wanted, data, draw=drawn_by, data_dir=data_dir)
+    run = Rerun(folder, entry, chosen, silent, wanted, data, draw=drawn_by, data_dir=data_dir)
     if code is None:
         inspected = inspect(run.jobs(progress), data, device=device, progress=progress)
     else:
         progress.say(f"{entry.id}: its code runs in a process of its own, silently, {time_limit} s at most")
         try:
-            answer = inspect_apart(
+            answer = inspect_in_subprocess(
                 folder, run.jobs(progress, sources=True), device=device, data_dir=data_dir, time_limit=time_limit
             )
             inspected = list(answer.inspected)

@@ -24,7 +24,7 @@ from odebench.evaluation.checks.model import (
     solver_gap,
     useless_gradients,
 )
-from odebench.evaluation.checks.rule import counted, measured, skipped
+from odebench.evaluation.checks.rule import count_check, skipped, threshold_check
 from odebench.evaluation.checks.settings import reach
 from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
@@ -557,7 +557,7 @@ def test_a_solver_out_of_steps_is_flagged() -> None:
     ],
 )
 def test_counts_flag_by_the_lower_bound(k: int, n: int, status: str) -> None:
-    check = counted(5, "five", speaks_of="settings", k=k, n=n, why="because", evidence={"a": 1})
+    check = count_check(5, "five", speaks_of="settings", k=k, n=n, why="because", evidence={"a": 1})
     assert (check.status, check.k, check.n, check.threshold) == (status, k, n, 0.01)
     assert check.figure == wilson_lower(k, n)
     assert (check.id, check.name, check.speaks_of, check.why, check.evidence) == (
@@ -570,9 +570,9 @@ def test_counts_flag_by_the_lower_bound(k: int, n: int, status: str) -> None:
 
 
 def test_measured_and_skipped_checks() -> None:
-    check = measured(7, "seven", speaks_of="settings", flagged=True, figure=0.06, threshold=0.05, why="moves")
+    check = threshold_check(7, "seven", speaks_of="settings", flagged=True, figure=0.06, threshold=0.05, why="moves")
     assert (check.status, check.figure, check.threshold, check.k, check.n) == ("flag", 0.06, 0.05, None, None)
-    check = measured(7, "seven", speaks_of="settings", flagged=False, figure=0.04, threshold=0.05, why="moves")
+    check = threshold_check(7, "seven", speaks_of="settings", flagged=False, figure=0.04, threshold=0.05, why="moves")
     assert check.status == "pass"
     check = skipped(12, "twelve", speaks_of="model", why="no source")
     assert (check.status, check.figure, check.why) == ("skipped", None, "no source")

@@ -15,7 +15,7 @@ from odebench.protocol.recipe import Recipe
 from odebench.submission.entry import read_entry
 from odebench.submission.submitted_model import find_contestant
 from odebench.submission.verification.committed_results import Committed
-from odebench.submission.verification.rerun import Repetition
+from odebench.submission.verification.rerun import Rerun
 
 
 @pytest.mark.parametrize("sources", [True, False])
@@ -44,7 +44,7 @@ def test_the_sources_of_transfer_are_trained_once_each(
         Committed(Path(f"{index}.json"), result.model_copy(update={"evaluation": each.evaluation}), each)
         for index, each in enumerate(plans)
     ]
-    run = Repetition(mine, read_entry(mine), committed, [], {"digits": (0, 1)}, {"digits": data})
+    run = Rerun(mine, read_entry(mine), committed, [], {"digits": (0, 1)}, {"digits": data})
     (job,) = run.jobs(SILENT, sources=sources)
     assert [plan.evaluation.attack.seed for plan, _ in job.attacks] == [0, 1]
     assert sorted(recipe.train_seed for recipe in trained) == [0, 1] * sources

@@ -31,7 +31,7 @@ from odebench.submission.submitted_model import find_contestant, find_entry, res
 from odebench.submission.verification.agreement import TOLERATED, differing, disagreement
 from odebench.submission.verification.committed_results import COVERED, Images, committed_results
 from odebench.submission.verification.inspection import Job
-from odebench.submission.verification.isolated_process import Answer, inspect_apart, inspect_guarded
+from odebench.submission.verification.isolated_process import ProcessAnswer, inspect_guarded, inspect_in_subprocess
 from odebench.submission.verification.sampling import drawn_chunks, drawn_results, given_chunks
 from odebench.submission.verification.verify import Verification, verify_entry
 
@@ -58,11 +58,11 @@ def results(committed: Path, tmp_path: Path) -> Path:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contributed code runs in this process, guarded: another one takes seconds to begin."""
 
-    def inspected(folder: Path, jobs: Sequence[Job], *, time_limit: float, **options: Any) -> Answer:
+    def inspected(folder: Path, jobs: Sequence[Job], *, time_limit: float, **options: Any) -> ProcessAnswer:
         with tempfile.TemporaryDirectory() as scratch:
             return inspect_guarded(folder, jobs, scratch=Path(scratch), **options)
 
-    monkeypatch.setattr("odebench.submission.verification.verify.inspect_apart", inspected)
+    monkeypatch.setattr("odebench.submission.verification.verify.inspect_in_subprocess", inspected)
 
 
 def verified(mine: Path, results: Path, **options: Any) -> Verification:
@@ -487,7 +487,7 @@ time.sleep(60)
 """
     monkeypatch.setattr("odebench.submission.verification.isolated_process._PROGRAM", program)
     with pytest.raises(ModelError, match="has not answered after 3 s and was stopped"):
-        inspect_apart(tmp_path, [], time_limit=3)
+        inspect_in_subprocess(tmp_path, [], time_limit=3)
     state = Path("/proc") / told.read_text() / "stat"
     until = time.monotonic() + 10
     while not gone(state) and time.monotonic() < until:

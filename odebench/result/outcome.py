@@ -1,0 +1,56 @@
+"""Names for what a result says: the five outcomes of an image, the flags of a result, the numbers of the checks."""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+
+WRONG = "m"
+"""The clean image is misclassified."""
+UNSOLVED = "u"
+"""The solver fails on the clean image."""
+FOOLED = "f"
+"""An adversarial image within epsilon is misclassified."""
+FAILED = "x"
+"""The solver fails on an image within epsilon."""
+ROBUST = "r"
+"""Every candidate of the attack is classified correctly."""
+
+OUTCOMES = WRONG + UNSOLVED + FOOLED + FAILED + ROBUST
+SUCCESSFUL = FOOLED + FAILED
+"""The attack succeeded: a failure is never robustness."""
+CORRECT = SUCCESSFUL + ROBUST
+"""The clean image is classified correctly, so it is attacked."""
+
+
+class Flag(str, Enum):
+    """The flags of a result beside the names of checks that flag."""
+
+    BATCH_COUPLED = "batch-coupled"
+    RANDOMISED = "randomised"
+    OPAQUE_GRADIENT = "opaque-gradient"
+    NO_TRANSFER = "no-transfer"
+    UNSEEDED = "unseeded"
+    FEW_CANDIDATES = "few-candidates"
+
+
+class CheckId(IntEnum):
+    """The numbers of the checks; `docs/diagnosis.md` explains each."""
+
+    GRADIENT_AVAILABILITY = 1
+    DETERMINISM = 2
+    LOGITS_NOT_PROBABILITIES = 3
+    BLACK_BOX = 4
+    ITERATIVE_BEATS_SINGLE_STEP = 5
+    CONVERGENCE = 6
+    INCOMPLETE_OPTIMISATION = 7
+    SILENT_SUCCESS = 8
+    UNBOUNDED_ATTACK = 9
+    MONOTONE_BUDGET = 10
+    RANDOM_NOISE = 11
+    TRANSFER = 12
+    ADJOINT_GRADIENT = 13
+    REACH = 14
+    BATCH_INDEPENDENCE = 15
+    SOLVER_GAP = 16
+    GRADIENT_FIDELITY = 17
+    SOLVER_FAILURE = 18
