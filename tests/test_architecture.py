@@ -1,4 +1,4 @@
-"""The package has layers: who may import whom, where torch is, and that no code knows a built-in's name."""
+"""Who may import whom, where torch is, how long a module may be, and that no code knows the name of a built-in."""
 
 from __future__ import annotations
 
@@ -34,6 +34,15 @@ PACKAGES: dict[str, str] = {
     "cli": "io protocol dataset model attack result leaderboard analysis evaluation submission sweep render",
 }
 AT_THE_ROOT = {"", "__main__", "errors", "progress", "registry", "solver"}
+
+MOST_LINES = 300
+LONGER = {
+    "analysis.claims": "each claim of the paper beside the others, and the words for its answer",
+    "model.training": "one loop whose parts share the state that a resumed training must restore",
+    "submission.validate": "every rule of an entry in the order in which it is reported",
+    "sweep.grid": "one walk from a protocol to its cells and trainings",
+}
+"""Modules of more lines, with the reason."""
 
 HEAVY = {"torch", "torchvision", "torchdiffeq", "torchode", "foolbox", "pyautoattack", "sklearn", "scipy"}
 LIGHT_PACKAGES = {"protocol", "result", "leaderboard", "analysis", "render", "cli"}
@@ -141,6 +150,17 @@ def test_every_module_lies_in_a_package_of_the_table() -> None:
     at_the_root = {module for module in MODULES if not package_of(module)}
     assert at_the_root == AT_THE_ROOT, "a new module goes into a package"
     assert {package_of(module) for module in MODULES} - {""} == set(PACKAGES)
+
+
+def test_the_listing_stays_short() -> None:
+    """A reader takes in at most ten levels of packages, and modules of one idea."""
+    graph = {package: set(allowed.split()) for package, allowed in PACKAGES.items()}
+    assert len(levels(graph)) <= 10
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
+    lines = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in files.items()}
+    long = {module for module, count in lines.items() if count > MOST_LINES}
+    assert long <= set(LONGER), f"split, or give a reason in LONGER: {sorted(long - set(LONGER))}"
+    assert set(LONGER) <= long, f"strike from LONGER: {sorted(set(LONGER) - long)}"
 
 
 def test_a_package_imports_only_packages_before_it() -> None:
