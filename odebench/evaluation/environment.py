@@ -5,29 +5,20 @@ from __future__ import annotations
 import platform
 import re
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from odebench.errors import UsageError
+from odebench.io.versions import package_versions
 from odebench.result.schema import Versions
 
 _CPU_INFO = Path("/proc/cpuinfo")
-_PACKAGES = ("odebench", "numpy", "scipy", "torch", "torchdiffeq", "torchode", "foolbox", "pyautoattack")
 
 
 def versions() -> Versions:
     """The versions of Python and of the packages a figure depends on."""
-    found = {name: _version(name) for name in _PACKAGES}
-    return Versions.model_validate({"python": platform.python_version(), **found})
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return Versions.model_validate(package_versions())
 
 
 def devices() -> list[str]:

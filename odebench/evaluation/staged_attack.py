@@ -17,6 +17,7 @@ from odebench.attack.wrapped_model import WrappedModel
 from odebench.errors import AttackError, OdebenchError
 from odebench.evaluation.outcomes import Outcomes
 from odebench.evaluation.verdict import Judge, Verdict
+from odebench.io.text import first_line
 from odebench.model.classifier import Classifier
 from odebench.numerics.projection import ROUNDING, distance
 from odebench.numerics.seeding import call_seed
@@ -289,8 +290,8 @@ class _StageRun:
         except (OdebenchError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            line = str(error).strip().split("\n")[0]
-            raise AttackError(f"the attack {stage.name} raised {type(error).__name__}: {line}") from error
+            said = f"raised {type(error).__name__}: {first_line(error)}"
+            raise AttackError(f"the attack {stage.name} {said}") from error
         if not isinstance(found, Tensor) or found.shape != self.images.shape:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             expected = tuple(self.images.shape)

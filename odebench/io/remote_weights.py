@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl
 from odebench.errors import UsageError
 from odebench.io.files import cache_folder, sha256_file
 from odebench.io.https import LIMIT_BYTES, RemoteError, UnfitError, allowed, check_whole, download, plain
+from odebench.io.text import first_line
 from odebench.progress import SILENT, Progress
 
 _HUB = "hf://"
@@ -147,8 +148,8 @@ def _from_hub(url: str, *, sha256: str | None, bytes: int | None) -> Path:
     except UnfitError as error:
         raise RemoteError(f"{url} is refused: {error}") from error
     except Exception as error:  # the hub's client has many kinds of its own
-        line = next(iter(str(error).strip().splitlines()), "")
-        raise RemoteError(f"{url} cannot be fetched: {type(error).__name__}: {plain(line)}") from error
+        said = plain(first_line(error))
+        raise RemoteError(f"{url} cannot be fetched: {type(error).__name__}: {said}") from error
     return path
 
 

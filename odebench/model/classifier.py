@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from odebench.errors import ModelError, OdebenchError
+from odebench.io.text import first_line
 from odebench.model.solver import integrate
 from odebench.protocol.spec import Solver
 
@@ -84,8 +85,8 @@ class Classifier:
         except (OdebenchError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            line = str(error).strip().split("\n")[0]
-            raise ModelError(f"{type(self.module).__name__} raised {type(error).__name__}: {line}") from error
+            name = type(self.module).__name__
+            raise ModelError(f"{name} raised {type(error).__name__}: {first_line(error)}") from error
         self._check(logits, len(images))
         failed = failed | ~logits.isfinite().all(1)
         if failed.any():

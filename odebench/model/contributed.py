@@ -19,6 +19,7 @@ from torch import nn
 
 from odebench.errors import ModelError, OdebenchError
 from odebench.io.tensor_file import load_weights, read_tensors
+from odebench.io.text import first_line
 from odebench.model.classifier import is_ode
 from odebench.model.definition import Contributed
 from odebench.numerics.seeding import seeded
@@ -117,5 +118,5 @@ def _where(contributed: Contributed) -> str:
 
 
 def _line(error: BaseException) -> str:
-    line = str(error).strip().partition("\n")[0]
+    line = first_line(error)
     return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -18,6 +18,7 @@ from odebench.dataset import Dataset, Split
 from odebench.errors import ModelError, OdebenchError, WeightError
 from odebench.io.files import sha256_file
 from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
+from odebench.io.text import first_line
 from odebench.model.adversarial_training import adversarial_images
 from odebench.model.losses import divergence, loss_function
 from odebench.numerics.precision import full_fp32
@@ -55,7 +56,8 @@ def build(recipe: Recipe) -> nn.Module:
         try:
             return cast(nn.Module, load_target(recipe.architecture)(**arguments))
         except Exception as error:  # a plugin's module may raise anything
-            raise ModelError(f"{recipe.architecture} cannot be built: {_first_line(error)}") from error
+            said = f"{type(error).__name__}: {first_line(error)}"
+            raise ModelError(f"{recipe.architecture} cannot be built: {said}") from error
 
 
 def find_or_train(
@@ -103,11 +105,6 @@ def _check_origin(path: Path, metadata: dict[str, Any], recipe: Recipe, dataset:
             f"{path} was trained on other images ({str(metadata.get('train_sha256'))[:12]}) than the {dataset.name} "
             f"at hand ({dataset.train.sha256[:12]}); delete it to train again"
         )
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {line}"
 
 
 def _title(recipe: Recipe) -> str:
@@ -196,7 +193,8 @@ class _Training:
             except (OdebenchError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
-                raise ModelError(f"{_title(recipe)}: the model raised {_first_line(error)}") from error
+                said = f"{type(error).__name__}: {first_line(error)}"
+                raise ModelError(f"{_title(recipe)}: the model raised {said}") from error
             self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()

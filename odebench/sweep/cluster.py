@@ -21,7 +21,8 @@ import dask
 from distributed import Client, LocalCluster, Security, WorkerPlugin
 
 from odebench.errors import OdebenchError, UsageError
-from odebench.sweep.task import PACKAGES
+from odebench.io.text import first_line
+from odebench.io.versions import PACKAGES
 
 ALLOWED_DEATHS = 20
 """How many workers may die with a task at hand before it is given up; distributed's 3 are soon reached by chance."""
@@ -124,7 +125,7 @@ def remote_cluster(address: str, *, tls: Tls | None, say: Callable[[str], None])
             client = _soon(lambda: Client(address, timeout=CONNECT_SECONDS, set_as_default=False, security=security))
         except Exception as error:  # another version of distributed, or no scheduler at all, may raise anything
             raise ClusterError(
-                f"no scheduler answers at {address} ({_first_line(error)}); start one with `dask scheduler`, or leave "
+                f"no scheduler answers at {address} ({_reason(error)}); start one with `dask scheduler`, or leave "
                 "out --scheduler to compute on this machine"
             ) from error
         try:
@@ -133,7 +134,7 @@ def remote_cluster(address: str, *, tls: Tls | None, say: Callable[[str], None])
                 _soon(lambda: client.run_on_scheduler(_set_scheduler, deaths=ALLOWED_DEATHS))
                 _say_workers(client, say)
             except OSError as error:
-                raise ClusterError(f"the scheduler at {address} is gone: {_first_line(error)}") from error
+                raise ClusterError(f"the scheduler at {address} is gone: {_reason(error)}") from error
             yield client
         finally:
             with suppress(Exception):
@@ -189,7 +190,7 @@ def _check_versions(client: Any, address: str) -> None:
     try:
         found = client.get_versions(check=False, packages=list(PACKAGES))
     except Exception as error:
-        raise ClusterError(f"the scheduler at {address} does not answer as expected: {_first_line(error)}") from error
+        raise ClusterError(f"the scheduler at {address} does not answer as expected: {_reason(error)}") from error
     here = found["client"]["packages"]
     there: dict[str, tuple[Any, tuple[str, ...]]] = {f"the scheduler at {address}": (found["scheduler"], _SPEAKING)}
     for worker, one in found["workers"].items():
@@ -227,6 +228,5 @@ def _quiet() -> Iterator[None]:
                 logging.getLogger(name).setLevel(level)
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0].rstrip(":") if text else type(error).__name__
+def _reason(error: BaseException) -> str:
+    return first_line(error).rstrip(":") or type(error).__name__

@@ -18,11 +18,12 @@ from odebench.errors import OdebenchError
 from odebench.evaluation.plan import Slice
 from odebench.evaluation.slices import cut, slice_path
 from odebench.io.files import cache_folder, check_writable, published_folder
+from odebench.io.versions import package_versions
 from odebench.protocol.recipe import Recipe, find_weights
 from odebench.sweep.completed import completed_results
 from odebench.sweep.cost import evaluation_work, training_work
 from odebench.sweep.grid import Grid, PlannedCell
-from odebench.sweep.task import TaskError, Workspace, evaluate, evaluate_slice, join, package_versions, prepare, train
+from odebench.sweep.task import TaskError, Workspace, evaluate, evaluate_slice, join, prepare, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +136,7 @@ def place_of(
         threads=grid.protocol.threads,
         published=None if published is None else published.absolute(),
         counts_published=counts_published,
-        versions=package_versions(),
+        versions=tuple(package_versions().items()),
     )
 
 

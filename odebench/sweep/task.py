@@ -6,13 +6,11 @@ Each leaves a whole file.
 from __future__ import annotations
 
 import os
-import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError, OdebenchError
 from odebench.evaluation.plan import Plan, Slice
 from odebench.evaluation.slices import forget_slices
+from odebench.io.versions import package_versions
 from odebench.progress import SILENT
 from odebench.protocol.recipe import Recipe, find_weights
 
@@ -44,7 +43,7 @@ class Workspace:
     """The folder of published results and weights."""
     counts_published: bool = False
     """Whether a cell is done where its result is published."""
-    versions: tuple[tuple[str, str], ...] = ()
+    versions: tuple[tuple[str, str | None], ...] = ()
     """The versions of what computes, where the sweep began; a worker with others is an error."""
 
     @property
@@ -52,9 +51,6 @@ class Workspace:
         """The folders that weights are looked for in; those that are trained go to the first."""
         return (self.cache / "weights", *([] if self.published is None else [self.published / "weights"]))
 
-
-PACKAGES = ("odebench", "numpy", "scipy", "torch", "torchdiffeq", "torchode", "foolbox", "pyautoattack")
-"""What results depend on."""
 
 _ALONE = threading.Lock()
 """One task at a time in a process: attacks and trainings seed the process's random numbers."""
@@ -112,17 +108,6 @@ def join(plan: Plan, slices: tuple[slice, ...], place: Workspace) -> None:
         join_slices(plan.evaluation, slices=slices, results=place.results)
 
 
-def package_versions() -> tuple[tuple[str, str], ...]:
-    """The versions here of what results depend on, without importing any of it."""
-    found = [("python", platform.python_version())]
-    for name in PACKAGES:
-        try:
-            found.append((name, version(name)))
-        except PackageNotFoundError:
-            found.append((name, "missing"))
-    return tuple(found)
-
-
 def _device(place: Workspace) -> str:
     from odebench.evaluation.environment import usable_device
 
@@ -158,10 +143,10 @@ def _one_task(place: Workspace) -> Iterator[None]:
 
 
 def _check_versions(place: Workspace) -> None:
-    here = dict(package_versions())
+    here = package_versions()
     for name, expected in place.versions:
         if here.get(name) != expected:
             raise TaskError(
-                f"a worker has {name} {here.get(name)}, the sweep began with {expected}; "
+                f"a worker has {name} {here.get(name) or 'missing'}, the sweep began with {expected or 'missing'}; "
                 "start workers in the same environment"
             )

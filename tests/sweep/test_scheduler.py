@@ -24,11 +24,12 @@ from sweep_desk import GOOD, Desk, contents, desk, own_grid, place_in, wait_for,
 from odebench.cli.sweep import _conclude
 from odebench.cli.watch import Watch, duration
 from odebench.errors import OdebenchError
+from odebench.io.versions import package_versions
 from odebench.protocol.recipe import weights_path
 from odebench.result.file import read_result, result_json
 from odebench.sweep.grid import read_grid
 from odebench.sweep.scheduler import Cluster, State, SweepError, Task, _conduct, place_of, sweep, tasks_of
-from odebench.sweep.task import TaskError, evaluate, package_versions, prepare, train
+from odebench.sweep.task import TaskError, evaluate, prepare, train
 
 distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")
@@ -305,7 +306,7 @@ def test_a_worker_with_other_packages_says_so(tmp_path: Path) -> None:
     place = replace(place_in(tmp_path), versions=(("torch", "1.0"),))
     with pytest.raises(TaskError, match=r"a worker has torch [\d.+a-z]+, the sweep began with 1\.0"):
         train(grid.cells[0].plan.recipe, place)
-    assert dict(package_versions())["python"] == sys.version.split()[0]
+    assert package_versions()["python"] == sys.version.split()[0]
 
 
 def test_whatever_is_raised_travels_as_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

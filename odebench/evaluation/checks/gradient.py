@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from odebench.evaluation.checks.rule import skipped, threshold_check
+from odebench.io.text import first_line
 from odebench.model.classifier import Classifier, Gradient
 from odebench.result.schema import Check
 
@@ -51,8 +52,8 @@ def gradient_fidelity(classifier: Classifier, images: Images, *, seed: int = 0, 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a module raises where it is copied, asked in fp64, or sent backward
-        line = str(error).strip().split("\n")[0]
-        return skipped(17, _NAME, speaks_of="model", why=f"the model cannot be asked in fp64 ({line})")
+        why = f"the model cannot be asked in fp64 ({first_line(error)})"
+        return skipped(17, _NAME, speaks_of="model", why=why)
     if not len(cosines):
         why = "neither the gradient nor the differences are other than zero: there is nothing to compare"
         return skipped(17, _NAME, speaks_of="model", why=why)

@@ -9,6 +9,7 @@ from torch import Tensor
 from odebench.errors import ModelError
 from odebench.evaluation.checks.rule import count_check, skipped, threshold_check
 from odebench.evaluation.verdict import Judge
+from odebench.io.text import first_line
 from odebench.model.classifier import Classifier
 from odebench.numerics.projection import project
 from odebench.numerics.seeding import seeded
@@ -43,8 +44,8 @@ def useless_gradients(classifier: Classifier, images: Images, labels: Labels) ->
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            line = str(error).strip().split("\n")[0]
-            raise ModelError(f"the gradient of {type(classifier.module).__name__} cannot be taken: {line}") from error
+            name = type(classifier.module).__name__
+            raise ModelError(f"the gradient of {name} cannot be taken: {first_line(error)}") from error
     flat = gradient.flatten(1)
     return int(((flat == 0).all(1) | ~flat.isfinite().all(1)).sum())
 
