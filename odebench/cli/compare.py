@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.leaderboard import PUBLISHED_RESULTS, end_with
+from odebench.cli.leaderboard import end_with
 from odebench.cli.options import AsJson
 from odebench.cli.root import app
+from odebench.io.folders import LEADERBOARD
 
 
 @app.command(
@@ -29,8 +30,8 @@ def compare(
     from odebench.leaderboard.read import results_of
     from odebench.render.comparison import difference_json, difference_text
 
-    first, problems = results_of(a, folder=PUBLISHED_RESULTS)
-    second, more = results_of(b, folder=PUBLISHED_RESULTS)
+    first, problems = results_of(a, folder=LEADERBOARD.results)
+    second, more = results_of(b, folder=LEADERBOARD.results)
     found = difference(first, second)
     write_output(difference_json(found) if as_json else difference_text(found, a, b), None)
     end_with([*problems, *more])

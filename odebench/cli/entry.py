@@ -11,8 +11,7 @@ import typer
 from odebench.cli.options import AsJson
 from odebench.cli.root import app
 from odebench.errors import UsageError
-
-ENTRIES = Path("leaderboard/entries")
+from odebench.io.folders import LEADERBOARD
 
 
 @app.command(
@@ -24,7 +23,7 @@ def new_entry(
     name: Annotated[
         str | None, typer.Argument(metavar="ID", help="Small letters, digits and dashes, such as my-ode.")
     ] = None,
-    to: Annotated[Path, typer.Option("--to", help="The folder that the entry's own is made in.")] = ENTRIES,
+    to: Annotated[Path, typer.Option("--to", help="The folder that the entry's own is made in.")] = LEADERBOARD.entries,
     published: Annotated[
         bool,
         typer.Option(
@@ -37,13 +36,13 @@ def new_entry(
     from odebench.submission.new_entry import new_entry as write
     from odebench.submission.published_entry import published_models, write_published
 
-    if published and to != ENTRIES:
+    if published and to != LEADERBOARD.entries:
         raise UsageError("--published writes to leaderboard/entries, beside what it reads; leave out --to")
     if name is None and not published:
         raise UsageError("say the id of the new entry, such as: odebench new-entry my-ode")
     if published:
-        names = published_models(ENTRIES.parent) if name is None else [name]
-        files = [path for each in names for path in write_published(each, ENTRIES.parent)]
+        names = published_models(LEADERBOARD) if name is None else [name]
+        files = [path for each in names for path in write_published(each, LEADERBOARD)]
     else:
         files = write(str(name), to)
     for path in files:
@@ -91,7 +90,8 @@ def validate(
 
 
 def _all() -> list[Path]:
-    found = sorted(path for path in ENTRIES.iterdir() if not path.name.startswith(".")) if ENTRIES.is_dir() else []
+    folder = LEADERBOARD.entries
+    found = sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
     if not found:
-        raise UsageError(f"there are no entries in {ENTRIES}; name a folder, or write one: odebench new-entry ID")
+        raise UsageError(f"there are no entries in {folder}; name a folder, or write one: odebench new-entry ID")
     return found

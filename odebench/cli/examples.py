@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.leaderboard import PUBLISHED_RESULTS
 from odebench.cli.options import DataDir, Device, Trust
 from odebench.cli.root import app
 from odebench.errors import OdebenchError, ResultError, UsageError
+from odebench.io.folders import LEADERBOARD
 
 
 @app.command(epilog="Examples:\n\nodebench examples\n\nodebench examples results --force\n\nodebench examples --trust")
@@ -33,7 +33,7 @@ def examples(
     from odebench.leaderboard.example_images import examples_folder, read_examples, results_to_show
     from odebench.leaderboard.read import read_results
 
-    folders = results or [PUBLISHED_RESULTS]
+    folders = results or [LEADERBOARD.results]
     stored, problems = read_results(folders)
     tables, contradictions = build_tables(stored)
     shown = results_to_show(tables)

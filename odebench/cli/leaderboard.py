@@ -14,9 +14,9 @@ import typer
 
 from odebench.cli.root import app
 from odebench.errors import ResultError, UsageError
+from odebench.io.folders import LEADERBOARD
 
 LOCAL_RESULTS = Path("results")
-PUBLISHED_RESULTS = Path("leaderboard/results")
 
 
 class Format(str, Enum):
@@ -118,7 +118,7 @@ def publish_board() -> None:
     """Writes leaderboard/LEADERBOARD.md and its pictures, and names the files."""
     from odebench.render.publish import publish
 
-    files, problems = publish(PUBLISHED_RESULTS.parent)
+    files, problems = publish(LEADERBOARD.path)
     for path in files:
         print(path)
     end_with(problems)
@@ -127,13 +127,13 @@ def publish_board() -> None:
 def _check() -> None:
     from odebench.render.publish import stale
 
-    lines, problems = stale(PUBLISHED_RESULTS.parent)
+    lines, problems = stale(LEADERBOARD.path)
     for line in lines:
         print(f"odebench: {line}; run odebench leaderboard --publish", file=sys.stderr)
     end_with(problems)
     if lines:
         raise typer.Exit(1)
-    print(f"{PUBLISHED_RESULTS.parent} is what its results make")
+    print(f"{LEADERBOARD.path} is what its results make")
 
 
 def end_with(problems: Sequence[ResultError]) -> None:
@@ -151,7 +151,7 @@ def end_with(problems: Sequence[ResultError]) -> None:
 
 def default_folders() -> list[Path]:
     """What `run` wrote here, else what is published here: weights trained on two machines are never joined."""
-    for folder in (LOCAL_RESULTS, PUBLISHED_RESULTS):
+    for folder in (LOCAL_RESULTS, LEADERBOARD.results):
         if folder.is_dir():
             return [folder]
     raise ResultError(

@@ -13,7 +13,7 @@ import typer
 from odebench.cli.options import AsJson, DataDir, Device, Results
 from odebench.cli.root import app
 from odebench.errors import UsageError
-from odebench.io.files import published_folder
+from odebench.io.folders import LEADERBOARD, published_folder
 from odebench.protocol.protocol import protocol_files
 from odebench.sweep.grid import read_grid
 
@@ -102,25 +102,24 @@ def sweep(
 
 def _check_publishing() -> None:
     """Raises UsageError, before anything is computed, where nothing can be published."""
-    from odebench.cli.leaderboard import PUBLISHED_RESULTS
     from odebench.render.page import check_page
 
-    folder = PUBLISHED_RESULTS.parent
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder} here; --publish is for a checkout of odebench, from its root")
+    if not LEADERBOARD.path.is_dir():
+        raise UsageError(
+            f"there is no folder {LEADERBOARD.path} here; --publish is for a checkout of odebench, from its root"
+        )
     check_page()
 
 
 def _publish(grid: Grid, place: Workspace, name: str, *, force: bool) -> None:
     """Copies what is missing to ./leaderboard, says how much that was, and writes the board."""
-    from odebench.cli.leaderboard import PUBLISHED_RESULTS, publish_board
-    from odebench.sweep.publish import deposit_of
+    from odebench.cli.leaderboard import publish_board
+    from odebench.sweep.publish import publication_of
 
-    folder = PUBLISHED_RESULTS.parent
-    deposit = deposit_of(grid, place, folder, replace=force)
-    size = deposit.make() / 1e6
-    there = f", {deposit.there} were there" if deposit.there else ""
-    results, weights = len(deposit.results), len(deposit.weights)
+    publication = publication_of(grid, place, LEADERBOARD, replace=force)
+    size = publication.make() / 1e6
+    there = f", {publication.there} were there" if publication.there else ""
+    results, weights = len(publication.results), len(publication.weights)
     files = f"{results} result{'s' * (results != 1)} and {weights} file{'s' * (weights != 1)} of weights"
     print(f"{name}: {files} ({size:.2f} MB) published{there}")
     publish_board()
@@ -129,7 +128,7 @@ def _publish(grid: Grid, place: Workspace, name: str, *, force: bool) -> None:
 def _conclude(state: State, name: str, results: Path, *, publish: bool) -> None:
     """Says how a sweep ended; exit 1 where something failed."""
     folder = published_folder()
-    where = None if folder is None else folder / "results"
+    where = None if folder is None else folder.results
     published = f"{state.published} of them in {where}" if state.published else ""
     if not state.tasks:
         if published and state.published == state.there:

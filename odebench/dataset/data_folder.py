@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from odebench.errors import DatasetError
-from odebench.io.files import cache_folder
+from odebench.io.folders import cache_folder
 
 if TYPE_CHECKING:
     pass

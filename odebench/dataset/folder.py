@@ -23,7 +23,8 @@ from odebench.dataset.decoded import Decoded, read_cache, write_cache
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError
 from odebench.io.canonical_json import digest
-from odebench.io.files import FileError, cache_folder, sha256_file
+from odebench.io.files import FileError, sha256_file
+from odebench.io.folders import cache_folder
 from odebench.progress import Progress
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and the folders where odebench keeps things."""
+"""Files written whole or not at all, and their sha256."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import platformdirs
-
 from odebench.errors import OdebenchError
 
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x1f\x8b")
@@ -18,21 +16,6 @@ PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x0
 
 class FileError(OdebenchError):
     """A file or folder cannot be read or written."""
-
-
-def cache_folder() -> Path:
-    """The folder for weights and decoded data: ODEBENCH_CACHE, else the user's cache folder."""
-    given = os.environ.get("ODEBENCH_CACHE")
-    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("odebench"))
-
-
-def published_folder() -> Path | None:
-    """The folder of published results and weights, or None: ODEBENCH_LEADERBOARD, else ./leaderboard, else that of the
-    checkout that odebench runs from. Where the variable names no folder, nothing is published."""
-    given = os.environ.get("ODEBENCH_LEADERBOARD")
-    checkout = Path(__file__).parents[2] / "leaderboard"
-    folders = (Path("leaderboard"), checkout) if given is None else (Path(given).expanduser(),) if given else ()
-    return next((folder for folder in folders if (folder / "results").is_dir()), None)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

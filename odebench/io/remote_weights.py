@@ -19,7 +19,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from odebench.errors import UsageError
-from odebench.io.files import cache_folder, sha256_file
+from odebench.io.files import sha256_file
+from odebench.io.folders import cache_folder
 from odebench.io.https import LIMIT_BYTES, RemoteError, UnfitError, allowed, check_whole, download, plain
 from odebench.io.text import first_line
 from odebench.progress import SILENT, Progress

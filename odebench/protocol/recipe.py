@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from odebench.io.canonical_json import digest
-from odebench.io.files import cache_folder, published_folder
+from odebench.io.folders import cache_folder, published_folder, weights_folders
 from odebench.protocol.spec import Solver, Spec
 
 RECIPE_VERSION: Literal[1] = 1
@@ -126,8 +126,7 @@ class Recipe(Spec):
 def find_weights(recipe: Recipe, folders: Sequence[Path] | None = None) -> Path | None:
     """The weights of a recipe, None where there are none: in the cache folder, else published, unless told where."""
     if folders is None:
-        published = published_folder()
-        folders = [cache_folder() / "weights", *([] if published is None else [published / "weights"])]
+        folders = weights_folders(cache_folder(), published_folder())
     paths = [weights_path(recipe, folder) for folder in folders]
     return next((path for path in paths if path.exists()), None)
 

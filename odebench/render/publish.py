@@ -12,6 +12,7 @@ from odebench.analysis.claims import claims_of
 from odebench.errors import ResultError
 from odebench.io.canonical_json import digest
 from odebench.io.files import write_atomically
+from odebench.io.folders import PublishedFolder
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.example_images import read_examples
 from odebench.leaderboard.read import read_results
@@ -23,7 +24,6 @@ from odebench.render.leaderboard import CHARTS, PAGE, board_markdown, pictures_o
 from odebench.render.page import check_page, embedded_page_sha256, page_html
 from odebench.render.page_data import Content
 
-RESULTS = "results"
 BOARD = "LEADERBOARD.md"
 
 
@@ -44,7 +44,7 @@ class LeaderboardFiles:
 
 def publication_of(folder: Path) -> LeaderboardFiles:
     """The board of `folder`, from its folder of results alone. Raises ResultError where that does not exist."""
-    content, problems = content_of([folder / RESULTS])
+    content, problems = content_of([PublishedFolder(folder).results])
     pictures = pictures_of(content.tables)
     return LeaderboardFiles(
         text=board_markdown(content.tables, content.claims, folder=folder),

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, JsonValue
 
 from odebench.attack.definition import load_attack
 from odebench.errors import UsageError
+from odebench.io.folders import PublishedFolder
 from odebench.io.yaml_document import Document, DocumentError, Parts, read_document
 from odebench.protocol.spec import Evaluation, Norm, Sha256, Solver, Spec, parse_number, radius
 from odebench.result.schema import EpsilonResult, Figure, Result
@@ -19,8 +20,8 @@ from odebench.result.schema import EpsilonResult, Figure, Result
 ENTRY_FILE, READ_ME = "entry.yaml", "README.md"
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 MAX_ID_LETTERS = 40
-SHARED_WEIGHTS = re.compile(r"\.\./\.\./weights/[0-9a-f]{64}\.safetensors")
-"""A file may lie in the folder itself, or with such a path in leaderboard/weights, which entries share."""
+_SHARED_WEIGHTS = re.compile(r"\.\./\.\./weights/[0-9a-f]{64}\.safetensors")
+"""How an entry names a file among the published weights, which entries share; other files lie in its own folder."""
 TIME_LIMIT = 3600
 """Seconds that an entry's own code may take when it is verified, unless told otherwise."""
 
@@ -182,6 +183,11 @@ def read_entry(folder: Path) -> Entry:
     if entry is None:
         raise errors[0]
     return entry
+
+
+def shared_weights(folder: Path, file: str) -> Path | None:
+    """Where a file lies that the entry in `folder` names among the published weights; None for one of its own."""
+    return PublishedFolder.around(folder).weights / Path(file).name if _SHARED_WEIGHTS.fullmatch(file) else None
 
 
 def speaks_of(claim: ClaimedFigure, entry: Entry, evaluation: Evaluation) -> bool:

@@ -13,6 +13,7 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.dataset.registry import DATASETS
 from odebench.errors import OdebenchError, UsageError
 from odebench.io.files import sha256_file, write_atomically
+from odebench.io.folders import PublishedFolder
 from odebench.model.definition import ModelDefinition, changeable, load_definition
 from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Recipe, weights_path
@@ -25,11 +26,11 @@ LICENCE = "MIT"
 """What the models that odebench brings are published under, like itself."""
 
 
-def write_published(name: str, published: Path) -> list[Path]:
+def write_published(name: str, published: PublishedFolder) -> list[Path]:
     """Writes the entry of a registered model from its results and weights below `published`, also over the one that is
     there; a README that is there stays. Returns the files written. Raises UsageError as `published_entry` does."""
     entry = published_entry(name, published)
-    target = published / "entries" / name
+    target = published.entries / name
     texts = {ENTRY_FILE: entry_text(entry)}
     if not (target / READ_ME).exists():
         texts[READ_ME] = f"# {name}\n\n{MODELS.entry(name).summary[0].upper()}{MODELS.entry(name).summary[1:]}.\n"
@@ -38,26 +39,28 @@ def write_published(name: str, published: Path) -> list[Path]:
     return [target / file for file in texts]
 
 
-def published_models(published: Path) -> list[str]:
+def published_models(published: PublishedFolder) -> list[str]:
     """The registered models of which there are results below `published`."""
-    return [name for name in MODELS.entries() if (published / "results" / name).is_dir()]
+    return [name for name in MODELS.entries() if (published.results / name).is_dir()]
 
 
-def published_entry(name: str, published: Path) -> Entry:
+def published_entry(name: str, published: PublishedFolder) -> Entry:
     """The entry of a registered model, from its results and weights below `published`: the weights that lie there, and
     as claims what every attack found at its middle radius, under the solver it was trained with.
 
     Raises UsageError where nothing is published of it, and OdebenchError for results that contradict the weights.
     """
     definition = load_definition(name)
-    results = [read_result(path) for path in result_files(published / "results" / name)]
+    folder = published.results / name
+    results = [read_result(path) for path in result_files(folder)]
     found = [(result, recipe) for result in results if (recipe := _recipe_of(definition, result)) is not None]
     if not found:
-        said = f"{published / 'results' / name} holds no result of {name} as it is by default"
-        raise UsageError(f"{said}; sweep a protocol with --publish first")
+        raise UsageError(
+            f"{folder} holds no result of {name} as it is by default; sweep a protocol with --publish first"
+        )
     weights: dict[tuple[str, float, int], Weights] = {}
     for result, recipe in found:
-        path = weights_path(recipe, published / "weights")
+        path = weights_path(recipe, published.weights)
         if path.exists():
             key = (recipe.dataset, recipe.horizon or 0.0, recipe.train_seed)
             weights[key] = _weights(path, recipe, result)

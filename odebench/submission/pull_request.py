@@ -13,6 +13,7 @@ from odebench.attack.definition import load_attack
 from odebench.attack.registry import ATTACKS
 from odebench.errors import OdebenchError, ResultError
 from odebench.io.files import sha256_file
+from odebench.io.folders import LEADERBOARD
 from odebench.io.git import FileChange, Span, changes, files_in, span_of, write_files
 from odebench.leaderboard.union import StoredResult
 from odebench.model.registry import MODELS
@@ -20,8 +21,10 @@ from odebench.result.file import is_result_name, read_result, result_path
 from odebench.result.schema import Result
 from odebench.submission.finding import Finding, finding
 
-BOARD = "leaderboard"
-ENTRIES, RESULTS, WEIGHTS = f"{BOARD}/entries", f"{BOARD}/results", f"{BOARD}/weights"
+BOARD = LEADERBOARD.path.as_posix()
+ENTRIES, RESULTS, WEIGHTS = (
+    folder.as_posix() for folder in (LEADERBOARD.entries, LEADERBOARD.results, LEADERBOARD.weights)
+)
 MAX_RESULT_BYTES = 2_000_000
 _MAINTAINER = "; leave it as it is, or have a maintainer give --maintainer"
 
@@ -62,15 +65,11 @@ def read_pull_request(base: str) -> PullRequest:
     span = span_of(base)
     entries, results, weights, outside = [], [], [], []
     for change in changes(span.fork, span.head):
-        folder, _, inside = change.path.removeprefix(f"{BOARD}/").partition("/")
-        name = inside.partition("/")[0]
-        if not change.path.startswith(f"{BOARD}/") or not inside:
-            outside.append(change)
-        elif folder == "entries":
-            entries.append(Owned(name, change))
-        elif folder == "results":
-            results.append(Owned(name, change))
-        elif folder == "weights":
+        if change.path.startswith(f"{ENTRIES}/"):
+            entries.append(Owned(_name_in(ENTRIES, change.path), change))
+        elif change.path.startswith(f"{RESULTS}/"):
+            results.append(Owned(_name_in(RESULTS, change.path), change))
+        elif change.path.startswith(f"{WEIGHTS}/"):
             weights.append(change)
         else:
             outside.append(change)
@@ -88,8 +87,13 @@ def read_pull_request(base: str) -> PullRequest:
 
 def _names(commit: str, folder: str) -> set[str]:
     """The names of the folders in a folder of a commit, in which there is a file."""
-    inside = [blob.path.removeprefix(f"{folder}/") for blob in files_in(commit, folder)]
-    return {path.partition("/")[0] for path in inside if "/" in path}
+    paths = [blob.path for blob in files_in(commit, folder)]
+    return {_name_in(folder, path) for path in paths if path.count("/") > folder.count("/") + 1}
+
+
+def _name_in(folder: str, path: str) -> str:
+    """The first part of a path below a folder."""
+    return path.removeprefix(f"{folder}/").partition("/")[0]
 
 
 def write_board(pull_request: PullRequest, folder: Path) -> None:

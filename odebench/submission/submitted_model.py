@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +18,14 @@ from odebench.evaluation.model_reference import (
     file_identity,
     held_changes,
 )
+from odebench.io.folders import LEADERBOARD, PublishedFolder, published_folders
 from odebench.io.remote_weights import Address
 from odebench.io.text import printable
 from odebench.model.definition import Contributed, Origin, load_definition
 from odebench.model.registry import MODELS
 from odebench.protocol.spec import check_horizon
-from odebench.submission.entry import ENTRY_FILE, ID, SHARED_WEIGHTS, Entry, Use, Weights, read_entry
+from odebench.submission.entry import ENTRY_FILE, ID, Entry, Use, Weights, read_entry, shared_weights
 from odebench.submission.folder import CODE_SUFFIX
-
-ENTRIES, RESULTS = "entries", "results"
 
 
 @dataclass(frozen=True)
@@ -137,11 +136,9 @@ class SubmittedModel:
     def _place(self, weights: Weights) -> Path | Address:
         if weights.url is not None:
             return Address(weights.url, weights.sha256, weights.bytes)
-        file = Path(str(weights.file))
+        file = str(weights.file)
         whole = Path(os.path.abspath(self.folder))
-        path = whole / file
-        if SHARED_WEIGHTS.fullmatch(str(weights.file)):
-            path = whole.parent.parent / "weights" / file.name
+        path = shared_weights(whole, file) or whole / file
         if file_identity(path) != weights.sha256:
             raise WeightError(f"{path} has another sha256 than {ENTRY_FILE} says; odebench validate says more")
         return path
@@ -179,8 +176,8 @@ def find_entry(name: str) -> Path:
 
 def results_beside(folder: Path) -> Path:
     """Where the committed results of an entry lie: beside the entries of its leaderboard."""
-    whole = Path(os.path.abspath(folder))
-    return folder.parent.parent / RESULTS if whole.parent.name == ENTRIES else Path("leaderboard") / RESULTS
+    whole, around = Path(os.path.abspath(folder)), PublishedFolder.around(folder)
+    return around.results if whole.parent.name == around.entries.name else LEADERBOARD.results
 
 
 def contestant_of(folder: Path, entry: Entry, *, weights: Path | None = None) -> ModelReference:
@@ -198,18 +195,9 @@ def contestant_of(folder: Path, entry: Entry, *, weights: Path | None = None) ->
 
 
 def _entry_folders() -> dict[str, Path]:
-    """The folders of entries by name: of ODEBENCH_LEADERBOARD, else of ./leaderboard and then of the checkout that
-    odebench runs from."""
+    """The folders of published entries by name; where two have the same name, the first of `published_folders`."""
     found: dict[str, Path] = {}
-    for leaderboard in _leaderboards():
-        for path in sorted((leaderboard / ENTRIES).glob(f"*/{ENTRY_FILE}")):
+    for leaderboard in published_folders():
+        for path in sorted(leaderboard.entries.glob(f"*/{ENTRY_FILE}")):
             found.setdefault(path.parent.name, path.parent)
     return found
-
-
-def _leaderboards() -> Iterator[Path]:
-    given = os.environ.get("ODEBENCH_LEADERBOARD")
-    if given is None:
-        yield from (Path("leaderboard"), Path(__file__).parents[2] / "leaderboard")
-    elif given:
-        yield Path(given).expanduser()

@@ -13,7 +13,7 @@ from odebench.io.remote_weights import fetch
 from odebench.io.yaml_document import Document, Where
 from odebench.progress import SILENT, Progress
 from odebench.protocol.recipe import Recipe
-from odebench.submission.entry import SHARED_WEIGHTS, Entry, Use, Weights
+from odebench.submission.entry import Entry, Use, Weights, shared_weights
 from odebench.submission.finding import Finding, finding
 from odebench.submission.folder import MAX_WEIGHTS_BYTES, WEIGHTS_SUFFIX, Contents, weights_header
 from odebench.submission.weights_header import Header, hidden_kind, read_header, unfit_tensor, zip_kind
@@ -145,8 +145,8 @@ def _one(
     file = str(weights.file)
     header = contents.headers.get(file)
     path = folder / file
-    if SHARED_WEIGHTS.fullmatch(file):
-        path = folder.parent.parent / "weights" / path.name
+    if (shared := shared_weights(folder, file)) is not None:
+        path = shared
         header, problem = _shared_header(path)
         if problem is not None:
             yield _at(document, (*where, "file"), "weights", f"{file} {problem}")

@@ -22,7 +22,7 @@ def completed_results(grid: Grid, place: Workspace) -> dict[str, Path]:
     """
     folders = [place.results]
     if place.counts_published and place.published is not None:
-        folders.append(place.published / "results")
+        folders.append(place.published.results)
     at_hand = cache(lambda recipe_key: _weights_sha256(recipes[recipe_key], place))
     recipes = {cell.plan.recipe.key: cell.plan.recipe for cell in grid.cells}
     found: dict[str, Path] = {}

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from odebench.errors import OdebenchError
 from odebench.evaluation.plan import Slice
 from odebench.evaluation.slices import cut, slice_path
-from odebench.io.files import cache_folder, check_writable, published_folder
+from odebench.io.files import check_writable
+from odebench.io.folders import PublishedFolder, cache_folder, published_folder
 from odebench.io.versions import package_versions
 from odebench.protocol.recipe import Recipe, find_weights
 from odebench.sweep.completed import completed_results
@@ -134,7 +135,7 @@ def place_of(
         data_dir=None if data_dir is None else data_dir.absolute(),
         device=device,
         threads=grid.protocol.threads,
-        published=None if published is None else published.absolute(),
+        published=None if published is None else PublishedFolder(published.path.absolute()),
         counts_published=counts_published,
         versions=tuple(package_versions().items()),
     )

@@ -18,6 +18,7 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError, OdebenchError
 from odebench.evaluation.plan import Plan, Slice
 from odebench.evaluation.slices import forget_slices
+from odebench.io.folders import PublishedFolder, weights_folders
 from odebench.io.versions import package_versions
 from odebench.progress import SILENT
 from odebench.protocol.recipe import Recipe, find_weights
@@ -39,17 +40,16 @@ class Workspace:
     data_dir: Path | None
     device: str
     threads: int
-    published: Path | None = None
-    """The folder of published results and weights."""
+    published: PublishedFolder | None = None
     counts_published: bool = False
     """Whether a cell is done where its result is published."""
     versions: tuple[tuple[str, str | None], ...] = ()
     """The versions of what computes, where the sweep began; a worker with others is an error."""
 
     @property
-    def weights(self) -> tuple[Path, ...]:
-        """The folders that weights are looked for in; those that are trained go to the first."""
-        return (self.cache / "weights", *([] if self.published is None else [self.published / "weights"]))
+    def weights(self) -> list[Path]:
+        """The folders where weights are looked for; those that are trained go to the first."""
+        return weights_folders(self.cache, self.published)
 
 
 _ALONE = threading.Lock()
@@ -127,7 +127,7 @@ def _one_task(place: Workspace) -> Iterator[None]:
     try:
         with _ALONE:
             os.environ["ODEBENCH_CACHE"] = str(place.cache)
-            os.environ["ODEBENCH_LEADERBOARD"] = "" if place.published is None else str(place.published)
+            os.environ["ODEBENCH_LEADERBOARD"] = "" if place.published is None else str(place.published.path)
             import torch
 
             # The number is kept a thread, and a worker's tasks run in a thread of its own.

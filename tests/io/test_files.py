@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from odebench.io.files import FileError, cache_folder, check_writable, sha256_file, write_atomically, write_output
+from odebench.io.files import FileError, check_writable, sha256_file, write_atomically, write_output
+from odebench.io.folders import cache_folder
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from odebench.cli import _exit_code
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import OdebenchError, UsageError
 from odebench.io.files import sha256_file
+from odebench.io.folders import PublishedFolder
 from odebench.model.definition import load_definition
 from odebench.result.file import read_result, result_files, write_result
 from odebench.submission.entry import contradictions, read_entry, speaks_of
@@ -68,14 +69,14 @@ def test_what_is_published_is_a_good_entry_with_all_weights_and_claims(tmp_path:
             publish(tmp_path, "kd-ode", seed=seed, horizon=horizon)
     publish(tmp_path, "kd-ode", attack="fgsm", letters="r" * 200)
     publish(tmp_path, "kd-ode", attack="fgsm", letters="f" * 100)
-    files = write_published("kd-ode", tmp_path)
+    files = write_published("kd-ode", PublishedFolder(tmp_path))
     assert [path.name for path in files] == ["entry.yaml", "README.md"]
     folder = tmp_path / "entries" / "kd-ode"
     report = validate_entry(folder)
     assert report.findings == ()
     assert report.weights_here == 4
     entry = read_entry(folder)
-    assert entry == published_entry("kd-ode", tmp_path)
+    assert entry == published_entry("kd-ode", PublishedFolder(tmp_path))
     assert (entry.teacher, entry.training["kind"], entry.datasets[0].horizons) == ("resnet", "distillation", (1.0, 2.0))
     assert len(entry.claims) == 5
     (fgsm,) = [claim for claim in entry.claims if claim.attack == "fgsm"]
@@ -88,7 +89,7 @@ def test_what_is_published_is_a_good_entry_with_all_weights_and_claims(tmp_path:
 
 def test_a_model_without_a_field_has_no_horizon_and_no_solver(tmp_path: Path) -> None:
     publish(tmp_path, "resnet", horizon=None)
-    write_published("resnet", tmp_path)
+    write_published("resnet", PublishedFolder(tmp_path))
     entry = read_entry(tmp_path / "entries" / "resnet")
     assert (entry.solver, entry.teacher, entry.datasets[0].horizons) == (None, None, ())
     assert validate_entry(tmp_path / "entries" / "resnet").findings == ()
@@ -96,10 +97,10 @@ def test_a_model_without_a_field_has_no_horizon_and_no_solver(tmp_path: Path) ->
 
 def test_refreshing_replaces_the_figures_and_leaves_the_readme(tmp_path: Path) -> None:
     publish(tmp_path, "ode")
-    write_published("ode", tmp_path)
+    write_published("ode", PublishedFolder(tmp_path))
     (tmp_path / "entries" / "ode" / "README.md").write_text("mine", encoding="utf-8")
     publish(tmp_path, "ode", seed=1)
-    assert [path.name for path in write_published("ode", tmp_path)] == ["entry.yaml"]
+    assert [path.name for path in write_published("ode", PublishedFolder(tmp_path))] == ["entry.yaml"]
     assert len(read_entry(tmp_path / "entries" / "ode").weights) == 2
     assert (tmp_path / "entries" / "ode" / "README.md").read_text(encoding="utf-8") == "mine"
 
@@ -113,22 +114,22 @@ def test_results_under_another_solver_or_of_a_changed_recipe_make_no_claims(tmp_
     publish(tmp_path, "ode", attack="apgd-ce", train_horizon=2.0)
     publish(tmp_path, "ode", attack="square", split="validation")
     publish(tmp_path, "ode", attack="quick-diagnosis")
-    assert [claim.attack for claim in published_entry("ode", tmp_path).claims] == ["pgd"]
+    assert [claim.attack for claim in published_entry("ode", PublishedFolder(tmp_path)).claims] == ["pgd"]
 
 
 def test_weights_that_no_result_rests_on_are_not_listed(tmp_path: Path) -> None:
     path = publish(tmp_path, "ode")
     path.unlink()
-    assert published_entry("ode", tmp_path).weights == ()
+    assert published_entry("ode", PublishedFolder(tmp_path)).weights == ()
     publish(tmp_path, "ode", seed=1, weights="others")
     with pytest.raises(OdebenchError, match="publish the weights that it rests on, or run it again"):
-        published_entry("ode", tmp_path)
+        published_entry("ode", PublishedFolder(tmp_path))
 
 
 def test_weights_of_another_recipe_are_refused(tmp_path: Path) -> None:
     publish(tmp_path, "ode")
     other = publish(tmp_path, "ode", seed=1)
-    write_published("ode", tmp_path)
+    write_published("ode", PublishedFolder(tmp_path))
     path = tmp_path / "entries" / "ode" / "entry.yaml"
     entry = read_entry(path.parent)
     first, second = entry.weights
@@ -144,9 +145,9 @@ def test_weights_of_another_recipe_are_refused(tmp_path: Path) -> None:
 
 def test_nothing_is_written_of_what_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no result of ode as it is by default; sweep a protocol"):
-        write_published("ode", tmp_path)
+        write_published("ode", PublishedFolder(tmp_path))
     with pytest.raises(UsageError, match="unknown model 'oed'; did you mean 'ode'"):
-        write_published("oed", tmp_path)
+        write_published("oed", PublishedFolder(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,4 +185,4 @@ def test_an_entry_in_the_repository_is_good_and_says_what_is_published(folder: P
     assert validate_entry(folder).findings == ()
     entry = read_entry(folder)
     if entry.model == entry.id:
-        assert entry == published_entry(entry.id, PUBLISHED), "stale: odebench new-entry --published"
+        assert entry == published_entry(entry.id, PublishedFolder(PUBLISHED)), "stale: odebench new-entry --published"

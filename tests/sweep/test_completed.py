@@ -17,7 +17,8 @@ import odebench
 from odebench.dataset import load_dataset
 from odebench.errors import WeightError
 from odebench.evaluation.evaluate import run
-from odebench.io.files import published_folder, sha256_file
+from odebench.io.files import sha256_file
+from odebench.io.folders import PublishedFolder, published_folder
 from odebench.model.training import find_or_train
 from odebench.protocol.recipe import Recipe, find_weights, weights_path
 from odebench.result.file import read_result, result_json
@@ -72,7 +73,7 @@ def test_the_published_folder_is_the_given_one_or_none(tmp_path: Path, monkeypat
     monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(tmp_path / "mine"))
     assert published_folder() is None
     (tmp_path / "mine" / "results").mkdir(parents=True)
-    assert published_folder() == tmp_path / "mine"
+    assert published_folder() == PublishedFolder(tmp_path / "mine")
 
 
 def test_without_a_word_it_is_that_of_the_working_folder_or_of_the_checkout(
@@ -81,9 +82,9 @@ def test_without_a_word_it_is_that_of_the_working_folder_or_of_the_checkout(
     monkeypatch.delenv("ODEBENCH_LEADERBOARD")
     monkeypatch.chdir(tmp_path)
     in_checkout = Path(odebench.__file__).is_relative_to(ROOT)
-    assert published_folder() == (ROOT / "leaderboard" if in_checkout else None)
+    assert published_folder() == (PublishedFolder(ROOT / "leaderboard") if in_checkout else None)
     (tmp_path / "leaderboard" / "results").mkdir(parents=True)
-    assert published_folder() == Path("leaderboard")
+    assert published_folder() == PublishedFolder(Path("leaderboard"))
 
 
 LOOK = """
@@ -91,10 +92,10 @@ import sys
 from pathlib import Path
 from odebench.sweep.grid import read_grid
 from odebench.protocol.recipe import find_weights
-from odebench.io.files import published_folder
+from odebench.io.folders import published_folder
 folder, found = published_folder(), find_weights(read_grid(sys.argv[1]).cells[0].plan.recipe)
 assert "torch" not in sys.modules
-print(folder, found, sep="\\n")
+print(folder and folder.path, found, sep="\\n")
 """
 
 

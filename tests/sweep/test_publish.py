@@ -20,11 +20,12 @@ from odebench.cli import _exit_code
 from odebench.dataset import load_dataset
 from odebench.evaluation.evaluate import run
 from odebench.io.files import FileError
+from odebench.io.folders import PublishedFolder
 from odebench.protocol.recipe import weights_path
 from odebench.result.file import read_result, result_json
 from odebench.result.schema import EpsilonResult, letter_figures, outcomes_digest
 from odebench.sweep.grid import Grid, read_grid
-from odebench.sweep.publish import DepositError, deposit_of
+from odebench.sweep.publish import PublicationError, publication_of
 from odebench.sweep.scheduler import place_of
 from odebench.sweep.task import Workspace
 
@@ -103,7 +104,7 @@ def altered(path: Path) -> None:
 
 def test_results_and_the_weights_of_models_teachers_and_sources_are_copied(here: Path) -> None:
     grid, place = grid_and_place(here)
-    found = deposit_of(grid, place, here / "leaderboard")
+    found = publication_of(grid, place, PublishedFolder(here / "leaderboard"))
     assert files(here / "leaderboard") == {}, "nothing is written before it is asked for"
     assert (len(found.results), len(found.weights), found.there) == (2, 2, 0)
     size = found.make()
@@ -115,7 +116,7 @@ def test_results_and_the_weights_of_models_teachers_and_sources_are_copied(here:
     assert student.teacher is not None
     for recipe in (student, student.teacher):
         assert weights_path(recipe, here / "leaderboard" / "weights").exists()
-    again = deposit_of(grid, place, here / "leaderboard")
+    again = publication_of(grid, place, PublishedFolder(here / "leaderboard"))
     assert (again.results, again.weights, again.there) == ({}, {}, 4)
 
 
@@ -131,36 +132,40 @@ def test_a_source_that_is_no_teacher_is_copied_too(here: Path) -> None:
         written(training.recipe, here / "cache" / "weights")
     for cell in grid.evaluations.values():
         run(cell.plan, load_dataset("digits"), results=place.results)
-    targets = {path.stem for path in deposit_of(grid, place, here / "leaderboard").weights.values()}
+    targets = {
+        path.stem for path in publication_of(grid, place, PublishedFolder(here / "leaderboard")).weights.values()
+    }
     assert targets == {grid.cells[0].plan.recipe.key, grid.cells[1].plan.sources[0].recipe.key}
 
 
 def test_the_same_letters_found_again_are_the_same_result(here: Path) -> None:
     grid, place = grid_and_place(here)
-    deposit_of(grid, place, here / "leaderboard").make()
+    publication_of(grid, place, PublishedFolder(here / "leaderboard")).make()
     before = files(here / "leaderboard")
     for path in place.results.rglob("*.json"):
         result = read_result(path)
         path.write_text(
             result_json(result.model_copy(update={"created": "2099-01-01T00:00:00+00:00"})), encoding="utf-8"
         )
-    assert deposit_of(grid, place, here / "leaderboard").make() == 0
+    assert publication_of(grid, place, PublishedFolder(here / "leaderboard")).make() == 0
     assert files(here / "leaderboard") == before
 
 
 @pytest.mark.parametrize("damage", ["letters", "torn"])
 def test_a_result_that_differs_is_named_and_replaced_by_force_alone(here: Path, damage: str) -> None:
     grid, place = grid_and_place(here)
-    deposit_of(grid, place, here / "leaderboard").make()
+    publication_of(grid, place, PublishedFolder(here / "leaderboard")).make()
     before = files(here / "leaderboard")
     path = next((here / "leaderboard" / "results").rglob("*fgsm*.json"))
     altered(path) if damage == "letters" else path.write_text("{", encoding="utf-8")
     spoilt = files(here / "leaderboard")
-    with pytest.raises(DepositError, match=r"is there with other letters, data or weights than .*; --force") as raised:
-        deposit_of(grid, place, here / "leaderboard")
+    with pytest.raises(
+        PublicationError, match=r"is there with other letters, data or weights than .*; --force"
+    ) as raised:
+        publication_of(grid, place, PublishedFolder(here / "leaderboard"))
     assert str(path) in str(raised.value)
     assert files(here / "leaderboard") == spoilt
-    deposit_of(grid, place, here / "leaderboard", replace=True).make()
+    publication_of(grid, place, PublishedFolder(here / "leaderboard"), replace=True).make()
     assert files(here / "leaderboard") == before
 
 
@@ -169,9 +174,9 @@ def test_weights_that_differ_are_named_and_replaced_by_force_alone(here: Path) -
     target = weights_path(grid.trainings[0].recipe, here / "leaderboard" / "weights")
     target.parent.mkdir()
     target.write_bytes(b"other")
-    with pytest.raises(DepositError, match=r"is there with other bytes than .*; --force replaces it"):
-        deposit_of(grid, place, here / "leaderboard")
-    deposit_of(grid, place, here / "leaderboard", replace=True).make()
+    with pytest.raises(PublicationError, match=r"is there with other bytes than .*; --force replaces it"):
+        publication_of(grid, place, PublishedFolder(here / "leaderboard"))
+    publication_of(grid, place, PublishedFolder(here / "leaderboard"), replace=True).make()
     assert target.read_bytes() == weights_path(grid.trainings[0].recipe, place.weights[0]).read_bytes()
 
 
@@ -185,14 +190,14 @@ def test_a_published_result_that_stays_must_rest_on_the_same_weights(here: Path)
     _, path, _ = run(other, load_dataset("digits"), results=here / "leaderboard" / "results")
     own.write_bytes(kept)
     for force in (False, True):
-        with pytest.raises(DepositError, match="was found with other weights") as raised:
-            deposit_of(grid, place, here / "leaderboard", replace=force)
+        with pytest.raises(PublicationError, match="was found with other weights") as raised:
+            publication_of(grid, place, PublishedFolder(here / "leaderboard"), replace=force)
         assert str(path) in str(raised.value)
 
 
 def test_a_published_result_that_stays_must_rest_on_the_same_sources(here: Path) -> None:
     grid, place = grid_and_place(here)
-    deposit_of(grid, place, here / "leaderboard").make()
+    publication_of(grid, place, PublishedFolder(here / "leaderboard")).make()
     teacher = grid.cells[0].plan.recipe.teacher
     assert teacher is not None
     (transfer,) = (cell for cell in grid.evaluations.values() if cell.plan.evaluation.attack.name == "transfer")
@@ -203,11 +208,11 @@ def test_a_published_result_that_stays_must_rest_on_the_same_sources(here: Path)
     (digest,) = read_result(path).found.sources_sha256.values()
     written(teacher, place.weights[0], shift=0.01)
     run(transfer.plan, load_dataset("digits"), results=place.results, force=True)
-    with pytest.raises(DepositError, match=f"with candidates of .* with other weights .{digest[:12]}.") as raised:
-        deposit_of(grid, place, here / "leaderboard", replace=True)
+    with pytest.raises(PublicationError, match=f"with candidates of .* with other weights .{digest[:12]}.") as raised:
+        publication_of(grid, place, PublishedFolder(here / "leaderboard"), replace=True)
     assert str(path) in str(raised.value)
     path.unlink()
-    assert deposit_of(grid, place, here / "leaderboard", replace=True).make()
+    assert publication_of(grid, place, PublishedFolder(here / "leaderboard"), replace=True).make()
 
 
 def test_what_is_missing_or_does_not_belong_together_is_said(here: Path) -> None:
@@ -217,18 +222,18 @@ def test_what_is_missing_or_does_not_belong_together_is_said(here: Path) -> None
     path = weights_path(teacher, place.weights[0])
     whole = path.read_bytes()
     path.unlink()
-    with pytest.raises(DepositError, match="the weights of the teacher of kd-ode seed 0 are neither in"):
-        deposit_of(grid, place, here / "leaderboard")
+    with pytest.raises(PublicationError, match="the weights of the teacher of kd-ode seed 0 are neither in"):
+        publication_of(grid, place, PublishedFolder(here / "leaderboard"))
     written(teacher, place.weights[0], shift=0.01)
     with pytest.raises(
-        DepositError, match=r"transfer in linf: found with weights .* of the teacher of kd-ode seed 0, but"
+        PublicationError, match=r"transfer in linf: found with weights .* of the teacher of kd-ode seed 0, but"
     ):
-        deposit_of(grid, place, here / "leaderboard")
+        publication_of(grid, place, PublishedFolder(here / "leaderboard"))
     path.write_bytes(whole)
-    deposit_of(grid, place, here / "leaderboard")
+    publication_of(grid, place, PublishedFolder(here / "leaderboard"))
     next(place.results.rglob("*fgsm*")).unlink()
-    with pytest.raises(DepositError, match="1 of 2 results are missing"):
-        deposit_of(grid, place, here / "leaderboard")
+    with pytest.raises(PublicationError, match="1 of 2 results are missing"):
+        publication_of(grid, place, PublishedFolder(here / "leaderboard"))
     assert files(here / "leaderboard") == {}
     assert student.key != teacher.key
 
@@ -242,18 +247,18 @@ def test_too_many_bytes_of_weights_and_results_are_refused(here: Path) -> None:
     large.parent.mkdir()
     with large.open("wb") as file:
         file.truncate(30_000_000 - own)
-    assert len(deposit_of(grid, place, here / "leaderboard").weights) == 2
-    deposit_of(grid, place, here / "leaderboard").make()
-    deposit_of(grid, place, here / "leaderboard")  # what lies there is not counted twice
+    assert len(publication_of(grid, place, PublishedFolder(here / "leaderboard")).weights) == 2
+    publication_of(grid, place, PublishedFolder(here / "leaderboard")).make()
+    publication_of(grid, place, PublishedFolder(here / "leaderboard"))  # what lies there is not counted twice
     with large.open("ab") as file:
         file.truncate(30_000_001 - own)
-    with pytest.raises(DepositError, match="of weights and results"):
-        deposit_of(grid, place, here / "leaderboard")
+    with pytest.raises(PublicationError, match="of weights and results"):
+        publication_of(grid, place, PublishedFolder(here / "leaderboard"))
     with large.open("ab") as file:
         file.truncate(30_010_000 - own)
     refused = r"would hold 30\.01 MB of weights and results, more than the 30 MB that may be published"
-    with pytest.raises(DepositError, match=refused):
-        deposit_of(grid, place, here / "leaderboard")
+    with pytest.raises(PublicationError, match=refused):
+        publication_of(grid, place, PublishedFolder(here / "leaderboard"))
 
 
 def test_a_full_disk_leaves_no_result_without_its_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,11 +275,11 @@ def test_a_full_disk_leaves_no_result_without_its_weights(here: Path, monkeypatc
 
     monkeypatch.setattr(deposit, "write_atomically", full)
     with pytest.raises(FileError):
-        deposit_of(grid, place, here / "leaderboard").make()
+        publication_of(grid, place, PublishedFolder(here / "leaderboard")).make()
     assert len(list((here / "leaderboard" / "weights").iterdir())) == 2
     monkeypatch.undo()
     monkeypatch.setenv("ODEBENCH_CACHE", str(here / "cache"))
-    assert deposit_of(grid, replace(place), here / "leaderboard").there == 3
+    assert publication_of(grid, replace(place), PublishedFolder(here / "leaderboard")).there == 3
 
 
 # --- the command -------------------------------------------------------------------------------------------------
@@ -362,7 +367,7 @@ def test_nothing_is_published_where_a_cell_failed(here: Path) -> None:
 def test_a_fresh_clone_knows_what_is_done_in_seconds_and_without_torch(here: Path, tmp_path: Path) -> None:
     grid, place = grid_and_place(here)
     clone = here / "clone"
-    deposit_of(grid, place, clone / "leaderboard").make()
+    publication_of(grid, place, PublishedFolder(clone / "leaderboard")).make()
     shutil.copy(here / "tiny.yaml", clone)
     code = (
         "import sys; from odebench.cli import _exit_code\n"

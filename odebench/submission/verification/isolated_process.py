@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from odebench.dataset import load_dataset
 from odebench.errors import ModelError
-from odebench.io.files import cache_folder, published_folder
+from odebench.io.folders import cache_folder, published_folder
 from odebench.io.text import printable
 from odebench.protocol.spec import Spec
 from odebench.submission.entry import TIME_LIMIT
@@ -155,7 +155,7 @@ def _environment(scratch: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "TMPDIR": scratch,
         "ODEBENCH_CACHE": str(cache_folder().absolute()),
-        "ODEBENCH_LEADERBOARD": "" if published is None else str(published.absolute()),
+        "ODEBENCH_LEADERBOARD": "" if published is None else str(published.path.absolute()),
     }
 
 
