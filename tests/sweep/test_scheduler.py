@@ -381,7 +381,7 @@ def test_what_listens_and_is_no_scheduler_is_said_soon(tmp_path: Path) -> None:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         began = time.monotonic()
         code, _, err = Desk(tmp_path).type("sweep", protocol, "--scheduler", address)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     assert code == 1
     assert err.startswith(f"odebench: no scheduler answers at {address} ")
     assert err.count("\n") == 1
@@ -412,7 +412,7 @@ def test_an_address_that_cannot_be_is_refused(tmp_path: Path, cluster: Cluster, 
         (["--tls-ca", "a.pem"], "go with a --scheduler tls://"),
         (["--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "a --scheduler has workers of its own"),
         (["--scheduler", "tls://127.0.0.1:9", "--tls-ca", "a.pem"], "go together"),
-        (["--workers", "0"], "greater than or equal to 1"),
+        (["--workers", "0"], "Invalid value for '--workers': "),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
