@@ -1,12 +1,12 @@
-"""Names of models, attacks and data sets: strings until they are used, built in or from an entry point."""
+"""Names of models, attacks and data sets, built in or from plugins."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -19,7 +19,8 @@ class RegistryError(OdebenchError):
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """A name, where its object lives ("module:attribute"), one line about it, and who brings it."""
+    """A name, where its definition is ("module:attribute"), one line about it, and where it comes from: "built in" or
+    the plugin's name and version."""
 
     name: str
     target: str
@@ -28,25 +29,22 @@ class RegistryEntry:
 
 
 class Registry:
-    """Names of one kind. Built-in names cannot be shadowed; two plugins with one name are an error.
+    """The names of one kind: models, attacks or data sets.
 
-    Plugins announce themselves by an entry point of `group`. Nothing is imported before `load`.
+    Built-in names are those of the definitions in the module `built_in`, in its order. Plugins add names by entry
+    points of `group`; their modules are not imported before `load`. A plugin cannot take a built-in name, and two
+    plugins cannot share one.
     """
 
-    def __init__(self, kind: str, group: str, builtins: Mapping[str, tuple[str, str]]) -> None:
-        self.kind = kind
-        self.group = group
-        self._builtins = {
-            name: RegistryEntry(name, target, summary, "built in") for name, (target, summary) in builtins.items()
-        }
+    def __init__(self, kind: str, group: str, *, built_in: str) -> None:
+        self.kind, self.group, self.built_in = kind, group, built_in
 
     def entries(self) -> dict[str, RegistryEntry]:
         """All entries by name. Raises RegistryError, naming both sides, where two claim one name."""
-        found = dict(self._builtins)
+        found = dict(_built_in(self.built_in))
         for point in _points(entry_points, self.group, tuple(sys.path)):
-            entry = RegistryEntry(
-                point.name, point.value, f"from the plugin {_distribution(point)}", _distribution(point)
-            )
+            origin = _distribution(point)
+            entry = RegistryEntry(point.name, point.value, f"from the plugin {origin}", origin)
             other = found.get(entry.name)
             if other is not None and (other.target, other.origin) != (entry.target, entry.origin):
                 raise RegistryError(
@@ -64,7 +62,8 @@ class Registry:
         return known[name]
 
     def load(self, name: str) -> Any:
-        """The definition that `name` stands for, imported now. Raises UsageError or RegistryError."""
+        """The definition that `name` stands for, imported now. Raises UsageError for an unknown name, and
+        RegistryError for a plugin that cannot be imported or whose definition has another name."""
         entry = self.entry(name)
         which = f"the {self.kind} {name!r} ({entry.origin})"
         try:
@@ -87,9 +86,19 @@ def load_target(target: str) -> Any:
     return value
 
 
+@cache
+def _built_in(module: str) -> dict[str, RegistryEntry]:
+    """The entries of the definitions in a module: all its values that have a name and a summary."""
+    return {
+        value.name: RegistryEntry(value.name, f"{module}:{attribute}", value.summary, "built in")
+        for attribute, value in vars(importlib.import_module(module)).items()
+        if hasattr(value, "name") and hasattr(value, "summary")
+    }
+
+
 @lru_cache(maxsize=32)
 def _points(find: Callable[..., Iterable[EntryPoint]], group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """The entry points of a group, in order; looked for once a search path, since a protocol asks very often."""
+    """The entry points of a group, sorted. Looked for once per search path, because reading a protocol asks often."""
     return tuple(sorted(find(group=group), key=lambda point: (point.name, point.value)))
 
 

@@ -17,12 +17,13 @@ from odebench.errors import OdebenchError, UsageError
 from odebench.model.registry import MODELS
 from odebench.registry import Registry, RegistryEntry, RegistryError, load_target
 
-BUILT_IN = {"first": ("never.imported:FIRST", "the first one"), "second": ("never.imported:SECOND", "the second one")}
+FIRST = SimpleNamespace(name="first", summary="the first one")
+SECOND = SimpleNamespace(name="second", summary="the second one")
 CHECKOUT = Path(__file__).parents[1]
 
 
-def registry(built_in: dict[str, tuple[str, str]] | None = None) -> Registry:
-    return Registry("thing", "odebench.things", BUILT_IN if built_in is None else built_in)
+def registry(built_in: str = __name__) -> Registry:
+    return Registry("thing", "odebench.things", built_in=built_in)
 
 
 def plug(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str, str | None]) -> None:
@@ -52,11 +53,11 @@ def test_entries_keep_the_order_and_import_nothing(monkeypatch: pytest.MonkeyPat
     plug(monkeypatch, ("third", "also.never.imported:X", "pack 1.2"))
     before = set(sys.modules)
     assert registry().entries() == {
-        "first": RegistryEntry("first", "never.imported:FIRST", "the first one", "built in"),
-        "second": RegistryEntry("second", "never.imported:SECOND", "the second one", "built in"),
+        "first": RegistryEntry("first", f"{__name__}:FIRST", "the first one", "built in"),
+        "second": RegistryEntry("second", f"{__name__}:SECOND", "the second one", "built in"),
         "third": RegistryEntry("third", "also.never.imported:X", "from the plugin pack 1.2", "pack 1.2"),
     }
-    assert registry().entry("second").target == "never.imported:SECOND"
+    assert registry().entry("second").target == f"{__name__}:SECOND"
     assert set(sys.modules) == before
 
 
@@ -81,7 +82,7 @@ def test_an_unknown_name_gets_the_nearest_match_and_the_list(name: str, near: st
 
 def test_a_registry_without_names_says_none() -> None:
     with pytest.raises(UsageError, match=r"unknown thing 'x'; known: none$"):
-        registry({}).entry("x")
+        registry("odebench.errors").entry("x")
 
 
 def test_a_plugin_is_loaded_when_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,9 +111,9 @@ def test_a_plugin_is_loaded_when_it_is_used(tmp_path: Path, monkeypatch: pytest.
         ([("third", "a:X", None), ("third", "b:Y", None)], ["a:X (an unnamed distribution)", "b:Y (an unnamed"]),
         (
             [("first", "a:X", "one 1.0")],
-            ["never.imported:FIRST (built in)", "a:X (one 1.0)", "'first'"],
+            [f"{__name__}:FIRST (built in)", "a:X (one 1.0)", "'first'"],
         ),
-        ([("first", "never.imported:FIRST", "one 1.0")], ["(built in)", "(one 1.0)"]),
+        ([("first", f"{__name__}:FIRST", "one 1.0")], ["(built in)", "(one 1.0)"]),
     ],
     ids=["two plugins", "one target, two plugins", "unnamed", "a built-in name", "a built-in name and target"],
 )

@@ -1,122 +1,152 @@
-"""The built-in attacks and their budgets (docs/protocol.md, "Attacks and budgets")."""
+"""The built-in attacks and their budgets (docs/protocol.md, "Attacks and budgets").
+
+Each definition here is a name of `odebench attacks`, listed in this order.
+"""
 
 from __future__ import annotations
 
-from odebench.attack.definition import AttackDefinition
+from odebench.attack.definition import AttackDefinition, DiagnosisDefinition, StagedAttackDefinition
 
-FGSM = AttackDefinition("fgsm", "odebench.attack.foolbox:fgsm", ("linf", "l2"), {})
+_BOTH = ("linf", "l2")
 
+FGSM = AttackDefinition(
+    "fgsm", "odebench.attack.foolbox:fgsm", _BOTH, {}, summary="fast gradient (sign) method: one step of epsilon"
+)
 PGD = AttackDefinition(
     "pgd",
     "odebench.attack.foolbox:pgd",
-    ("linf", "l2"),
+    _BOTH,
     {"steps": 20, "random_start": True},
+    summary="projected gradient descent from a random start",
     passes=("steps",),
     step_share=2.5,
     resumes="steps",
     restarts=True,
 )
-
 CW = AttackDefinition(
     "cw",
     "odebench.attack.foolbox:cw",
     ("l2",),
     {"searches": 6, "steps": 200, "step": 1e-2, "initial_constant": 1e-3},
+    summary="Carlini and Wagner's smallest l2 perturbation",
     passes=("searches", "steps"),
     fixed_budget=False,
 )
-
-_BOTH = ("linf", "l2")
-_AUTOATTACK = "odebench.attack.autoattack"
-
 APGD_CE = AttackDefinition(
-    "apgd-ce", f"{_AUTOATTACK}:apgd_ce", _BOTH, {"steps": 100}, passes=("steps",), resumes="steps", restarts=True
+    "apgd-ce",
+    "odebench.attack.autoattack:apgd_ce",
+    _BOTH,
+    {"steps": 100},
+    summary="Auto-PGD on the cross-entropy",
+    passes=("steps",),
+    resumes="steps",
+    restarts=True,
 )
 APGD_DLR = AttackDefinition(
-    "apgd-dlr", f"{_AUTOATTACK}:apgd_dlr", _BOTH, {"steps": 100}, passes=("steps",), resumes="steps", restarts=True
+    "apgd-dlr",
+    "odebench.attack.autoattack:apgd_dlr",
+    _BOTH,
+    {"steps": 100},
+    summary="Auto-PGD on the difference of logits ratio",
+    passes=("steps",),
+    resumes="steps",
+    restarts=True,
 )
 APGD_T = AttackDefinition(
     "apgd-t",
-    f"{_AUTOATTACK}:apgd_targeted",
+    "odebench.attack.autoattack:apgd_targeted",
     _BOTH,
     {"steps": 100, "targets": 9},
+    summary="Auto-PGD towards each of the likeliest other classes",
     passes=("steps", "targets"),
     restarts=True,
 )
 FAB_T = AttackDefinition(
     "fab-t",
-    f"{_AUTOATTACK}:fab_targeted",
+    "odebench.attack.autoattack:fab_targeted",
     _BOTH,
     {"steps": 100, "targets": 9},
+    summary="targeted FAB: the smallest perturbation",
     passes=("steps", "targets"),
     fixed_budget=False,
     verifies_falls=False,
-)
-SQUARE = AttackDefinition(
-    "square",
-    f"{_AUTOATTACK}:square",
-    _BOTH,
-    {"queries": 5000},
-    passes=("queries",),
-    uses_gradients=False,
-    doubles="queries",
 )
 SPSA = AttackDefinition(
     "spsa",
     "odebench.attack.spsa:spsa",
     _BOTH,
     {"steps": 50, "targets": 3, "directions": 64},
+    summary="black box: random search on the logits",
     passes=("steps", "targets", "directions"),
     uses_gradients=False,
 )
-NOISE = AttackDefinition("noise", f"{_AUTOATTACK}:noise", _BOTH, {"draws": 20}, passes=("draws",), uses_gradients=False)
+SQUARE = AttackDefinition(
+    "square",
+    "odebench.attack.autoattack:square",
+    _BOTH,
+    {"queries": 5000},
+    summary="black box: random search on the logits",
+    passes=("queries",),
+    uses_gradients=False,
+    doubles="queries",
+)
+NOISE = AttackDefinition(
+    "noise",
+    "odebench.attack.autoattack:noise",
+    _BOTH,
+    {"draws": 20},
+    summary="random points at distance epsilon",
+    passes=("draws",),
+    uses_gradients=False,
+)
 TRANSFER = AttackDefinition(
     "transfer",
     "odebench.attack.transfer:transfer",
     _BOTH,
     {"steps": 100},
+    summary="candidates crafted on other models, the sources",
     passes=("steps",),
     needs_sources=True,
     doubles="steps",
-)
-WORST_CASE = AttackDefinition(
-    "worst-case",
-    "",
-    _BOTH,
-    {"effort": "fast"},
-    choices={"effort": ("fast", "standard")},
-    needs_sources=True,
-    expansion="odebench.attack.worst_case:stages",
 )
 CANDIDATES = AttackDefinition(
     "candidates",
     "odebench.attack.precomputed:precomputed",
     _BOTH,
     {"file_sha256": "", "credit": ""},
+    summary="made elsewhere, from a file: odebench judge",
     needs_candidates=True,
-    credits="credit",
     uses_gradients=False,
 )
-
-_EXAMINED = {"steps": 20, "random_start": True}
-QUICK_DIAGNOSIS = AttackDefinition(
-    "quick-diagnosis",
-    "",
+WORST_CASE = StagedAttackDefinition(
+    "worst-case",
+    "odebench.attack.worst_case:stages",
     _BOTH,
-    _EXAMINED,
-    step_share=2.5,
-    expansion="odebench.attack.probes:quick_stages",
-    examines=(5, 8, 11, 16, 17),
-    narrow=True,
+    {"effort": "fast"},
+    summary="several of these in stages, each on what still stands",
+    choices={"effort": ("fast", "standard")},
+    needs_sources=True,
 )
-DIAGNOSIS = AttackDefinition(
-    "diagnosis",
-    "",
+
+_SETTINGS_OF_PGD = {"steps": 20, "random_start": True}
+
+QUICK_DIAGNOSIS = DiagnosisDefinition(
+    "quick-diagnosis",
+    "odebench.attack.probes:quick_stages",
     _BOTH,
-    _EXAMINED,
+    _SETTINGS_OF_PGD,
+    summary="the quick checks, with PGD: odebench diagnose",
+    step_share=2.5,
+    checks=(5, 8, 11, 16, 17),
+    only_middle=True,
+)
+DIAGNOSIS = DiagnosisDefinition(
+    "diagnosis",
+    "odebench.attack.probes:full_stages",
+    _BOTH,
+    _SETTINGS_OF_PGD,
+    summary="all checks: odebench diagnose --full",
     step_share=2.5,
     needs_sources=True,
-    expansion="odebench.attack.probes:full_stages",
-    examines=(4, 5, 6, 7, 8, 9, 10, 11, 12, 16, 17),
-    many_sources=True,
+    checks=(4, 5, 6, 7, 8, 9, 10, 11, 12, 16, 17),
 )

@@ -1,11 +1,10 @@
-"""What an attack name stands for, before anything is imported: function, norms, parameters. No torch here."""
+"""The three kinds of attack that a name can stand for, and the stages they are run as. Imports no torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import isfinite, prod
 
 from pydantic import JsonValue
 
@@ -17,67 +16,48 @@ Parameters = dict[str, JsonValue]
 
 
 @dataclass(frozen=True)
-class AttackDefinition:
-    """An attack by name.
+class NamedAttack:
+    """What all kinds of attack have in common.
 
-    `function` is "module:attribute" of attack(model, images, labels, *, norm, epsilon, seed, fallen, parameters)
-    -> candidates. The first of `norms` is the default. `passes` names the parameters whose product is the number
-    of gradients an image takes. `fixed_budget`: whether its candidates should lie within epsilon by themselves.
-    `step_share`: the default of the parameter relative_step is this over the number of steps. `choices` lists the
-    texts that a parameter may be. An attack that `needs_sources` gets `sources`, the surfaces of other models, one that
-    `needs_candidates` gets `proposals`, the candidates made elsewhere for its images.
-    One that can start from given points (`start`) names in `resumes` the parameter that is its number of steps: where a
-    surrogate has been attacked first, it goes on from there for a quarter of them.
-    Where a module's gradient could not be confirmed, the parameter that `doubles` names counts for twice, and an attack
-    whose outcome depends on its random start (`restarts`) runs from a second one.
-    One that does not have its falls verified on the way (`verifies_falls`), by `fallen` or on the surface's `exact`,
-    is always run in fp32.
-    `expansion` is "module:attribute" of (parameters, *, norm, n_classes) -> stages, for an attack made of others.
-    `examines` are the checks that it makes by comparing its stages, each of which then attacks all images afresh; it
-    attacks the middle radius alone by default if it is `narrow`. `credits` names the parameter that says whose the
-    candidates are: felled_by names them. With `many_sources` its default sources are all that
-    check 12 names.
+    `function` is "module:attribute"; each kind says of what. `norms` are "linf", "l2" or both, the default first.
+    `parameters` holds the default of each parameter, `choices` the values that a text may take, and `summary` is the
+    line that `odebench attacks` prints. With a `step_share` there is also the parameter relative_step, the length of a
+    step in units of epsilon, whose default is `step_share` over the number of steps.
+
+    `needs_sources`: it crafts candidates on other models. `needs_candidates`: it judges candidates from a file.
+    `fixed_budget`: its candidates should lie within epsilon by themselves; an attack that minimises the norm has none.
     """
 
     name: str
     function: str
     norms: tuple[str, ...]
     parameters: Mapping[str, JsonValue]
-    passes: tuple[str, ...] = ()
-    fixed_budget: bool = True
-    step_share: float | None = None
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    needs_sources: bool = False
-    needs_candidates: bool = False
-    uses_gradients: bool = True
-    resumes: str | None = None
-    doubles: str | None = None
-    restarts: bool = False
-    verifies_falls: bool = True
-    expansion: str | None = None
-    examines: tuple[int, ...] = ()
-    narrow: bool = False
-    many_sources: bool = False
-    credits: str | None = None
+    summary: str = field(default="", kw_only=True)
+    step_share: float | None = field(default=None, kw_only=True)
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict, kw_only=True)
+    needs_sources: bool = field(default=False, kw_only=True)
+    needs_candidates: bool = field(default=False, kw_only=True)
+    fixed_budget: bool = field(default=True, kw_only=True)
 
     @property
-    def carries_falls(self) -> bool:
-        """Whether an image that has fallen keeps its letter at every larger epsilon: attacks made of stages."""
-        return self.expansion is not None and not self.examines
+    def carries_over(self) -> bool:
+        """Whether an image that is adversarial at one epsilon counts at every larger one without a new attack."""
+        return False
+
+    @property
+    def runs_by_chunk(self) -> bool:
+        """Whether a chunk of images can be attacked by itself, with the same outcome as within the whole."""
+        return not self.needs_candidates
 
     def stages(
-        self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, opaque: bool = False
+        self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, gradient_unconfirmed: bool = False
     ) -> tuple[Stage, ...]:
-        """What the attack is made of: itself alone, or the stages that its `expansion` names; against a module whose
-        gradient could not be confirmed (`opaque`) also those that are for such ones only."""
-        if self.expansion is None:
-            credit = "" if self.credits is None else f" of {parameters[self.credits]}"
-            return (Stage(f"{self.name}{credit}", self, dict(parameters)),)
-        stages: tuple[Stage, ...] = load_target(self.expansion)(parameters, norm=norm, n_classes=n_classes)
-        return tuple(stage for stage in stages if opaque or not stage.only_opaque)
+        """The stages that make up the attack, in order; with `gradient_unconfirmed` also those that are only for a
+        model whose gradient could not be confirmed."""
+        raise NotImplementedError
 
     def norm(self, given: str | None) -> str:
-        """The norm to attack in: the given one, else the default. Raises UsageError for one it does not know."""
+        """The norm to attack in: `given`, or the default if that is None. Raises UsageError for an unknown one."""
         if given is None:
             return self.norms[0]
         if given not in self.norms:
@@ -85,7 +65,8 @@ class AttackDefinition:
         return given
 
     def complete(self, given: Mapping[str, JsonValue] | None = None) -> Parameters:
-        """All parameters, defaults filled in. Raises UsageError for an unknown one or one of another type."""
+        """All parameters: those given, and defaults for the rest. Raises UsageError for an unknown name or a value
+        that does not fit."""
         given = dict(given or {})
         known = dict(self.parameters)
         if self.step_share is not None:
@@ -102,17 +83,92 @@ class AttackDefinition:
             found["relative_step"] = self.step_share / float(str(found["steps"]))
         return found
 
+
+@dataclass(frozen=True)
+class AttackDefinition(NamedAttack):
+    """An attack that is one function, attack(model, images, labels, *, norm, epsilon, seed, fallen, parameters) ->
+    candidates. With `needs_sources` it also gets `sources`, the other models; with `needs_candidates` it gets
+    `proposals`, the candidates of the file for these images, and its parameter `credit` says who made them.
+
+    `passes` names the parameters whose product is the number of gradients (or queries) per image. `uses_gradients` is
+    false for an attack that sees logits alone. `verifies_falls` is false for one that trusts the logits of its model
+    and does not ask `fallen`: it always runs in fp32.
+
+    If `resumes` names the parameter that is its number of steps, the attack also takes `start`, points to begin at.
+    Where the declared solver is attacked after a cheaper one, the second attack begins at the end of the first and
+    takes a quarter of the steps.
+
+    Against a model whose gradient could not be confirmed the parameter named by `doubles` counts twice, and an attack
+    whose outcome depends on its random start (`restarts`) runs from a second one as well.
+    """
+
+    passes: tuple[str, ...] = ()
+    uses_gradients: bool = field(default=True, kw_only=True)
+    verifies_falls: bool = field(default=True, kw_only=True)
+    resumes: str | None = field(default=None, kw_only=True)
+    doubles: str | None = field(default=None, kw_only=True)
+    restarts: bool = field(default=False, kw_only=True)
+
+    def stages(
+        self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, gradient_unconfirmed: bool = False
+    ) -> tuple[Stage, ...]:
+        """The attack itself as the only stage; for candidates from a file named with who made them."""
+        credit = f" of {parameters['credit']}" if self.needs_candidates else ""
+        return (Stage(f"{self.name}{credit}", self, dict(parameters)),)
+
     def gradients(self, parameters: Mapping[str, JsonValue]) -> int:
-        """How many gradients of one image the attack takes at most."""
-        return prod(int(str(parameters[name])) for name in self.passes)
+        """The largest number of gradients (or queries) that the attack takes per image."""
+        return math.prod(int(str(parameters[name])) for name in self.passes)
+
+
+@dataclass(frozen=True)
+class StagedAttackDefinition(NamedAttack):
+    """An attack that runs others in turn, each on the images that no earlier one has fooled the model on.
+
+    `function` names a function (parameters, *, norm, n_classes) -> stages.
+    """
+
+    @property
+    def carries_over(self) -> bool:
+        """True: an image stays adversarial at every larger epsilon."""
+        return True
+
+    def stages(
+        self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, gradient_unconfirmed: bool = False
+    ) -> tuple[Stage, ...]:
+        """The stages that `function` returns, without those that the gradient rules out."""
+        stages: tuple[Stage, ...] = load_target(self.function)(parameters, norm=norm, n_classes=n_classes)
+        return tuple(stage for stage in stages if gradient_unconfirmed or not stage.only_unconfirmed)
+
+
+@dataclass(frozen=True)
+class DiagnosisDefinition(StagedAttackDefinition):
+    """An attack whose stages all run on every image, so that they can be compared with one another.
+
+    `checks` are the numbers of the checks that compare them. With `only_middle` its default is the middle epsilon of
+    the data set alone.
+    """
+
+    checks: tuple[int, ...] = field(kw_only=True)
+    only_middle: bool = field(default=False, kw_only=True)
+
+    @property
+    def carries_over(self) -> bool:
+        """False: every epsilon is attacked afresh."""
+        return False
+
+    @property
+    def runs_by_chunk(self) -> bool:
+        """False: the checks compare all images."""
+        return False
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One attack within an evaluation: its name there, what it is, all its parameters.
+    """One attack within an evaluation: its name there, its definition and all its parameters.
 
-    `seeded_as` names another stage whose random numbers it takes. It runs from each of `starts` in turn.
-    `only_opaque`: only where a module's gradient could not be confirmed.
+    `starts` is how many times it runs, each from other random numbers, which are drawn by the name of the stage or of
+    another one, `seeded_as`. `only_unconfirmed`: it runs only against a model whose gradient could not be confirmed.
     """
 
     name: str
@@ -120,21 +176,21 @@ class Stage:
     parameters: Parameters
     seeded_as: str | None = None
     starts: int = 1
-    only_opaque: bool = False
+    only_unconfirmed: bool = False
 
     @property
     def passes(self) -> int:
-        """How many gradients of one image the stage takes at most; 1 where none are counted."""
+        """The largest number of gradients (or queries) per image; 1 where the definition counts none."""
         return max(1, self.definition.gradients(self.parameters)) * self.starts
 
     @property
     def resumed_steps(self) -> int:
-        """The steps that are taken from where a surrogate has left off: a quarter, rounded up."""
+        """The number of steps from a given start: a quarter of all steps, rounded up."""
         return math.ceil(int(str(self.parameters[str(self.definition.resumes)])) / 4)
 
     def doubled(self, *, restarts: bool) -> Stage:
-        """The stage with twice the queries or steps, or with `restarts` twice the starts, where its attack has
-        something to double; else itself."""
+        """This stage with twice the queries or steps, or if `restarts` with twice the starts; unchanged where its
+        definition names nothing to double."""
         name = self.definition.doubles
         if restarts and self.definition.restarts:
             return replace(
@@ -146,6 +202,17 @@ class Stage:
         return replace(self, name=f"{self.name} doubled", parameters={**self.parameters, name: twice})
 
 
+def load_attack(name: str) -> NamedAttack:
+    """The definition of a registered attack. Raises UsageError, with the nearest match and the list, for an unknown
+    name, and RegistryError for a plugin that cannot be used."""
+    definition = ATTACKS.load(name)
+    if not isinstance(definition, NamedAttack):
+        raise RegistryError(
+            f"{name!r} names a {type(definition).__name__}; its entry point must name an AttackDefinition"
+        )
+    return definition
+
+
 def _check_type(attack: str, name: str, value: JsonValue, default: JsonValue) -> None:
     if isinstance(default, bool):
         good = isinstance(value, bool)
@@ -154,18 +221,8 @@ def _check_type(attack: str, name: str, value: JsonValue, default: JsonValue) ->
     elif isinstance(default, str):
         good = isinstance(value, str)
     else:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and isfinite(value)
+        good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
     if not good:
         kinds = {bool: "true or false", int: "a whole number of at least 1", str: "a text"}
         kind = kinds.get(type(default), "a finite number above 0")
         raise UsageError(f"{attack}: {name} must be {kind}, not {value!r}")
-
-
-def load_attack(name: str) -> AttackDefinition:
-    """The definition that a registered name stands for. Raises UsageError with the nearest match and the list."""
-    definition = ATTACKS.load(name)
-    if not isinstance(definition, AttackDefinition):
-        raise RegistryError(
-            f"{name!r} names a {type(definition).__name__}; its entry point must name an AttackDefinition"
-        )
-    return definition

@@ -35,7 +35,7 @@ def stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) ->
         _stage(APGD_T, targets=min(9, others), steps=100),
         _stage(FAB_T, targets=min(9, others), steps=100),
         _stage(SQUARE, queries=5000),
-        replace(_stage(SPSA, targets=min(3, others), steps=50), only_opaque=True),
+        replace(_stage(SPSA, targets=min(3, others), steps=50), only_unconfirmed=True),
     ]
     return tuple([*fast, *standard])
 

@@ -1,4 +1,4 @@
-"""The built-in data sets."""
+"""The built-in data sets. Each definition here is a name of `odebench datasets`, listed in this order."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ _DIGIT_CLASSES = tuple("0123456789")
 
 DIGITS = DatasetDefinition(
     name="digits",
+    summary="handwritten digits, 8x8 grey, in scikit-learn: no download",
     image_shape=(1, 8, 8),
     classes=_DIGIT_CLASSES,
     epsilons={"linf": (0.05, 0.1, 0.15), "l2": (0.25, 0.5, 0.75)},
@@ -17,19 +18,9 @@ DIGITS = DatasetDefinition(
 
 FASHION_MNIST = DatasetDefinition(
     name="fashion-mnist",
+    summary="clothing, 28x28 grey",
     image_shape=(1, 28, 28),
-    classes=(
-        "t-shirt",
-        "trouser",
-        "pullover",
-        "dress",
-        "coat",
-        "sandal",
-        "shirt",
-        "sneaker",
-        "bag",
-        "ankle boot",
-    ),
+    classes=("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
     epsilons={"linf": (0.005, 0.015, 0.04), "l2": (0.1, 0.25, 0.75)},
     loader="odebench.dataset.idx:load_fashion_mnist",
     sizes={"train": 55000, "validation": 5000, "test": 10000},
@@ -37,6 +28,7 @@ FASHION_MNIST = DatasetDefinition(
 
 MNIST = DatasetDefinition(
     name="mnist",
+    summary="handwritten digits, 28x28 grey",
     image_shape=(1, 28, 28),
     classes=_DIGIT_CLASSES,
     epsilons={"linf": (0.1, 0.2, 0.3), "l2": (1.0, 1.5, 2.0)},
@@ -46,6 +38,7 @@ MNIST = DatasetDefinition(
 
 CIFAR10 = DatasetDefinition(
     name="cifar10",
+    summary="objects, 32x32 colour",
     image_shape=(3, 32, 32),
     classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     epsilons={"linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255), "l2": (0.1, 0.25, 0.5)},
@@ -55,6 +48,7 @@ CIFAR10 = DatasetDefinition(
 
 CIFAR10_JPEG = DatasetDefinition(
     name="cifar10-jpeg",
+    summary="cifar10 after JPEG compression, as an image folder",
     image_shape=(3, 32, 32),
     classes=CIFAR10.classes,
     epsilons={"linf": (0.25 / 255, 1 / 255, 3 / 255), "l2": (0.03, 0.15, 0.4)},
@@ -64,6 +58,7 @@ CIFAR10_JPEG = DatasetDefinition(
 
 SVHN = DatasetDefinition(
     name="svhn",
+    summary="house numbers, 32x32 colour",
     image_shape=(3, 32, 32),
     classes=_DIGIT_CLASSES,
     epsilons={"linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255), "l2": (0.1, 0.25, 0.5)},

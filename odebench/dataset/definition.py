@@ -1,4 +1,4 @@
-"""What is known of a data set before it is loaded."""
+"""What is known of a data set before it is loaded. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class DatasetDefinition:
-    """A data set's name, the shape (channels, height, width) of its images, its classes and default radii.
+    """A data set by name: the shape (channels, height, width) of its images, its classes and its default epsilons.
 
-    `epsilons` maps a norm ("linf" or "l2") to rising radii in units of the image range [0, 1]; without an
-    entry for a norm the user has to name the radii. `loader` is "module:attribute" of a function
-    (definition, data_dir, progress) -> Dataset; `data_dir` is the data folder, which need not exist. `sizes` are
-    the numbers of images of its splits ("train", "validation", "test"), where they are known beforehand.
+    `epsilons` maps a norm ("linf" or "l2") to rising radii in units of the image range [0, 1]; for a norm that is not
+    in it the user has to name them. `loader` is "module:attribute" of a function (definition, data_dir, progress) ->
+    Dataset, whose `data_dir` need not exist. `sizes` maps "train", "validation" and "test" to the number of images,
+    where that is known beforehand. `summary` is the line that `odebench datasets` prints.
     """
 
     name: str
@@ -22,3 +22,4 @@ class DatasetDefinition:
     epsilons: Mapping[str, tuple[float, ...]]
     loader: str
     sizes: Mapping[str, int] = field(default_factory=dict)
+    summary: str = ""

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from odebench.attack.definition import AttackDefinition, Stage
+from odebench.attack.definition import DiagnosisDefinition, Stage
 from odebench.attack.probes import Probes, probes
 from odebench.attack.trace import Trace
 from odebench.evaluation.checks.comparison import (
@@ -47,7 +47,7 @@ class Diagnosis:
     def __init__(
         self,
         evaluation: Evaluation,
-        definition: AttackDefinition,
+        definition: DiagnosisDefinition,
         siege: StagedAttack,
         judge: Judge,
         images: Float[Tensor, "n channel height width"],
@@ -89,7 +89,7 @@ class Diagnosis:
         for smaller, larger in pairwise(self.threat.epsilons):
             # Probes differ in strength from one radius to the next; a fall at a smaller one holds all the same.
             self.found[larger].join(self.found[smaller].without_measures())
-        return list(self.found.values()), [check for check in checks if check.id in self.definition.examines]
+        return list(self.found.values()), [check for check in checks if check.id in self.definition.checks]
 
     def _slower(self, parts: Probes, trace: Trace, by_epsilon: Mapping[float, np.ndarray]) -> list[Check]:
         """The checks that the quick set leaves out."""

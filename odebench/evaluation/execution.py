@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from odebench.attack.definition import Stage, load_attack
+from odebench.attack.definition import DiagnosisDefinition, Stage, load_attack
 from odebench.errors import UsageError
 from odebench.evaluation.diagnosis import Diagnosis
 from odebench.evaluation.environment import device_name, versions
@@ -132,7 +132,7 @@ class _Run:
         self.images, self.labels, self.handed_over = images, labels, handed_over
         self.attack = load_attack(evaluation.attack.name)
         self.sources, self.given, self.keep = sources, given, keep
-        self.stages, self.left_out = self._stages(opaque=False)
+        self.stages, self.left_out = self._stages(gradient_unconfirmed=False)
         if not self.stages:
             raise UsageError(f"{self.attack.name} needs other models to craft candidates on; name them as sources")
         if self.left_out:
@@ -141,13 +141,13 @@ class _Run:
         if missing and any(stage.definition.needs_candidates for stage in self.stages):
             raise UsageError(f"{self.attack.name} are made elsewhere: judge a file of them with odebench judge")
 
-    def _stages(self, *, opaque: bool) -> tuple[list[Stage], bool]:
+    def _stages(self, *, gradient_unconfirmed: bool) -> tuple[list[Stage], bool]:
         """The stages that there are sources for, and whether others are left out."""
         stages = self.attack.stages(
             self.evaluation.attack.parameters,
             norm=self.evaluation.threat_model.norm,
             n_classes=self.classifier.n_classes,
-            opaque=opaque,
+            gradient_unconfirmed=gradient_unconfirmed,
         )
         possible = [stage for stage in stages if self.sources or not stage.definition.needs_sources]
         return possible, len(possible) < len(stages)
@@ -164,8 +164,9 @@ class _Run:
         if groundwork.opaque:
             # Where the model draws random numbers a step costs twenty passes already, and differences drown in noise.
             steady = groundwork.passes == 1
-            stages, _ = self._stages(opaque=steady)
-            self.stages = [stage.doubled(restarts=steady and not self.attack.examines) for stage in stages]
+            stages, _ = self._stages(gradient_unconfirmed=steady)
+            restarts = steady and not isinstance(self.attack, DiagnosisDefinition)
+            self.stages = [stage.doubled(restarts=restarts) for stage in stages]
         self.siege = StagedAttack(
             evaluation,
             self.stages,
@@ -175,7 +176,7 @@ class _Run:
             self.labels,
             sources=list(self.sources.values()),
             given=self.given,
-            carries_falls=self.attack.carries_falls,
+            carries_falls=self.attack.carries_over,
         )
         self._estimate()
         started = time.perf_counter()
@@ -235,7 +236,7 @@ class _Run:
         parts, epsilons = chunks(self.evaluation, len(self.images)), self.evaluation.threat_model.epsilons
         total = self.passes * len(parts) * len(epsilons)
         with self.progress.track(f"attacking with {self.attack.name}", total=total) as step:
-            if self.attack.examines:
+            if isinstance(self.attack, DiagnosisDefinition):
                 return Diagnosis(
                     self.evaluation,
                     self.attack,
@@ -254,7 +255,7 @@ class _Run:
         epsilons = self.evaluation.threat_model.epsilons
         ledgers = [Outcomes.of(clean, keep=self.keep is not None) for _ in epsilons]
         for index, (epsilon, ledger) in enumerate(zip(epsilons, ledgers, strict=True)):
-            if index and self.attack.carries_falls:
+            if index and self.attack.carries_over:
                 ledger.carry(ledgers[index - 1])
             for number, rows in enumerate(chunks(self.evaluation, len(self.images))):
                 self.siege.attack_chunk(

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
-from odebench.attack.definition import load_attack
+from odebench.attack.definition import AttackDefinition, DiagnosisDefinition, load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, invalid_value
 from odebench.evaluation.model_reference import ModelReference, RegisteredModel
@@ -102,12 +102,12 @@ class Plan:
 def threat_model(
     attack: str, dataset: DatasetDefinition, *, norm: str | None, epsilons: tuple[float, ...] | None
 ) -> ThreatModel:
-    """The norm and radii of a run: given, or the attack's first norm and the data set's grid for it (of which an
-    attack that is narrow takes the middle one)."""
+    """The norm and radii of a run: given, or the attack's first norm and the data set's grid for it (of which a
+    quick diagnosis takes the middle one)."""
     definition = load_attack(attack)
     chosen = definition.norm(norm)
     radii = epsilons or dataset.epsilons.get(chosen)
-    if definition.narrow and not epsilons and radii:
+    if isinstance(definition, DiagnosisDefinition) and definition.only_middle and not epsilons and radii:
         radii = (middle_epsilon(radii),)
     if not radii:
         raise UsageError(
@@ -176,11 +176,10 @@ def plan(
     texts: tuple[str, ...] = ()
     if attacked.needs_sources:
         sibling = name if subject.siblings else None
-        default = (
-            several_sources(sibling, dataset, origin) if attacked.many_sources else default_sources(dataset, origin)
-        )
+        compared = isinstance(attacked, DiagnosisDefinition)
+        default = several_sources(sibling, dataset, origin) if compared else default_sources(dataset, origin)
         texts = default if sources is None else tuple(dict.fromkeys(sources))
-        if not texts and attacked.expansion is None:
+        if not texts and isinstance(attacked, AttackDefinition):
             raise UsageError(f"{attack} needs a source to craft candidates on, such as --source ode:seed=1")
     elif attacked.needs_candidates and "file_sha256" not in (parameters or {}):
         raise UsageError(f"{attack} are made elsewhere: judge a file of them with odebench judge")

@@ -18,7 +18,7 @@ def cut(evaluation: Evaluation, images: int | None) -> tuple[slice, ...]:
     images with one another, as a diagnosis does.
     """
     attack, n = load_attack(evaluation.attack.name), evaluation.dataset.n
-    if images is None or attack.examines or attack.needs_candidates:
+    if images is None or not attack.runs_by_chunk:
         return ()
     whole = math.lcm(evaluation.chunk, VERDICT_BATCH)
     size = math.ceil(images / whole) * whole

@@ -1,4 +1,7 @@
-"""The built-in models and their default recipes, chosen on validation images."""
+"""The built-in models and their default recipes, chosen on validation images.
+
+Each definition here is a name of `odebench models`, listed in this order.
+"""
 
 from __future__ import annotations
 
@@ -66,19 +69,62 @@ def _without_solver(settings: dict[int, Setting]) -> dict[int, Setting]:
     return {side: replace(setting, solver=None) for side, setting in settings.items()}
 
 
-RESNET = ModelDefinition("resnet", "odebench.model.resnet:ResNet", _RESNET, has_horizon=False)
-ODE = ModelDefinition("ode", "odebench.model.ode:OdeNet", _ODE, has_horizon=True)
-KD_ODE = ModelDefinition("kd-ode", "odebench.model.ode:OdeNet", _distilled(_ODE), has_horizon=True, teacher="resnet")
-ODE_AT = ModelDefinition("ode-at", "odebench.model.ode:OdeNet", _adversarial(_ODE), has_horizon=True)
-KD_ODE_AT = ModelDefinition(
-    "kd-ode-at", "odebench.model.ode:OdeNet", _adversarial(_distilled(_ODE)), has_horizon=True, teacher="resnet"
+RESNET = ModelDefinition(
+    "resnet",
+    "odebench.model.resnet:ResNet",
+    _RESNET,
+    summary="residual network: the teacher, and the discrete baseline",
+    has_horizon=False,
 )
-ODE_ABLATED = ModelDefinition("ode-ablated", "odebench.model.ode:StemHead", _without_solver(_ODE), has_horizon=False)
-ODE_STEMLESS = ModelDefinition("ode-stemless", "odebench.model.ode:OdeNet", _stemless(_ODE), has_horizon=True)
+ODE = ModelDefinition(
+    "ode",
+    "odebench.model.ode:OdeNet",
+    _ODE,
+    summary="Neural ODE with a learned stem, trained on the labels",
+    has_horizon=True,
+)
+KD_ODE = ModelDefinition(
+    "kd-ode",
+    "odebench.model.ode:OdeNet",
+    _distilled(_ODE),
+    summary="the same Neural ODE, distilled from resnet",
+    has_horizon=True,
+    teacher="resnet",
+)
+ODE_AT = ModelDefinition(
+    "ode-at",
+    "odebench.model.ode:OdeNet",
+    _adversarial(_ODE),
+    summary="ode, trained on adversarial images (Madry et al.)",
+    has_horizon=True,
+)
+KD_ODE_AT = ModelDefinition(
+    "kd-ode-at",
+    "odebench.model.ode:OdeNet",
+    _adversarial(_distilled(_ODE)),
+    summary="kd-ode, distilled on adversarial images",
+    has_horizon=True,
+    teacher="resnet",
+)
+ODE_ABLATED = ModelDefinition(
+    "ode-ablated",
+    "odebench.model.ode:StemHead",
+    _without_solver(_ODE),
+    summary="control: ode with the ODE block cut out",
+    has_horizon=False,
+)
+ODE_STEMLESS = ModelDefinition(
+    "ode-stemless",
+    "odebench.model.ode:OdeNet",
+    _stemless(_ODE),
+    summary="Neural ODE on pooled pixels, without learned downsampling",
+    has_horizon=True,
+)
 KD_ODE_STEMLESS = ModelDefinition(
     "kd-ode-stemless",
     "odebench.model.ode:OdeNet",
     _stemless_distilled(),
+    summary="ode-stemless, distilled from resnet",
     has_horizon=True,
     teacher="resnet",
 )

@@ -54,11 +54,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class ModelDefinition:
-    """A model by name. `architecture` is "module:attribute" of an nn.Module class; `settings` are its defaults
-    by the smallest image side they are made for; `teacher` names the model that it is distilled from.
+    """A model by name.
 
-    An architecture is built with image_shape, n_classes, the setting's arguments and, if `has_horizon`,
-    horizon and solver.
+    `architecture` is "module:attribute" of an nn.Module class, which is called with image_shape, n_classes, the
+    arguments of a setting and, if `has_horizon`, horizon and solver. `settings` holds the defaults by the smallest
+    image side that they are for. `teacher` names the model that this one is distilled from, and `summary` is the line
+    that `odebench models` prints.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ModelDefinition:
     settings: Mapping[int, Setting]
     has_horizon: bool
     teacher: str | None = None
+    summary: str = ""
 
     def setting(self, image_shape: tuple[int, int, int]) -> Setting:
         """The defaults for images of this shape: those of the largest side that is not above theirs."""

@@ -148,7 +148,7 @@ def _claims(found: Sequence[tuple[Result, Recipe]]) -> list[ClaimedFigure]:
     for result, recipe in found:
         evaluation = result.evaluation
         attack = load_attack(evaluation.attack.name)
-        if attack.needs_candidates or attack.examines:
+        if not attack.runs_by_chunk:
             continue
         item = result.epsilons[len(result.epsilons) // 2]
         plain = attack.complete()

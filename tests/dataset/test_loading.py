@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from email.message import Message
+from importlib.metadata import EntryPoint
 from io import BytesIO
 from types import SimpleNamespace
 
@@ -37,7 +38,6 @@ from odebench.dataset import (
 from odebench.dataset.registry import DATASETS
 from odebench.errors import DatasetError, UsageError
 from odebench.progress import SILENT
-from odebench.registry import Registry
 
 
 @pytest.fixture(autouse=True)
@@ -597,9 +597,8 @@ def load_tiny(definition, data_dir, progress):
 @pytest.fixture
 def plugin(monkeypatch):
     def install(attribute):
-        target = {"tiny": (f"{__name__}:{attribute}", "four images")}
-        registry = Registry("data set", "odebench.nothing", target)
-        monkeypatch.setattr("odebench.dataset.load.DATASETS", registry)
+        points = [EntryPoint("tiny", f"{__name__}:{attribute}", "odebench.datasets")]
+        monkeypatch.setattr("odebench.registry.entry_points", lambda *, group: points)
 
     return install
 

@@ -64,7 +64,7 @@ def test_the_default_steps_are_those_of_pgd() -> None:
     for definition in (QUICK_DIAGNOSIS, DIAGNOSIS):
         assert definition.complete({}) == {"steps": 20, "random_start": True, "relative_step": 0.125}
         assert definition.complete({"steps": 5})["relative_step"] == 0.5
-        assert not definition.carries_falls
+        assert not definition.carries_over
 
 
 # What is in a result

@@ -76,7 +76,7 @@ def test_a_stage_holds_all_parameters_of_its_attack() -> None:
     assert {name: stage.passes for name, stage in by_name.items()} == dict(
         zip([*STANDARD, "spsa 3x50"], [1, 20, 50, 150, 50, 500, 100, 900, 900, 5000, 9600], strict=True)
     )
-    assert [name for name, stage in by_name.items() if stage.only_opaque] == ["spsa 3x50"]
+    assert [name for name, stage in by_name.items() if stage.only_unconfirmed] == ["spsa 3x50"]
 
 
 def test_more_stages_and_epsilons_than_letters_are_refused() -> None:

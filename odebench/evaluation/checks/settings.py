@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from odebench.attack.definition import AttackDefinition
+from odebench.attack.definition import NamedAttack
 from odebench.evaluation.checks.rule import skipped, threshold_check
 from odebench.result.schema import Check
 
 
-def reach(definition: AttackDefinition, parameters: Mapping[str, JsonValue]) -> Check:
+def reach(definition: NamedAttack, parameters: Mapping[str, JsonValue]) -> Check:
     """Check 14: whether the steps can cross the ball. Steps x step must reach 2 epsilon from a random start (the
     far side), epsilon without one; two released code bases do not."""
     name = "reach"

@@ -161,8 +161,7 @@ def as_trained(entry: Entry, evaluation: Evaluation) -> bool:
 def can_be_repeated(evaluation: Evaluation) -> bool:
     """Whether a chunk of an evaluation can be attacked on its own: not where candidates come from a file, nor where the
     attack compares all images with one another."""
-    attack = load_attack(evaluation.attack.name)
-    return not (attack.needs_candidates or attack.examines)
+    return load_attack(evaluation.attack.name).runs_by_chunk
 
 
 def uncovered(
