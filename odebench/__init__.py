@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from odebench.analysis.dataframe import load_results
     from odebench.attack.definition import AttackDefinition
-    from odebench.attack.early_stopping import pursued
+    from odebench.attack.early_stopping import with_early_stopping as pursued
     from odebench.dataset import Dataset, DatasetDefinition, Split
     from odebench.errors import OdebenchError
     from odebench.evaluation.evaluate import evaluate
@@ -46,7 +46,7 @@ _EXPORTS = {
     "fixed_step": "odebench.protocol.spec:fixed_step",
     "integrate": "odebench.model.solver:integrate",
     "load_results": "odebench.analysis.dataframe:load_results",
-    "pursued": "odebench.attack.early_stopping:pursued",
+    "pursued": "odebench.attack.early_stopping:with_early_stopping",
     "read_result": "odebench.result.file:read_result",
     "write_result": "odebench.result.file:write_result",
 }

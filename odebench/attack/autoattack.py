@@ -1,6 +1,6 @@
 """APGD, FAB and Square through pyautoattack's attack classes, and random noise.
 
-Its harness is not used: it re-seeds, resumes and checks in ways of its own. Each call here is seeded by odebench.
+pyautoattack's harness is not used, because it seeds, resumes and checks by itself. Here odebench seeds each call.
 """
 
 from __future__ import annotations
@@ -9,27 +9,25 @@ import logging
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from odebench.attack.early_stopping import Fallen, pursued, strictly_correct
-from odebench.attack.multi_target import OncePerImage, any_copy, propose, ranked_others, together
+from odebench.attack.early_stopping import IsAdversarial, strictly_correct, with_early_stopping
+from odebench.attack.multi_target import OncePerImage, any_copy, keep_best_copies, ranked_others, together
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.errors import AttackError
 from odebench.numerics.projection import distance, project
 from odebench.numerics.seeding import seeded
-
-Images = Float[Tensor, "batch channel height width"]
-Labels = Int[Tensor, " batch"]
+from odebench.numerics.shapes import Images, Labels, Logits
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
 BF16_DOUBT = 5e-3
-"""A bf16 margin below this share of the largest |logit| is doubtful: that much may be rounding."""
+"""Below this share of the largest |logit| a margin in bf16 is asked for again in fp32: it may be rounding."""
 _QUIET = logging.getLogger("odebench.attack.autoattack")
-"""APGD warns of zero gradients unless it is given a logger; check 1 counts them."""
+"""Without a logger APGD warns of zero gradients, which check 1 counts."""
 _QUIET.addHandler(logging.NullHandler())
 _QUIET.propagate = False
 
@@ -42,22 +40,22 @@ def apgd_ce(
     norm: str,
     epsilon: float,
     seed: int,
-    fallen: Fallen | None = None,
+    fallen: IsAdversarial | None = None,
     steps: int,
     best: bool = False,
     start: Images | None = None,
 ) -> Images:
-    """Auto-PGD (Croce and Hein 2020) on the cross-entropy: the last iterate that fooled the model, else that of the
-    largest loss.
+    """The candidates of Auto-PGD (Croce and Hein 2020) on the cross-entropy: the last iterate that fooled the model,
+    else that of the largest loss.
 
-    With `best`, the iterate of the largest loss instead. With `start` it begins at these points of the balls.
+    With `best` it is always the iterate of the largest loss. With `start` the attack begins at these points.
     """
     attack = _apgd(images, norm=norm, epsilon=epsilon, seed=seed, steps=steps, loss="ce")
 
     def run(asked: nn.Module) -> Images:
         return _single_run(attack, asked, images, labels, best=best, start=start)
 
-    return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
+    return with_early_stopping(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
 
 
 def apgd_dlr(
@@ -68,12 +66,12 @@ def apgd_dlr(
     norm: str,
     epsilon: float,
     seed: int,
-    fallen: Fallen | None = None,
+    fallen: IsAdversarial | None = None,
     steps: int,
     start: Images | None = None,
 ) -> Images:
-    """Auto-PGD on the difference of logits ratio. Raises AttackError for fewer than three classes, where the ratio
-    is not defined."""
+    """The candidates of Auto-PGD on the difference of logits ratio (DLR). Raises AttackError for fewer than three
+    classes, for which the ratio is not defined."""
     if model.n_classes < 3:
         raise AttackError("the DLR loss needs at least three classes; use apgd-ce")
     attack = _apgd(images, norm=norm, epsilon=epsilon, seed=seed, steps=steps, loss="dlr")
@@ -81,7 +79,7 @@ def apgd_dlr(
     def run(asked: nn.Module) -> Images:
         return _single_run(attack, asked, images, labels, start=start)
 
-    return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
+    return with_early_stopping(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
 
 
 def _apgd(images: Images, *, norm: str, epsilon: float, seed: int, steps: int, loss: str) -> APGDAttack:
@@ -98,24 +96,26 @@ def apgd_targeted(
     norm: str,
     epsilon: float,
     seed: int,
-    fallen: Fallen | None = None,
+    fallen: IsAdversarial | None = None,
     steps: int,
     targets: int,
 ) -> Images:
-    """Auto-PGD towards each of the `targets` likeliest other classes, on the targeted DLR loss.
+    """The candidates of Auto-PGD towards each of the `targets` likeliest other classes, on the targeted DLR loss.
 
-    With fewer than four classes, where that loss is not defined, on its numerator: the target's logit over the
-    label's. No more targets are tried than there are other classes; where few images stand, several in one pass.
+    That loss is not defined for fewer than four classes: there it is the numerator alone, the target's logit minus the
+    label's. No more targets are tried than there are other classes. Where few images remain, several targets share a
+    pass.
     """
     attack = APGDAttack_targeted(
         None, n_iter=steps, norm=_NORMS[norm], eps=epsilon, seed=seed, device=images.device, logger=_QUIET
     )
     if model.n_classes < 4:
         # The targeted cross-entropy would shy away from the third class, and is flat where logits are large.
-        attack.dlr_loss_targeted = lambda logits, own: _lead(logits, own, attack.y_target)
-    found, standing = images.clone(), torch.ones_like(labels, dtype=torch.bool)
-    for number, (alive, aims) in enumerate(together(standing, ranked_others(model, images, labels)[:, :targets])):
-        rows = alive.repeat(len(aims) // len(alive))
+        attack.dlr_loss_targeted = lambda logits, own: _margin_of_target(logits, own, attack.y_target)
+    found, remaining = images.clone(), torch.ones_like(labels, dtype=torch.bool)
+    others = ranked_others(model, images, labels)[:, :targets]
+    for number, (attacked, aims) in enumerate(together(remaining, others)):
+        rows = attacked.repeat(len(aims) // len(attacked))
         points, own = images[rows], labels[rows]
 
         def run(asked: nn.Module, points: Images = points, own: Labels = own, aims: Labels = aims) -> Images:
@@ -123,21 +123,23 @@ def apgd_targeted(
             return _single_run(attack, asked, points, own)
 
         once = None if fallen is None else OncePerImage(fallen, rows, images)
-        candidates = pursued(
+        candidates = with_early_stopping(
             run, model, points, own, norm=norm, epsilon=epsilon, seed=(seed + number) % 2**32, fallen=once
         )
         with torch.no_grad():
             fooled = ~strictly_correct(model(candidates), own)
-        propose(found, alive, candidates, fooled)
-        if once is not None:
-            found[once.down] = once.proof[once.down]
-        standing &= ~once.down if once is not None else ~any_copy(rows, fooled, len(images))
+        keep_best_copies(found, attacked, candidates, fooled)
+        if once is None:
+            remaining &= ~any_copy(rows, fooled, len(images))
+        else:
+            found[once.succeeded] = once.adversarial[once.succeeded]
+            remaining &= ~once.succeeded
     return found
 
 
-def _lead(logits: Tensor, labels: Labels, targets: Labels) -> Float[Tensor, " batch"]:
-    lead: Tensor = (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
-    return lead
+def _margin_of_target(logits: Logits, labels: Labels, targets: Labels) -> Float[Tensor, " batch"]:
+    margin: Tensor = (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+    return margin
 
 
 def _single_run(
@@ -149,14 +151,14 @@ def _single_run(
     best: bool = False,
     start: Images | None = None,
 ) -> Images:
-    """One run of an APGD attack object, from random points or from `start`. `perturb` would seed anew and leave out
-    images that fall."""
+    """The candidates of one run of an APGD object, from random points or from `start`. Its `perturb` is not used: it
+    seeds anew and leaves out images that are misclassified."""
     attack.model = asked
     attack.init_hyperparam(images)
-    loudest, standing, _, fooling = attack.attack_single_run(images.clone(), labels.long(), x_init=start)
-    # Where the surface was never fooled APGD's third answer is its random start: the verdict gets the largest loss.
-    stands = standing.bool()[:, None, None, None]
-    found: Images = loudest if best else torch.where(stands, loudest, fooling)
+    largest_loss, correct, _, adversarial = attack.attack_single_run(images.clone(), labels.long(), x_init=start)
+    # For an image that never fooled the model APGD returns its random start as adversarial.
+    never = correct.bool()[:, None, None, None]
+    found: Images = largest_loss if best else torch.where(never, largest_loss, adversarial)
     return found.detach()
 
 
@@ -168,45 +170,46 @@ def fab_targeted(
     norm: str,
     epsilon: float,
     seed: int,
-    fallen: Fallen | None = None,
+    fallen: IsAdversarial | None = None,
     steps: int,
     targets: int,
 ) -> Images:
-    """Targeted FAB (Croce and Hein 2020): the smallest perturbation towards each of the likeliest other classes.
+    """The candidates of targeted FAB (Croce and Hein 2020): the smallest perturbation found towards each of the
+    `targets` likeliest other classes.
 
-    It leaves out by itself what it has felled within `epsilon`, so `fallen` is not asked. It runs in fp32: it looks for
-    the boundary itself, and a bf16 model has another one.
+    `fallen` is not called: an image is left out once the model misclassifies it within `epsilon`. The attack runs in
+    fp32, because it looks for the decision boundary, and a bf16 model has another one.
     """
     attack = _Aimed(model, norm=_NORMS[norm], n_iter=steps, eps=epsilon, seed=seed, device=images.device)
     found, smallest = images.clone(), torch.full_like(images[:, 0, 0, 0], epsilon)
     with torch.no_grad():
-        standing = strictly_correct(model(images), labels)
-    for alive, aims in together(standing, ranked_others(model, images, labels)[:, :targets]):
-        rows = alive.repeat(len(aims) // len(alive))
+        remaining = strictly_correct(model(images), labels)
+    for attacked, aims in together(remaining, ranked_others(model, images, labels)[:, :targets]):
+        rows = attacked.repeat(len(aims) // len(attacked))
         with seeded(seed):
             candidates = attack.towards(images[rows], labels[rows], aims)
         with torch.no_grad():
             fooled = ~strictly_correct(model(candidates), labels[rows])
         radius = distance(images[rows], candidates, norm=norm)
-        for copies in torch.split(torch.arange(len(rows), device=rows.device), len(alive)):
-            better = copies[fooled[copies] & (radius[copies] <= smallest[alive])]
+        for copies in torch.split(torch.arange(len(rows), device=rows.device), len(attacked)):
+            better = copies[fooled[copies] & (radius[copies] <= smallest[attacked])]
             found[rows[better]], smallest[rows[better]] = candidates[better], radius[better]
         fooled &= radius <= epsilon
-        standing &= ~any_copy(rows, fooled, len(images))
+        remaining &= ~any_copy(rows, fooled, len(images))
     return found
 
 
 class _Aimed(FABAttack_PT):  # type: ignore[misc]
-    """FAB with a target of its own for each row; its own loop gives all rows the class of one rank."""
+    """FAB with a target class for each row. FAB's own loop gives all rows the class of the same rank."""
 
     def towards(self, images: Images, labels: Labels, aims: Labels) -> Images:
-        """The closest points found at which the label is not the likeliest class any more, on the way to `aims`."""
+        """The closest points found on the way to the classes `aims` at which the label is no longer the likeliest."""
         self.labels, self.aims, self.target_class = labels.long(), aims, 2
         found: Images = self.attack_single_run(images.clone(), self.labels, is_targeted=True)
         return found.detach()
 
     def _predict_fn(self, images: Images) -> Tensor:
-        """What FAB ranks the classes by, once a run: the label first, then the aim."""
+        """The scores by which FAB ranks the classes, once per run: the label first, then the target."""
         marks = images.new_zeros(len(images), self.predict.n_classes)
         return marks.scatter(1, self.aims[:, None], 1.0).scatter(1, self.labels[:, None], 2.0)
 
@@ -224,22 +227,22 @@ def square(
     norm: str,
     epsilon: float,
     seed: int,
-    fallen: Fallen | None = None,
+    fallen: IsAdversarial | None = None,
     queries: int,
 ) -> Images:
-    """Square (Andriushchenko et al. 2020): a random search on the logits alone, no gradient; the best points found.
+    """The best points found by Square (Andriushchenko et al. 2020), a random search that asks for logits alone.
 
-    It leaves out by itself what it has felled, so `fallen` is not asked: a point that a bf16 surface says has fallen
-    is scored anew by the exact surface, and the search goes on from there if it has not.
+    `fallen` is not called: Square leaves out the images that the model misclassifies. A point that a bf16 model finds
+    adversarial, or nearly so, is scored again in fp32, and the search goes on from there if fp32 does not agree.
     """
 
     def margin(points: Images, own: Labels) -> Float[Tensor, " batch"]:
         logits = model(points)
         found = _margin(logits, own)
-        if model.exact is not model:
+        if model.fp32 is not model:
             near = (found <= BF16_DOUBT * logits.abs().amax(1)).nonzero().flatten()
             if len(near):
-                found[near] = _margin(model.exact(points[near]), own[near])
+                found[near] = _margin(model.fp32(points[near]), own[near])
         return found
 
     attack = SquareAttack(
@@ -254,8 +257,8 @@ def square(
     return closest
 
 
-def _margin(logits: Tensor, labels: Labels) -> Float[Tensor, " batch"]:
-    """The label's logit over the largest other: above 0 where the label is strictly the largest, else below 0."""
+def _margin(logits: Logits, labels: Labels) -> Float[Tensor, " batch"]:
+    """The label's logit minus the largest other: above 0 where the label is strictly the largest, else below 0."""
     own = labels[:, None]
     margin = (logits.gather(1, own) - logits.scatter(1, own, -torch.inf).amax(1, keepdim=True)).squeeze(1)
     return torch.where(margin == 0, -torch.finfo(margin.dtype).tiny, margin)
@@ -269,10 +272,11 @@ def noise(
     norm: str,
     epsilon: float,
     seed: int,
-    fallen: Fallen | None = None,
+    fallen: IsAdversarial | None = None,
     draws: int,
 ) -> Images:
-    """Random points on the sphere of radius `epsilon` (for linf: corners of the ball); the first that fools."""
+    """For each image a random point on the sphere of radius `epsilon` (for linf: a corner of the ball) that fools the
+    model, or the image itself if none of `draws` points does."""
 
     def run(asked: nn.Module) -> Images:
         found = images.clone()
@@ -288,4 +292,4 @@ def noise(
             found[fooled] = candidates[fooled]
         return found
 
-    return pursued(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
+    return with_early_stopping(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)

@@ -1,8 +1,9 @@
-"""Files of candidates: anybody's adversarial images, for the verdict to judge.
+"""Files of candidates: images that somebody claims to be adversarial, for the verdict to judge.
 
-A safetensors file with the tensors candidates (m, channels, height, width) float32, indices (m,) int64, positions in
-the fixed order of the split, and epsilons (m,) float64, and one metadata key "odebench" that holds JSON: dataset,
-split, dataset_sha256 (of the whole ordered split), norm, source (what made them), and if it is to be credited author.
+Such a file is a safetensors file with three tensors, candidates (m, channels, height, width) float32, indices (m,)
+int64, which are positions in the fixed order of the split, and epsilons (m,) float64. Its one metadata key "odebench"
+holds JSON: dataset, split, dataset_sha256 (of the whole ordered split), norm, source (what made the candidates) and,
+for somebody who is to be credited, author.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ _KEYS = ("dataset", "split", "dataset_sha256", "norm", "source")
 
 
 class CandidateError(OdebenchError):
-    """A file of candidates is damaged, or made for other images."""
+    """A file of candidates is damaged, or was made for other images."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Candidates for images of one split: one an image and epsilon at most."""
+    """Candidates for images of one split, at most one per image and epsilon."""
 
     images: Float[Tensor, "m channel height width"]
     indices: Int[Tensor, " m"]
@@ -42,13 +43,14 @@ class Candidates:
 
     @property
     def radii(self) -> tuple[float, ...]:
-        """The epsilons that occur, rising."""
+        """The epsilons that occur, in rising order."""
         return tuple(sorted(set(self.epsilons.tolist())))
 
     def by_epsilon(self, clean: Float[Tensor, "n channel height width"], *, offset: int) -> dict[float, Tensor]:
-        """For each epsilon a candidate for every image of a slice: the clean image where the file has none.
+        """The candidates for the images of a slice by epsilon: the clean image where the file has none.
 
-        Raises CandidateError where a candidate has another shape than the images.
+        `clean` holds these images, the first of which is at position `offset` of the split. Raises CandidateError where
+        the candidates have another shape.
         """
         if self.images.shape[1:] != clean.shape[1:]:
             raise CandidateError(
@@ -63,15 +65,15 @@ class Candidates:
 
 
 def write_candidates(path: Path, candidates: Candidates) -> None:
-    """Writes a file of candidates, whole or not at all. Raises FileError."""
+    """Writes a file of candidates, complete or not at all. Raises FileError."""
     values = (candidates.images.float(), candidates.indices, candidates.epsilons.double())
     said = {key: getattr(candidates, key) for key in (*_KEYS, *(["author"] if candidates.author else []))}
     write_tensors(path, dict(zip(_TENSORS, values, strict=True)), said)
 
 
 def read_candidates(path: Path) -> Candidates:
-    """Reads a file of candidates. Raises WeightError where it is no whole safetensors file, and CandidateError where
-    tensors or metadata are not as described above."""
+    """The candidates in a file. Raises WeightError where it is not a complete safetensors file, CandidateError where
+    its tensors or metadata are not as described above."""
     tensors, metadata = read_tensors(path)
     if set(tensors) != set(_TENSORS):
         raise CandidateError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}; expected {', '.join(_TENSORS)}")
@@ -96,7 +98,7 @@ def _check(path: Path, images: Tensor, indices: Tensor, epsilons: Tensor, metada
     if indices.dtype not in (torch.int64, torch.int32) or (indices < 0).any():
         raise CandidateError(f"{path}: indices must be whole numbers from 0 on (int64)")
     if epsilons.dtype != torch.float64:
-        # 0.1 in float32 is another number, whose falls would not carry to 0.1.
+        # 0.1 in float32 is another number than the 0.1 of an evaluation.
         raise CandidateError(f"{path}: epsilons must be float64, not {str(epsilons.dtype).removeprefix('torch.')}")
     if not torch.isfinite(epsilons).all() or (epsilons <= 0).any():
         raise CandidateError(f"{path}: epsilons must be finite numbers above 0")

@@ -1,130 +1,116 @@
-"""Stopping an attack image by image at its first verified fall, whatever the attack."""
+"""Stopping any attack image by image, as soon as a candidate is verified to be adversarial."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.numerics.projection import ROUNDING, distance
 from odebench.numerics.seeding import seeded
+from odebench.numerics.shapes import Images, Labels, Logits
 
-Fallen = Callable[[Tensor, Tensor], Tensor]
-"""fallen(rows, candidates) -> mask: which of these rows of the attacked images truly fall to these candidates."""
-
-Images = Float[Tensor, "batch channel height width"]
+IsAdversarial = Callable[[Tensor, Tensor], Tensor]
+"""fallen(rows, candidates) -> mask: which of these candidates, made for the images at `rows`, are adversarial."""
 
 
-def pursued(
+def with_early_stopping(
     attack: Callable[[nn.Module], Images],
-    surface: WrappedModel,
+    model: WrappedModel,
     images: Images,
-    labels: Int[Tensor, " batch"],
+    labels: Labels,
     *,
     norm: str,
     epsilon: float,
     seed: int,
-    fallen: Fallen | None,
+    fallen: IsAdversarial | None,
 ) -> Images:
-    """The candidates of `attack`: run to the end without `fallen`, stopped at verified falls with it."""
+    """The candidates of `attack`, which leaves an image alone once a candidate for it is verified by `fallen`. Without
+    `fallen` the attack runs to its end.
+
+    At each call `attack` must ask its model about all images, in order. An image is dropped at the first candidate
+    within the budget that `model` misclassifies, and all of these are verified together at the end. The images whose
+    candidate `fallen` refuses are attacked again from the same random numbers, with each candidate verified on the
+    spot. Not so on a provisional model: the next model is attacked from the refused candidates instead.
+    """
     if fallen is None:
         with seeded(seed):
-            return attack(surface)
-    return pursue(attack, surface, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
-
-
-def pursue(
-    attack: Callable[[nn.Module], Images],
-    surface: WrappedModel,
-    images: Images,
-    labels: Int[Tensor, " batch"],
-    *,
-    norm: str,
-    epsilon: float,
-    seed: int,
-    fallen: Fallen,
-) -> Images:
-    """The candidates of `attack`, in which an image is left alone from its first verified fall on.
-
-    `attack` must ask its model about all images, in order, at each call. An image that the surface says has
-    fallen within the budget is dropped at once, and all of them are verified together at the end. Those that
-    `fallen` refuses run once more from the same random numbers, each suspicion verified on the spot; but not on a
-    provisional surface, after which they are attacked on another one, from the point that was refused.
-    """
+            return attack(model)
     candidates = images.clone()
-    everyone = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    felled = torch.zeros_like(everyone)
-    for verify in (None,) if surface.provisional else (None, fallen):
-        pack = _ActiveImages(surface, images, labels, everyone & ~felled, norm=norm, epsilon=epsilon, verify=verify)
-        if not pack.live.any():
+    remaining = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    for verify in (None,) if model.provisional else (None, fallen):
+        if not remaining.any():
             break
-        ran = pack.live.clone()
+        active = _ActiveImages(model, images, labels, remaining, norm=norm, epsilon=epsilon, verify=verify)
         with seeded(seed):
             try:
-                last = attack(pack)
-            except _AllDown:
+                last = attack(active)
+            except _NoneActive:
                 last = images
-        candidates[ran] = torch.where(pack.down[:, None, None, None], pack.caught, last)[ran]
-        if verify is not None:
-            break
-        rows = pack.down.nonzero().flatten()
-        if len(rows):
-            felled[rows] = fallen(rows, pack.caught[rows])
-        # Whoever was never suspected has run to the end; only refused suspicions run again.
-        felled |= ~pack.down
+        ends = torch.where(active.succeeded[:, None, None, None], active.adversarial, last)
+        candidates[remaining] = ends[remaining]
+        # An image that the model never misclassified has run to its end; only refused candidates are tried again.
+        remaining = active.succeeded.clone()
+        if verify is None and remaining.any():
+            rows = remaining.nonzero().flatten()
+            remaining[rows] = ~fallen(rows, active.adversarial[rows])
     return candidates
 
 
-class _AllDown(Exception):
-    """No image is left to attack."""
+class _NoneActive(Exception):
+    """All images have been dropped."""
 
 
 class _ActiveImages(nn.Module):
-    """The surface for the images that are still standing; the others get constant logits, at no cost."""
+    """A model that is only asked about the images under attack; the others get constant logits, at no cost.
+
+    `succeeded` says which images have been dropped, `adversarial` holds the candidate at which each was. With `verify`
+    a candidate must be confirmed first.
+    """
 
     def __init__(
         self,
-        surface: WrappedModel,
-        images: Tensor,
-        labels: Tensor,
-        live: Bool[Tensor, " batch"],
+        model: WrappedModel,
+        images: Images,
+        labels: Labels,
+        active: Bool[Tensor, " batch"],
         *,
         norm: str,
         epsilon: float,
-        verify: Fallen | None,
+        verify: IsAdversarial | None,
     ) -> None:
         super().__init__()
-        self.surface, self.images, self.labels, self.live = surface, images, labels, live
+        self.model, self.images, self.labels, self.active = model, images, labels, active.clone()
         self.norm, self.epsilon, self.verify = norm, epsilon, verify
-        self.down = torch.zeros_like(live)
-        self.caught = images.clone()
+        self.succeeded = torch.zeros_like(active)
+        self.adversarial = images.clone()
         self.eval()
 
-    def forward(self, candidates: Images) -> Float[Tensor, "batch classes"]:
-        rows = self.live.nonzero().flatten()
-        logits: Tensor = self.surface(candidates[rows])
-        self._catch(rows, candidates.detach()[rows], logits.detach())
-        if not self.live.any():
-            raise _AllDown
-        full = logits.new_zeros(len(candidates), self.surface.n_classes)
+    def forward(self, candidates: Images) -> Logits:
+        rows = self.active.nonzero().flatten()
+        logits: Tensor = self.model(candidates[rows])
+        self._drop(rows, candidates.detach()[rows], logits.detach())
+        if not self.active.any():
+            raise _NoneActive
+        full = logits.new_zeros(len(candidates), self.model.n_classes)
         return full.index_copy(0, rows, logits)
 
-    def _catch(self, rows: Tensor, candidates: Tensor, logits: Tensor) -> None:
+    def _drop(self, rows: Tensor, candidates: Images, logits: Logits) -> None:
         within = distance(self.images[rows], candidates, norm=self.norm) <= self.epsilon + ROUNDING
         suspect = within & ~strictly_correct(logits, self.labels[rows])
         rows, candidates = rows[suspect], candidates[suspect]
         if self.verify is not None and len(rows):
             confirmed = self.verify(rows, candidates)
             rows, candidates = rows[confirmed], candidates[confirmed]
-        self.caught[rows] = candidates
-        self.down[rows] = True
-        self.live[rows] = False
+        self.adversarial[rows] = candidates
+        self.succeeded[rows] = True
+        self.active[rows] = False
 
 
-def strictly_correct(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+def strictly_correct(logits: Logits, labels: Labels) -> Bool[Tensor, " batch"]:
     """Whether the label's logit is above every other: a tie is not correct."""
     own = logits.gather(1, labels[:, None].long())
     return (logits >= own).sum(1) == 1

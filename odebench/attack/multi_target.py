@@ -1,4 +1,4 @@
-"""Targeted attacks on several classes in one pass: copies of the images that stand, one a target."""
+"""Targeted attacks on several classes in one pass: each remaining image is copied once per target."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from odebench.attack.early_stopping import Fallen
+from odebench.attack.early_stopping import IsAdversarial
 from odebench.attack.wrapped_model import WrappedModel
-
-Images = Float[Tensor, "batch channel height width"]
-Labels = Int[Tensor, " batch"]
+from odebench.numerics.shapes import Images, Labels
 
 PASS_IMAGES = 100
-"""Up to so many copies of images, one a target, are attacked in one pass."""
+"""The largest number of copies that are attacked in one pass."""
 
 
 def ranked_others(model: WrappedModel, images: Images, labels: Labels) -> Int[Tensor, "batch others"]:
@@ -28,41 +26,44 @@ def ranked_others(model: WrappedModel, images: Images, labels: Labels) -> Int[Te
 
 
 def together(
-    standing: Bool[Tensor, " batch"], others: Int[Tensor, "batch targets"]
-) -> Iterator[tuple[Int[Tensor, " alive"], Int[Tensor, " rows"]]]:
-    """The images that stand, and for as many targets as fit into one pass those of all of them, target by target.
+    remaining: Bool[Tensor, " batch"], others: Int[Tensor, "batch targets"]
+) -> Iterator[tuple[Int[Tensor, " images"], Int[Tensor, " copies"]]]:
+    """Pass by pass, the rows of the remaining images, and the targets of their copies: all images for the first target,
+    then all for the next.
 
-    A pass has a fixed cost, so an image is dear in a small one. What falls on the way is left out of the next.
+    A pass has a fixed cost, so that with few images several targets share one. `remaining` is read anew for each pass:
+    an image that the caller takes out is left out of the next.
     """
     done = 0
-    while done < others.shape[1] and standing.any():
-        alive = standing.nonzero().flatten()
-        count = max(1, PASS_IMAGES // len(alive))
-        aims = others[alive, done : done + count].T.flatten()
-        yield alive, aims
+    while done < others.shape[1] and remaining.any():
+        rows = remaining.nonzero().flatten()
+        count = max(1, PASS_IMAGES // len(rows))
+        targets = others[rows, done : done + count].T.flatten()
+        yield rows, targets
         done += count
 
 
 class OncePerImage:
-    """`fallen` for copies of images: a copy whose image has fallen, by itself or by another copy, is not judged.
+    """`fallen` for copies of images: once one copy of an image is adversarial, no other copy of it is verified.
 
-    `down` says which of the images have fallen, `proof` holds what felled them.
+    `rows` is the image of each copy. `succeeded` says for which images an adversarial copy has been found, and
+    `adversarial` holds that copy.
     """
 
-    def __init__(self, fallen: Fallen, rows: Int[Tensor, " rows"], images: Images) -> None:
-        self.fallen, self.rows, self.proof = fallen, rows, images.clone()
-        self.down = torch.zeros(len(images), dtype=torch.bool, device=rows.device)
+    def __init__(self, fallen: IsAdversarial, rows: Int[Tensor, " copies"], images: Images) -> None:
+        self.fallen, self.rows, self.adversarial = fallen, rows, images.clone()
+        self.succeeded = torch.zeros(len(images), dtype=torch.bool, device=rows.device)
 
     def __call__(self, copies: Tensor, candidates: Tensor) -> Tensor:
-        """Which of these copies are of fallen images, now that these candidates are judged."""
+        """Whether an adversarial copy is known for the image of each of `copies`, once these candidates are judged."""
         images, waiting = self.rows[copies], torch.ones_like(copies, dtype=torch.bool)
-        while (waiting := waiting & ~self.down[images]).any():
+        while (waiting := waiting & ~self.succeeded[images]).any():
             first = _first_copies(images, waiting)
-            fell = self.fallen(images[first], candidates[first])
-            self.down[images[first]] = fell
-            self.proof[images[first[fell]]] = candidates[first[fell]]
+            adversarial = self.fallen(images[first], candidates[first])
+            self.succeeded[images[first]] = adversarial
+            self.adversarial[images[first[adversarial]]] = candidates[first[adversarial]]
             waiting[first] = False
-        return self.down[images]
+        return self.succeeded[images]
 
 
 def _first_copies(images: Int[Tensor, " copies"], waiting: Bool[Tensor, " copies"]) -> Int[Tensor, " some"]:
@@ -72,17 +73,19 @@ def _first_copies(images: Int[Tensor, " copies"], waiting: Bool[Tensor, " copies
     return positions[torch.from_numpy(which).to(positions.device)]
 
 
-def any_copy(rows: Int[Tensor, " rows"], fooled: Bool[Tensor, " rows"], n: int) -> Bool[Tensor, " batch"]:
-    """For each of n images whether one of its copies fools."""
+def any_copy(rows: Int[Tensor, " copies"], fooled: Bool[Tensor, " copies"], n: int) -> Bool[Tensor, " batch"]:
+    """Whether any copy of each of `n` images fools the model."""
     found = torch.zeros(n, dtype=torch.bool, device=rows.device)
     found[rows[fooled]] = True
     return found
 
 
-def propose(found: Images, alive: Int[Tensor, " alive"], candidates: Images, fooled: Bool[Tensor, " rows"]) -> None:
-    """Enters candidates of the images that stand, copy by copy: the last one, or the last that fools."""
-    parts = list(zip(torch.split(candidates, len(alive)), torch.split(fooled, len(alive)), strict=True))
+def keep_best_copies(
+    found: Images, rows: Int[Tensor, " images"], candidates: Images, fooled: Bool[Tensor, " copies"]
+) -> None:
+    """Writes one candidate per image into `found[rows]`: the last copy that fools the model, else the last copy."""
+    parts = list(zip(torch.split(candidates, len(rows)), torch.split(fooled, len(rows)), strict=True))
     for part, _ in parts:
-        found[alive] = part
+        found[rows] = part
     for part, good in parts:
-        found[alive[good]] = part[good]
+        found[rows[good]] = part[good]

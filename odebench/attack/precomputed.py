@@ -1,28 +1,24 @@
-"""Candidates made elsewhere, as an attack: it proposes what it was given."""
+"""An attack that proposes candidates made elsewhere."""
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from odebench.attack.early_stopping import Fallen
+from odebench.attack.early_stopping import IsAdversarial
 from odebench.attack.wrapped_model import WrappedModel
-
-Images = Float[Tensor, "batch channel height width"]
+from odebench.numerics.shapes import Images, Labels
 
 
 def precomputed(
     model: WrappedModel,
     images: Images,
-    labels: Int[Tensor, " batch"],
+    labels: Labels,
     *,
     norm: str,
     epsilon: float,
     seed: int,
-    fallen: Fallen | None = None,
+    fallen: IsAdversarial | None = None,
     file_sha256: str,
     credit: str,
     proposals: Images,
 ) -> Images:
-    """The candidates of a file (`file_sha256`, made by `credit`), as they are."""
+    """`proposals` unchanged: the candidates of the file `file_sha256`, made by `credit`."""
     return proposals.to(images.device)

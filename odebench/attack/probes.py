@@ -1,4 +1,4 @@
-"""The probes of a diagnosis: attacks that are compared with one another, the settings of PGD under question."""
+"""The probes of a diagnosis: attacks to compare with PGD, to learn whether its settings are strong enough."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from odebench.attack.worst_case import stages as worst_case_stages
 
 @dataclass(frozen=True)
 class Probes:
-    """The probes by their part: `iterated` is the reference, PGD as its settings say.
+    """The probes of a diagnosis, one field each.
 
-    `longer` takes twice the steps of the same length from the same start, `restarted` another random start;
-    `worst_case` are the stages of
-    its fast effort.
+    `iterated` is the reference: PGD with the settings under question. `longer` takes twice as many steps of the same
+    length from the same start, and `restarted` begins at another random start. `worst_case` holds the stages of the
+    fast effort.
     """
 
     iterated: Stage
@@ -30,7 +30,7 @@ class Probes:
 
 
 def probes(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) -> Probes:
-    """The probes for PGD with these parameters."""
+    """The probes for PGD with these parameters, completed by its defaults."""
     given = PGD.complete(parameters)
     twice = {**given, "steps": 2 * int(str(given["steps"]))}
     return Probes(
@@ -44,13 +44,13 @@ def probes(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) ->
 
 
 def quick_stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) -> tuple[Stage, ...]:
-    """What the quick set of checks runs."""
+    """The probes of the quick checks."""
     found = probes(parameters, norm=norm, n_classes=n_classes)
     return (found.iterated, found.single_step, found.random)
 
 
 def full_stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) -> tuple[Stage, ...]:
-    """What all checks together run; those of the worst case that are probes already are named once."""
+    """The probes of all checks. A stage of the worst case that is a probe already comes once."""
     found = probes(parameters, norm=norm, n_classes=n_classes)
     stages = (found.iterated, found.single_step, found.random, found.longer, found.restarted, *found.worst_case)
     return tuple({stage.name: stage for stage in stages}.values())

@@ -1,4 +1,4 @@
-"""What an attack did on its way: the loss at every step, the first point that seemed to fool, the last point."""
+"""What an attack did on its way: the loss at every step, the first point that seemed adversarial, the last point."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from odebench.attack.early_stopping import strictly_correct
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.numerics.projection import ROUNDING, distance
+from odebench.numerics.shapes import Images, Labels
 
 
 @dataclass
 class Trace:
-    """By an image's position: `losses`, the cross-entropy at each point that the attack asked about; `suspects`, the
-    first of them within the budget that fooled the surface; `ends`, what the attack returned.
+    """The path of an attack for each image, by its position.
 
-    `silent` counts images that fell on the path and not at its end.
+    `losses` holds the cross-entropy at each point that the attack asked about, `suspects` the first of these points
+    within the budget that the model misclassified, `ends` the candidate that the attack returned. `silent` counts the
+    images with an adversarial point on their path but not at its end.
     """
 
     losses: dict[int, list[float]] = field(default_factory=dict)
@@ -32,27 +33,28 @@ class Trace:
     @contextmanager
     def watching(
         self,
-        surface: WrappedModel,
+        model: WrappedModel,
         rows: np.ndarray,
-        images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        images: Images,
+        labels: Labels,
         *,
         norm: str,
         epsilon: float,
     ) -> Iterator[None]:
-        """Follows an attack on `rows` that asks `surface` about all of them, in order, at each call."""
+        """Records an attack on the images at positions `rows` while inside. The attack must ask `model` about all of
+        them, in order, at each call."""
         steps: list[Tensor] = []
-        caught, suspects = torch.zeros(len(rows), dtype=torch.bool), images.clone()
+        suspected, suspects = torch.zeros(len(rows), dtype=torch.bool), images.clone()
 
         def note(_: object, asked: tuple[Tensor, ...], answer: Tensor) -> None:
             points, logits = asked[0].detach().cpu(), answer.detach().float().cpu()
             steps.append(torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none"))
-            fooled = ~caught & ~strictly_correct(logits, labels)
+            fooled = ~suspected & ~strictly_correct(logits, labels)
             fooled &= distance(images, points, norm=norm) <= epsilon + ROUNDING
             suspects[fooled] = points[fooled]
-            caught.logical_or_(fooled)
+            suspected.logical_or_(fooled)
 
-        hook = surface.register_forward_hook(note)
+        hook = model.register_forward_hook(note)
         try:
             yield
         finally:
@@ -60,13 +62,12 @@ class Trace:
         positions = rows.tolist()
         if steps:
             self.losses |= dict(zip(positions, torch.stack(steps, dim=1).tolist(), strict=True))
-        self.suspects |= {position: suspects[index] for index, position in enumerate(positions) if caught[index]}
+        self.suspects |= {position: suspects[index] for index, position in enumerate(positions) if suspected[index]}
 
     def unsettled(self) -> list[float]:
-        """For each image the share of the loss's whole rise that came in the last tenth of the steps.
+        """For each image the share of the loss's total rise that came in the last tenth of the steps.
 
-        The loss is the largest so far, as an attack that keeps its best would have it (Pintor et al. 2022, on the
-        running minimum of what is minimised).
+        The loss at a step is the largest up to then (Pintor et al. 2022, who minimise and take the smallest).
         """
         shares = []
         for losses in self.losses.values():
@@ -77,5 +78,5 @@ class Trace:
         return shares
 
     def median_losses(self) -> list[float]:
-        """The median of the loss over the images, step by step."""
+        """The median loss over the images, at each step."""
         return [float(value) for value in np.median(np.asarray(list(self.losses.values())), axis=0)]

@@ -1,4 +1,4 @@
-"""The stages of the worst case, the same for every model: cheap attacks first, each on what still stands."""
+"""The stages of the worst case: cheap attacks first, the same stages for every model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from odebench.attack.definition import AttackDefinition, Stage
 def stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) -> tuple[Stage, ...]:
     """The stages of effort "fast" or "standard" (docs/protocol.md, "Attacks and budgets").
 
-    fast: fgsm (linf only), pgd 20, apgd-ce 50, apgd-t min(3, classes - 1) x 50, transfer, square 500. standard: fast,
-    then apgd-ce 100, apgd-t min(9, classes - 1) x 100, fab-t, square 5,000, and where a module's gradient could not be
-    confirmed spsa.
+    fast: fgsm (linf only), pgd 20, apgd-ce 50, apgd-t min(3, classes - 1) x 50, transfer, square 500. standard: these,
+    then apgd-ce 100, apgd-t min(9, classes - 1) x 100, fab-t, square 5,000, and spsa against a model whose gradient
+    could not be confirmed.
     """
     others = n_classes - 1
     fast = [
@@ -41,7 +41,7 @@ def stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) ->
 
 
 def _stage(definition: AttackDefinition, **given: int) -> Stage:
-    """A stage named by its attack and the numbers that were given, such as apgd-t 3x50."""
+    """A stage named by its attack and the numbers given, such as "apgd-t 3x50"."""
     numbers = "x".join(str(value) for value in given.values())
     name = f"{definition.name} {numbers}".strip()
     return Stage(name, definition, definition.complete(given))

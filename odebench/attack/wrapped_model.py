@@ -1,30 +1,32 @@
-"""What an attack sees of a model: logits and their true gradient, with solver failures recorded."""
+"""The model that an attack gets: logits and their true gradient, with solver failures recorded."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from odebench.model.classifier import Classifier
+from odebench.numerics.shapes import Images, Logits
 
 MAX_RECORDED = 1000
-"""How many failing inputs one surface keeps; later ones are dropped, so that memory stays flat."""
+"""How many failing inputs one wrapped model keeps. Later ones are dropped, so that memory stays flat."""
 
 
 class WrappedModel(nn.Module):
-    """A classifier as a module: logits of images, zero where it failed.
+    """A classifier as a module: the logits of images, zero where it failed.
 
-    Inputs at which it failed are kept in `failures`: each is a candidate afterwards. Gradients that are not
-    finite are zero, so that one failing image stays where it is and disturbs nothing; so are those of a model
-    that is cut off from its input, which check 1 flags. Passes are counted an image in `forward_images` and
-    `backward_images`. With `precision` bf16 the model runs under autocast, which is for proposals alone; `exact` is
-    then a second surface of the same classifier in fp32, for an attack that must know whether an image has fallen. Of a
-    randomised model it shows the mean logits of several `passes`, and so the mean of their gradients (EOT: Athalye et
-    al. 2018). With `alone` each image is asked about by itself, as it is judged where letters depend on the batch.
-    `provisional`: another surface is attacked after this one.
+    - `failures` are the inputs at which it failed: each is judged as a candidate afterwards.
+    - A gradient that is not finite is replaced by zero, so that a failing image stays where it is and disturbs no
+      other. It is also zero for a model that is cut off from its input, which check 1 flags.
+    - `forward_images` and `backward_images` count the images that went through.
+    - `precision` "bf16" runs the model under autocast, to propose candidates. `fp32` is the same classifier in fp32,
+      for an attack that has to know whether a candidate is adversarial.
+    - `passes`: the logits are the mean over so many passes of a randomised model, and so are their gradients
+      (expectation over transformation, Athalye et al. 2018).
+    - `alone`: each image goes through by itself, as it is judged where outcomes depend on the batch.
+    - `provisional`: another model is attacked after this one, beginning where the attack on this one ended.
     """
 
     def __init__(
@@ -44,18 +46,18 @@ class WrappedModel(nn.Module):
         self.n_classes = classifier.n_classes
         self.failures: list[Tensor] = []
         self.forward_images = self.backward_images = 0
-        self.twin = None if precision == "fp32" else WrappedModel(classifier, passes=passes, alone=alone)
-        if self.twin is not None:
-            self.twin.failures = self.failures
+        self._other = None if precision == "fp32" else WrappedModel(classifier, passes=passes, alone=alone)
+        if self._other is not None:
+            self._other.failures = self.failures
         self.eval()
 
     @property
-    def exact(self) -> WrappedModel:
-        """The surface of the same classifier in fp32: itself where it is that already."""
-        return self if self.twin is None else self.twin
+    def fp32(self) -> WrappedModel:
+        """The same classifier in fp32: this object, if that is its precision."""
+        return self if self._other is None else self._other
 
-    def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
-        """Logits, differentiable in `images`; the model gets a copy, so it cannot change the attack's."""
+    def forward(self, images: Images) -> Logits:
+        """The logits, differentiable in `images`. The model gets a copy and cannot change the attack's images."""
         if self.passes > 1:
             return torch.stack([self._once(images) for _ in range(self.passes)]).mean(0)
         return self._once(images)
@@ -80,12 +82,12 @@ class WrappedModel(nn.Module):
 
 class _Guarded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, surface: WrappedModel) -> Tensor:
-        ctx.surface = surface
+    def forward(ctx: Any, images: Tensor, model: WrappedModel) -> Tensor:
+        ctx.model = model
         return images.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         gradient = gradients[0]
-        ctx.surface.backward_images += len(gradient)
+        ctx.model.backward_images += len(gradient)
         return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0), None

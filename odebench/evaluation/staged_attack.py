@@ -76,9 +76,9 @@ class StagedAttack:
 
     @property
     def surfaces(self) -> list[WrappedModel]:
-        """All that was attacked: the model, its surrogate, the sources, each with its fp32 twin if it has one."""
+        """All that was attacked: the model, its surrogate and the sources, each also in fp32 if that is another one."""
         asked = [self.surface, *([self.surrogate] if self.surrogate else []), *self.sources]
-        return [*asked, *(surface.twin for surface in asked if surface.twin is not None)]
+        return [*asked, *(surface.fp32 for surface in asked if surface.fp32 is not surface)]
 
     @property
     def forward_images(self) -> int:
@@ -143,12 +143,12 @@ class StagedAttack:
         """The surfaces that a stage attacks in turn: the surrogate first where there is one."""
         # An attack that goes by the surface's word alone would give up on falls that fp32 refuses.
         exact = not stage.definition.verifies_falls
-        own = self.surface.exact if exact else self.surface
+        own = self.surface.fp32 if exact else self.surface
         if self.surrogate is None or not cheap_first:
             return [own]
         if stage.definition.needs_sources or not stage.definition.uses_gradients:
             return [own]
-        return [self.surrogate.exact if exact else self.surrogate, own]
+        return [self.surrogate.fp32 if exact else self.surrogate, own]
 
     def letter(self, stage: Stage, epsilon: float) -> str:
         """The letter of felled_by for a fall to this stage at this epsilon."""

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odebench.model.losses import Logits, divergence
+from odebench.model.losses import divergence
 from odebench.numerics.projection import project
+from odebench.numerics.shapes import Images, Labels, Logits
 from odebench.protocol.recipe import Adversary
-
-Images = Float[Tensor, "batch channel height width"]
 
 NEARBY = 1e-3
 """Standard deviation of the start around an image in the code of TRADES' authors, where the divergence from the
@@ -24,7 +23,7 @@ model's own answer has no gradient, and of RSLAD's."""
 def adversarial_images(
     module: nn.Module,
     images: Images,
-    labels: Int[Tensor, " batch"],
+    labels: Labels,
     *,
     adversary: Adversary,
     generator: torch.Generator,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from odebench.numerics.shapes import Labels, Logits
 from odebench.protocol.recipe import Loss
 
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-Logits = Float[Tensor, "batch classes"]
 
 
 def divergence(truth: Logits, answer: Logits) -> Float[Tensor, ""]:
@@ -30,9 +30,9 @@ def divergence(truth: Logits, answer: Logits) -> Float[Tensor, ""]:
 
 
 def distillation_loss(
-    student: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, " batch"],
-    teacher: Float[Tensor, "batch classes"],
+    student: Logits,
+    labels: Labels,
+    teacher: Logits,
     *,
     temperature: float,
     weight: float,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from odebench.model.layers import ConvField, conv_stem, pooled_head, pooled_stem
 from odebench.model.solver import integrate
+from odebench.numerics.shapes import Images, Logits
 from odebench.protocol.spec import Solver
 
 
@@ -38,7 +38,7 @@ class OdeNet(nn.Module):
         self.horizon = horizon
         self.solver = solver
 
-    def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
+    def forward(self, images: Images) -> Logits:
         """Logits; where the solver failed NaN, so that the failure shows however the module is wrapped."""
         solution = integrate(self.field, self.stem(images), horizon=self.horizon, solver=self.solver)
         logits: Tensor = self.head(solution.state)
@@ -56,7 +56,7 @@ class StemHead(nn.Module):
         self.stem = build(image_shape[0], channels, min(image_shape[1:]))
         self.head = pooled_head(channels, n_classes)
 
-    def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
+    def forward(self, images: Images) -> Logits:
         """Logits."""
         logits: Tensor = self.head(self.stem(images))
         return logits

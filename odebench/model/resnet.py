@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from odebench.model.layers import group_norm, pooled_head
+from odebench.numerics.shapes import Images, Logits
 
 
 class ResidualBlock(nn.Module):
@@ -45,7 +46,7 @@ class ResNet(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(*sizes) for sizes in zip(widths_in, widths, strides, strict=True)))
         self.head = pooled_head(widths[-1], n_classes)
 
-    def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
+    def forward(self, images: Images) -> Logits:
         """Logits."""
         logits: Tensor = self.head(self.blocks(self.stem(images)))
         return logits

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Images = Float[Tensor, "batch channel height width"]
+from odebench.numerics.shapes import Images
 
 ROUNDING = 1e-6
 """How far beyond epsilon a candidate may lie and still count as on its ball: x + epsilon is rounded to fp32."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from odebench.attack.early_stopping import pursue, strictly_correct
+from odebench.attack.early_stopping import strictly_correct, with_early_stopping
 from odebench.attack.foolbox import pgd
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.model.classifier import Classifier
@@ -90,7 +90,7 @@ LAST, PATH, FIRST = undisturbed()
 
 
 def run(asked: WrappedModel, fallen: Ask, *, attack: Callable[[nn.Module], Tensor] = walk) -> Tensor:
-    return pursue(attack, asked, IMAGES, LABELS, norm="linf", epsilon=EPSILON, seed=SEED, fallen=fallen)
+    return with_early_stopping(attack, asked, IMAGES, LABELS, norm="linf", epsilon=EPSILON, seed=SEED, fallen=fallen)
 
 
 def accept(rows: Tensor, candidates: Tensor) -> Tensor:
@@ -145,7 +145,9 @@ def test_the_attack_ends_when_no_image_is_left() -> None:
             steps.append(1)
         return at
 
-    candidates = pursue(short, surface(), images, labels, norm="linf", epsilon=EPSILON, seed=0, fallen=accept)
+    candidates = with_early_stopping(
+        short, surface(), images, labels, norm="linf", epsilon=EPSILON, seed=0, fallen=accept
+    )
     assert len(steps) < 20
     assert not strictly_correct(surface()(candidates), labels).any()
 
@@ -232,7 +234,9 @@ def test_images_that_failed_are_suspects() -> None:
         model(images)
         return images
 
-    pursue(still, asked, images, torch.ones(4, dtype=torch.long), norm="linf", epsilon=EPSILON, seed=0, fallen=note)
+    with_early_stopping(
+        still, asked, images, torch.ones(4, dtype=torch.long), norm="linf", epsilon=EPSILON, seed=0, fallen=note
+    )
     assert seen == [2]
     assert len(asked.failures) == 1
 

@@ -427,20 +427,20 @@ def test_square_asks_fp32_about_doubtful_points_alone() -> None:
     found = attack("square", surface, images, labels)
     fooled = predicted(model, found) != labels
     assert 0 < fooled.sum() < len(images)
-    assert fooled.sum() <= surface.exact.forward_images < surface.forward_images / 4
+    assert fooled.sum() <= surface.fp32.forward_images < surface.forward_images / 4
 
 
 def test_the_exact_surface_of_fp32_is_itself_and_that_of_bf16_shares_its_failures() -> None:
     plain = surface_of(linear(5), 5)
-    assert plain.exact is plain
+    assert plain.fp32 is plain
     quick = WrappedModel(Classifier(Hasty(linear(5)), n_classes=5), precision="bf16")
-    assert quick.exact.precision == "fp32"
+    assert quick.fp32.precision == "fp32"
     quick(torch.zeros(1, 1, 8, 8))
     assert not quick.failures
-    quick.exact(torch.zeros(1, 1, 8, 8))
+    quick.fp32(torch.zeros(1, 1, 8, 8))
     assert len(quick.failures) == 1
     quick.failures.clear()
-    assert not quick.exact.failures
+    assert not quick.fp32.failures
 
 
 def test_what_the_exact_surface_is_asked_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
