@@ -1,4 +1,4 @@
-"""Adversarial images for a training: the inner maximisations of Madry's loss, TRADES and RSLAD, and the divergence."""
+"""Adversarial images for a training: the inner maximisations of Madry's loss, TRADES and RSLAD."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from odebench.numerics.shapes import Images, Labels, Logits
 from odebench.protocol.recipe import Adversary
 
 NEARBY = 1e-3
-"""Standard deviation of the start around an image in the code of TRADES' authors, where the divergence from the
-model's own answer has no gradient, and of RSLAD's."""
+"""Standard deviation of the random start around an image, as in the authors' code of TRADES and RSLAD. At the image
+itself the divergence of TRADES has no gradient."""
 
 
 def adversarial_images(
@@ -29,12 +29,12 @@ def adversarial_images(
     generator: torch.Generator,
     targets: Logits | None = None,
 ) -> Images:
-    """Images within epsilon of `images` and in [0, 1], after `steps` steps along the sign of the gradient.
+    """Images in [0, 1] and within epsilon of `images`, after the adversary's steps along the sign of the gradient.
 
-    "madry" ascends the cross-entropy from a start drawn from the whole ball, "trades" the divergence from the clean
-    answer and "rslad" that from `targets`, the teacher's logits at the clean images, from a start beside the image. The
-    module is in evaluation mode meanwhile; no gradient of a parameter is left behind, and all random numbers come from
-    `generator` (on the CPU).
+    "madry" ascends the cross-entropy from a start anywhere in the ball. From a start close to the image "trades"
+    ascends the divergence from the logits at the clean images, and "rslad" that from `targets`, the teacher's logits
+    there. The module is in evaluation mode meanwhile, and its parameters keep their gradients. All random numbers come
+    from `generator`, which is on the CPU.
     """
     with _evaluating(module):
         if adversary.kind == "madry":
@@ -80,7 +80,7 @@ def _ascended(
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode while inside, each part's own mode afterwards."""
+    """Puts the module into evaluation mode while inside; afterwards each submodule has the mode it had before."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:

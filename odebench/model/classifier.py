@@ -1,4 +1,4 @@
-"""The one way in which attacks and verdicts ask a model: logits, failures and NFE of each image."""
+"""The one interface through which attacks and verdicts run a model: logits, failures and NFE per image."""
 
 from __future__ import annotations
 
@@ -8,41 +8,46 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from odebench.errors import ModelError, OdebenchError
 from odebench.io.text import first_line
 from odebench.model.solver import integrate
+from odebench.numerics.shapes import Images, Logits
 from odebench.protocol.spec import Solver
 
 Gradient = Literal["direct", "adjoint"]
-"""Through the solver's own steps, or by the adjoint equation solved backwards (Chen et al. 2018): another one."""
+"""How gradients are taken: directly through the solver's steps, or by solving the adjoint equation backwards (Chen et
+al. 2018), which gives another gradient."""
 
 _ODE_PARTS = ("stem", "field", "head", "horizon", "solver")
 
 
 def is_ode(module: nn.Module) -> bool:
-    """Whether a module exposes what odebench needs to integrate it itself."""
+    """Whether a module exposes stem, field, head, horizon and solver, so that odebench can integrate it."""
     return all(hasattr(module, part) for part in _ODE_PARTS)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of a batch. A failed image (solver failure, or a logit that is not finite) has zero
-    logits; `nfe` is None for a model whose solver odebench does not run."""
+    """The logits of a batch, which images failed, and the NFE per image.
 
-    logits: Float[Tensor, "batch classes"]
+    An image fails where the solver does, or where a logit is not finite; its logits are zero. `nfe` is None for a model
+    whose solver odebench does not run.
+    """
+
+    logits: Logits
     failed: Bool[Tensor, " batch"]
     nfe: Int[Tensor, " batch"] | None
 
 
 class Classifier:
-    """A module that maps images in [0, 1] to logits, with the solver it declares.
+    """A module that maps images in [0, 1] to logits, with the solver that it declares.
 
-    A module that exposes stem, field(t, state), head, horizon and solver is an ODE classifier and odebench
-    integrates; `horizon` and `solver` replace its own. Any other module is asked as a whole. The `gradient` is direct,
-    but for sources of transfer and for diagnosis.
+    If the module exposes stem, field(t, state), head, horizon and solver, odebench integrates it; `horizon` and
+    `solver` replace its own. Any other module is called as a whole. `gradient` is "adjoint" only for sources of
+    transfer and for diagnosis. Raises ModelError for a module that does not fit.
     """
 
     def __init__(
@@ -75,11 +80,12 @@ class Classifier:
 
     @property
     def parameters(self) -> int:
-        """How many parameters the module has."""
+        """The number of parameters of the module."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
-    def answer(self, images: Float[Tensor, "batch channel height width"]) -> Answer:
-        """Logits, failures and NFE. Raises ModelError where the module raises or its logits have a wrong shape."""
+    def answer(self, images: Images) -> Answer:
+        """The logits, failures and NFE of a batch. Raises ModelError where the module raises an error, or returns
+        something other than floating-point logits of the right shape."""
         try:
             logits, failed, nfe = self._ask(images)
         except (OdebenchError, torch.OutOfMemoryError):
@@ -100,14 +106,14 @@ class Classifier:
         parts: Any = self.module
 
         def field(t: Tensor, state: Tensor) -> Tensor:
-            # Under autocast a field may answer in bf16, while the solver goes on in fp32.
+            # Under autocast a field may return bf16, while the solver computes in fp32.
             rate: Tensor = parts.field(t, state)
             return rate.to(state.dtype) if isinstance(rate, Tensor) else rate
 
         state = parts.stem(images)
         start = state if state.dtype == torch.float64 else state.float()
         solution = integrate(field, start, horizon=self.horizon, solver=self.solver, gradient=self.gradient)
-        # In the precision of the state under autocast too: it costs next to nothing, and logits in bf16 would tie.
+        # Not under autocast: the head costs next to nothing in fp32, and logits in bf16 would tie.
         with torch.autocast(images.device.type, enabled=False):
             logits = parts.head(solution.state)
         return logits, solution.failed, solution.nfe
@@ -126,7 +132,7 @@ class Classifier:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Evaluation mode and no parameter gradients while inside; as before afterwards."""
+        """Puts the module into evaluation mode and its parameters out of the graph while inside, and restores both."""
         training = {module: module.training for module in self.module.modules()}
         wanted = {parameter: parameter.requires_grad for parameter in self.module.parameters()}
         self.module.eval()

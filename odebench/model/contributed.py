@@ -1,7 +1,7 @@
-"""Modules that entries bring: imported from their folder, built, and given their weights.
+"""Modules that entries bring: imported from the entry's folder, built, and given their weights.
 
-Whatever such code does wrong is one ModelError. It runs with all that this process may do:
-see odebench.submission.verification.guard.
+Any error in such code becomes a ModelError. The code runs with all rights of this process: see
+odebench.submission.verification.guard.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from odebench.numerics.seeding import seeded
 
 
 def load_contribution(contributed: Contributed, weights: Path) -> nn.Module:
-    """The module of an entry, built and with its weights, in evaluation mode.
+    """The module of an entry, with its weights and in evaluation mode.
 
     Raises ModelError for code that cannot be imported or built, and WeightError for weights that do not fit it.
     """
@@ -42,10 +42,10 @@ def load_contribution(contributed: Contributed, weights: Path) -> nn.Module:
 
 
 def build_contribution(contributed: Contributed) -> nn.Module:
-    """The module of an entry, untrained, initialised by the train seed. Disturbs no global generator.
+    """The untrained module of an entry, initialised by its train seed. Leaves the global generators as they were.
 
     The folder is importable while the module is imported and built, and no compiled files are left in it. Raises
-    ModelError.
+    ModelError for code that cannot be imported or built, or whose module does not fit what the entry says.
     """
     where = _where(contributed)
     arguments: dict[str, Any] = {
@@ -89,7 +89,7 @@ def _imported(contributed: Contributed) -> ModuleType:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """The folder first on the search path; afterwards as before, and its modules are forgotten, so that those of
+    """Puts the folder first on the search path while inside. Afterwards its modules are forgotten, so that those of
     another entry may have the same names."""
     path, compiles, before = str(folder.absolute()), sys.dont_write_bytecode, dict(sys.modules)
     sys.path.insert(0, path)

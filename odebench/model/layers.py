@@ -9,16 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 POOLED_SIDE = 16
-"""The stemless models see images average-pooled to at most this many pixels a side."""
+"""The stemless models see images average-pooled to at most this many pixels per side."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation in at most 32 groups of two channels or more, as ODENet's 32 groups of its 64."""
+    """Group normalisation in at most 32 groups of at least two channels; ODENet has 32 groups of its 64 channels."""
     return nn.GroupNorm(math.gcd(32, max(1, channels // 2)), channels)
 
 
 def conv_stem(image_channels: int, channels: int, side: int) -> nn.Sequential:
-    """Learned downsampling: ODENet's three convolutions to a quarter of the side, two to half of it below 28."""
+    """A learned stem: ODENet's three convolutions to a quarter of the side, or below 28 two to half of it."""
     if side < 28:
         return nn.Sequential(
             nn.Conv2d(image_channels, channels, 3, 1, 1),
@@ -38,7 +38,7 @@ def conv_stem(image_channels: int, channels: int, side: int) -> nn.Sequential:
 
 
 def pooled_stem(image_channels: int, channels: int, side: int) -> nn.Sequential:
-    """No learned downsampling: average-pooled to 16x16 at most, then one 1x1 convolution."""
+    """A stem that learns no downsampling: average pooling to 16x16 at most, then one 1x1 convolution."""
     lift = nn.Conv2d(image_channels, channels, 1)
     if side <= POOLED_SIDE:
         return nn.Sequential(lift)
@@ -46,14 +46,14 @@ def pooled_stem(image_channels: int, channels: int, side: int) -> nn.Sequential:
 
 
 def pooled_head(channels: int, n_classes: int) -> nn.Sequential:
-    """GN-ReLU, global average pooling, one linear layer."""
+    """The head: GN-ReLU, global average pooling, one linear layer."""
     return nn.Sequential(
         group_norm(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes)
     )
 
 
 class TimeConv(nn.Module):
-    """A 3x3 convolution that sees the time as one more channel."""
+    """A 3x3 convolution that gets the time as one more channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

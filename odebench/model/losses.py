@@ -1,4 +1,4 @@
-"""Losses of a training: distillation, and how far two answers are apart."""
+"""The losses of a training, and the divergence between two models' logits."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def divergence(truth: Logits, answer: Logits) -> Float[Tensor, ""]:
-    """KL(softmax(truth) || softmax(answer)), averaged over the images (as Zhang et al. 2019, algorithm 1).
+    """KL(softmax(truth) || softmax(answer)), averaged over the images (Zhang et al. 2019, algorithm 1).
 
-    This is "batchmean", as in the code of TRADES' authors: torch's default would divide it by the number of classes as
-    well.
+    torch calls this "batchmean"; its default would also divide by the number of classes.
     """
     return functional.kl_div(
         functional.log_softmax(answer, dim=1),
@@ -37,16 +36,14 @@ def distillation_loss(
     temperature: float,
     weight: float,
 ) -> Float[Tensor, ""]:
-    """Hinton's loss (Hinton, Vinyals, Dean 2015): (1 - weight) CE + weight temperature^2 KL(teacher || student).
-
-    KL is "batchmean": torch's default would divide it by the number of classes as well.
-    """
+    """(1 - weight) CE + weight temperature^2 KL(teacher || student), both at `temperature` in KL (Hinton, Vinyals, Dean
+    2015)."""
     soft = divergence(teacher / temperature, student / temperature)
     return (1 - weight) * functional.cross_entropy(student, labels) + weight * temperature**2 * soft
 
 
 def loss_function(loss: Loss) -> LossFunction:
-    """The loss of (logits, labels, the teacher's logits) that a recipe names."""
+    """The loss that a recipe names, as a function of logits, labels and the teacher's logits."""
     if loss.kind == "cross-entropy":
         return lambda logits, labels, _: functional.cross_entropy(logits, labels)
     temperature, weight = cast(float, loss.temperature), cast(float, loss.weight)

@@ -15,9 +15,9 @@ from odebench.protocol.spec import Solver
 
 
 class OdeNet(nn.Module):
-    """An ODE classifier: it exposes stem, field(t, state), head, horizon and solver, and odebench integrates.
+    """An ODE classifier with the stem, field and head of ODENet (Chen et al. 2018), which odebench integrates.
 
-    `stem` "conv" is learned downsampling, "pool" average pooling and one 1x1 convolution.
+    `stem` is "conv" for learned downsampling, or "pool" for average pooling and one 1x1 convolution.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class OdeNet(nn.Module):
         self.solver = solver
 
     def forward(self, images: Images) -> Logits:
-        """Logits; where the solver failed NaN, so that the failure shows however the module is wrapped."""
+        """The logits; NaN where the solver failed, so that the failure shows even if the module is wrapped."""
         solution = integrate(self.field, self.stem(images), horizon=self.horizon, solver=self.solver)
         logits: Tensor = self.head(solution.state)
         return logits.masked_fill(solution.failed[:, None], torch.nan) if solution.failed.any() else logits
 
 
 class StemHead(nn.Module):
-    """OdeNet with the ODE block cut out: what the rest reaches on its own."""
+    """OdeNet without its ODE block, to see how far the stem and the head get alone."""
 
     def __init__(
         self, *, image_shape: Sequence[int], n_classes: int, channels: int, stem: Literal["conv", "pool"]
@@ -57,6 +57,6 @@ class StemHead(nn.Module):
         self.head = pooled_head(channels, n_classes)
 
     def forward(self, images: Images) -> Logits:
-        """Logits."""
+        """The logits."""
         logits: Tensor = self.head(self.stem(images))
         return logits

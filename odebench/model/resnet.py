@@ -13,7 +13,7 @@ from odebench.numerics.shapes import Images, Logits
 
 
 class ResidualBlock(nn.Module):
-    """GN-ReLU-conv-GN-ReLU-conv, and a 1x1 convolution on the way past where the shape changes."""
+    """GN-ReLU-conv-GN-ReLU-conv, and a 1x1 convolution on the shortcut where the shape changes."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -47,6 +47,6 @@ class ResNet(nn.Module):
         self.head = pooled_head(widths[-1], n_classes)
 
     def forward(self, images: Images) -> Logits:
-        """Logits."""
+        """The logits."""
         logits: Tensor = self.head(self.blocks(self.stem(images)))
         return logits

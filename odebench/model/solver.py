@@ -1,7 +1,7 @@
-"""Integrating a vector field over [0, T]: per-image failures and NFE, no image disturbed by another.
+"""Integrating a vector field over [0, T], with failures and NFE per image, so that no image affects another.
 
-Fixed-step methods run on torchdiffeq with an explicit grid, adaptive ones per sample on torchode, and on
-request torchdiffeq's adaptive methods, whose one error norm couples the batch.
+Fixed-step methods run on torchdiffeq with an explicit grid, adaptive ones on torchode, which steps each image by
+itself. On request torchdiffeq's adaptive methods run, whose one error norm couples the images of a batch.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from odebench.errors import UsageError
 from odebench.protocol.spec import FIXED_STEP_STAGES, MAX_FIXED_STEPS, Solver, check_horizon
 
 Field = Callable[[Tensor, Tensor], Tensor]
-"""A vector field f(t, state). t broadcasts against the state: a scalar, or (batch, 1, ..., 1) per sample."""
+"""A vector field f(t, state). t broadcasts against the state: a scalar, or (batch, 1, ..., 1) with a time per image."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """The state at the horizon. A failed row's state is zero; its `nfe` is what was spent on it."""
+    """The state at the horizon, which rows failed, and the NFE per row. A failed row has state zero, and the NFE that
+    were spent on it."""
 
     state: Float[Tensor, batch * shape]
     failed: Bool[Tensor, " batch"]
@@ -40,12 +41,12 @@ def integrate(
     solver: Solver,
     gradient: Literal["direct", "adjoint"] = "direct",
 ) -> Solution:
-    """Solves d state / dt = field(t, state) from t = 0 to t = `horizon` with `solver`, image by image.
+    """The solution of d state / dt = field(t, state) from t = 0 to t = `horizon`, computed by `solver`.
 
-    A row fails when its state is not finite or its solve does not end within the step limit; the rows beside
-    it are solved as if it were not there. With the `gradient` "adjoint" the backward pass solves the adjoint equation
-    (Chen et al. 2018) by torchdiffeq, with the method and tolerances of `solver`, the whole batch at once: a gradient
-    to compare with, or to craft candidates for others. Raises UsageError for a horizon or step that cannot be used.
+    A row fails when its state is not finite or the step limit is reached; the other rows are solved as if it were not
+    there. With `gradient` "adjoint" the backward pass solves the adjoint equation (Chen et al. 2018) on torchdiffeq,
+    for the whole batch at once, with the method and tolerances of `solver`: a gradient to compare with, or to craft
+    candidates for other models. Raises UsageError for a horizon or step that cannot be used.
     """
     check_horizon(horizon)
     adjoint = gradient == "adjoint"
@@ -57,7 +58,7 @@ def integrate(
 
 
 def fixed_steps(horizon: float, step: float) -> int:
-    """How many steps of at most `step` cover [0, `horizon`]. Raises UsageError above MAX_FIXED_STEPS."""
+    """The number of steps of at most `step` that cover [0, `horizon`]. Raises UsageError above MAX_FIXED_STEPS."""
     steps = max(1, math.ceil(min(horizon / step, 1e18) - 1e-6))
     if steps > MAX_FIXED_STEPS:
         raise UsageError(
@@ -68,11 +69,11 @@ def fixed_steps(horizon: float, step: float) -> int:
 
 
 _JOINT_NAMES = {"heun": "adaptive_heun", "tsit5": "dopri5"}
-"""What torchdiffeq calls, or has instead of, torchode's methods."""
+"""torchdiffeq's name for a method of torchode, or the method that it has instead."""
 
 
 def _odeint(*, adjoint: bool) -> Callable[..., Any]:
-    """torchdiffeq's solver, whose gradient is direct or that of the adjoint equation."""
+    """torchdiffeq's solver, with the direct gradient or that of the adjoint equation."""
     from torchdiffeq import odeint, odeint_adjoint
 
     return partial(odeint_adjoint, adjoint_params=()) if adjoint else odeint
@@ -93,7 +94,7 @@ def _fixed_step(field: Field, state: Tensor, horizon: float, solver: Solver, *, 
 
 
 def _finished(end: Tensor, nfe: Tensor) -> Solution:
-    """A solution whose failed rows are those that are not finite."""
+    """The solution with these end states, in which the rows that are not finite have failed."""
     failed = ~end.flatten(1).isfinite().all(1)
     return Solution(end.masked_fill(_like(failed, end), 0.0) if failed.any() else end, failed, nfe)
 
@@ -103,13 +104,13 @@ def _like(mask: Tensor, state: Tensor) -> Tensor:
 
 
 def _zeros(state: Tensor) -> Tensor:
-    """Zeros that are part of the graph of `state`, whose gradient is zero even where it is not finite."""
+    """Zeros in the graph of `state`, so that its gradient is zero, also where the state is not finite."""
     return state.masked_fill(torch.ones_like(state, dtype=torch.bool), 0.0)
 
 
 def _per_sample(field: Field, state: Tensor, horizon: float, solver: Solver) -> Solution:
-    """torchode, with a failed row replaced by a healthy one: one failure stops the whole batch there, and the
-    others would be extrapolated to the end with status SUCCESS."""
+    """The solution by torchode, where each failed row is replaced by a copy of a healthy one: in torchode one failure
+    stops the whole batch, and the other rows would be extrapolated to the end with status SUCCESS."""
     failed = ~state.flatten(1).isfinite().all(1)
     nfe = torch.zeros(len(state), dtype=torch.long, device=state.device)
     suspects = torch.zeros_like(failed)
@@ -131,7 +132,7 @@ def _per_sample(field: Field, state: Tensor, horizon: float, solver: Solver) -> 
         if len(state) == 1:
             failed = suspects
             break
-        # A row counts as failed only if it also fails alone. Copies that fill up a batch are asked about once.
+        # A row counts as failed only if it also fails alone. Equal rows, which fill up a batch, are solved once.
         if index == 0 or not torch.equal(state[row], state[rows[index - 1]]):
             alone, stopped, spent = _torchode(field, state[row : row + 1], horizon, solver)
         nfe = nfe.index_fill(0, torch.tensor([row], device=nfe.device), int(spent[0]))
@@ -143,7 +144,8 @@ def _per_sample(field: Field, state: Tensor, horizon: float, solver: Solver) -> 
 
 
 def _torchode(field: Field, state: Tensor, horizon: float, solver: Solver) -> tuple[Tensor, Tensor, Tensor]:
-    """One solve of the batch: end states, rows that stopped it, NFE a row. Others are void if any stopped."""
+    """One solve of the batch: end states, which rows stopped it, NFE per row. If any row stopped it, the others are
+    void."""
     import torchode
 
     shape = state.shape
@@ -166,12 +168,12 @@ def _torchode(field: Field, state: Tensor, horizon: float, solver: Solver) -> tu
     problem = torchode.InitialValueProblem(y0=state.flatten(1), t_start=start, t_end=start + horizon)
     found = adjoint.solve(problem)
     end = found.ys[:, -1].view(shape)
-    # Never judge by finiteness: a row at max_steps returns a finite number, and a healthy one that is
-    # extrapolated, because another has stopped, may not.
+    # Finiteness alone does not tell: a row that reached max_steps is finite, and a healthy row that is extrapolated
+    # because another has stopped may not be.
     stopped = found.status != torchode.status_codes.SUCCESS
     if not stopped.any():
         stopped = ~end.flatten(1).isfinite().all(1)
-    # n_f_evals counts the batch; per row: two to choose the first step, then those of each step taken.
+    # n_f_evals counts for the batch. A row takes two to choose its first step, then those of each of its steps.
     per_step = {"dopri5": 6, "tsit5": 6, "heun": 2}[solver.method]
     return end, stopped, 2 + per_step * found.stats["n_steps"]
 
@@ -188,8 +190,8 @@ def _joint(field: Field, state: Tensor, horizon: float, solver: Solver, *, adjoi
         return rate
 
     ends = torch.tensor([0.0, horizon], dtype=state.dtype, device=state.device)
-    # step_t: the last step ends at the horizon. From a step past it torchdiffeq interpolates, for bosh3 and its kind
-    # far outside the tolerance.
+    # With step_t the last step ends at the horizon. Otherwise torchdiffeq steps past it and interpolates, which for
+    # bosh3 and similar methods is far outside the tolerance.
     options: dict[str, Any] = {"options": {"max_num_steps": solver.max_steps, "step_t": ends[1:]}}
     if adjoint:
         options["adjoint_options"] = {"max_num_steps": solver.max_steps}
@@ -197,9 +199,9 @@ def _joint(field: Field, state: Tensor, horizon: float, solver: Solver, *, adjoi
     try:
         solve = _odeint(adjoint=adjoint)
         end = solve(counted, state, ends, rtol=solver.rtol, atol=solver.atol, method=method, **options)[-1]
-    except AssertionError:  # how torchdiffeq tells that a step underflowed, or that there were too many
+    except AssertionError:  # raised by torchdiffeq where a step underflows, or where there are too many
         if inside:
-            raise  # the field's own
+            raise  # it came from the field
         nfe = torch.full((len(state),), calls, device=state.device)
         if len(state) == 1:
             return Solution(_zeros(state), torch.ones_like(nfe, dtype=torch.bool), nfe)

@@ -1,4 +1,4 @@
-"""Training from a recipe: one loop for all models, resumed to the same bits from the last complete epoch."""
+"""Training by a recipe: one loop for all models, which resumes after the last complete epoch to the same bits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from pydantic import JsonValue
 from torch import Tensor, nn
-from torch.nn import functional
 
 from odebench.dataset import Dataset, Split
 from odebench.errors import ModelError, OdebenchError, WeightError
@@ -20,11 +19,11 @@ from odebench.io.files import sha256_file
 from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
 from odebench.io.text import first_line
 from odebench.model.adversarial_training import adversarial_images
+from odebench.model.augmentation import augment
 from odebench.model.losses import divergence, loss_function
 from odebench.numerics.precision import full_fp32
 from odebench.progress import SILENT, Progress, Step
-from odebench.protocol.recipe import ADVERSARIAL_SHARE, Recipe, Schedule, find_weights
-from odebench.protocol.recipe import weights_path as weights_path
+from odebench.protocol.recipe import ADVERSARIAL_SHARE, Recipe, Schedule, find_weights, weights_path
 from odebench.registry import load_target
 
 
@@ -46,8 +45,10 @@ def learning_rate(schedule: Schedule, progress: float) -> float:
 
 
 def build(recipe: Recipe) -> nn.Module:
-    """The untrained module of a recipe, initialised by its train seed. Disturbs no global generator. Raises ModelError
-    where the architecture cannot be imported, or does not take its arguments."""
+    """The untrained module of a recipe, initialised by its train seed. Leaves the global generators as they were.
+
+    Raises ModelError where the architecture cannot be imported or does not take its arguments.
+    """
     arguments: dict[str, Any] = dict(recipe.arguments)
     if recipe.horizon is not None:
         arguments |= {"horizon": recipe.horizon, "solver": recipe.solver}
@@ -68,11 +69,11 @@ def find_or_train(
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> Trained:
-    """The model of a recipe: from its weights if they are there, else trained, its teacher first.
+    """The trained model of a recipe: with the weights that are found, else trained now, its teacher first.
 
-    Weights lie in `folder` alone where one is given, else in the cache folder or among the published ones; those that
-    are trained go to `folder`, else to the cache folder. Raises WeightError where the weights found are damaged, belong
-    to another recipe or were trained on other images.
+    Weights are looked for in `folder`, or without one in the cache folder and among those published. A model trained
+    now is saved in `folder`, or without one in the cache folder. Raises WeightError where the weights found are
+    damaged, belong to another recipe or were trained on other images.
     """
     path = weights_path(recipe, folder)
     if folder is None:
@@ -117,7 +118,7 @@ def _title(recipe: Recipe) -> str:
 
 
 class _Training:
-    """A training under way: what must be saved to go on to the same bits."""
+    """A training under way, with all that must be saved to resume it to the same bits."""
 
     def __init__(
         self,
@@ -131,13 +132,8 @@ class _Training:
     ) -> None:
         if dataset.train is None:
             raise ModelError(f"{dataset.name} has no training images, so nothing can be trained on it")
-        self.recipe, self.module, self.teacher, self.device, self.partial = (
-            recipe,
-            module,
-            teacher,
-            device,
-            partial,
-        )
+        self.recipe, self.module, self.teacher = recipe, module, teacher
+        self.device, self.partial = device, partial
         self.train, self.validation = dataset.train, dataset.validation
         self.steps_per_epoch = math.ceil(len(self.train.labels) / recipe.schedule.batch_size)
         self.loss = loss_function(recipe.loss)
@@ -150,7 +146,7 @@ class _Training:
         self.epoch = 0
 
     def finish(self, progress: Progress) -> float:
-        """Trains the epochs that are missing, saving each, and returns the accuracy on the validation images."""
+        """Trains the epochs that are missing, saves after each, and returns the accuracy on the validation images."""
         self._resume(progress)
         epochs = self.recipe.schedule.epochs
         done, total = self.epoch * self.steps_per_epoch, epochs * self.steps_per_epoch
@@ -165,7 +161,8 @@ class _Training:
         return accuracy(self.module, self.validation or self.train, device=self.device)
 
     def _teacher_logits(self, step: Step) -> Tensor | None:
-        """The teacher's logits on the train images, once for all epochs, where no augmentation forbids it."""
+        """The teacher's logits on all train images, for all epochs; None without a teacher, or where an augmentation
+        changes the images in each epoch."""
         if self.teacher is None:
             return None
         self.teacher.eval()
@@ -180,7 +177,7 @@ class _Training:
         order = torch.randperm(len(self.train.labels), generator=self.generator)
         total, correct, seen = 0.0, 0, 0
         for index, rows in enumerate(torch.split(order, batch)):
-            images = _augmented(self.train.images[rows], recipe.augmentation, self.generator).to(self.device)
+            images = augment(self.train.images[rows], recipe.augmentation, self.generator).to(self.device)
             labels = self.train.labels[rows].to(self.device)
             done = (self.epoch + index / self.steps_per_epoch) / recipe.schedule.epochs
             self.optimiser.param_groups[0]["lr"] = learning_rate(recipe.schedule, done)
@@ -205,15 +202,15 @@ class _Training:
                 raise self._diverged("the loss is not finite")
             note = f"{self.epoch + 1}/{recipe.schedule.epochs} loss {total / seen:.3f} acc {correct / seen:.1%}"
             step.advance(note=note)
-        # The last step may spoil the weights without a loss that tells.
+        # No loss is computed after the last step, which may spoil the weights too.
         if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
             raise self._diverged("a weight is not finite")
 
     def _ask(self, images: Tensor, labels: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
         """The logits and the loss of a batch: at the images, at adversarial ones (Madry), or at both (TRADES, RSLAD).
 
-        `targets` are the teacher's logits at the clean images, whichever images the student sees (as in ARD, Goldblum
-        et al. 2020). The logits of TRADES and RSLAD are those of the clean images.
+        The logits of TRADES and RSLAD are those at the clean images. `targets` are the teacher's logits at the clean
+        images, also where the student sees others (as in ARD, Goldblum et al. 2020).
         """
         adversary = self.recipe.adversary
         found = images
@@ -247,7 +244,7 @@ class _Training:
         write_tensors(self.partial, tensors, metadata)
 
     def _resume(self, progress: Progress) -> None:
-        """Takes up a checkpoint of this very training, if there is a whole one."""
+        """Goes on from the checkpoint, if there is a complete one of this training; else starts from the beginning."""
         if not self.partial.exists():
             return
         try:
@@ -276,21 +273,6 @@ class _Training:
         progress.say(f"{_title(self.recipe)}: going on after epoch {self.epoch} of {self.recipe.schedule.epochs}")
 
 
-def _augmented(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:
-    """Images as they are ("none"), or each flipped at random and shifted by up to an eighth of its side."""
-    if augmentation == "none":
-        return images
-    n, _, height, width = images.shape
-    flip = torch.rand(n, generator=generator) < 0.5
-    images = torch.where(flip[:, None, None, None], images.flip(3), images)
-    pad = min(height, width) // 8
-    padded = functional.pad(images, (pad, pad, pad, pad))
-    top, left = (torch.randint(0, 2 * pad + 1, (n, 1), generator=generator) for _ in range(2))
-    rows = (top + torch.arange(height))[:, None, :, None]
-    columns = (left + torch.arange(width))[:, None, None, :]
-    return padded[torch.arange(n)[:, None, None, None], torch.arange(images.shape[1])[:, None, None], rows, columns]
-
-
 def predict(
     module: nn.Module,
     images: Float[Tensor, "n channel height width"],
@@ -298,12 +280,12 @@ def predict(
     device: str = "cpu",
     batch_size: int = 500,
 ) -> Float[Tensor, "n classes"]:
-    """The logits of many images, on the CPU, without gradients."""
+    """The logits of many images, in batches and without gradients, as one tensor on the CPU."""
     with torch.no_grad(), full_fp32():
         parts: Sequence[Tensor] = [module(part.to(device)).cpu() for part in torch.split(images, batch_size)]
     return torch.cat(list(parts))
 
 
 def accuracy(module: nn.Module, split: Split, *, device: str = "cpu") -> float:
-    """The share of a split that a module in evaluation mode classifies correctly."""
+    """The share in [0, 1] of a split's images that a module in evaluation mode classifies correctly."""
     return float((predict(module, split.images, device=device).argmax(1) == split.labels).float().mean())

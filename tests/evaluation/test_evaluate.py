@@ -31,9 +31,9 @@ from odebench.io.files import FileError
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
-from odebench.model.training import weights_path
 from odebench.numerics.projection import ROUNDING
 from odebench.numerics.seeding import seeded
+from odebench.protocol.recipe import weights_path
 from odebench.protocol.spec import AttackSpec, Evaluation, Solver, adaptive, fixed_step
 from odebench.result.file import read_result, result_path, write_result
 from odebench.result.schema import Result, letter_figures, outcomes_digest

@@ -17,7 +17,8 @@ from odebench.evaluation.transfer_source import TransferSource, default_sources,
 from odebench.io.files import sha256_file
 from odebench.io.tensor_file import write_tensors
 from odebench.model.definition import load_definition
-from odebench.model.training import build, weights_path
+from odebench.model.training import build
+from odebench.protocol.recipe import weights_path
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.result.file import read_result
 

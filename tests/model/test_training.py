@@ -25,12 +25,13 @@ from odebench.errors import ModelError, WeightError
 from odebench.io.files import sha256_file
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.model import losses, training
+from odebench.model.augmentation import augment
 from odebench.model.definition import load_definition
 from odebench.model.losses import distillation_loss
 from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet
-from odebench.model.training import Trained, find_or_train, learning_rate, weights_path
-from odebench.protocol.recipe import Recipe, Schedule
+from odebench.model.training import Trained, find_or_train, learning_rate
+from odebench.protocol.recipe import Recipe, Schedule, weights_path
 from odebench.protocol.spec import fixed_step
 
 N_TRAIN, BATCH, EPOCHS = 150, 32, 3
@@ -189,7 +190,7 @@ def test_no_augmentation_leaves_images_alone() -> None:
     images = torch.rand(3, 1, 8, 8)
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
-    assert torch.equal(training._augmented(images, "none", generator), images)
+    assert torch.equal(augment(images, "none", generator), images)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -198,9 +199,7 @@ def test_augmentation_keeps_shape_and_range_and_is_drawn_from_its_generator(shap
     images = torch.rand(shape)
     kept = images.clone()
     state = torch.get_rng_state()
-    first, second, other = (
-        training._augmented(images, "flip-crop", torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
+    first, second, other = (augment(images, "flip-crop", torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(images, kept)
     assert torch.equal(first, second)
@@ -213,7 +212,7 @@ def test_augmentation_keeps_shape_and_range_and_is_drawn_from_its_generator(shap
 def test_augmentation_flips_and_shifts_each_image_by_itself() -> None:
     n = 300
     images = torch.rand(n, 2, 8, 9) + 0.1
-    found = training._augmented(images, "flip-crop", torch.Generator().manual_seed(0))
+    found = augment(images, "flip-crop", torch.Generator().manual_seed(0))
     seen = set()
     for before, after in zip(images, found, strict=True):
         fitting = set()
