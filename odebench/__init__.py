@@ -1,7 +1,7 @@
 """The robustness benchmark for Neural ODE image classifiers.
 
-`odebench.evaluate` judges any nn.Module; the command line is `odebench`; plugins need nothing but what stands here.
-Nothing heavy is imported before use.
+`odebench.evaluate` judges any nn.Module; the command line is `odebench`; plugins need only the names of this module.
+Nothing heavy is imported before it is used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The kinds of error a user may meet; each message says what was given, what was expected, what to do."""
+"""The errors that a user may see. Each message says what was given, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class OdebenchError(Exception):
-    """An error with one plain line for the user; the command line prints it and exits with `exit_code`."""
+    """An error whose message is one plain line, which the command line prints before it exits with `exit_code`."""
 
     exit_code = 1
 
 
 class UsageError(OdebenchError):
-    """Something was asked for that cannot be: an unknown name, a value out of range."""
+    """A request that cannot be met: an unknown name, a value out of range."""
 
     exit_code = 2
 
@@ -31,7 +31,7 @@ class ModelError(OdebenchError):
 
 
 class WeightError(OdebenchError):
-    """A weights file is missing, damaged, unsafe or made for another model."""
+    """A weights file is missing, damaged, unsafe or from another model."""
 
 
 class AttackError(OdebenchError):
@@ -43,7 +43,7 @@ class ResultError(OdebenchError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for an unknown name: the nearest match, and the list of the known ones."""
+    """The error for an unknown name, with the nearest match and the list of known names."""
     names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]!r}?" if near else ""
@@ -51,7 +51,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 def invalid_value(error: ValidationError) -> UsageError:
-    """The error for the first value that a specification refuses: its name, what was given, what is expected."""
+    """The error for the first value that does not fit a specification: its name, the value, what is expected."""
     first = error.errors()[0]
     expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
     where = ".".join(str(part) for part in first["loc"])

@@ -1,4 +1,4 @@
-"""How long work tells of its progress without printing: the library calls, the command line draws."""
+"""How long-running work reports its progress: the library calls these methods, and the command line draws them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ if TYPE_CHECKING:
 
 
 class Step(Protocol):
-    """One piece of work under way."""
+    """A piece of work in progress."""
 
     def advance(self, amount: float = 1, *, note: str = "") -> None:
-        """Tell that `amount` more is done; `note` is a short state such as a loss."""
+        """Reports that `amount` more units are done; `note` is a short state such as a loss."""
 
 
 class Progress(Protocol):
-    """Where work reports to."""
+    """The receiver of progress reports."""
 
     def track(self, name: str, *, total: float, done: float = 0) -> AbstractContextManager[Step]:
-        """Begin a piece of work of `total` units, of which `done` are done already."""
+        """Begins a piece of work of `total` units, of which `done` are already done."""
 
     def say(self, line: str) -> None:
-        """Tell one line that is worth keeping."""
+        """Reports one line that is worth keeping."""
 
 
 class _SilentStep:
@@ -32,7 +32,7 @@ class _SilentStep:
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that is reported to nobody."""
 
     @contextmanager
     def track(self, name: str, *, total: float, done: float = 0) -> Iterator[Step]:

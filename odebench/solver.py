@@ -1,4 +1,4 @@
-"""Where training scripts of earlier entries import `integrate` from; new ones write `odebench.integrate`."""
+"""The former place of `integrate`, for the training scripts of earlier entries; new ones use `odebench.integrate`."""
 
 from odebench.model.solver import integrate
 

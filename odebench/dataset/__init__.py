@@ -1,6 +1,6 @@
 """Data sets: images in [0, 1] in one fixed, stratified order, built in or from an image folder.
 
-Nothing heavy is imported before use: definitions can be read without torch.
+Nothing heavy is imported before it is used, so that definitions can be read without torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The image files below a folder or in a tar archive, one after the other, without extracting anything."""
+"""The image files below a folder or in a tar archive, one after the other; nothing is extracted to the disk."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class Member:
-    """An image file, with its bytes, or a folder, with None; the path is relative to where all began."""
+    """An image file with its bytes, or a folder with None. The path is relative to the folder or archive being read."""
 
     path: PurePosixPath
     data: bytes | None
 
 
 def walk_folder(folder: Path) -> list[Path]:
-    """The folders and image files below `folder`, sorted, without hidden ones; symbolic links are followed.
+    """The folders and image files below `folder`, sorted. Hidden ones are left out, symbolic links are followed.
 
     Raises DatasetError where a folder cannot be read.
     """
@@ -40,7 +40,7 @@ def walk_folder(folder: Path) -> list[Path]:
 
 
 def read_folder(folder: Path, *, progress: Progress) -> Iterator[Member]:
-    """The folders and image files below `folder`. Raises DatasetError for a file unreadable or too big."""
+    """The folders and image files below `folder`. Raises DatasetError for a file that cannot be read or is too big."""
     paths = walk_folder(folder)
     with progress.track(f"decode {folder.name}", total=len(paths)) as step:
         for path in paths:
@@ -53,10 +53,10 @@ def read_folder(folder: Path, *, progress: Progress) -> Iterator[Member]:
 
 
 def read_archive(archive: Path, *, progress: Progress) -> Iterator[Member]:
-    """The folders and image files in a tar archive, plain, gzip or xz, in its own order.
+    """The folders and image files in a tar archive (plain, gzip or xz), in the archive's order.
 
-    Raises DatasetError where it is cut short or no tar, has a member that points outside it or is neither
-    file nor folder, or has an image that is too big.
+    Raises DatasetError where it is not a tar archive or is cut short, where a member points outside it or is neither
+    a file nor a folder, or where an image is too big.
     """
     try:
         with (
@@ -104,7 +104,8 @@ def _read_members(archive: Path, tar: tarfile.TarFile, raw: BinaryIO, step: Step
 
 
 def _check_end(archive: Path, tar: tarfile.TarFile, stream: BinaryIO) -> None:
-    """Raises DatasetError unless zeros follow the last member: tarfile takes any end for the end."""
+    """Raises DatasetError unless zeros follow the last member. tarfile does not notice an archive that is cut short
+    between two members."""
     members = tar.getmembers()
     if members:
         last = members[-1]

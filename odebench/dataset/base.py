@@ -26,8 +26,8 @@ _HASH_CHUNK = 4096
 class Split:
     """Images and labels in a fixed order.
 
-    `pixels` are float32 in [0, 1], or uint8 that stand for pixels / 255: these are converted when `images` is
-    first asked for, so that loading is cheap.
+    `pixels` are float32 in [0, 1], or uint8 in [0, 255], which are divided by 255 when `images` is first used, so that
+    loading is cheap.
     """
 
     def __init__(self, pixels: Shaped[Tensor, "n channels height width"], labels: Int64[Tensor, " n"]) -> None:
@@ -95,7 +95,7 @@ class Dataset:
 
     @property
     def n_classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.classes)
 
     @staticmethod
@@ -105,10 +105,11 @@ class Dataset:
         labels: Int[Tensor, " n"],
         classes: Sequence[str] | None = None,
     ) -> Dataset:
-        """A data set of your own test images, in [0, 1], brought into stratified order; nothing to train on.
+        """A data set of your own test images, in [0, 1], without train images.
 
-        Position i of the test split is your image stratified_order(labels)[i]. Classes are named "0", "1" and
-        so on up to the highest label unless given. Raises DatasetError where images or labels are not usable.
+        They are brought into stratified order: image i of the test split is your image stratified_order(labels)[i].
+        Without `classes` these are named "0", "1" and so on up to the highest label. Raises DatasetError where images
+        or labels are not usable.
         """
         where = f"data set {name!r}"
         if images.dtype == torch.uint8:
@@ -133,8 +134,8 @@ class Dataset:
     ) -> Dataset:
         """A data set from train and test images in any order.
 
-        Both are brought into stratified order; the first tenth of the train images, at most 5,000, becomes
-        the validation split. Raises DatasetError where images or labels are not usable.
+        Both are brought into stratified order. The first tenth of the train images, at most 5,000, becomes the
+        validation split. Raises DatasetError where images or labels are not usable.
         """
         for title, split in (("train", train), ("test", test)):
             _check_split(f"data set {name!r}, {title}", split, n_classes=len(classes))
@@ -166,7 +167,7 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def _check_split(where: str, split: Split, *, n_classes: int) -> None:
-    """Raises DatasetError, its message beginning with `where`, unless images and labels can be used."""
+    """Raises DatasetError, with a message that begins with `where`, unless images and labels can be used."""
     _check_images(where, split.pixels)
     labels = split.labels
     if labels.dtype != torch.int64:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from odebench.errors import DatasetError
 from odebench.io.folders import cache_folder
-
-if TYPE_CHECKING:
-    pass
-
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tar.xz")
 
@@ -19,7 +14,7 @@ ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tar.xz")
 def data_folder(data_dir: Path | None = None) -> Path:
     """The folder for data: `data_dir`, else ODEBENCH_DATA, else "data" in the cache folder.
 
-    Raises DatasetError where the user names a folder that is not there.
+    Raises DatasetError where the user names a folder that does not exist.
     """
     given = data_dir if data_dir is not None else os.environ.get("ODEBENCH_DATA")
     if not given:
@@ -32,7 +27,8 @@ def data_folder(data_dir: Path | None = None) -> Path:
 
 
 def image_folders(folder: Path) -> dict[str, Path]:
-    """The folders and tar archives in the data folder, by stem; a folder goes before an archive."""
+    """The folders and tar archives in the data folder, by name without suffix. Of a folder and an archive with one name
+    it is the folder."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith("."):

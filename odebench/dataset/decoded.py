@@ -1,4 +1,4 @@
-"""Decoded image folders, kept as safetensors files."""
+"""The cache of decoded image folders: one safetensors file each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
 @dataclass(frozen=True)
 class Decoded:
-    """The images of an image folder, uint8 (n, channels, height, width), and labels, int64 (n,), by path."""
+    """The images of an image folder, uint8 (n, channels, height, width), and labels, int64 (n,), sorted by path."""
 
     classes: tuple[str, ...]
     train_pixels: Tensor
@@ -32,14 +32,14 @@ class Decoded:
 
 
 def write_cache(path: Path, decoded: Decoded) -> None:
-    """Writes `decoded` to `path`, whole or not at all. Raises FileError where that is impossible."""
+    """Writes `decoded` to `path`, complete or not at all. Raises FileError where that is impossible."""
     tensors = {name: getattr(decoded, name) for name in _TENSORS}
     about = {"version": _VERSION, "classes": list(decoded.classes), "sha256": _sha256(tensors)}
     write_atomically(path, safetensors.torch.save(tensors, {_METADATA_KEY: canonical_json(about)}))
 
 
 def read_cache(path: Path) -> Decoded | None:
-    """What was written to `path`; None where nothing was, or where it is damaged or of another version."""
+    """What `write_cache` wrote to `path`; None where there is no file, or it is damaged or of another version."""
     if not path.is_file():
         return None
     try:

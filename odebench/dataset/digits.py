@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that scikit-learn brings along."""
+"""The 1,797 handwritten digits that come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ N_VALIDATION = 200
 def load_digits(definition: DatasetDefinition, data_dir: Path, progress: Progress) -> Dataset:
     """Digits: 500 test, 200 validation and 1,097 train images, cut from one stratified order.
 
-    Pixels are sixteenths, exact in float32. Nothing is read from `data_dir`.
+    Pixels are multiples of 1/16, exact in float32. Nothing is read from `data_dir`.
     """
     values, targets = sklearn.datasets.load_digits(return_X_y=True)
     images = torch.from_numpy(values).to(torch.float32).reshape(-1, *definition.image_shape) / 16

@@ -1,4 +1,4 @@
-"""Fetching the published files of a data set, whole and with the published checksum, or not at all."""
+"""Downloading the published files of a data set: complete and with the published checksum, or not at all."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _BLOCK = 1 << 18
 
 
 def fetch(urls: Sequence[str], path: Path, *, md5: str, name: str, progress: Progress) -> None:
-    """Downloads the file at one of `urls`, tried in turn, to `path`; `name` is the data set it belongs to.
+    """Downloads a file of the data set `name` to `path`, from the first of `urls` that gives it.
 
-    Raises DatasetError, and leaves nothing behind, where none can be had or its md5 is another.
+    Raises DatasetError, and leaves nothing behind, where no URL gives a file with this md5.
     """
     reasons = []
     for url in urls:
@@ -43,7 +43,7 @@ def fetch(urls: Sequence[str], path: Path, *, md5: str, name: str, progress: Pro
 
 
 def damaged(name: str, path: Path, reason: str) -> DatasetError:
-    """The error for a file of the data set `name` that cannot be trusted."""
+    """The error for a damaged file of the data set `name`."""
     return DatasetError(
         f"data set {name!r}: {path.name} in {path.parent} is damaged: {reason}; replace it, or delete it "
         "to have it downloaded, or use --dataset digits, which needs no download"
@@ -51,7 +51,7 @@ def damaged(name: str, path: Path, reason: str) -> DatasetError:
 
 
 def file_md5(path: Path) -> str:
-    """The md5 of a file's bytes, in hexadecimal: data sets were published with nothing better."""
+    """The md5 of a file, in hexadecimal. Data sets were published with no better checksum."""
     found = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -61,7 +61,7 @@ def file_md5(path: Path) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """A context in which torchvision neither prints nor warns, whatever its version."""
+    """Silences what torchvision prints and warns of, which differs between its versions."""
     with (
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),

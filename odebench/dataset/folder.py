@@ -1,6 +1,6 @@
 """Image folders: train/<class>/ and test/<class>/ with JPEG or PNG files, as a folder or a tar archive.
 
-They are decoded once, in memory, and kept in the cache folder as a safetensors file of uint8 tensors.
+They are decoded once, in memory, and kept as uint8 in a safetensors file in the cache folder.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class _Picture:
 
 
 def load_image_folder(definition: DatasetDefinition, data_dir: Path, progress: Progress) -> Dataset:
-    """The data set of an image folder's definition, as describe_dataset gives it, from the data folder."""
+    """The data set in the data folder that an image folder's definition, from describe_dataset, speaks of. Raises
+    DatasetError where there is none, or one with other classes or another shape."""
     found = image_folders(data_dir)
     if definition.name not in found:
         raise DatasetError(
@@ -66,8 +67,8 @@ def load_image_folder(definition: DatasetDefinition, data_dir: Path, progress: P
 def read_image_folder(path: Path, *, name: str, progress: Progress) -> Dataset:
     """The data set in the image folder or tar archive at `path`, decoded now or read from the cache.
 
-    Classes are in sorted order. Images that are all grey have one channel, else all have three. Raises
-    DatasetError, and writes nothing, where the folder or an image in it cannot be used.
+    Classes are sorted. If all images are grey they have one channel, else all have three. Raises DatasetError, and
+    writes nothing, where the folder or an image in it cannot be used.
     """
     cache = cache_folder() / "datasets" / f"{_fingerprint(path)}.safetensors"
     decoded = read_cache(cache)

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from idx files, plain or gzip, as Yann LeCun's page specifies them."""
+"""MNIST and Fashion-MNIST from idx files, plain or gzip, in the format specified by Yann LeCun."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _find_or_fetch(
     files = {stem: raw / stem for stem in _stems()}
     if all(path.is_file() for path in files.values()):
         return files
-    # torchvision takes seconds to import, and is not needed where plain files lie ready
+    # torchvision takes seconds to import, and is not needed where the plain files exist.
     import torchvision.datasets
 
     source: Any = getattr(torchvision.datasets, torchvision_name)
@@ -77,7 +77,7 @@ def _read(definition: DatasetDefinition, files: dict[str, Path]) -> Dataset:
 
 
 def _read_idx(path: Path, *, ndim: int, name: str) -> torch.Tensor:
-    """The uint8 tensor in an idx file. Raises DatasetError where it is cut short or is no such file."""
+    """The uint8 tensor in an idx file. Raises DatasetError where it is cut short or not such a file."""
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":

@@ -1,4 +1,4 @@
-"""Finding a data set by its name: registered, or an image folder or archive in the data folder."""
+"""Data sets by name: registered ones, and image folders or archives in the data folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ IMAGE_FOLDER_LOADER = "odebench.dataset.folder:load_image_folder"
 
 
 def load_dataset(name: str, *, data_dir: Path | None = None, progress: Progress = SILENT) -> Dataset:
-    """The data set `name`: registered, else an image folder or archive with that stem in the data folder.
+    """The data set `name`: a registered one, else the image folder or archive of that name in the data folder.
 
-    The data folder is `data_dir`, else ODEBENCH_DATA, else "data" in the cache folder. Raises UsageError for
-    an unknown name, DatasetError where the data are missing and cannot be downloaded, or are damaged.
+    The data folder is `data_dir`, else ODEBENCH_DATA, else "data" in the cache folder. Raises UsageError for an
+    unknown name, and DatasetError where the data are damaged, or are missing and cannot be downloaded.
     """
     folder = data_folder(data_dir)
     registered = _registered(name)
@@ -41,9 +41,9 @@ def load_dataset(name: str, *, data_dir: Path | None = None, progress: Progress 
 
 
 def describe_dataset(name: str, *, data_dir: Path | None = None, progress: Progress = SILENT) -> DatasetDefinition:
-    """What is known of the data set `name` beforehand; an image folder is decoded or read from the cache.
+    """The definition of the data set `name`. That of an image folder is made by decoding it, or read from the cache.
 
-    Raises UsageError for an unknown name, DatasetError for an image folder that cannot be used.
+    Raises UsageError for an unknown name, and DatasetError for an image folder that cannot be used.
     """
     folder = data_folder(data_dir)
     registered = _registered(name)
@@ -67,7 +67,7 @@ def _load_image_folder(name: str, folder: Path, progress: Progress) -> Dataset:
     if name not in found:
         usable = {stem for stem, path in found.items() if path.is_file() or _has_splits(path)}
         raise unknown_name("data set", name, usable.union(DATASETS.entries()))
-    # torch is imported here, not above, so that definitions are described without it
+    # Imported here, so that a registered data set is described without torch.
     from odebench.dataset.folder import read_image_folder
 
     return read_image_folder(found[name], name=name, progress=progress)

@@ -1,4 +1,4 @@
-"""The fixed order of a split, whose every prefix is as balanced over the classes as can be."""
+"""The fixed order of a split: the first n images are as balanced over the classes as possible, for every n."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def stratified_order(labels: Int[Tensor, " n"]) -> Int64[Tensor, " n"]:
-    """The order of n images in which the classes take turns: class 0, 1, 2, ..., 0, 1, 2, ...
+    """A permutation of 0..n-1 in which the classes take turns: class 0, 1, 2, ..., 0, 1, 2, ...
 
-    Within a class the images are shuffled with seed 0; a class that has run out is skipped. A permutation of
-    0..n-1 that depends on the labels alone: numpy's RandomState stream is frozen across versions.
+    Within a class the images are shuffled with seed 0; a class that has run out is skipped. The permutation depends on
+    the labels alone, because numpy keeps the stream of RandomState the same in all versions.
     """
     values = labels.detach().cpu().numpy()
     shuffled = np.random.RandomState(0).permutation(len(values))

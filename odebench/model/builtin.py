@@ -40,7 +40,7 @@ _DISTILLATION: dict[int, dict[str, Any]] = {
     28: {"schedule": _schedule(4, 1e-2), "loss": _loss(2, 0.9)},
     32: {"schedule": _schedule(12, 2e-2, 64), "loss": _loss(4, 0.9)},
 }
-"""How a distilled model is trained (docs/study.md)."""
+"""Schedule and loss of distilled models, by side (docs/study.md)."""
 
 
 def _distilled(settings: dict[int, Setting]) -> dict[int, Setting]:
@@ -48,7 +48,7 @@ def _distilled(settings: dict[int, Setting]) -> dict[int, Setting]:
 
 
 def _adversarial(settings: dict[int, Setting]) -> dict[int, Setting]:
-    """Madry's training, all else as without. Radius, epochs and learning rate were tried on digits alone."""
+    """The same settings with Madry's training. Radius, epochs and learning rate were tried on digits alone."""
     return {side: replace(setting, adversary={"kind": "madry"}) for side, setting in settings.items()}
 
 
@@ -60,7 +60,7 @@ def _stemless(settings: dict[int, Setting]) -> dict[int, Setting]:
 
 
 def _stemless_distilled() -> dict[int, Setting]:
-    """Distillation and no learned stem: on 8x8 with the learning rate of trials of its own."""
+    """Distillation without a learned stem; for 8x8 images the learning rate was tried again."""
     settings = _distilled(_stemless(_ODE))
     return settings | {8: replace(settings[8], schedule=_schedule(15, 3e-2, 32))}
 

@@ -1,4 +1,4 @@
-"""What a model name stands for, before anything is built: architecture, teacher, default recipe. No torch here."""
+"""What a model name stands for: architecture, teacher and default recipe. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _ADVERSARY = {
     "adversary_step": "step",
     "beta": "beta",
 }
-"""How a change names the fields of an adversary."""
+"""The name of each field of an adversary among the changes to a recipe."""
 _KINDS = ("none", "madry", "trades", "rslad")
 _OF_TEACHER = "teacher_"
-"""What the name of a change begins with that is one of the teacher's recipe."""
+"""How the name of a change to the teacher's recipe begins."""
 _RSLAD_LOSS = Loss(kind="distillation", temperature=1.0, weight=1.0)
-"""The teacher's answers as they are and no labels (Zi et al. 2021)."""
+"""The loss of RSLAD: the teacher's softmax at temperature 1, without labels (Zi et al. 2021)."""
 
 _SMALL_SIDE, _SMALL_EPSILON = 28, 0.1
 _COMMON_EPSILON = 8 / 255
 _STEPS = 7
 _CROSSING = 2.5
-"""How many times epsilon the steps are long together, unless a step is given: they reach any corner of the ball."""
+"""Steps x step in units of epsilon, unless a step is given: enough to reach any corner of the ball."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Defaults that depend on the images: arguments of the architecture, solver, schedule, augmentation, adversary.
+    """The defaults of a model that depend on the size of the images.
 
-    `adversary` holds fields of a recipe's Adversary, its kind at least; those that it leaves out are the defaults of
-    `default_adversary`. Without any the training is not adversarial.
+    `arguments` go to the architecture. `adversary` holds fields of a recipe's Adversary, at least its kind; missing
+    ones come from `default_adversary`. If it is empty the training is not adversarial.
     """
 
     arguments: Mapping[str, JsonValue]
@@ -70,7 +70,8 @@ class ModelDefinition:
     summary: str = ""
 
     def setting(self, image_shape: tuple[int, int, int]) -> Setting:
-        """The defaults for images of this shape: those of the largest side that is not above theirs."""
+        """The defaults for images of this shape: those for the largest side that is not above their smaller side.
+        Raises UsageError for images that are too small."""
         side = min(image_shape[1:])
         fitting = [smallest for smallest in self.settings if smallest <= side]
         if not fitting:
@@ -86,12 +87,12 @@ class ModelDefinition:
         train_seed: int = 0,
         changes: Mapping[str, JsonValue] | None = None,
     ) -> Recipe:
-        """The recipe for a data set. `changes` replaces fields of schedule, loss and adversary by name.
+        """The recipe for a data set, with the fields of schedule, loss and adversary that `changes` names replaced.
 
-        A teacher is trained by its own default recipe, but for changes whose name begins with teacher_, such as
-        teacher_adversary. With adversary rslad the loss is that of its authors, temperature 1 and weight 1, unless
-        changed or the setting's own. Raises UsageError for a horizon or solver given to a model that has none, and for
-        changes that are unknown or do not fit.
+        A teacher is trained by its own default recipe; changes to it begin with teacher_, such as teacher_adversary.
+        With adversary rslad the loss is that of its authors, temperature 1 and weight 1, unless `changes` or the
+        setting say otherwise. Raises UsageError for a horizon or solver given to a model without one, and for changes
+        that are unknown or do not fit.
         """
         setting = self.setting(dataset.image_shape)
         if not 0 <= train_seed < 2**63:
@@ -134,7 +135,8 @@ class ModelDefinition:
         )
 
     def _teacher(self, dataset: DatasetDefinition, train_seed: int, changes: Mapping[str, JsonValue]) -> Recipe | None:
-        """The teacher's recipe. Raises UsageError for changes of one that is not there, or that do not fit it."""
+        """The teacher's recipe; None without a teacher. Raises UsageError for changes without a teacher, or that do not
+        fit it."""
         if self.teacher is None:
             if changes:
                 idle = ", ".join(f"{_OF_TEACHER}{name}" for name in changes)
@@ -164,12 +166,12 @@ def _changed(schedule: Schedule, loss: Loss, changes: Mapping[str, JsonValue]) -
             Loss.model_validate(loss.model_dump() | in_loss),
         )
     except ValidationError as error:
-        raise UsageError(_first_line(error)) from error
+        raise UsageError(_does_not_fit(error)) from error
 
 
 def changeable(recipe: Recipe) -> dict[str, JsonValue]:
-    """All that changes can name, as the recipe holds it; "none" and None for an adversary that it has not. What its
-    teacher's recipe holds comes last, under names that begin with teacher_."""
+    """The values in a recipe of everything that `changes` can name; without an adversary its kind is "none" and its
+    fields are None. Those of the teacher's recipe come last, under names that begin with teacher_."""
     adversary = {} if recipe.adversary is None else recipe.adversary.model_dump()
     held = {name: adversary.get(key) for name, key in _ADVERSARY.items()}
     held["adversary"] = adversary.get("kind", "none")
@@ -179,10 +181,10 @@ def changeable(recipe: Recipe) -> dict[str, JsonValue]:
 
 
 def default_adversary(dataset: DatasetDefinition) -> dict[str, JsonValue]:
-    """Epsilon and number of steps of an adversary that says nothing of them.
+    """The default epsilon and number of steps of an adversary.
 
-    Epsilon is 0.1 for images of fewer than 28 pixels a side, else the largest linf radius that the data set is judged
-    at, or 8/255 where it has none.
+    Epsilon is 0.1 for images of fewer than 28 pixels per side, else the data set's largest default radius in linf, or
+    8/255 if it has none.
     """
     small = min(dataset.image_shape[1:]) < _SMALL_SIDE
     radii = dataset.epsilons.get("linf") or (_COMMON_EPSILON,)
@@ -214,18 +216,19 @@ def _adversary(
             return found
         return Adversary.model_validate(fields | {"step": _CROSSING * found.epsilon / found.steps})
     except ValidationError as error:
-        raise UsageError(_first_line(error, {key: name for name, key in _ADVERSARY.items()})) from error
+        raise UsageError(_does_not_fit(error, {key: name for name, key in _ADVERSARY.items()})) from error
 
 
 def _length(name: str, value: JsonValue) -> JsonValue:
-    """A length as it is given, or as its fraction says, such as 8/255. Raises UsageError for one of pixels in 255."""
+    """A length in units of the image range, given as a number or a fraction such as "8/255". Raises UsageError for one
+    that is meant in pixel values from 1 to 255."""
     length = parse_number(value, name=name) if isinstance(value, str) and "/" in value else value
     if isinstance(length, int | float) and 1 < length <= 255:
         raise UsageError(f"{name}={length:g} is above 1, but images are in [0, 1]; did you mean {length:g}/255?")
     return length
 
 
-def _first_line(error: ValidationError, names: Mapping[str, str] | None = None) -> str:
+def _does_not_fit(error: ValidationError, names: Mapping[str, str] | None = None) -> str:
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
@@ -236,7 +239,8 @@ def _first_line(error: ValidationError, names: Mapping[str, str] | None = None) 
 
 
 def load_definition(name: str) -> ModelDefinition:
-    """The definition that a registered name stands for. Raises UsageError with the nearest match and the list."""
+    """The definition of a registered model. Raises UsageError, with the nearest match and the list, for an unknown
+    name, and RegistryError for a plugin that cannot be used."""
     definition = MODELS.load(name)
     if not isinstance(definition, ModelDefinition):
         raise RegistryError(
@@ -247,9 +251,11 @@ def load_definition(name: str) -> ModelDefinition:
 
 @dataclass(frozen=True)
 class Contributed:
-    """A module that an entry brings: the `attribute` of a module of its `folder`, called with the images' shape, the
-    number of classes, `arguments` and, where there is a horizon, horizon and solver. `key` is the sha256 of its weights
-    file."""
+    """A model that an entry brings as code.
+
+    It is built by calling `attribute` of `module`, a file in `folder`, with image_shape, n_classes, `arguments` and, if
+    there is a horizon, horizon and solver. `key` is the sha256 of its weights file.
+    """
 
     folder: Path
     module: str
@@ -264,4 +270,4 @@ class Contributed:
 
 
 Origin = Recipe | Contributed
-"""What a module is built from."""
+"""What a model is built from."""

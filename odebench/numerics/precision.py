@@ -1,4 +1,4 @@
-"""What fp32 means while a model is trained, attacked or judged: fp32, in one order, on every device."""
+"""True fp32 on every device while a model is trained, attacked or judged, always summed in the same order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PARTS = (
 
 @contextmanager
 def full_fp32() -> Iterator[None]:
-    """No TF32 or bf16 in place of fp32, and of cuDNN's kernels those that add in one order, while inside; as before
-    afterwards.
+    """Turns off TF32 and bf16 in place of fp32, and cuDNN's kernels without a fixed order, while inside; restores the
+    settings afterwards.
 
-    By default torch convolves in TF32 on NVIDIA's cards since Ampere: factors have 10 bits of mantissa instead of 23,
-    which moves logits by a share of about 1e-3. A process may ask for the same in products of matrices, and on the CPU.
+    By default torch convolves in TF32 on NVIDIA's cards since Ampere: with 10 bits of mantissa instead of 23, which
+    changes logits by about 1e-3 of their size. A process may have asked for the same in matrix products and on the CPU.
     """
     cudnn = torch.backends.cudnn
     order, older = (cudnn.benchmark, cudnn.deterministic), _older()
@@ -42,7 +42,7 @@ def full_fp32() -> Iterator[None]:
 
 
 def _older() -> tuple[bool, str] | None:
-    """torch's older switches; none where a process has set the newer ones, which must not be mixed with them."""
+    """torch's older switches; None where the process has set the newer ones, which must not be mixed with them."""
     try:
         return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     except RuntimeError:
@@ -50,7 +50,7 @@ def _older() -> tuple[bool, str] | None:
 
 
 def _newer() -> list[Any]:
-    """What has a newer switch, `fp32_precision`; nothing before torch 2.9."""
+    """The backends with the newer switch, `fp32_precision`; none before torch 2.9."""
     found = (getattr(getattr(torch.backends, backend), part, None) for backend, part in _PARTS)
     return [part for part in found if hasattr(part, "fp32_precision")]
 

@@ -11,18 +11,18 @@ from torch import Tensor
 from odebench.numerics.shapes import Images
 
 ROUNDING = 1e-6
-"""How far beyond epsilon a candidate may lie and still count as on its ball: x + epsilon is rounded to fp32."""
+"""A candidate this far beyond epsilon still counts as within the ball, because x + epsilon is rounded to fp32."""
 
 
 def distance(images: Images, candidates: Images, *, norm: str) -> Float[Tensor, " batch"]:
-    """The norm ("linf" or "l2") of each perturbation, in units of the image range."""
+    """The norm ("linf" or "l2") of each perturbation, in units of the image range [0, 1]."""
     flat = (candidates - images).flatten(1)
     found: Tensor = torch.linalg.vector_norm(flat, ord=2 if norm == "l2" else torch.inf, dim=1)
     return found
 
 
 def project(images: Images, candidates: Images, *, norm: str, epsilon: float) -> Images:
-    """The candidates put onto the ball of radius `epsilon` around their images, then onto [0, 1]."""
+    """The candidates projected onto the ball of radius `epsilon` around their images, then clipped to [0, 1]."""
     if norm == "linf":
         inside = torch.minimum(torch.maximum(candidates, images - epsilon), images + epsilon)
     else:
@@ -33,5 +33,6 @@ def project(images: Images, candidates: Images, *, norm: str, epsilon: float) ->
 
 
 def grey_radius(norm: str, image_shape: tuple[int, ...]) -> float:
-    """The radius within which plain grey lies of every image in [0, 1]: 0.5 in linf, 0.5 sqrt(pixels) in l2."""
+    """The smallest radius at which the ball around every image in [0, 1] contains plain grey: 0.5 in linf, 0.5
+    sqrt(pixels) in l2."""
     return 0.5 if norm == "linf" else 0.5 * math.sqrt(math.prod(image_shape))

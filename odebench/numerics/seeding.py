@@ -1,6 +1,6 @@
-"""The one place where generators are seeded: every attack call has its own numbers and leaves no trace.
+"""Seeding of the random generators: each attack call gets its own random numbers and leaves the generators unchanged.
 
-Attacks draw them on the CPU and move them: a card's generator gives others for the same seed.
+Attacks draw random numbers on the CPU and move them: a GPU's generator gives others for the same seed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 def call_seed(attack_seed: int, *, chunk: int, stage: str, epsilon: float) -> int:
     """The seed of one attack call: the first 4 bytes of sha256("attack_seed/chunk/stage/epsilon").
 
-    `chunk` counts chunks in the whole order of the test set, so it does not depend on how many were asked for.
+    `chunk` counts chunks in the order of the whole test set, so that it does not depend on how many are attacked.
     """
     text = f"{attack_seed}/{chunk}/{stage}/{epsilon!r}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
@@ -25,7 +25,7 @@ def call_seed(attack_seed: int, *, chunk: int, stage: str, epsilon: float) -> in
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the generators of torch (all devices), numpy and Python while inside; they go on as before after."""
+    """Seeds the generators of torch (on all devices), numpy and Python while inside, and restores their states."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
