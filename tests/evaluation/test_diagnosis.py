@@ -165,7 +165,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch, fells: dict[str, list[int]], *, at
     """A result in which each probe returns candidates that fell the images named for it; who was asked about what."""
     seen: dict[str, list[list[int]]] = {}
     current: list[str] = []
-    init = siege_module._Call.__init__
+    init = siege_module._StageRun.__init__
 
     def remember(self: Any, siege: Any, stage: Any, surface: Any, number: int, rows: Any, *rest: Any) -> None:
         current[:] = [stage.name]
@@ -180,7 +180,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch, fells: dict[str, list[int]], *, at
                 found[index, 0, 0, 0] = 0.58
         return found
 
-    monkeypatch.setattr(siege_module._Call, "__init__", remember)
+    monkeypatch.setattr(siege_module._StageRun, "__init__", remember)
     monkeypatch.setattr(siege_module, "load_target", lambda _: play)
     images = torch.full((8, 1, 2, 2), 0.5)
     images[:, 0, 1, 1] = torch.arange(8) / 8
