@@ -181,6 +181,7 @@ class _StageRun:
     def __post_init__(self) -> None:
         self.norm = self.attack.evaluation.threat_model.norm
         self.images, self.labels = self.attack.images[self.rows], self.attack.labels[self.rows]
+        self.letter = self.attack.letter(self.stage, self.epsilon)
         self.robust = torch.ones(len(self.rows), dtype=torch.bool)
         self.ends: dict[int, Tensor] = {}
 
@@ -205,13 +206,12 @@ class _StageRun:
         left = self.robust.nonzero().flatten()
         if len(left):
             verdict = self._judge(left, candidates[left])
-            self._record(left, verdict)
+            self.outcomes.record(self.rows[left.numpy()], verdict, self.letter)
             self.robust[left] = torch.from_numpy(verdict.letters == ROBUST)
         if self.trace is not None:
             self._judge_path(self.trace, candidates)
         self._judge_failures()
-        left = self.robust.nonzero().flatten()
-        self.ends = dict(zip(self.rows[left.numpy()].tolist(), candidates[left], strict=True))
+        self.ends = dict(zip(self.rows[self.robust.numpy()].tolist(), candidates[self.robust], strict=True))
         return reported
 
     def _judge(self, local: Tensor, candidates: Tensor) -> Verdict:
@@ -224,9 +224,6 @@ class _StageRun:
             fixed_budget=self.stage.definition.fixed_budget,
         )
 
-    def _record(self, local: Tensor, verdict: Verdict) -> None:
-        self.outcomes.record(self.rows[local.numpy()], verdict, self.attack.letter(self.stage, self.epsilon))
-
     def _successful(self, local: Tensor, candidates: Tensor) -> Tensor:
         """Which candidates of the images at `local` succeed; those are recorded, and their images attacked no more."""
         local, here = local.cpu(), candidates.detach().cpu().float()
@@ -234,7 +231,7 @@ class _StageRun:
             return torch.zeros(0, dtype=torch.bool, device=candidates.device)
         verdict = self._judge(local, here)
         successful = torch.from_numpy(np.isin(verdict.letters, list(SUCCESSFUL)))
-        self._record(local[successful], verdict.only(successful))
+        self.outcomes.record(self.rows[local[successful].numpy()], verdict.only(successful), self.letter)
         self.robust[local[successful]] = False
         return successful.to(candidates.device)
 
@@ -286,8 +283,7 @@ class _StageRun:
             raise AttackError(f"the attack {name} raised {type(error).__name__}: {first_line(error)}") from error
         if not isinstance(found, Tensor) or found.shape != self.images.shape:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            expected = tuple(self.images.shape)
-            raise AttackError(f"the attack {name} returned {shape} for images of shape {expected}")
+            raise AttackError(f"the attack {name} returned {shape} for images of shape {tuple(self.images.shape)}")
         return found.detach().cpu().float()
 
     def _arguments(self) -> dict[str, Any]:
