@@ -13,7 +13,7 @@ from pydantic import JsonValue, ValidationError
 from odebench.attack.registry import ATTACKS
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError, invalid_value
-from odebench.evaluation.plan import Split
+from odebench.evaluation.plan import Precision, Split
 from odebench.model.registry import MODELS
 from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, parse_epsilons, parse_number
 from odebench.registry import Registry
@@ -42,7 +42,7 @@ ModelName = Annotated[
     str,
     typer.Option("--model", "-m", help="Model; `odebench models` lists them.", autocompletion=complete_model),
 ]
-ContestantName = Annotated[
+ReferenceName = Annotated[
     str,
     typer.Option(
         "--model",
@@ -129,6 +129,13 @@ def split_name(text: str) -> Split:
     return "test" if text == "test" else "validation"
 
 
+def precision_name(text: str) -> Precision:
+    """The precision that an option names. Raises UsageError."""
+    if text not in ("fp32", "bf16"):
+        raise UsageError(f"--precision is fp32 or bf16, not {text!r}")
+    return "bf16" if text == "bf16" else "fp32"
+
+
 def radii_of(texts: list[str] | None, attack: str, norm: str | None) -> tuple[float, ...] | None:
     """The radii that all --epsilon of a command ask for, None where there is none. Raises UsageError."""
     from odebench.attack.definition import load_attack
@@ -184,3 +191,9 @@ def solver(
         )
     except ValidationError as error:
         raise invalid_value(error) from error
+
+
+def coarse_solver(text: str) -> Solver | None:
+    """The solver that METHOD:STEP describes. Raises UsageError."""
+    method, _, step = text.partition(":")
+    return solver(method, step or None, None, None, None)

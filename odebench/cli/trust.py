@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from odebench.evaluation.model_reference import ModelReference
 
 
-def trusted_contestant(name: str, *, weights: Path | None = None, trust: bool = False) -> ModelReference:
+def trusted_model(name: str, *, weights: Path | None = None, trust: bool = False) -> ModelReference:
     """The model that a name stands for. Raises UsageError where it is an entry's code that may not run."""
     from odebench.submission.submitted_model import SubmittedModel, find_contestant
 

@@ -25,12 +25,14 @@ from odebench.errors import AttackError, DatasetError, ModelError, ResultError, 
 from odebench.evaluation.evaluate import module_digest, run
 from odebench.evaluation.execution import measure
 from odebench.evaluation.loading import LoadedModels
+from odebench.evaluation.model_reference import RegisteredModel
 from odebench.evaluation.outcomes import Outcomes, ever_failed
-from odebench.evaluation.plan import Plan, plan
+from odebench.evaluation.plan import EvaluationRequest, Plan, plan
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge, Verdict
 from odebench.io.files import FileError
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.model.classifier import Classifier
+from odebench.model.definition import load_definition
 from odebench.model.ode import OdeNet
 from odebench.model.training import weights_path
 from odebench.numerics.projection import ROUNDING
@@ -1238,8 +1240,10 @@ def test_one_class_is_no_classification(linear: Linear) -> None:
 # Plans
 
 
-def a_plan(**options: Any) -> Plan:
-    return plan("resnet", "fgsm", DIGITS, total=500, images=Slice(n=100), changes={"epochs": 1}, **options)
+def a_plan(*, weights: Path | None = None, **options: Any) -> Plan:
+    model = RegisteredModel(load_definition("resnet"), weights)
+    request = EvaluationRequest(model, "fgsm", images=Slice(n=100), changes={"epochs": 1}, **options)
+    return plan(request, DIGITS, total=500)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from odebench.evaluation.evaluate import run
 from odebench.evaluation.execution import measure
 from odebench.evaluation.loading import LoadedModels
 from odebench.evaluation.measurements import Measurements, concatenate, read_measurements, write_measurements
-from odebench.evaluation.plan import Plan, Slice, plan
+from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan
 from odebench.evaluation.sliced import join_slices, run_slice
 from odebench.evaluation.slices import cut, slice_folder, slice_path
 from odebench.io.tensor_file import read_tensors, write_tensors
@@ -49,11 +49,9 @@ def trained(trained_folder: Path, digits: Dataset, monkeypatch: pytest.MonkeyPat
 def a_plan(
     attack: str, *, n: int = 300, offset: int = 0, solver: Any = None, norm: str = "linf", **parameters: Any
 ) -> Plan:
-    return plan(
+    request = EvaluationRequest(
         "ode",
         attack,
-        describe_dataset("digits"),
-        total=500,
         images=Slice(n=n, offset=offset),
         horizon=0.5,
         norm=norm,
@@ -62,6 +60,7 @@ def a_plan(
         changes={"epochs": 2},
         parameters=parameters,
     )
+    return plan(request, describe_dataset("digits"), total=500)
 
 
 def timeless(path: Path) -> str:
