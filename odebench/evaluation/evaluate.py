@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -69,48 +70,62 @@ def evaluate(
     else:
         definition = DatasetDefinition(dataset.name, dataset.image_shape, dataset.classes, epsilons={}, loader="")
         data = dataset
-    for module in [model, *(sources or {}).values()]:
-        if not isinstance(module, nn.Module):
-            raise ModelError(f"expected a torch.nn.Module, not {_kind(module)}")
-    if data.n_classes < 2:
-        raise DatasetError(f"{data.name} has {data.n_classes} class; a classifier can only err among two or more")
-    classifier = Classifier(model, n_classes=data.n_classes, device=device, horizon=horizon, solver=solver)
-    others = {
-        source: Classifier(module, n_classes=data.n_classes, device=device)
-        for source, module in (sources or {}).items()
-    }
-    digest = module_digest(model)
-    digests = {source: module_digest(one.module) for source, one in others.items()}
+    models = _wrapped_modules(model, sources or {}, data, device, horizon=horizon, solver=solver)
     split = data_split(data, images.split)
     part = images.of(data.name, len(split))
     norm, epsilons = (None, None) if threat_model is None else (threat_model.norm, threat_model.epsilons)
     evaluations = [
         Evaluation(
-            model=ModelSpec(name=name or type(model).__name__, arguments=dict(arguments or {}), weights=digest),
+            model=ModelSpec(
+                name=name or type(model).__name__, arguments=dict(arguments or {}), weights=models.weights_sha256
+            ),
             train_horizon=None,
-            horizon=classifier.horizon,
-            solver=classifier.solver,
+            horizon=models.classifier.horizon,
+            solver=models.classifier.solver,
             dataset=part,
             threat_model=default_threat_model(attack, definition, norm=norm, epsilons=epsilons),
             attack=AttackSpec(
                 name=attack,
                 parameters=load_attack(attack).complete((parameters or {}).get(attack)),
                 seed=attack_seed,
-                sources=tuple(others) if load_attack(attack).needs_sources else (),
+                sources=tuple(models.sources) if load_attack(attack).needs_sources else (),
             ),
             chunk=images.chunk,
             precision="fp32",
         )
         for attack in attacks
     ]
-    alone, with_sources = LoadedModels(classifier, digest), LoadedModels(classifier, digest, others, digests)
+    without_sources = replace(models, sources={}, sources_sha256={})
     preflights: dict[ThreatModel, Preflight] = {}
     results = []
     for evaluation in evaluations:
-        models = with_sources if evaluation.attack.sources else alone
-        measured = measure(evaluation, models, split, preflights=preflights, progress=progress)
+        asked = models if evaluation.attack.sources else without_sources
+        measured = measure(evaluation, asked, split, preflights=preflights, progress=progress)
         results.append(measured.result(evaluation))
     return results
+
+
+def _wrapped_modules(
+    model: nn.Module,
+    sources: Mapping[str, nn.Module],
+    data: Dataset,
+    device: str,
+    *,
+    horizon: float | None,
+    solver: Solver | None,
+) -> LoadedModels:
+    """A module and its sources as classifiers. Raises ModelError, DatasetError."""
+    for module in [model, *sources.values()]:
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"expected a torch.nn.Module, not {_kind(module)}")
+    if data.n_classes < 2:
+        raise DatasetError(f"{data.name} has {data.n_classes} class; a classifier can only err among two or more")
+    return LoadedModels(
+        Classifier(model, n_classes=data.n_classes, device=device, horizon=horizon, solver=solver),
+        module_digest(model),
+        {name: Classifier(source, n_classes=data.n_classes, device=device) for name, source in sources.items()},
+        {name: module_digest(source) for name, source in sources.items()},
+    )
 
 
 def _kind(value: object) -> str:
