@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 import odebench
 from odebench.attack.definition import load_attack
-from odebench.dataset import Dataset
+from odebench.dataset import Dataset, Split
 from odebench.evaluation.evaluate import module_digest
-from odebench.evaluation.execution import execute
+from odebench.evaluation.execution import measure
+from odebench.evaluation.loading import LoadedModels
 from odebench.model.classifier import Classifier
 from odebench.numerics.seeding import seeded
 from odebench.progress import Silent
@@ -160,20 +161,18 @@ def judged(
         chunk=chunk,
         precision=precision,
     )
-    return execute(
+    digests = {name: module_digest(source) for name, source in (sources or {}).items()}
+    measured = measure(
         evaluation,
-        classifier,
-        images,
-        labels,
-        dataset_sha256="0" * 64,
-        weights_sha256="0" * 64,
-        sources=others,
-        sources_sha256={name: module_digest(source) for name, source in (sources or {}).items()},
-        given=given,
-        keep=keep,
-        handed_over=handed_over,
+        LoadedModels(classifier, "0" * 64, others, digests, handed_over=handed_over),
+        Split(images, labels),
+        candidates=given,
+        keep_candidates=keep is not None,
         progress=progress or Told(),
     )
+    if keep is not None:
+        keep |= {epsilon: found.judged or {} for epsilon, found in zip(epsilons, measured.outcomes, strict=True)}
+    return measured.result(evaluation)
 
 
 def outcomes(result: Result, index: int = 0) -> str:

@@ -39,7 +39,6 @@ MOST_LINES = 300
 LONGER = {
     "analysis.claims": "each claim of the paper beside the others, and the words for its answer",
     "submission.validate": "every rule of an entry in the order in which it is reported",
-    "sweep.grid": "one walk from a protocol to its cells and trainings",
 }
 """Modules of more lines, with the reason."""
 

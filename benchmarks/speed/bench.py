@@ -12,9 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
-from odebench.dataset import load_dataset
+from odebench.dataset import Split, load_dataset
 from odebench.evaluation.evaluate import module_digest
-from odebench.evaluation.execution import execute
+from odebench.evaluation.execution import measure
+from odebench.evaluation.loading import LoadedModels
 from odebench.model.classifier import Classifier
 from odebench.model.training import find_or_train
 from odebench.protocol.recipe import Loss, Recipe, Schedule
@@ -107,16 +108,11 @@ def attacked(
         chunk=chunk,
         precision=precision,
     )
-    return execute(
-        evaluation,
-        classifier,
-        images,
-        labels,
-        dataset_sha256="0" * 64,
-        weights_sha256="0" * 64,
-        keep=keep,
-        handed_over=False,
-    )
+    models = LoadedModels(classifier, "0" * 64, handed_over=False)
+    measured = measure(evaluation, models, Split(images, labels), keep_candidates=keep is not None)
+    if keep is not None:
+        keep[epsilon] = measured.outcomes[0].judged or {}
+    return measured.result(evaluation)
 
 
 @contextmanager

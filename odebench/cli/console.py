@@ -1,4 +1,4 @@
-"""What the command line shows: progress with the time left, and results in 80 columns."""
+"""What the command line prints: progress with the time left, and results in 80 columns."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from odebench.progress import SILENT, Step
 from odebench.protocol.spec import radius
 from odebench.render.diagnosis import curves, nfe_bars
 from odebench.render.terminal import bars_text, curve_text
+from odebench.result.outcome import FAILED, FOOLED, UNSOLVED
 from odebench.result.schema import Check, Figure, Result
 
 
@@ -30,14 +31,14 @@ class _ScreenStep:
 
 
 class ScreenProgress:
-    """Bars on standard error while it is a terminal; lines that are worth keeping always."""
+    """Bars on standard error if it is a terminal; lines in any case."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
 
     @contextmanager
     def track(self, name: str, *, total: float, done: float = 0) -> Iterator[Step]:
-        """A bar with the time left; nothing where standard error is no terminal."""
+        """A bar with the time left; nothing if standard error is not a terminal."""
         if not self._console.is_terminal:
             with SILENT.track(name, total=total, done=done) as silent:
                 yield silent
@@ -70,7 +71,7 @@ def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, 
 
 
 def print_result(result: Result) -> None:
-    """A result for people: what was run, accuracy at each epsilon, the checks that flag."""
+    """Prints a result: what was run, accuracy at each epsilon, the checks that flag."""
     console = Console(highlight=False, markup=False)
     evaluation = result.evaluation
     data, attack = evaluation.dataset, evaluation.attack
@@ -89,8 +90,8 @@ def print_result(result: Result) -> None:
             radius(item.epsilon),
             _percent(item.figures.clean_accuracy),
             _percent(item.figures.robust_accuracy),
-            str(item.outcomes.count("f")),
-            str(item.outcomes.count("u") + item.outcomes.count("x")),
+            str(item.outcomes.count(FOOLED)),
+            str(item.outcomes.count(UNSOLVED) + item.outcomes.count(FAILED)),
             str(item.figures.invalid),
         ]
         for item in result.epsilons
@@ -100,16 +101,15 @@ def print_result(result: Result) -> None:
         if check.status == "flag":
             console.print(f"flag {check.id}, {check.name}: {_measured(check)}; {check.why}")
     passed = sum(check.status == "pass" for check in result.checks)
-    for flag in result.flags:
-        if flag not in {check.name for check in result.checks}:
-            console.print(f"flag {flag}: {FLAG_MEANINGS.get(flag, 'see the result file')}")
+    for line in _other_flags(result):
+        console.print(line)
     skipped = sum(check.status == "skipped" for check in result.checks)
     left = f" ({skipped} not made)" if skipped else ""
     console.print(f"{passed} of {len(result.checks)} checks passed{left}; intervals: 95% over images, not attacks")
 
 
 def print_diagnosis(result: Result) -> None:
-    """A diagnosis for people: a line a check, what to do where one flags, and the curves of its evidence."""
+    """Prints a diagnosis: one line per check, what to do about those that flag, and the curves of the evidence."""
     console = Console(highlight=False, markup=False)
     evaluation = result.evaluation
     data = evaluation.dataset
@@ -118,17 +118,23 @@ def print_diagnosis(result: Result) -> None:
     rows = [[str(check.id), check.name, check.status, _measured(check), check.speaks_of] for check in result.checks]
     print_table(["", "check", "status", "found", "speaks of"], rows, right=(0,))
     for check in result.checks:
-        if check.status == "skipped" or check.status == "flag":
+        if check.status != "pass":
             said = "not made" if check.status == "skipped" else "flag"
             console.print(f"\n{check.id} {check.name}, {said}: {check.why}")
-    for flag in result.flags:
-        if flag not in {check.name for check in result.checks}:
-            console.print(f"\nflag {flag}: {FLAG_MEANINGS.get(flag, 'see the result file')}")
+    for line in _other_flags(result):
+        console.print(f"\n{line}")
     bars = nfe_bars(result)
     pictures = [curve_text(curve) for curve in curves(result)] + ([] if bars is None else [bars_text(bars)])
     for picture in pictures:
         write_text("\n" + picture)
     console.print()
+
+
+def _other_flags(result: Result) -> list[str]:
+    """A line for each flag that is not the name of a check."""
+    checks = {check.name for check in result.checks}
+    others = [flag for flag in result.flags if flag not in checks]
+    return [f"flag {flag}: {FLAG_MEANINGS.get(flag, 'see the result file')}" for flag in others]
 
 
 def _measured(check: Check) -> str:
@@ -151,5 +157,5 @@ def _percent(figure: Figure) -> str:
 
 
 def write_text(text: str) -> None:
-    """Text to standard output, as it is."""
+    """Writes a text to standard output, with a line end."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their texts become values."""
+"""Options that several commands share, and the functions that read their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import JsonValue, ValidationError
 from odebench.attack.registry import ATTACKS
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError, invalid_value
-from odebench.evaluation.plan import Split
+from odebench.evaluation.plan import Precision, Split
 from odebench.model.registry import MODELS
 from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, parse_epsilons, parse_number
 from odebench.registry import Registry
@@ -42,7 +42,7 @@ ModelName = Annotated[
     str,
     typer.Option("--model", "-m", help="Model; `odebench models` lists them.", autocompletion=complete_model),
 ]
-ContestantName = Annotated[
+ReferenceName = Annotated[
     str,
     typer.Option(
         "--model",
@@ -118,26 +118,33 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 
 def number(text: str | None, name: str) -> float | None:
-    """The number an option writes; None where it is not given. Raises UsageError."""
+    """The value of a numeric option; None if it is not given. Raises UsageError."""
     return None if text is None else parse_number(text, name=name)
 
 
 def split_name(text: str) -> Split:
-    """The split that an option names. Raises UsageError."""
+    """The value of --split. Raises UsageError."""
     if text not in ("test", "validation"):
         raise UsageError(f"--split is test or validation, not {text!r}")
     return "test" if text == "test" else "validation"
 
 
+def precision_name(text: str) -> Precision:
+    """The value of --precision. Raises UsageError."""
+    if text not in ("fp32", "bf16"):
+        raise UsageError(f"--precision is fp32 or bf16, not {text!r}")
+    return "bf16" if text == "bf16" else "fp32"
+
+
 def radii_of(texts: list[str] | None, attack: str, norm: str | None) -> tuple[float, ...] | None:
-    """The radii that all --epsilon of a command ask for, None where there is none. Raises UsageError."""
+    """The epsilons of all --epsilon together, None if there is none. Raises UsageError."""
     from odebench.attack.definition import load_attack
 
     return parse_epsilons(",".join(texts), load_attack(attack).norm(norm)) if texts else None
 
 
 def settings(pairs: list[str] | None) -> dict[str, JsonValue]:
-    """The values of NAME=VALUE options: JSON where it is JSON, else text. Raises UsageError."""
+    """The values of NAME=VALUE options by name: parsed as JSON if possible, else text. Raises UsageError."""
     found: dict[str, JsonValue] = {}
     for pair in pairs or []:
         name, separator, text = pair.partition("=")
@@ -160,7 +167,7 @@ def _finite(text: str) -> float:
 def solver(
     method: str | None, step: str | None, tolerance: str | None, backend: str | None, max_steps: int | None
 ) -> Solver | None:
-    """The solver that the options describe; None where they say nothing. Raises UsageError."""
+    """The solver that the options describe; None if there is none of them. Raises UsageError."""
     if method is None:
         given = {"--step": step, "--tolerance": tolerance, "--backend": backend, "--max-steps": max_steps}
         if idle := [option for option, value in given.items() if value is not None]:
@@ -184,3 +191,9 @@ def solver(
         )
     except ValidationError as error:
         raise invalid_value(error) from error
+
+
+def coarse_solver(text: str) -> Solver | None:
+    """The solver that METHOD:STEP describes. Raises UsageError."""
+    method, _, step = text.partition(":")
+    return solver(method, step or None, None, None, None)

@@ -2,52 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from odebench.cli.options import (
-    AsJson,
-    AttackName,
-    AttackParameters,
-    AttackSeed,
-    BackendName,
-    Changes,
-    ContestantName,
-    DataDir,
-    DatasetName,
-    Device,
-    Epsilon,
-    Force,
-    Horizon,
-    Images,
-    MaxSteps,
-    Method,
-    ModelName,
-    NormName,
-    Offset,
-    Results,
-    Seed,
-    SourceNames,
-    SplitName,
-    StepLength,
-    Tolerance,
-    TrainHorizon,
-    Trust,
-    Weights,
-    number,
-    radii_of,
-    settings,
-    solver,
-    split_name,
-)
+from odebench.cli import options
 from odebench.cli.root import app
-from odebench.cli.trust import trusted_contestant
-from odebench.errors import UsageError
-
-if TYPE_CHECKING:
-    from odebench.evaluation.plan import Plan
+from odebench.cli.trust import trusted_model
 
 
 @app.command(
@@ -58,124 +21,89 @@ if TYPE_CHECKING:
     "odebench run -m my-ode -a pgd --trust --results leaderboard/results"
 )
 def run(
-    model: ContestantName,
-    attack: AttackName,
-    dataset: DatasetName = "digits",
-    horizon: Horizon = None,
-    epsilon: Epsilon = None,
-    norm: NormName = None,
-    n: Images = None,
-    offset: Offset = 0,
-    split: SplitName = "test",
-    seed: Seed = 0,
-    attack_seed: AttackSeed = 0,
-    train_horizon: TrainHorizon = None,
-    method: Method = None,
-    step: StepLength = None,
-    tolerance: Tolerance = None,
-    backend: BackendName = None,
-    max_steps: MaxSteps = None,
-    parameter: AttackParameters = None,
-    changes: Changes = None,
-    weights: Weights = None,
-    trust: Trust = False,
-    source: SourceNames = None,
+    model: options.ReferenceName,
+    attack: options.AttackName,
+    dataset: options.DatasetName = "digits",
+    horizon: options.Horizon = None,
+    epsilon: options.Epsilon = None,
+    norm: options.NormName = None,
+    n: options.Images = None,
+    offset: options.Offset = 0,
+    split: options.SplitName = "test",
+    seed: options.Seed = 0,
+    attack_seed: options.AttackSeed = 0,
+    train_horizon: options.TrainHorizon = None,
+    method: options.Method = None,
+    step: options.StepLength = None,
+    tolerance: options.Tolerance = None,
+    backend: options.BackendName = None,
+    max_steps: options.MaxSteps = None,
+    parameter: options.AttackParameters = None,
+    changes: options.Changes = None,
+    weights: options.Weights = None,
+    trust: options.Trust = False,
+    source: options.SourceNames = None,
     surrogate: Annotated[
         str | None,
         typer.Option(metavar="METHOD:STEP", help="A cheaper solver of the same weights goes first: rk4:0.5."),
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16, of the attack; the verdict is fp32.")] = "fp32",
     chunk: Annotated[int, typer.Option(help="Images that an attack sees at once; part of the run key.")] = 100,
-    data_dir: DataDir = None,
-    device: Device = "cpu",
-    results: Results = Path("results"),
+    data_dir: options.DataDir = None,
+    device: options.Device = "cpu",
+    results: options.Results = Path("results"),
     save_candidates: Annotated[
         Path | None, typer.Option(help="Save the last candidates judged (safetensors), for `odebench judge`.")
     ] = None,
-    force: Force = False,
-    as_json: AsJson = False,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train or load a model, attack it, judge every image, write the result."""
-    from odebench.cli.console import ScreenProgress, print_result, write_text
-    from odebench.dataset import describe_dataset, load_dataset
-    from odebench.evaluation.plan import Slice, plan, threat_model
-    from odebench.io.remote_weights import weights_file
+    from odebench.cli.console import ScreenProgress, print_result
+    from odebench.cli.evaluation import Evaluator
+    from odebench.evaluation.plan import EvaluationRequest, Slice
 
-    # All that can be wrong with the words is said before anything heavy is imported or trained.
-    progress = ScreenProgress()
-    trusted_contestant(model, trust=trust)
-    radii = radii_of(epsilon, attack, norm)
-    evaluated_with = solver(method, step, tolerance, backend, max_steps)
-    evaluated_at, trained_at = number(horizon, "horizon"), number(train_horizon, "train horizon")
-    described = describe_dataset(dataset, data_dir=data_dir, progress=progress)
-    threat_model(attack, described, norm=norm, epsilons=radii)
-    images = Slice(split=split_name(split), n=n, offset=offset, chunk=chunk)
-    recipe_changes, parameters = settings(changes), settings(parameter)
-    if precision not in ("fp32", "bf16"):
-        raise UsageError(f"--precision is fp32 or bf16, not {precision!r}")
-    proposing = None
-    if surrogate is not None:
-        cheap, _, length = surrogate.partition(":")
-        proposing = solver(cheap, length or None, None, None, None)
-
-    weights_path = None if weights is None else weights_file(weights, progress=progress)
-    contestant = trusted_contestant(model, weights=weights_path, trust=True)
-
-    def planned(total: int) -> Plan:
-        return plan(
-            contestant,
-            attack,
-            described,
-            total=total,
-            images=images,
-            horizon=evaluated_at,
-            train_horizon=trained_at,
-            solver=evaluated_with,
-            norm=norm,
-            epsilons=radii,
-            train_seed=seed,
-            attack_seed=attack_seed,
-            changes=recipe_changes,
-            parameters=parameters,
-            sources=source,
-            surrogate=proposing,
-            precision="bf16" if precision == "bf16" else "fp32",
-        )
-
-    from odebench.evaluation.evaluate import data_split
-    from odebench.evaluation.evaluate import run as run_plan
-
-    data = load_dataset(dataset, data_dir=data_dir, progress=progress)
-    result, path, new = run_plan(
-        planned(len(data_split(data, images.split))),
-        data,
-        results=results,
-        force=force,
-        save_candidates=save_candidates,
-        device=device,
-        progress=progress,
+    # Everything that can be wrong with the options is reported before anything heavy is imported or trained.
+    evaluator = Evaluator(dataset, data_dir, device, results, force, ScreenProgress())
+    trusted_model(model, trust=trust)
+    request = EvaluationRequest(
+        model,
+        attack,
+        norm=norm,
+        epsilons=options.radii_of(epsilon, attack, norm),
+        solver=options.solver(method, step, tolerance, backend, max_steps),
+        horizon=options.number(horizon, "horizon"),
+        train_horizon=options.number(train_horizon, "train horizon"),
+        train_seed=seed,
+        attack_seed=attack_seed,
+        sources=source,
     )
-    if as_json:
-        from odebench.result.file import result_json
-
-        write_text(result_json(result))
-        return
-    print_result(result)
-    print(f"result: {path}" if new else f"result: {path} (there already; --force runs it again)")
+    described = evaluator.checked(request)
+    request = replace(
+        request,
+        images=Slice(split=options.split_name(split), n=n, offset=offset, chunk=chunk),
+        changes=options.settings(changes),
+        parameters=options.settings(parameter),
+        precision=options.precision_name(precision),
+        surrogate=None if surrogate is None else options.coarse_solver(surrogate),
+        model=evaluator.model(model, weights, trust=True),
+    )
+    evaluated = evaluator.run(request, described, save_candidates=save_candidates)
+    evaluated.show(print_result, as_json=as_json)
 
 
 @app.command(
     epilog="Examples:\n\nodebench train --model kd-ode --horizon 2\n\nodebench train -m resnet -d fashion-mnist"
 )
 def train(
-    model: ModelName,
-    dataset: DatasetName = "digits",
-    horizon: Horizon = None,
-    seed: Seed = 0,
-    changes: Changes = None,
-    data_dir: DataDir = None,
-    device: Device = "cpu",
-    as_json: AsJson = False,
+    model: options.ModelName,
+    dataset: options.DatasetName = "digits",
+    horizon: options.Horizon = None,
+    seed: options.Seed = 0,
+    changes: options.Changes = None,
+    data_dir: options.DataDir = None,
+    device: options.Device = "cpu",
+    as_json: options.AsJson = False,
 ) -> None:
     """Train a model, and its teacher first: what `run` does on first use."""
     from odebench.cli.console import ScreenProgress, write_text
@@ -183,9 +111,9 @@ def train(
     from odebench.model.definition import load_definition
 
     progress = ScreenProgress()
-    definition, trained_at = load_definition(model), number(horizon, "horizon")
+    definition, trained_at = load_definition(model), options.number(horizon, "horizon")
     described = describe_dataset(dataset, data_dir=data_dir, progress=progress)
-    recipe = definition.recipe(described, horizon=trained_at, train_seed=seed, changes=settings(changes))
+    recipe = definition.recipe(described, horizon=trained_at, train_seed=seed, changes=options.settings(changes))
     from odebench.evaluation.environment import usable_device
     from odebench.model.training import find_or_train
 

@@ -1,4 +1,4 @@
-"""Whose code may run: what entries bring runs only where the user says so."""
+"""Whether the code of an entry may run: only if the user agrees."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from odebench.evaluation.model_reference import ModelReference
 
 
-def trusted_contestant(name: str, *, weights: Path | None = None, trust: bool = False) -> ModelReference:
-    """The model that a name stands for. Raises UsageError where it is an entry's code that may not run."""
+def trusted_model(name: str, *, weights: Path | None = None, trust: bool = False) -> ModelReference:
+    """The model that a name stands for. Raises UsageError if it is an entry whose code may not run."""
     from odebench.submission.submitted_model import SubmittedModel, find_contestant
 
     found = find_contestant(name, weights=weights)
@@ -25,7 +25,7 @@ def trusted_contestant(name: str, *, weights: Path | None = None, trust: bool = 
 
 
 def check_trust(name: str, code: Path | None, *, trust: bool) -> None:
-    """Asks, on a terminal, whether an entry's code may run. Raises UsageError where it may not."""
+    """Asks on a terminal whether an entry's code may run, unless `trust` says so. Raises UsageError if it may not."""
     if code is None or trust:
         return
     if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):

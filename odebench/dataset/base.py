@@ -40,6 +40,10 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({len(self)} images of {tuple(self.pixels.shape[1:])})"
 
+    def part(self, rows: slice) -> Split:
+        """Some of the images with their labels, in the same order."""
+        return Split(self.pixels[rows], self.labels[rows])
+
     @cached_property
     def images(self) -> Float32[Tensor, "n channels height width"]:
         """All images, float32 in [0, 1]."""

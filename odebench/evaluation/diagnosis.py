@@ -1,15 +1,12 @@
-"""A diagnosis under way: probes that attack the same images afresh, and the checks that compare what they fell."""
+"""The probes of a diagnosis, which attack the same images afresh, and the checks that compare their outcomes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from odebench.attack.definition import DiagnosisDefinition, Stage
 from odebench.attack.probes import Probes, probes
@@ -28,45 +25,32 @@ from odebench.evaluation.checks.comparison import (
 from odebench.evaluation.checks.model import solver_gap
 from odebench.evaluation.checks.settings import reach
 from odebench.evaluation.outcomes import Outcomes
-from odebench.evaluation.preflight import fidelity_check
+from odebench.evaluation.preflight import Preflight, fidelity_check
 from odebench.evaluation.staged_attack import StagedAttack
-from odebench.evaluation.verdict import Judge
 from odebench.numerics.projection import grey_radius
 from odebench.progress import Step
-from odebench.protocol.spec import Evaluation
+from odebench.result.outcome import ROBUST
 from odebench.result.schema import Check
 
 
 class Diagnosis:
     """The probes of a diagnosis against one model.
 
-    Every probe attacks all clean-correct images of every chunk, whatever others have felled, so that two can be
-    compared image by image; all falls together are the letters of the result.
+    Each probe attacks all images that are classified correctly, whether another probe has succeeded on them or not, so
+    that two probes can be compared image by image. The outcomes of the result are those of all probes together.
     """
 
-    def __init__(
-        self,
-        evaluation: Evaluation,
-        definition: DiagnosisDefinition,
-        siege: StagedAttack,
-        judge: Judge,
-        images: Float[Tensor, "n channel height width"],
-        labels: Int[Tensor, " n"],
-        clean: np.ndarray,
-        chunks: Sequence[np.ndarray],
-        step: Step,
-        *,
-        doubled: bool,
-    ) -> None:
-        self.evaluation, self.definition, self.siege, self.judge = evaluation, definition, siege, judge
-        self.images, self.labels, self.clean, self.chunks, self.step = images, labels, clean, chunks, step
-        self.doubled, self.threat = doubled, evaluation.threat_model
+    def __init__(self, definition: DiagnosisDefinition, attack: StagedAttack, preflight: Preflight, step: Step) -> None:
+        self.attack, self.preflight, self.step = attack, preflight, step
+        self.evaluation, self.judge, self.clean = attack.evaluation, attack.judge, preflight.clean
+        self.images, self.labels = attack.images, attack.labels
+        self.definition = definition
+        self.threat = self.evaluation.threat_model
         self.middle = self.threat.middle_epsilon
-        self.correct = int((clean == "r").sum())
-        self.found = {epsilon: Outcomes.of(clean) for epsilon in self.threat.epsilons}
+        self.outcomes = {epsilon: Outcomes.of(self.clean) for epsilon in self.threat.epsilons}
 
-    def conduct(self) -> tuple[list[Outcomes], list[Check]]:
-        """All probes: a ledger for each epsilon of the evaluation, and the checks that the definition names."""
+    def run(self) -> tuple[list[Outcomes], list[Check]]:
+        """Runs all probes; returns the outcomes at each epsilon, and the checks that the definition names."""
         parts = probes(
             self.evaluation.attack.parameters, norm=self.threat.norm, n_classes=self.judge.classifier.n_classes
         )
@@ -75,7 +59,7 @@ class Diagnosis:
         iterated = self._attack(parts.iterated, self.middle, trace).letters
         checks = [
             single_step(iterated, self._attack(parts.single_step, self.middle).letters, reaches=reaches),
-            silent_success(trace, self.correct),
+            silent_success(trace, self.preflight.correct),
             random_noise(iterated, self._attack(parts.random, self.middle).letters, reaches=reaches),
             self._solver_gap(trace),
             self._gradient_fidelity(),
@@ -85,84 +69,79 @@ class Diagnosis:
             for epsilon in self.threat.epsilons
         }
         if self.definition.needs_sources:
-            checks += self._slower(parts, trace, by_epsilon)
+            checks += self._slower_checks(parts, trace, by_epsilon)
         for smaller, larger in pairwise(self.threat.epsilons):
-            # Probes differ in strength from one radius to the next; a fall at a smaller one holds all the same.
-            self.found[larger].join(self.found[smaller].without_measures())
-        return list(self.found.values()), [check for check in checks if check.id in self.definition.checks]
+            # An image is adversarial at every larger epsilon, whatever the probes found there.
+            self.outcomes[larger].join_letters(self.outcomes[smaller])
+        return list(self.outcomes.values()), [check for check in checks if check.id in self.definition.checks]
 
-    def _slower(self, parts: Probes, trace: Trace, by_epsilon: Mapping[float, np.ndarray]) -> list[Check]:
-        """The checks that the quick set leaves out."""
-        iterated = by_epsilon[self.middle]
+    def _slower_checks(self, parts: Probes, trace: Trace, by_epsilon: Mapping[float, np.ndarray]) -> list[Check]:
+        """The checks that the quick diagnosis leaves out."""
+        iterated, correct = by_epsilon[self.middle], self.preflight.correct
         longer = self._attack(parts.longer, self.middle).letters
         restarted = self._attack(parts.restarted, self.middle).letters
         worst = self._attack(parts.worst_case, self.middle)
+        by_queries = self._count(worst, [stage for stage in parts.worst_case if _by_queries(stage)])
+        by_source = self._count(worst, [stage for stage in parts.worst_case if stage.definition.needs_sources])
         return [
             convergence(iterated, longer, restarted),
             incomplete_optimisation(trace),
             self._unbounded(parts.iterated),
             monotone_budget(by_epsilon),
-            black_box(self._felled(worst, [s for s in parts.worst_case if _by_queries(s)]), self.correct),
-            transferred(
-                self._felled(worst, [s for s in parts.worst_case if s.definition.needs_sources]),
-                self.correct,
-                self.evaluation.attack.sources,
-            ),
+            black_box(by_queries, correct),
+            transferred(by_source, correct, self.evaluation.attack.sources),
         ]
 
     def _attack(
         self, stages: Stage | Sequence[Stage], epsilon: float, trace: Trace | None = None, *, counts: bool = True
     ) -> Outcomes:
-        """What one probe, or stages in turn, fell of all images. It `counts` for the letters of the result."""
+        """The outcomes of one probe, or of stages in turn, on all images. If it `counts`, the result includes them."""
         stages = [stages] if isinstance(stages, Stage) else list(stages)
-        ledger = Outcomes.of(self.clean)
-        first = self.evaluation.dataset.offset // self.evaluation.chunk
-        for number, rows in enumerate(self.chunks):
-            standing = rows[ledger.letters[rows] == "r"]
-            self.siege.attack_chunk(
-                number + first, standing, epsilon, ledger, self.step, stages=self._possible(stages), trace=trace
-            )
+        outcomes = Outcomes.of(self.clean)
+        self.attack.attack_images(epsilon, outcomes, self.step, stages=self._possible(stages), trace=trace)
         if counts:
-            self.found[epsilon].join(ledger)
-        return ledger
+            self.outcomes[epsilon].join(outcomes)
+        return outcomes
 
     def _possible(self, stages: Sequence[Stage]) -> list[Stage]:
-        """The stages that there are sources for, with twice the budget where the gradient could not be confirmed.
+        """The stages that there are sources for, with twice the budget if the gradient could not be confirmed.
 
         Not with twice the starts: probes that are compared must take the same."""
-        possible = [stage for stage in stages if self.siege.sources or not stage.definition.needs_sources]
-        return [stage.doubled(restarts=False) for stage in possible] if self.doubled else possible
+        possible = [stage for stage in stages if self.attack.sources or not stage.definition.needs_sources]
+        if not self.preflight.gradient_unconfirmed:
+            return possible
+        return [stage.doubled(restarts=False) for stage in possible]
 
-    def _felled(self, ledger: Outcomes, stages: Sequence[Stage]) -> int:
-        letters = [self.siege.letter(stage, self.middle) for stage in self._possible(stages)]
-        return int(np.isin(ledger.felled, letters).sum())
+    def _count(self, outcomes: Outcomes, stages: Sequence[Stage]) -> int:
+        """On how many images one of the stages succeeded."""
+        letters = [self.attack.letter(stage, self.middle) for stage in self._possible(stages)]
+        return int(np.isin(outcomes.felled_by, letters).sum())
 
     def _solver_gap(self, trace: Trace) -> Check:
-        rows = np.asarray(sorted(trace.ends), dtype=int)
-        ends = torch.stack([trace.ends[int(row)] for row in rows]) if len(rows) else self.images[:0]
-        where = torch.from_numpy(rows)
+        rows = torch.tensor(sorted(trace.ends), dtype=torch.int64)
+        ends = torch.stack([trace.ends[row] for row in rows.tolist()]) if len(rows) else self.images[:0]
         return solver_gap(
-            self.judge, self.images[where], self.labels[where], ends, norm=self.threat.norm, epsilon=self.middle
+            self.judge, self.images[rows], self.labels[rows], ends, norm=self.threat.norm, epsilon=self.middle
         )
 
     def _gradient_fidelity(self) -> Check:
-        rows = self.chunks[0][self.clean[self.chunks[0]] == "r"]
-        return fidelity_check(self.judge, self.images[torch.from_numpy(rows)], adjoint=True)
+        rows = self.attack.chunks[0]
+        correct = torch.from_numpy(rows[self.clean[rows] == ROBUST])
+        return fidelity_check(self.judge, self.images[correct], adjoint=True)
 
     def _unbounded(self, stage: Stage) -> Check:
-        """Check 9, within the ball in which plain grey lies for every image."""
-        radius = grey_radius(self.threat.norm, tuple(self.images.shape[1:]))
+        """Check 9, in the smallest ball that contains plain grey for every image."""
+        norm, grey = self.threat.norm, self.clean.copy()
+        radius = grey_radius(norm, tuple(self.images.shape[1:]))
         attacked = self._attack(stage, radius, counts=False).letters
-        grey = self.clean.copy()
-        rows = (self.clean == "r").nonzero()[0]
-        where = torch.from_numpy(rows)
-        points = torch.full_like(self.images[where], 0.5)
-        if len(rows):
-            budget: dict[str, Any] = {"norm": self.threat.norm, "epsilon": radius}
-            grey[rows] = self.judge.candidates(self.images[where], self.labels[where], points, **budget).letters
+        correct = torch.from_numpy(self.clean == ROBUST)
+        if correct.any():
+            images, labels = self.images[correct], self.labels[correct]
+            points = torch.full_like(images, 0.5)
+            grey[correct.numpy()] = self.judge.candidates(images, labels, points, norm=norm, epsilon=radius).letters
         return unbounded(attacked, grey)
 
 
 def _by_queries(stage: Stage) -> bool:
-    """Whether a stage asks for logits alone, of the model itself."""
+    """Whether a stage needs nothing but the logits of the model itself."""
     return not (stage.definition.uses_gradients or stage.definition.needs_sources)

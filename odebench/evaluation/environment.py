@@ -1,4 +1,4 @@
-"""What a result was computed with: versions, and what a device is called."""
+"""What a result was computed with: the versions of packages and the name of the device."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def versions() -> Versions:
-    """The versions of Python and of the packages a figure depends on."""
+    """The versions of Python and of the packages that figures depend on."""
     return Versions.model_validate(package_versions())
 
 
 def devices() -> list[str]:
-    """The names of the devices that this machine has: cpu, and where there are cards cuda, cuda:0, cuda:1, ..."""
+    """The names of the devices of this machine: cpu, and with cards also cuda, cuda:0, cuda:1, ..."""
     cards = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return ["cpu", *(["cuda", *cards] if cards else [])]
 
 
 def usable_device(name: str) -> str:
-    """The device, if this machine has it. Raises UsageError with what there is."""
+    """The same name, if this machine has the device. Raises UsageError with the devices that it has."""
     there = devices()
     if name not in there:
         raise UsageError(f"no device {name!r} on this machine; there is {', '.join(there)}")
@@ -36,15 +36,15 @@ def usable_device(name: str) -> str:
 
 
 def device_name(device: str) -> str:
-    """What a result calls a device: its kind, and in brackets the name of the card, or of the processor with the
-    instructions that torch uses there."""
+    """The device as a result names it: its kind, and in brackets the name of the card, or that of the processor with
+    the instruction set that torch uses."""
     if device == "cpu":
         return f"cpu ({_processor()}, {torch.backends.cpu.get_cpu_capability()})"
     return f"{device} ({torch.cuda.get_device_name(torch.device(device))})"
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it, else its kind."""
+    """The name of the processor if the system tells it, else its kind."""
     with suppress(OSError):
         if found := re.search(r"^model name\s*:\s*(\S.*)$", _CPU_INFO.read_text(errors="replace"), re.MULTILINE):
             return found[1].strip()

@@ -1,9 +1,10 @@
-"""Evaluating models: any module by `evaluate`, a registered model by its plan."""
+"""Evaluating models: any module by `evaluate`, a registered or submitted one by `run` and its plan."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,8 +17,9 @@ from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError, ModelError, ResultError, UsageError
 from odebench.evaluation.environment import usable_device
-from odebench.evaluation.execution import execute
-from odebench.evaluation.loading import known_weights, load_models
+from odebench.evaluation.execution import measure
+from odebench.evaluation.loading import LoadedModels, known_weights, load_models
+from odebench.evaluation.measurements import Measurements
 from odebench.evaluation.plan import Plan, Slice
 from odebench.evaluation.plan import threat_model as default_threat_model
 from odebench.evaluation.preflight import Preflight
@@ -47,16 +49,16 @@ def evaluate(
     data_dir: Path | None = None,
     progress: Progress = SILENT,
 ) -> list[Result]:
-    """Judges any module that maps images in [0, 1] to logits: one result an attack, as the command line writes them.
+    """The results of any module that maps images in [0, 1] to logits: one per attack, as the command line writes them.
 
     A module that exposes stem, field(t, state), head, horizon and solver is integrated by odebench; any other is
-    asked as a whole. `threat_model` is by default the data set's grid in the attack's first norm. The module is
-    put into evaluation mode while it is judged. `name` and `arguments` tell apart models of one class whose weights are
-    equal, such as two strengths of one defence: they are part of the run key. `parameters` are those of the attacks, by
-    attack, such as {"worst-case": {"effort": "standard"}}. `sources` are other modules, by name, that transfer (and the
-    worst case) crafts candidates on. `odebench.write_result` stores a result.
+    called as a whole. The module is in evaluation mode while it is judged. `threat_model` is by default the attack's
+    first norm with the data set's epsilons. `name` and `arguments` are part of the run key: they distinguish models of
+    one class with equal weights, such as two strengths of one defence. `parameters` holds those of each attack, such as
+    {"worst-case": {"effort": "standard"}}. `sources` are other modules, by name, on which transfer (and the worst case)
+    crafts candidates. `odebench.write_result` stores a result.
 
-    Raises UsageError for unknown names and values out of range, ModelError for a module that is no classifier,
+    Raises UsageError for unknown names and values out of range, ModelError for a module that is not a classifier,
     DatasetError for images outside [0, 1].
     """
     device, images = usable_device(device), images or Slice()
@@ -68,52 +70,62 @@ def evaluate(
     else:
         definition = DatasetDefinition(dataset.name, dataset.image_shape, dataset.classes, epsilons={}, loader="")
         data = dataset
-    for module in [model, *(sources or {}).values()]:
-        if not isinstance(module, nn.Module):
-            raise ModelError(f"expected a torch.nn.Module, not {_kind(module)}")
-    if data.n_classes < 2:
-        raise DatasetError(f"{data.name} has {data.n_classes} class; a classifier can only err among two or more")
-    classifier = Classifier(model, n_classes=data.n_classes, device=device, horizon=horizon, solver=solver)
-    others = {
-        source: Classifier(module, n_classes=data.n_classes, device=device)
-        for source, module in (sources or {}).items()
-    }
-    digest, digests = module_digest(model), {source: module_digest(one.module) for source, one in others.items()}
-    part = images.of(data.name, len(data_split(data, images.split)))
+    models = _wrapped_modules(model, sources or {}, data, device, horizon=horizon, solver=solver)
+    split = data_split(data, images.split)
+    part = images.of(data.name, len(split))
     norm, epsilons = (None, None) if threat_model is None else (threat_model.norm, threat_model.epsilons)
     evaluations = [
         Evaluation(
-            model=ModelSpec(name=name or type(model).__name__, arguments=dict(arguments or {}), weights=digest),
+            model=ModelSpec(
+                name=name or type(model).__name__, arguments=dict(arguments or {}), weights=models.weights_sha256
+            ),
             train_horizon=None,
-            horizon=classifier.horizon,
-            solver=classifier.solver,
+            horizon=models.classifier.horizon,
+            solver=models.classifier.solver,
             dataset=part,
             threat_model=default_threat_model(attack, definition, norm=norm, epsilons=epsilons),
             attack=AttackSpec(
                 name=attack,
                 parameters=load_attack(attack).complete((parameters or {}).get(attack)),
                 seed=attack_seed,
-                sources=tuple(others) if load_attack(attack).needs_sources else (),
+                sources=tuple(models.sources) if load_attack(attack).needs_sources else (),
             ),
             chunk=images.chunk,
             precision="fp32",
         )
         for attack in attacks
     ]
-    laid: dict[str, Preflight] = {}
-    return [
-        _execute(
-            evaluation,
-            classifier,
-            data,
-            digest,
-            progress,
-            sources={source: others[source] for source in evaluation.attack.sources},
-            sources_sha256={source: digests[source] for source in evaluation.attack.sources},
-            laid=laid,
-        )
-        for evaluation in evaluations
-    ]
+    without_sources = replace(models, sources={}, sources_sha256={})
+    preflights: dict[ThreatModel, Preflight] = {}
+    results = []
+    for evaluation in evaluations:
+        asked = models if evaluation.attack.sources else without_sources
+        measured = measure(evaluation, asked, split, preflights=preflights, progress=progress)
+        results.append(measured.result(evaluation))
+    return results
+
+
+def _wrapped_modules(
+    model: nn.Module,
+    sources: Mapping[str, nn.Module],
+    data: Dataset,
+    device: str,
+    *,
+    horizon: float | None,
+    solver: Solver | None,
+) -> LoadedModels:
+    """A module and its sources as classifiers. Raises ModelError, DatasetError."""
+    for module in [model, *sources.values()]:
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"expected a torch.nn.Module, not {_kind(module)}")
+    if data.n_classes < 2:
+        raise DatasetError(f"{data.name} has {data.n_classes} class; a classifier can only err among two or more")
+    return LoadedModels(
+        Classifier(model, n_classes=data.n_classes, device=device, horizon=horizon, solver=solver),
+        module_digest(model),
+        {name: Classifier(source, n_classes=data.n_classes, device=device) for name, source in sources.items()},
+        {name: module_digest(source) for name, source in sources.items()},
+    )
 
 
 def _kind(value: object) -> str:
@@ -131,13 +143,13 @@ def run(
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> tuple[Result, Path, bool]:
-    """Runs a plan, training what it needs, and writes its result below `results`.
+    """Runs a plan, training the models that it needs, and writes its result below `results`.
 
-    Returns the result, its file, and whether it is new: a run whose result exists is not run again unless
-    `force`. `candidates` are those that a plan of the attack "candidates" judges; `save_candidates` names a file for
-    the last candidates judged. Raises ResultError where the result there was found with other images or weights than
-    those at hand, CandidateError for candidates made for other images, UsageError where candidates should be saved of
-    a result that exists.
+    Returns the result, its file, and whether it is new: a plan whose result exists runs again only with `force`.
+    `candidates` are those that a plan of the attack "candidates" judges; `save_candidates` names a file for the last
+    candidates judged. Raises ResultError if the existing result was found with other images or weights than those at
+    hand, CandidateError for candidates made for other images, UsageError if candidates of an existing result should be
+    saved.
     """
     device = usable_device(device)
     path = result_path(results, plan.evaluation)
@@ -153,29 +165,25 @@ def run(
         check_writable(save_candidates.parent)
         if save_candidates.is_dir():
             raise FileError(f"cannot write {save_candidates}: it is a folder; name a file")
-    given = {} if candidates is None else _given(plan, candidates, split)
-    found = load_models(plan, dataset, device, progress)
-    kept: dict[float, dict[int, Tensor]] | None = None if save_candidates is None else {}
-    result = _execute(
+    given = None if candidates is None else _given(plan, candidates, split)
+    measured = measure(
         plan.evaluation,
-        found.classifier,
-        dataset,
-        found.weights_sha256,
-        progress,
-        sources=found.sources,
-        sources_sha256=found.sources_sha256,
-        given=given,
-        keep=kept,
-        handed_over=plan.handed_over,
+        load_models(plan, dataset, device, progress),
+        split,
+        candidates=given,
+        keep_candidates=save_candidates is not None,
+        progress=progress,
     )
+    result = measured.result(plan.evaluation)
     written = write_result(result, results, replace=force)
-    if save_candidates is not None and kept is not None:
-        write_candidates(save_candidates, _kept(result, split, kept))
+    if save_candidates is not None:
+        write_candidates(save_candidates, _judged_candidates(plan.evaluation, split, measured))
     return result, written, True
 
 
 def _given(plan: Plan, candidates: Candidates, split: Split) -> dict[float, Tensor]:
-    """The candidates of a file for the slice of a plan. Raises CandidateError where they are for other images."""
+    """The candidates of a file by epsilon, one for each image of a plan. Raises CandidateError where they were made for
+    other images."""
     if candidates.dataset_sha256 != split.sha256:
         raise CandidateError(
             f"the candidates were made for {candidates.dataset} {candidates.split} images "
@@ -193,10 +201,13 @@ def _given(plan: Plan, candidates: Candidates, split: Split) -> dict[float, Tens
     return candidates.by_epsilon(split.images[part.offset : part.offset + part.n], offset=part.offset)
 
 
-def _kept(result: Result, split: Split, kept: Mapping[float, Mapping[int, Tensor]]) -> Candidates:
-    """The candidates kept by an execution, as a file holds them."""
-    evaluation = result.evaluation
-    found = [(row, epsilon, image) for epsilon, rows in kept.items() for row, image in sorted(rows.items())]
+def _judged_candidates(evaluation: Evaluation, split: Split, measured: Measurements) -> Candidates:
+    """The last candidates judged, as a file holds them. Raises CandidateError where nothing was attacked."""
+    found = [
+        (row, epsilon, image)
+        for epsilon, outcomes in zip(evaluation.threat_model.epsilons, measured.outcomes, strict=True)
+        for row, image in sorted((outcomes.judged or {}).items())
+    ]
     if not found:
         raise CandidateError("nothing was attacked, since no image is classified correctly: there are no candidates")
     return Candidates(
@@ -207,7 +218,7 @@ def _kept(result: Result, split: Split, kept: Mapping[float, Mapping[int, Tensor
         split=evaluation.dataset.split,
         dataset_sha256=split.sha256,
         norm=evaluation.threat_model.norm,
-        source=f"{evaluation.attack.name} on {evaluation.model.name}, run {result.run_key[:16]}",
+        source=f"{evaluation.attack.name} on {evaluation.model.name}, run {evaluation.run_key[:16]}",
     )
 
 
@@ -224,39 +235,6 @@ def _check_found(path: Path, result: Result, plan: Plan, split: Split) -> None:
                 f"{path} was found with {what} {stored[:12]}, but those at hand are {here[:12]}; "
                 "give --force to run it again with them"
             )
-
-
-def _execute(
-    evaluation: Evaluation,
-    classifier: Classifier,
-    data: Dataset,
-    weights_sha256: str,
-    progress: Progress,
-    *,
-    sources: Mapping[str, Classifier],
-    sources_sha256: Mapping[str, str],
-    given: Mapping[float, Tensor] | None = None,
-    keep: dict[float, dict[int, Tensor]] | None = None,
-    handed_over: bool = True,
-    laid: dict[str, Preflight] | None = None,
-) -> Result:
-    split = data_split(data, evaluation.dataset.split)
-    rows = slice(evaluation.dataset.offset, evaluation.dataset.offset + evaluation.dataset.n)
-    return execute(
-        evaluation,
-        classifier,
-        split.images[rows],
-        split.labels[rows],
-        dataset_sha256=split.sha256,
-        weights_sha256=weights_sha256,
-        sources=sources,
-        sources_sha256=sources_sha256,
-        given=given,
-        keep=keep,
-        handed_over=handed_over,
-        laid=laid,
-        progress=progress,
-    )
 
 
 def data_split(data: Dataset, name: str) -> Split:

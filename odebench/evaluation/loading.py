@@ -1,8 +1,9 @@
-"""What a plan asks, ready to be asked: its classifier and those of its sources, weights found or trained."""
+"""Loading the models of a plan: the classifier and those of its sources, with weights found or trained."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -22,16 +23,20 @@ from odebench.protocol.recipe import find_weights
 
 @dataclass(frozen=True)
 class LoadedModels:
-    """The classifier of a plan and those of its sources by their texts, each with the sha256 of its weights."""
+    """The classifier of an evaluation and those of its sources by name, each with the sha256 of its weights.
+
+    Nothing is known beforehand of the gradient of a module that was `handed_over`: check 17 looks at it first.
+    """
 
     classifier: Classifier
     weights_sha256: str
-    sources: dict[str, Classifier]
-    sources_sha256: dict[str, str]
+    sources: Mapping[str, Classifier] = field(default_factory=dict)
+    sources_sha256: Mapping[str, str] = field(default_factory=dict)
+    handed_over: bool = True
 
 
 def load_models(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> LoadedModels:
-    """What a plan asks, with its weights found or trained. Raises WeightError, ModelError."""
+    """The models of a plan, with weights found or trained. Raises WeightError, ModelError."""
     module, digest = _model(plan, dataset, device, progress)
     classifier = Classifier(
         module,
@@ -40,12 +45,29 @@ def load_models(plan: Plan, dataset: Dataset, device: str, progress: Progress) -
         horizon=plan.evaluation.horizon,
         solver=plan.evaluation.solver,
     )
-    return LoadedModels(classifier, digest, *_sources(plan, dataset, module, digest, device, progress))
+    sources: dict[str, Classifier] = {}
+    digests: dict[str, str] = {}
+    for source in plan.sources:
+        weights, digests[source.text] = module, digest
+        if not source.itself:
+            trained = find_or_train(source.recipe, dataset, device=device, progress=progress)
+            weights, digests[source.text] = trained.module, trained.weights_sha256
+        sources[source.text] = Classifier(
+            weights,
+            n_classes=dataset.n_classes,
+            device=device,
+            horizon=source.horizon,
+            solver=source.solver,
+            gradient=source.gradient,
+        )
+    return LoadedModels(classifier, digest, sources, digests, handed_over=plan.handed_over)
 
 
 def weights_of(plan: Plan, progress: Progress = SILENT) -> Path | None:
-    """The weights file of a plan, fetched if it lies elsewhere; None where a recipe finds or trains them. Raises
-    RemoteError."""
+    """The weights file of a plan, downloaded if it lies elsewhere; None if its recipe finds or trains the weights.
+
+    Raises RemoteError.
+    """
     if isinstance(plan.weights, Address):
         address = plan.weights
         return fetch(address.url, sha256=address.sha256, bytes=address.bytes, progress=progress)
@@ -53,7 +75,7 @@ def weights_of(plan: Plan, progress: Progress = SILENT) -> Path | None:
 
 
 def known_weights(plan: Plan) -> str | None:
-    """The sha256 of a plan's weights, as far as they are at hand or their address says it; nothing is fetched."""
+    """The sha256 of a plan's weights if they are on this machine or their address states it; downloads nothing."""
     if isinstance(plan.weights, Address):
         return plan.weights.sha256
     path = find_weights(plan.recipe) if plan.weights is None else plan.weights
@@ -73,25 +95,3 @@ def _model(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> tup
         tensors, _ = read_tensors(weights)
         load_weights(module, tensors, source=weights)
     return module.to(device), sha256_file(weights)
-
-
-def _sources(
-    plan: Plan, dataset: Dataset, module: nn.Module, digest: str, device: str, progress: Progress
-) -> tuple[dict[str, Classifier], dict[str, str]]:
-    """The classifiers of a plan's sources, trained if need be, and the sha256 of their weights, by their texts."""
-    classifiers, digests = {}, {}
-    for source in plan.sources:
-        weights, found = module, digest
-        if not source.itself:
-            trained = find_or_train(source.recipe, dataset, device=device, progress=progress)
-            weights, found = trained.module, trained.weights_sha256
-        classifiers[source.text] = Classifier(
-            weights,
-            n_classes=dataset.n_classes,
-            device=device,
-            horizon=source.horizon,
-            solver=source.solver,
-            gradient=source.gradient,
-        )
-        digests[source.text] = found
-    return classifiers, digests

@@ -1,4 +1,4 @@
-"""What was found on some whole chunks of an evaluation; portions side by side, in files, and the result of them all."""
+"""What an evaluation measured on some whole chunks: joined with the rest, written to files, turned into a result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from odebench.attack.definition import load_attack
@@ -22,29 +22,34 @@ from odebench.evaluation.checks.settings import reach
 from odebench.evaluation.outcomes import Outcomes, ever_failed
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.protocol.spec import Evaluation, Sha256, Spec
+from odebench.result.outcome import ROBUST
 from odebench.result.schema import Check, Cost, Found, Nfe, Result, outcomes_digest
 from odebench.result.summary import flags_of, nfe_summary
 
 
 class Setup(Spec):
-    """What is equal for all portions of an evaluation: what was at hand, how the model must be asked, and the checks
-    that look at the first chunk of the evaluation, or that the attack makes by itself."""
+    """What all slices of an evaluation have in common: what was at hand, how the model is asked, and the checks made on
+    the first chunk of the evaluation or by the attack itself."""
+
+    model_config = ConfigDict(populate_by_name=True)
 
     run_key: Sha256
     found: Found
     alone: bool
     randomised: bool
-    opaque: bool
+    gradient_unconfirmed: Annotated[bool, Field(alias="opaque")]
     left_out: bool
     few_candidates: bool
     legend: dict[str, str]
     checks: Annotated[tuple[Check, ...], Field(strict=False)]
 
 
-class _Counts(Spec):
-    """The numbers of a portion that are no arrays; `invalid` has one for each epsilon."""
+class _Metadata(Spec):
+    """All but the arrays, as a slice's file holds it; `invalid` has one count for each epsilon."""
 
-    ground: Setup
+    model_config = ConfigDict(populate_by_name=True)
+
+    setup: Annotated[Setup, Field(alias="ground")]
     first: int
     useless: int
     forward_images: int
@@ -55,16 +60,16 @@ class _Counts(Spec):
 
 @dataclass(frozen=True)
 class Measurements:
-    """The images from `first` on, counted within the evaluation: their clean answers and letters, a ledger for each
-    epsilon, how many gradients are useless, passes through the model, and seconds."""
+    """Images from `first` on, counted within the evaluation: their clean letters and logits, the outcomes at each
+    epsilon, how many gradients are useless (check 1), images that went through the model, and seconds."""
 
-    ground: Setup
+    setup: Setup
     first: int
     clean: np.ndarray
     logits: Float[Tensor, "n classes"]
     nfe: Int[Tensor, " n"] | None
     useless: int
-    ledgers: tuple[Outcomes, ...]
+    outcomes: tuple[Outcomes, ...]
     forward_images: int
     backward_images: int
     seconds: float
@@ -73,137 +78,144 @@ class Measurements:
         return len(self.clean)
 
     def result(self, evaluation: Evaluation) -> Result:
-        """The result of an evaluation, all of whose images this portion holds."""
-        if (self.first, len(self), self.ground.run_key) != (0, evaluation.dataset.n, evaluation.run_key):
+        """The result of the evaluation, all of whose images were measured."""
+        if (self.first, len(self), self.setup.run_key) != (0, evaluation.dataset.n, evaluation.run_key):
             raise AssertionError("a result is made of a whole evaluation")
-        attack, ground, n = load_attack(evaluation.attack.name), self.ground, len(self)
-        own = [
-            logits_not_probabilities(self.logits),
-            gradient_availability(self.useless, int((self.clean == "r").sum())),
-            reach(attack, evaluation.attack.parameters),
-            solver_failure(ever_failed(self.ledgers)),
-        ]
-        # A check that the attack makes itself, with more evidence, stands for the first look.
-        by_id = {check.id: check for check in [*own, *ground.checks]}
-        checks = [by_id[number] for number in sorted(by_id)]
+        setup, n, checks = self.setup, len(self), self._checks(evaluation)
         epsilons = tuple(
-            ledger.epsilon_result(epsilon, ground.legend)
-            for epsilon, ledger in zip(evaluation.threat_model.epsilons, self.ledgers, strict=True)
+            outcomes.epsilon_result(epsilon, setup.legend)
+            for epsilon, outcomes in zip(evaluation.threat_model.epsilons, self.outcomes, strict=True)
         )
         return Result(
             schema_version=1,
             run_key=evaluation.run_key,
             evaluation=evaluation,
-            found=ground.found,
+            found=setup.found,
             epsilons=epsilons,
             nfe=Nfe(
                 clean=nfe_summary([] if self.nfe is None else self.nfe.tolist()),
-                adversarial=nfe_summary([count for ledger in self.ledgers for count in ledger.nfe]),
+                adversarial=nfe_summary([count for outcomes in self.outcomes for count in outcomes.nfe]),
             ),
             cost=Cost(forward=self.forward_images / n, backward=self.backward_images / n, seconds=self.seconds),
             checks=tuple(checks),
             flags=flags_of(
                 checks,
-                alone=ground.alone,
-                randomised=ground.randomised,
-                opaque=ground.opaque,
-                left_out=ground.left_out,
-                few_candidates=ground.few_candidates,
+                alone=setup.alone,
+                randomised=setup.randomised,
+                opaque=setup.gradient_unconfirmed,
+                left_out=setup.left_out,
+                few_candidates=setup.few_candidates,
             ),
             outcomes_sha256=outcomes_digest(epsilons),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
 
+    def _checks(self, evaluation: Evaluation) -> list[Check]:
+        """All checks by number; one that the attack made itself, with more evidence, replaces the first look."""
+        checks = [
+            logits_not_probabilities(self.logits),
+            gradient_availability(self.useless, int((self.clean == ROBUST).sum())),
+            reach(load_attack(evaluation.attack.name), evaluation.attack.parameters),
+            solver_failure(ever_failed(self.outcomes)),
+            *self.setup.checks,
+        ]
+        by_id = {check.id: check for check in checks}
+        return [by_id[number] for number in sorted(by_id)]
 
-def _on(ground: Setup, device: str) -> Setup:
-    return ground.model_copy(update={"found": ground.found.model_copy(update={"device": device})})
 
+def concatenate(slices: Sequence[Measurements]) -> Measurements:
+    """The measurements of slices that follow one another, as one; its device names those of all.
 
-def _unnamed(ground: Setup) -> Setup:
-    """The same with a device's kind alone: the workers of a cluster may have processors of several names."""
-    return _on(ground, ground.found.device.partition(" (")[0])
-
-
-def concatenate(portions: Sequence[Measurements]) -> Measurements:
-    """Portions that follow one another, as one; it names the processors or cards of all. Raises ResultError where they
-    were found with other data, weights or packages, some on a card and some not, or one is missing."""
-    ordered = sorted(portions, key=lambda portion: portion.first)
+    Raises ResultError where slices have other data, weights or packages, some ran on a card and some did not, or one
+    is missing.
+    """
+    ordered = sorted(slices, key=lambda one: one.first)
     start = ordered[0]
     for before, after in pairwise(ordered):
         if after.first != before.first + len(before):
             raise ResultError(f"the slices from image {before.first} and from {after.first} do not follow one another")
-        here, there = _unnamed(start.ground), _unnamed(after.ground)
+        here, there = _without_name(start.setup), _without_name(after.setup)
         if there != here:
-            names = [name for name in Setup.model_fields if getattr(there, name) != getattr(here, name)]
+            fields = Setup.model_fields.items()
+            names = [field.alias or name for name, field in fields if getattr(there, name) != getattr(here, name)]
             raise ResultError(
                 f"the slices from image {start.first} and from {after.first} differ in {', '.join(names)}: other "
                 "weights, or machines of other kinds? Delete one and sweep again"
             )
-    devices = "; ".join(sorted({one.ground.found.device for one in ordered}))
+    devices = "; ".join(sorted({one.setup.found.device for one in ordered}))
     return Measurements(
-        ground=_on(start.ground, devices),
+        setup=_with_device(start.setup, devices),
         first=start.first,
         clean=np.concatenate([one.clean for one in ordered]),
         logits=torch.cat([one.logits for one in ordered]),
         nfe=None if start.nfe is None else torch.cat([one.nfe for one in ordered if one.nfe is not None]),
         useless=sum(one.useless for one in ordered),
-        ledgers=tuple(Outcomes.side_by_side(parts) for parts in zip(*(one.ledgers for one in ordered), strict=True)),
+        outcomes=tuple(map(Outcomes.concatenate, zip(*(one.outcomes for one in ordered), strict=True))),
         forward_images=sum(one.forward_images for one in ordered),
         backward_images=sum(one.backward_images for one in ordered),
         seconds=sum(one.seconds for one in ordered),
     )
 
 
-def write_portion(path: Path, portion: Measurements) -> None:
-    """Writes a portion, whole or not at all. Raises FileError."""
-    tensors = {"logits": portion.logits, "clean": _codes(portion.clean)}
-    if portion.nfe is not None:
-        tensors["nfe"] = portion.nfe
-    for index, ledger in enumerate(portion.ledgers):
+def _with_device(setup: Setup, device: str) -> Setup:
+    return setup.model_copy(update={"found": setup.found.model_copy(update={"device": device})})
+
+
+def _without_name(setup: Setup) -> Setup:
+    """The same with only the kind of the device: the processors of a cluster may have several names."""
+    return _with_device(setup, setup.found.device.partition(" (")[0])
+
+
+def write_measurements(path: Path, measured: Measurements) -> None:
+    """Writes the measurements of a slice, whole or not at all. Raises FileError."""
+    tensors = {"logits": measured.logits, "clean": _codes(measured.clean)}
+    if measured.nfe is not None:
+        tensors["nfe"] = measured.nfe
+    for index, outcomes in enumerate(measured.outcomes):
         tensors |= {
-            f"letters.{index}": _codes(ledger.letters),
-            f"felled.{index}": _codes(ledger.felled),
-            f"distances.{index}": torch.tensor(ledger.distances, dtype=torch.float64),
-            f"nfe.{index}": torch.tensor(ledger.nfe, dtype=torch.int64),
+            f"letters.{index}": _codes(outcomes.letters),
+            f"felled.{index}": _codes(outcomes.felled_by),
+            f"distances.{index}": torch.tensor(outcomes.distances, dtype=torch.float64),
+            f"nfe.{index}": torch.tensor(outcomes.nfe, dtype=torch.int64),
         }
-    counts = _Counts(
-        ground=portion.ground,
-        first=portion.first,
-        useless=portion.useless,
-        forward_images=portion.forward_images,
-        backward_images=portion.backward_images,
-        seconds=portion.seconds,
-        invalid=tuple(ledger.invalid for ledger in portion.ledgers),
+    metadata = _Metadata(
+        setup=measured.setup,
+        first=measured.first,
+        useless=measured.useless,
+        forward_images=measured.forward_images,
+        backward_images=measured.backward_images,
+        seconds=measured.seconds,
+        invalid=tuple(outcomes.invalid for outcomes in measured.outcomes),
     )
-    # as a text: the order of the keys of evidence and legends is that of the result
-    write_tensors(path, tensors, {"portion": counts.model_dump_json()})
+    # as text, which keeps the order of the keys in evidence and legend
+    write_tensors(path, tensors, {"portion": metadata.model_dump_json(by_alias=True)})
 
 
-def read_portion(path: Path) -> Measurements:
-    """A portion from its file. Raises WeightError where that is missing, damaged, or no portion."""
+def read_measurements(path: Path) -> Measurements:
+    """The measurements of a slice from its file. Raises WeightError where it is missing, damaged or another file."""
     tensors, metadata = read_tensors(path)
     try:
-        counts = _Counts.model_validate_json(str(metadata["portion"]))
+        found = _Metadata.model_validate_json(str(metadata["portion"]))
         return Measurements(
-            ground=counts.ground,
-            first=counts.first,
+            setup=found.setup,
+            first=found.first,
             clean=_letters(tensors["clean"]),
             logits=tensors["logits"],
             nfe=tensors.get("nfe"),
-            useless=counts.useless,
-            ledgers=tuple(_ledger(tensors, index, invalid) for index, invalid in enumerate(counts.invalid)),
-            forward_images=counts.forward_images,
-            backward_images=counts.backward_images,
-            seconds=counts.seconds,
+            useless=found.useless,
+            outcomes=tuple(_outcomes(tensors, index, invalid) for index, invalid in enumerate(found.invalid)),
+            forward_images=found.forward_images,
+            backward_images=found.backward_images,
+            seconds=found.seconds,
         )
     except (KeyError, ValueError) as error:
         raise WeightError(f"{path} is no slice of an evaluation: {' '.join(str(error).split())[:200]}") from error
 
 
-def _ledger(tensors: Mapping[str, Tensor], index: int, invalid: int) -> Outcomes:
+def _outcomes(tensors: Mapping[str, Tensor], index: int, invalid: int) -> Outcomes:
     return Outcomes(
         letters=_letters(tensors[f"letters.{index}"]),
-        felled=_letters(tensors[f"felled.{index}"]),
+        felled_by=_letters(tensors[f"felled.{index}"]),
         distances=tensors[f"distances.{index}"].tolist(),
         nfe=tensors[f"nfe.{index}"].tolist(),
         invalid=invalid,

@@ -1,4 +1,4 @@
-"""What is evaluated, before anything is loaded: a registered model, or what an entry submits. No torch here."""
+"""The model of an evaluation before anything is loaded: registered, or submitted by an entry. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from odebench.protocol.spec import check_horizon
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model trained at one horizon with one seed: its name in results, the arguments that tell it apart, what it is
-    built from, the identity of its weights, and where these are (None: found or trained by the recipe)."""
+    """A model trained at one horizon with one seed.
+
+    `name` and `arguments` stand in results, `origin` is what the module is built from, `identity` names its weights,
+    and `weights` is where they are (None: found or trained by the recipe).
+    """
 
     name: str
     arguments: Mapping[str, JsonValue]
@@ -29,17 +32,17 @@ class ResolvedModel:
     identity: str
     weights: Path | Address | None
     siblings: bool = False
-    """Whether the same name stands for other train seeds, so that they can be sources."""
+    """Whether the model can be had with other train seeds by the same name, so that they can be sources."""
 
 
 class ModelReference(Protocol):
-    """A model by its name, of which a subject can be had for a data set."""
+    """A model by its name, which can be resolved for a data set."""
 
     @property
     def name(self) -> str:
         """The model's name in results."""
 
-    def subject(
+    def resolve(
         self,
         dataset: DatasetDefinition,
         *,
@@ -48,12 +51,12 @@ class ModelReference(Protocol):
         train_seed: int,
         changes: Mapping[str, JsonValue],
     ) -> ResolvedModel:
-        """The subject to evaluate at `horizon`; None stands for what the model says itself. Raises UsageError."""
+        """The model to evaluate at `horizon`; None stands for the model's own horizon. Raises UsageError."""
 
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """A registered model; with `weights`, a file of them instead of those that its recipe finds or trains."""
+    """A registered model; `weights` is a file instead of those that its recipe finds or trains."""
 
     definition: ModelDefinition
     weights: Path | None = None
@@ -63,7 +66,7 @@ class RegisteredModel:
         """The registered name."""
         return self.definition.name
 
-    def subject(
+    def resolve(
         self,
         dataset: DatasetDefinition,
         *,
@@ -72,7 +75,7 @@ class RegisteredModel:
         train_seed: int,
         changes: Mapping[str, JsonValue],
     ) -> ResolvedModel:
-        """The model by its recipe, with `changes`, trained at `train_horizon`, else at the evaluation's, else at 1."""
+        """The model by its recipe with `changes`, trained at `train_horizon`, else at `horizon`, else at 1."""
         trained_at = None
         if self.definition.has_horizon:
             trained_at = train_horizon if train_horizon is not None else (1.0 if horizon is None else horizon)
@@ -91,7 +94,7 @@ class RegisteredModel:
 
 
 def held_changes(recipe: Recipe, changes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The changes as the recipe holds them: 2 and 2.0 are one temperature, and one run key."""
+    """The changes as the recipe holds them, so that the temperatures 2 and 2.0 have one run key."""
     held = changeable(recipe)
     return {name: held[name] for name in changes}
 

@@ -1,19 +1,19 @@
-"""From the names and options of a run to its evaluation and recipe, before anything heavy is imported."""
+"""From a request to the plan of an evaluation, before anything heavy is imported."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
-from odebench.attack.definition import AttackDefinition, DiagnosisDefinition, load_attack
+from odebench.attack.definition import AttackDefinition, DiagnosisDefinition, NamedAttack, load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, invalid_value
-from odebench.evaluation.model_reference import ModelReference, RegisteredModel
+from odebench.evaluation.model_reference import ModelReference, RegisteredModel, ResolvedModel
 from odebench.evaluation.transfer_source import TransferSource, default_sources, parse_source, several_sources
 from odebench.io.remote_weights import Address
 from odebench.model.definition import Contributed, Origin, load_definition
@@ -42,7 +42,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Slice:
-    """Which images: the split, how many (None: 500, or all if there are fewer), from where, and the chunk."""
+    """Images of a split: `n` of them (None: 500, or all if there are fewer) from `offset` on, attacked in chunks."""
 
     split: Split = "test"
     n: int | None = None
@@ -50,7 +50,8 @@ class Slice:
     chunk: int = DEFAULT_CHUNK
 
     def of(self, name: str, total: int) -> DatasetSlice:
-        """The slice of a split of `total` images. Raises UsageError unless it is made of whole chunks."""
+        """The slice of the data set `name`, whose split has `total` images. Raises UsageError unless it consists of
+        whole chunks."""
         if self.chunk < 1:
             raise UsageError(f"a chunk of {self.chunk} images is none; the default is {DEFAULT_CHUNK}")
         if self.offset not in range(0, max(1, total), self.chunk):
@@ -78,8 +79,37 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class EvaluationRequest:
+    """What is asked for, before it is checked: the model by its registered name or as a reference, the attack by name.
+
+    `solver` and `horizon` are those of the evaluation; None stands for what the model is trained with. The model is
+    trained with its default solver, at `train_horizon` (by default the horizon of the evaluation). `norm` and
+    `epsilons` are by default the attack's and the data set's. `changes` alter the recipe by field name, `parameters`
+    the attack. `sources` are the models that transfer crafts candidates on (None: those that the attack has by
+    default). `surrogate` is a coarser solver, of the same weights, that is attacked first; `precision` is that of the
+    attack's gradients. The verdict is always fp32 on the declared solver.
+    """
+
+    model: str | ModelReference
+    attack: str
+    images: Slice = field(default_factory=Slice)
+    horizon: float | None = None
+    train_horizon: float | None = None
+    solver: Solver | None = None
+    norm: str | None = None
+    epsilons: tuple[float, ...] | None = None
+    train_seed: int = 0
+    attack_seed: int = 0
+    changes: Mapping[str, JsonValue] = field(default_factory=dict)
+    parameters: Mapping[str, JsonValue] = field(default_factory=dict)
+    sources: Sequence[str] | None = None
+    surrogate: Solver | None = None
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True)
 class Plan:
-    """An evaluation, what its model is built from, and where the weights are (None: by the recipe)."""
+    """An evaluation, what its model and sources are built from, and where its weights are (None: by the recipe)."""
 
     evaluation: Evaluation
     origin: Origin
@@ -95,15 +125,15 @@ class Plan:
 
     @property
     def handed_over(self) -> bool:
-        """Whether nothing is known of the model's gradient beforehand: a module that an entry brings."""
+        """Whether the model is a module that an entry brings: nothing is known of its gradient beforehand."""
         return isinstance(self.origin, Contributed)
 
 
 def threat_model(
     attack: str, dataset: DatasetDefinition, *, norm: str | None, epsilons: tuple[float, ...] | None
 ) -> ThreatModel:
-    """The norm and radii of a run: given, or the attack's first norm and the data set's grid for it (of which a
-    quick diagnosis takes the middle one)."""
+    """The norm and epsilons of an evaluation: those given, else the attack's first norm and the data set's epsilons
+    for it, or only their middle one for a quick diagnosis. Raises UsageError."""
     definition = load_attack(attack)
     chosen = definition.norm(norm)
     radii = epsilons or dataset.epsilons.get(chosen)
@@ -128,102 +158,94 @@ def threat_model(
         raise invalid_value(error) from error
 
 
-def plan(
-    model: str | ModelReference,
-    attack: str,
-    dataset: DatasetDefinition,
-    *,
-    total: int,
-    images: Slice | None = None,
-    horizon: float | None = None,
-    train_horizon: float | None = None,
-    solver: Solver | None = None,
-    norm: str | None = None,
-    epsilons: tuple[float, ...] | None = None,
-    train_seed: int = 0,
-    attack_seed: int = 0,
-    changes: Mapping[str, JsonValue] | None = None,
-    parameters: Mapping[str, JsonValue] | None = None,
-    weights: Path | None = None,
-    sources: Sequence[str] | None = None,
-    surrogate: Solver | None = None,
-    precision: Precision = "fp32",
-) -> Plan:
-    """The evaluation of a model, by its registered name or as an entry has it, on a split of `total` images.
-
-    `solver` and `horizon` are those of the evaluation; the model is trained with its default solver, at
-    `train_horizon` (by default the evaluation's). `changes` alters the recipe by field name; `weights` is a file
-    instead of what the recipe finds, for a registered name alone. `sources` are the models that transfer crafts
-    candidates on (None: resnet of the same data and train seed). `surrogate` is a cheaper solver that proposes first,
-    `precision` that of the attack's gradients; the verdict is fp32 on the declared solver. Raises UsageError.
-    """
-    contestant = RegisteredModel(load_definition(model), weights) if isinstance(model, str) else model
-    attacked = load_attack(attack)
-    threat = threat_model(attack, dataset, norm=norm, epsilons=epsilons)
-    if horizon is not None:
-        check_horizon(horizon)
-    subject = contestant.subject(
-        dataset, horizon=horizon, train_horizon=train_horizon, train_seed=train_seed, changes=changes or {}
+def plan(request: EvaluationRequest, dataset: DatasetDefinition, *, total: int) -> Plan:
+    """The plan of a request, on a split of `total` images. Raises UsageError, FileError for weights."""
+    model = RegisteredModel(load_definition(request.model)) if isinstance(request.model, str) else request.model
+    attack = load_attack(request.attack)
+    threat = threat_model(request.attack, dataset, norm=request.norm, epsilons=request.epsilons)
+    if request.horizon is not None:
+        check_horizon(request.horizon)
+    resolved = model.resolve(
+        dataset,
+        horizon=request.horizon,
+        train_horizon=request.train_horizon,
+        train_seed=request.train_seed,
+        changes=request.changes,
     )
-    name, origin = subject.name, subject.origin
-    trained_at = origin.horizon
-    if trained_at is None and solver is not None:
-        raise UsageError(f"{name} integrates nothing, so it takes no --horizon and no --solver")
-    _check_steps(origin.solver, trained_at)
-    _check_steps(solver or origin.solver, trained_at if horizon is None else horizon)
-    images = images or Slice()
-    evaluated_at, evaluated_with = trained_at if horizon is None else horizon, solver or origin.solver
-    texts: tuple[str, ...] = ()
-    if attacked.needs_sources:
-        sibling = name if subject.siblings else None
-        compared = isinstance(attacked, DiagnosisDefinition)
-        default = several_sources(sibling, dataset, origin) if compared else default_sources(dataset, origin)
-        texts = default if sources is None else tuple(dict.fromkeys(sources))
-        if not texts and isinstance(attacked, AttackDefinition):
-            raise UsageError(f"{attack} needs a source to craft candidates on, such as --source ode:seed=1")
-    elif attacked.needs_candidates and "file_sha256" not in (parameters or {}):
-        raise UsageError(f"{attack} are made elsewhere: judge a file of them with odebench judge")
-    elif sources:
-        raise UsageError(f"{attack} crafts no candidates on other models, so it takes no source")
-    if surrogate is not None and evaluated_with is None:
-        raise UsageError(f"{name} integrates nothing, so no cheaper solver can propose for it")
-    if surrogate is not None and surrogate.adaptive:
-        raise UsageError(f"a surrogate takes fixed steps, such as rk4:1; {surrogate.method} chooses its own")
-    parsed = tuple(
-        parse_source(text, dataset, origin=origin, horizon=evaluated_at, solver=evaluated_with) for text in texts
+    horizon, solver = _horizon_and_solver(request, resolved)
+    texts = _source_texts(request, attack, resolved, dataset)
+    _check_surrogate(request.surrogate, resolved.name, solver)
+    sources = tuple(
+        parse_source(text, dataset, origin=resolved.origin, horizon=horizon, solver=solver) for text in texts
     )
-    _check_steps(surrogate, evaluated_at)
-    for source in parsed:
+    _check_steps(request.surrogate, horizon)
+    for source in sources:
         _check_steps(source.solver, source.horizon)
     try:
         evaluation = Evaluation(
-            model=ModelSpec(
-                name=name,
-                arguments=dict(subject.arguments),
-                weights=subject.identity,
-            ),
-            train_horizon=trained_at,
-            horizon=evaluated_at,
-            solver=evaluated_with,
-            dataset=images.of(dataset.name, total),
+            model=ModelSpec(name=resolved.name, arguments=dict(resolved.arguments), weights=resolved.identity),
+            train_horizon=resolved.origin.horizon,
+            horizon=horizon,
+            solver=solver,
+            dataset=request.images.of(dataset.name, total),
             threat_model=threat,
             attack=AttackSpec(
-                name=attack,
-                parameters=attacked.complete(parameters),
-                seed=attack_seed,
+                name=request.attack,
+                parameters=attack.complete(request.parameters),
+                seed=request.attack_seed,
                 sources=texts,
-                surrogate=None if surrogate is None else CoarseSolver(solver=surrogate),
+                surrogate=None if request.surrogate is None else CoarseSolver(solver=request.surrogate),
             ),
-            chunk=images.chunk,
-            precision=precision,
+            chunk=request.images.chunk,
+            precision=request.precision,
         )
     except ValidationError as error:
         raise invalid_value(error) from error
-    return Plan(evaluation=evaluation, origin=origin, weights=subject.weights, sources=parsed)
+    return Plan(evaluation=evaluation, origin=resolved.origin, weights=resolved.weights, sources=sources)
+
+
+def _horizon_and_solver(request: EvaluationRequest, resolved: ResolvedModel) -> tuple[float | None, Solver | None]:
+    """The horizon and solver of the evaluation; None for a model that integrates nothing. Raises UsageError."""
+    origin = resolved.origin
+    if origin.horizon is None and request.solver is not None:
+        raise UsageError(f"{resolved.name} integrates nothing, so it takes no --horizon and no --solver")
+    horizon = origin.horizon if request.horizon is None else request.horizon
+    solver = request.solver or origin.solver
+    _check_steps(origin.solver, origin.horizon)
+    _check_steps(solver, horizon)
+    return horizon, solver
+
+
+def _source_texts(
+    request: EvaluationRequest, attack: NamedAttack, resolved: ResolvedModel, dataset: DatasetDefinition
+) -> tuple[str, ...]:
+    """The sources that the attack crafts candidates on, as texts. Raises UsageError where it lacks what it needs."""
+    if attack.needs_sources:
+        texts = request.sources
+        if texts is None and isinstance(attack, DiagnosisDefinition):
+            texts = several_sources(resolved.name if resolved.siblings else None, dataset, resolved.origin)
+        elif texts is None:
+            texts = default_sources(dataset, resolved.origin)
+        if not texts and isinstance(attack, AttackDefinition):
+            raise UsageError(f"{attack.name} needs a source to craft candidates on, such as --source ode:seed=1")
+        return tuple(dict.fromkeys(texts))
+    if attack.needs_candidates and "file_sha256" not in request.parameters:
+        raise UsageError(f"{attack.name} are made elsewhere: judge a file of them with odebench judge")
+    if request.sources:
+        raise UsageError(f"{attack.name} crafts no candidates on other models, so it takes no source")
+    return ()
+
+
+def _check_surrogate(surrogate: Solver | None, name: str, solver: Solver | None) -> None:
+    """Raises UsageError for a coarse solver that cannot propose first."""
+    if surrogate is not None and solver is None:
+        raise UsageError(f"{name} integrates nothing, so no cheaper solver can propose for it")
+    if surrogate is not None and surrogate.adaptive:
+        raise UsageError(f"a surrogate takes fixed steps, such as rk4:1; {surrogate.method} chooses its own")
 
 
 def _check_steps(solver: Solver | None, horizon: float | None) -> None:
-    """Raises UsageError, before anything is trained, where fixed steps would be too many to take."""
+    """Raises UsageError, before anything is trained, if a fixed step would be taken too many times."""
     if solver is None or solver.step is None or horizon is None:
         return
     if horizon > MAX_FIXED_STEPS * solver.step * (1 + 1e-9):
@@ -236,17 +258,14 @@ def _check_steps(solver: Solver | None, horizon: float | None) -> None:
 _TRAIN_SEED = "train_seed"
 
 
-def planned_again(evaluation: Evaluation, model: ModelReference, dataset: DatasetDefinition, *, total: int) -> Plan:
-    """The plan of an evaluation of `model`, on a split of `total` images. Raises UsageError where this odebench does
-    not plan the same one."""
+def request_of(evaluation: Evaluation, model: ModelReference) -> EvaluationRequest:
+    """The request that led to a stored evaluation of `model`."""
     spec, attack, part = evaluation.model, evaluation.attack, evaluation.dataset
     seed = spec.arguments.get(_TRAIN_SEED)
     changes = {name: value for name, value in spec.arguments.items() if name != _TRAIN_SEED}
-    found = plan(
+    return EvaluationRequest(
         model,
         attack.name,
-        dataset,
-        total=total,
         images=Slice(split=part.split, n=part.n, offset=part.offset, chunk=evaluation.chunk),
         horizon=evaluation.horizon,
         train_horizon=evaluation.train_horizon,
@@ -261,6 +280,12 @@ def planned_again(evaluation: Evaluation, model: ModelReference, dataset: Datase
         surrogate=None if attack.surrogate is None else attack.surrogate.solver,
         precision=evaluation.precision,
     )
+
+
+def planned_again(evaluation: Evaluation, model: ModelReference, dataset: DatasetDefinition, *, total: int) -> Plan:
+    """The plan of a stored evaluation of `model`, on a split of `total` images. Raises UsageError where this odebench
+    does not plan the same evaluation."""
+    found = plan(request_of(evaluation, model), dataset, total=total)
     if found.evaluation.run_key != evaluation.run_key:
         raise UsageError(
             "its model was not trained by a recipe of this odebench (a weights file, a module, or another version)"

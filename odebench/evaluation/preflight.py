@@ -1,4 +1,4 @@
-"""What is known of a model before it is attacked: how it must be asked, its clean letters, its gradient."""
+"""What is settled before a model is attacked: how it must be asked, its clean outcomes, the first checks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
+from odebench.dataset import Split
 from odebench.evaluation.checks.gradient import gradient_fidelity
 from odebench.evaluation.checks.model import (
     batch_independence,
@@ -23,21 +22,20 @@ from odebench.model.classifier import Classifier
 from odebench.numerics.seeding import seeded
 from odebench.progress import Progress
 from odebench.protocol.spec import Evaluation
+from odebench.result.outcome import ROBUST, UNSOLVED, WRONG, CheckId
 from odebench.result.schema import Check
-
-Images = Float[Tensor, "n channel height width"]
-Labels = Int[Tensor, " n"]
 
 ALL = slice(None)
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """The clean letters and the first checks of one model on one slice; several attacks may build on it.
+    """The clean outcomes and the first checks of one model on some images; several attacks may share them.
 
-    `checks` are those of the first chunk of the evaluation, `useless` counts the images of check 1. `opaque`: whether
-    the gradient of a module of which nothing is known could not be confirmed. `slowest` is the longest that the
-    gradients of one chunk took, `seconds` what the clean answers took.
+    `alone` and `passes` are how the judge asks, `clean` holds one letter per image, `checks` are those made on the
+    first chunk of the evaluation. `useless` counts the images of check 1. `gradient_unconfirmed`: a module was handed
+    over and check 17 did not pass. `slowest` is the longest that the gradients of one chunk took, `seconds` what the
+    clean predictions took.
     """
 
     alone: bool
@@ -47,13 +45,18 @@ class Preflight:
     clean: np.ndarray
     checks: tuple[Check, ...]
     useless: int
-    opaque: bool
+    gradient_unconfirmed: bool
     forward_images: int
     slowest: float
     seconds: float
 
+    @property
+    def correct(self) -> int:
+        """How many clean images are classified correctly."""
+        return int((self.clean == ROBUST).sum())
+
     def judge(self, classifier: Classifier) -> Judge:
-        """A judge that asks as the checks demand, and has asked about the clean images."""
+        """A judge that asks as the checks demand, and counts what the clean images took."""
         judge = Judge(classifier, alone=self.alone, passes=self.passes, seed=self.seed)
         judge.forward_images = self.forward_images
         return judge
@@ -68,33 +71,31 @@ def chunks(evaluation: Evaluation, n: int) -> list[np.ndarray]:
 def run_preflight(
     evaluation: Evaluation,
     classifier: Classifier,
-    images: Images,
-    labels: Labels,
+    images: Split,
     *,
     handed_over: bool,
     rows: slice = ALL,
     progress: Progress,
 ) -> Preflight:
-    """The groundwork of an evaluation, on some `rows` of its images. Raises ModelError for a model that raises or
-    returns no logits.
+    """The preflight of an evaluation on `images`, of which those of `rows` are attacked.
 
-    How the model must be asked is decided on the first chunk of the evaluation, whatever the rows.
+    How the model must be asked is decided on the first chunk of all images, whatever the rows. Raises ModelError for a
+    model that raises or returns no logits.
     """
-    alone, passes, checks = _mode(evaluation, classifier, images, labels, progress)
-    first = images[: evaluation.chunk], labels[: evaluation.chunk]
-    images, labels = images[rows], labels[rows]
+    first, part = images.part(slice(0, evaluation.chunk)), images.part(rows)
+    alone, passes, checks = _how_to_ask(evaluation, classifier, first, progress)
     judge = Judge(classifier, alone=alone, passes=passes, seed=evaluation.attack.seed)
     started = time.perf_counter()
-    opinion = judge.opinion(images, labels, of=images)
+    opinion = judge.opinion(part.images, part.labels, of=part.images)
     seconds = time.perf_counter() - started
-    clean = opinion.letters(wrong="m", failed="u")
-    opaque = False
+    clean = opinion.letters(wrong=WRONG, failed=UNSOLVED)
+    gradient_unconfirmed = False
     if handed_over:
-        standing = judge.clean(*first) if rows.start else clean[: evaluation.chunk]
-        fidelity = fidelity_check(judge, first[0][torch.from_numpy(standing == "r")])
-        opaque = fidelity.status != "pass"
+        clean_first = judge.clean(first.images, first.labels) if rows.start else clean[: evaluation.chunk]
+        fidelity = fidelity_check(judge, first.images[torch.from_numpy(clean_first == ROBUST)])
+        gradient_unconfirmed = fidelity.status != "pass"
         checks.append(fidelity)
-    useless, slowest = _useless(evaluation, classifier, images, labels, clean)
+    useless, slowest = _count_useless(evaluation, classifier, part, clean)
     return Preflight(
         alone=alone,
         passes=passes,
@@ -103,21 +104,19 @@ def run_preflight(
         clean=clean,
         checks=tuple(checks),
         useless=useless,
-        opaque=opaque,
+        gradient_unconfirmed=gradient_unconfirmed,
         forward_images=judge.forward_images,
         slowest=slowest * passes,
         seconds=seconds,
     )
 
 
-def _mode(
-    evaluation: Evaluation, classifier: Classifier, images: Images, labels: Labels, progress: Progress
+def _how_to_ask(
+    evaluation: Evaluation, classifier: Classifier, first: Split, progress: Progress
 ) -> tuple[bool, int, list[Check]]:
-    """Checks 2 and 15 on the first chunk, and how they ask for points to be judged: alone, and in how many passes."""
-    first = slice(0, evaluation.chunk)
-    threat = evaluation.threat_model
+    """Whether each image is judged alone, and in how many passes, with the checks 2 and 15 that decide it."""
     coupled = classifier.solver is not None and classifier.solver.couples_batch
-    steady = determinism(classifier, images[first], alone=coupled)
+    steady = determinism(classifier, first.images, alone=coupled)
     if steady.status == "flag":
         progress.say(
             f"{evaluation.model.name} is randomised (logits differ by {steady.figure:.1%} between passes): "
@@ -125,31 +124,33 @@ def _mode(
         )
         if not steady.evidence["seeded"]:
             progress.say(f"{evaluation.model.name} draws from a generator of its own: letters differ between runs")
-        independence = mean_batch_independence(classifier, images[first])
-        return coupled or independence.status == "flag", RANDOMISED_PASSES, [steady, independence]
-    middle = threat.middle_epsilon
-    independence = batch_independence(classifier, images[first], labels[first], norm=threat.norm, epsilon=middle)
-    return coupled or independence.status == "flag", 1, [steady, independence]
+        passes = RANDOMISED_PASSES
+        independence = mean_batch_independence(classifier, first.images)
+    else:
+        threat = evaluation.threat_model
+        passes = 1
+        independence = batch_independence(
+            classifier, first.images, first.labels, norm=threat.norm, epsilon=threat.middle_epsilon
+        )
+    return coupled or independence.status == "flag", passes, [steady, independence]
 
 
-def fidelity_check(judge: Judge, images: Images, *, adjoint: bool = False) -> Check:
-    """Check 17 on clean-correct images; not made where the model draws random numbers."""
+def fidelity_check(judge: Judge, images: torch.Tensor, *, adjoint: bool = False) -> Check:
+    """Check 17 on images that are classified correctly; skipped for a randomised model."""
     if judge.passes > 1:
         why = "the model draws random numbers: its gradient is another one at every pass"
-        return skipped(17, "gradient fidelity", speaks_of="model", why=why)
+        return skipped(CheckId.GRADIENT_FIDELITY, speaks_of="model", why=why)
     return gradient_fidelity(judge.classifier, images, adjoint=adjoint)
 
 
-def _useless(
-    evaluation: Evaluation, classifier: Classifier, images: Images, labels: Labels, clean: np.ndarray
-) -> tuple[int, float]:
-    """Check 1's count over all clean-correct images, and the seconds of the slowest chunk."""
-    k, slowest = 0, 0.0
-    for rows in chunks(evaluation, len(images)):
-        standing = torch.from_numpy(rows[clean[rows] == "r"])
-        if len(standing):
+def _count_useless(evaluation: Evaluation, classifier: Classifier, part: Split, clean: np.ndarray) -> tuple[int, float]:
+    """Check 1's count over all images that are classified correctly, and the seconds of the slowest chunk."""
+    count, slowest = 0, 0.0
+    for rows in chunks(evaluation, len(part)):
+        correct = torch.from_numpy(rows[clean[rows] == ROBUST])
+        if len(correct):
             started = time.perf_counter()
             with seeded(evaluation.attack.seed):
-                k += useless_gradients(classifier, images[standing], labels[standing])
+                count += useless_gradients(classifier, part.images[correct], part.labels[correct])
             slowest = max(slowest, time.perf_counter() - started)
-    return k, slowest
+    return count, slowest

@@ -1,4 +1,4 @@
-"""How an evaluation is cut into slices of whole chunks, and where their files lie. No torch here."""
+"""How an evaluation is cut into slices of whole chunks, and where their files are. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from odebench.protocol.spec import VERDICT_BATCH, Evaluation
 
 
 def cut(evaluation: Evaluation, images: int | None) -> tuple[slice, ...]:
-    """The rows of each slice of about `images` images, rounded up to whole chunks and whole batches of the verdict (a
-    slice that cut through one would ask about other batches).
+    """The rows of each slice of about `images` images, rounded up to whole chunks and whole batches of the verdict.
 
-    Empty where the evaluation stays in one piece: None is given, it has no more images, or its attack compares all
-    images with one another, as a diagnosis does.
+    Empty if the evaluation stays in one piece: `images` is None, it has no more images than that, or its attack
+    compares all images with one another, as a diagnosis does.
     """
     attack, n = load_attack(evaluation.attack.name), evaluation.dataset.n
     if images is None or not attack.runs_by_chunk:
@@ -26,7 +25,7 @@ def cut(evaluation: Evaluation, images: int | None) -> tuple[slice, ...]:
 
 
 def slice_folder(results: Path, evaluation: Evaluation) -> Path:
-    """The folder of an evaluation's slices: hidden beside the results, which nobody takes them for."""
+    """The folder of an evaluation's slices: hidden beside the results, so that nobody takes them for results."""
     return results / ".slices" / evaluation.run_key
 
 
@@ -36,9 +35,9 @@ def slice_path(results: Path, evaluation: Evaluation, rows: slice) -> Path:
 
 
 def forget_slices(evaluation: Evaluation, results: Path) -> None:
-    """Takes away the files of an evaluation's slices, and the folder of all slices when it is empty."""
+    """Deletes the files of an evaluation's slices, and the folder of all slices if it is empty then."""
     shutil.rmtree(slice_folder(results, evaluation), ignore_errors=True)
     try:
         (results / ".slices").rmdir()
-    except OSError:  # another evaluation's are there, or nobody's
+    except OSError:  # it holds slices of another evaluation, or does not exist
         return

@@ -1,4 +1,4 @@
-"""Sources of transfer: other models that candidates are crafted on, written as short texts."""
+"""Sources of transfer: other models on which candidates are crafted, each written as a short text."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, check_horizon, parse_number
 
 DEFAULT_SOURCE = "resnet"
-"""Every model faces candidates from this one, of the same data and train seed, unless sources are named."""
+"""Candidates come from this model, of the same data and train seed, unless sources are named."""
 OTHER_SOURCES = ("resnet", "ode-ablated")
-"""Those that check 12 crafts on, beside the next train seed of the model itself."""
+"""The sources of check 12, beside the next train seed of the model itself."""
 ITSELF = "self"
 _KEYS = ("seed", "horizon", "solver", "step", "tolerance", "backend", "gradient")
 
 
 @dataclass(frozen=True)
 class TransferSource:
-    """A source as written, what it is built from, how it is integrated (None: as it was trained), and whether its
-    gradient is direct or that of the adjoint equation."""
+    """A source: its text, what it is built from, and how it is integrated (None: it has no field).
+
+    `itself`: it has the weights of the evaluated model. `gradient` is direct or that of the adjoint equation.
+    """
 
     text: str
     origin: Origin
@@ -47,10 +49,10 @@ def parse_source(
 ) -> TransferSource:
     """The source that a text names, for the model of `origin` evaluated at `horizon` with `solver`.
 
-    NAME[:KEY=VALUE]...: a model's name with seed, horizon, solver, step, tolerance, backend, such as resnet,
-    kd-ode:seed=1, ode:horizon=2; or self, the same weights, such as self:solver=dopri5:tolerance=1e-3. With
-    gradient=adjoint the candidates follow the adjoint's gradient, as those of a user of odeint_adjoint would. Raises
-    UsageError.
+    The text is NAME[:KEY=VALUE]...: a model's name with seed, horizon, solver, step, tolerance or backend, such as
+    resnet, kd-ode:seed=1 or ode:horizon=2; or self for the same weights, such as self:solver=dopri5:tolerance=1e-3.
+    With gradient=adjoint the candidates follow the gradient of the adjoint equation, as odeint_adjoint computes it.
+    Raises UsageError.
     """
     name, *pairs = text.split(":")
     given = dict(pair.partition("=")[::2] for pair in pairs)
@@ -87,7 +89,7 @@ def default_sources(dataset: DatasetDefinition, origin: Origin) -> tuple[str, ..
 
 
 def several_sources(model: str | None, dataset: DatasetDefinition, origin: Origin) -> tuple[str, ...]:
-    """resnet, ode-ablated and, of a registered `model`, its next train seed: those that are not the model itself."""
+    """The sources that are not the model itself: resnet, ode-ablated, and the next train seed of a registered model."""
     others = tuple(
         name
         for name in OTHER_SOURCES

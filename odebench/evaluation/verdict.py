@@ -1,7 +1,7 @@
-"""The verdict: one door for all candidates, in fp32 on the declared solver, no image touched by another.
+"""The verdict on all candidates, whoever made them: in fp32, on the declared solver, each image for itself.
 
-Letters: m wrong or tied clean, u unsolved clean, f fooled, x failure under attack, r robust. A randomised model is
-asked in repeated passes, and the majority decides.
+A randomised model is asked in repeated passes, and the majority decides. The letters are those of
+odebench.result.outcome.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from odebench.numerics.precision import full_fp32
 from odebench.numerics.projection import ROUNDING, distance, project
 from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import VERDICT_BATCH as VERDICT_BATCH
+from odebench.result.outcome import FAILED, FOOLED, ROBUST, UNSOLVED, WRONG
 
 NEAR_TIE = 1e-3
 """A gap between the two largest logits below this share of the largest |logit| is judged again alone."""
 RANDOMISED_PASSES = 20
-"""How often a randomised model is asked about one point; an attack averages the gradients of as many passes."""
+"""How many passes a randomised model takes for one point; an attack averages the gradients of as many."""
 
 Images = Float[Tensor, "batch channel height width"]
 Labels = Int[Tensor, " batch"]
@@ -34,9 +35,9 @@ Labels = Int[Tensor, " batch"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """A letter an image, NFE an image (None without a field), the candidates as judged and their distances.
+    """One letter per image, NFE per image (None without a field), the candidates as judged, and their distances.
 
-    `invalid` marks candidates that were not finite, or (fixed budget) that lay outside their ball.
+    `invalid` marks candidates that were not finite, or that an attack with a fixed budget placed outside its ball.
     """
 
     letters: np.ndarray
@@ -53,22 +54,22 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Opinion:
-    """What a judge makes of points with labels: whether each is correct, or has failed, and the answer to it (of a
-    randomised model that of the first pass)."""
+    """What a judge finds about points with labels: whether each is classified correctly, or the solver failed on it,
+    and the model's answer (that of the first pass for a randomised model)."""
 
     correct: Bool[Tensor, " batch"]
     failed: Bool[Tensor, " batch"]
     answer: Answer
 
     def letters(self, *, wrong: str, failed: str) -> np.ndarray:
-        """r where a point is correct, else why not."""
-        return np.where(self.correct, "r", np.where(self.failed, failed, wrong))
+        """r for each point that is classified correctly, else the letter `failed` or `wrong`."""
+        return np.where(self.correct, ROBUST, np.where(self.failed, failed, wrong))
 
 
 class Judge:
     """Judges points for one classifier. `alone`: every image in a batch of its own.
 
-    With more than one of `passes` the model draws random numbers: a point is asked about alone, that often, with
+    More than one of `passes` is for a randomised model: each point goes through it alone, that many times, with
     generators seeded by `seed`, the clean image that the point belongs to, and the pass; the majority decides.
     """
 
@@ -80,8 +81,8 @@ class Judge:
         self.forward_images = 0
 
     def clean(self, images: Images, labels: Labels) -> np.ndarray:
-        """Letters m (wrong or tied), u (failed) or r (correct so far) of clean images."""
-        return self.opinion(images, labels, of=images).letters(wrong="m", failed="u")
+        """The letters of clean images: m (wrong or tied), u (failed) or r (correct so far)."""
+        return self.opinion(images, labels, of=images).letters(wrong=WRONG, failed=UNSOLVED)
 
     def candidates(
         self,
@@ -93,10 +94,10 @@ class Judge:
         epsilon: float,
         fixed_budget: bool = True,
     ) -> Verdict:
-        """Letters f, x or r of candidates for clean-correct images, after projection onto ball and [0, 1].
+        """The letters f, x or r of candidates for images that are correct when clean, projected onto ball and [0, 1].
 
-        A candidate that is not finite is judged as its clean image: it is never evidence of robustness. One of a
-        fixed-budget attack that the projection moves by more than ROUNDING is counted invalid too.
+        A candidate that is not finite is replaced by its clean image: it is never evidence of robustness. It counts as
+        invalid, and so does one of an attack with a `fixed_budget` that the projection moves by more than ROUNDING.
         """
         finite = candidates.flatten(1).isfinite().all(1)
         usable = torch.where(finite[:, None, None, None], candidates, images)
@@ -104,24 +105,24 @@ class Judge:
         moved = distance(usable, judged, norm="linf") > ROUNDING
         invalid = ~finite | (moved if fixed_budget else torch.zeros_like(finite))
         opinion = self.opinion(judged, labels, of=images)
-        letters = opinion.letters(wrong="f", failed="x")
+        letters = opinion.letters(wrong=FOOLED, failed=FAILED)
         return Verdict(letters, opinion.answer.nfe, judged, distance(images, judged, norm=norm), invalid)
 
     def opinion(self, points: Images, labels: Labels, *, of: Images) -> Opinion:
-        """Whether points, each within reach of one of the clean images `of`, are classified as their labels."""
+        """Whether points are classified as their labels; each belongs to one of the clean images `of`."""
         labels = labels.cpu()
         if self.passes == 1:
             answer = self.answer(points)
             return Opinion(strictly_correct(answer.logits, labels) & ~answer.failed, answer.failed, answer)
         votes = [self._vote(*each) for each in zip(points, labels, of, strict=True)]
         correct, failed = (torch.tensor([vote[index] for vote in votes], dtype=torch.bool) for index in (0, 1))
-        return Opinion(correct, failed, _joined([vote[2] for vote in votes]))
+        return Opinion(correct, failed, _concatenate([vote[2] for vote in votes]))
 
     @torch.no_grad()
     def answer(self, points: Images) -> Answer:
-        """Logits, failures and NFE, on the CPU, in the canonical batch shape; near ties as they are alone."""
+        """Logits, failures and NFE on the CPU, asked in batches of VERDICT_BATCH; near ties are asked again alone."""
         size = 1 if self.alone else VERDICT_BATCH
-        answer = _joined([self._ask(part, size) for part in torch.split(points, size)])
+        answer = _concatenate([self._ask(part, size) for part in torch.split(points, size)])
         logits, failed, nfe = answer.logits, answer.failed, answer.nfe
         if not self.alone:
             for row in _near_ties(logits, failed).nonzero().flatten().tolist():
@@ -133,9 +134,9 @@ class Judge:
 
     @torch.no_grad()
     def _vote(self, point: Tensor, label: Tensor, image: Tensor) -> tuple[bool, bool, Answer]:
-        """Whether most passes are correct; if not, whether most others failed; and the first answer.
+        """Whether most passes are correct; if not, whether most others failed; and the answer of the first pass.
 
-        It stops where the passes that are left can change nothing.
+        Stops as soon as the remaining passes cannot change the decision.
         """
         identity = hashlib.sha256(image.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
         correct = failures = mistakes = 0
@@ -153,9 +154,9 @@ class Judge:
         return 2 * correct > self.passes, failures > mistakes, cast(Answer, first)
 
     def _ask(self, points: Images, size: int) -> Answer:
-        """One batch of exactly `size` rows, filled up with copies of the last one."""
+        """The answer to a batch of exactly `size` rows, filled up with copies of the last point."""
         missing = size - len(points)
-        # A copy: a model that changes its input in place must not change the images.
+        # A copy, since a model may change its input in place.
         batch = torch.cat([points, points[-1:].expand(missing, *points.shape[1:])]) if missing else points.clone()
         self.forward_images += size
         with full_fp32():
@@ -165,7 +166,7 @@ class Judge:
         return Answer(answer.logits[rows].float().cpu(), answer.failed[rows].cpu(), nfe)
 
 
-def _joined(parts: Sequence[Answer]) -> Answer:
+def _concatenate(parts: Sequence[Answer]) -> Answer:
     counts = [part.nfe for part in parts if part.nfe is not None]
     return Answer(
         torch.cat([part.logits for part in parts]),

@@ -78,6 +78,24 @@ class Classifier:
         elif horizon is not None or solver is not None or gradient != "direct":
             raise ModelError(f"{type(module).__name__} has no field to integrate: it takes no horizon and no solver")
 
+    def modified(
+        self,
+        *,
+        module: nn.Module | None = None,
+        horizon: float | None = None,
+        solver: Solver | None = None,
+        gradient: Gradient = "direct",
+    ) -> Classifier:
+        """A classifier with another module, horizon, solver or gradient, otherwise like this one."""
+        return Classifier(
+            self.module if module is None else module,
+            n_classes=self.n_classes,
+            device=self.device,
+            horizon=self.horizon if horizon is None else horizon,
+            solver=self.solver if solver is None else solver,
+            gradient=gradient,
+        )
+
     @property
     def parameters(self) -> int:
         """The number of parameters of the module."""

@@ -36,6 +36,13 @@ class Flag(str, Enum):
 class CheckId(IntEnum):
     """The numbers of the checks; `docs/diagnosis.md` explains each."""
 
+    @property
+    def label(self) -> str:
+        """The name of the check in results, such as "batch independence"."""
+        if self is CheckId.LOGITS_NOT_PROBABILITIES:
+            return "logits, not probabilities"
+        return self.name.lower().replace("_", " ")
+
     GRADIENT_AVAILABILITY = 1
     DETERMINISM = 2
     LOGITS_NOT_PROBABILITIES = 3

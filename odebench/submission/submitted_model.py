@@ -47,7 +47,7 @@ class SubmittedModel:
         contributed = self.entry.contributed
         return None if contributed is None else self.folder / f"{contributed[0]}{CODE_SUFFIX}"
 
-    def subject(
+    def resolve(
         self,
         dataset: DatasetDefinition,
         *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -12,7 +13,7 @@ from odebench.attack.definition import load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError, unknown_name
-from odebench.evaluation.plan import Plan, Slice, plan
+from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan
 from odebench.io.yaml_document import Document, Where
 from odebench.model.definition import ModelDefinition, changeable, load_definition
 from odebench.protocol.protocol import AttackChoice, Images, Protocol, Section, Threat, find_protocol, read_protocol
@@ -252,38 +253,27 @@ class _SectionLayout:
                 part = Slice(split=images.split, n=n, offset=images.offset, chunk=protocol.chunk)
                 self.document.blame(
                     (*self.where, "attacks", number, "n") if attack.n else ("dataset", "n"),
-                    lambda part=part, total=total: part.of(self.dataset.name, total),  # type: ignore[misc]
+                    partial(part.of, self.dataset.name, total),
                 )
                 if attack.n is None and n % protocol.chunk and self.dataset.sizes.get(images.split) is None:
                     raise self.document.error(("dataset", "n"), f"{n} images are not whole chunks of {protocol.chunk}")
-
-                def planned(
-                    seed: int = seed,
-                    horizon: float | None = horizon,
-                    train_horizon: float | None = train_horizon,
-                    solver: Solver | None = solver,
-                    part: Slice = part,
-                    total: int = total,
-                ) -> Plan:
-                    return plan(
-                        definition.name,
-                        attack.name,
-                        self.dataset,
-                        total=total,
-                        images=part,
-                        horizon=horizon,
-                        train_horizon=train_horizon,
-                        solver=solver,
-                        norm=threat.norm,
-                        epsilons=threat.epsilons,
-                        train_seed=seed,
-                        attack_seed=attack.seed,
-                        changes=protocol.recipes.get(definition.name),
-                        parameters=attack.parameters,
-                    )
-
+                request = EvaluationRequest(
+                    definition.name,
+                    attack.name,
+                    images=part,
+                    horizon=horizon,
+                    train_horizon=train_horizon,
+                    solver=solver,
+                    norm=threat.norm,
+                    epsilons=threat.epsilons,
+                    train_seed=seed,
+                    attack_seed=attack.seed,
+                    changes=protocol.recipes.get(definition.name, {}),
+                    parameters=attack.parameters,
+                )
                 knows_norm = threat.norm in load_attack(attack.name).norms
                 blamed = ("threat_models", kind) if knows_norm else ("attacks", number)
+                planned = partial(plan, request, self.dataset, total=total)
                 yield PlannedCell(section.name, self.document.blame((*self.where, *blamed), planned))
 
     def _solver(self, definition: ModelDefinition, horizon: float | None, where: Where) -> Solver | None:

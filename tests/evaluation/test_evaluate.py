@@ -23,13 +23,16 @@ from odebench.dataset import Split, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import AttackError, DatasetError, ModelError, ResultError, UsageError
 from odebench.evaluation.evaluate import module_digest, run
-from odebench.evaluation.execution import execute
+from odebench.evaluation.execution import measure
+from odebench.evaluation.loading import LoadedModels
+from odebench.evaluation.model_reference import RegisteredModel
 from odebench.evaluation.outcomes import Outcomes, ever_failed
-from odebench.evaluation.plan import Plan, plan
+from odebench.evaluation.plan import EvaluationRequest, Plan, plan
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge, Verdict
 from odebench.io.files import FileError
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.model.classifier import Classifier
+from odebench.model.definition import load_definition
 from odebench.model.ode import OdeNet
 from odebench.numerics.projection import ROUNDING
 from odebench.numerics.seeding import seeded
@@ -628,16 +631,8 @@ def test_candidates_for_a_random_model_are_judged_over_passes_too(linear: Linear
     asked = Classifier(noisy, n_classes=2)
     candidates = (images + 0.05 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     evaluation = replace_attack(evaluate(noisy, halves, attacks=["fgsm"], images=Slice(n=20, chunk=20)).evaluation)
-    result = execute(
-        evaluation,
-        asked,
-        images,
-        labels,
-        dataset_sha256="0" * 64,
-        weights_sha256="0" * 64,
-        given={0.1: candidates},
-        handed_over=False,
-    )
+    models = LoadedModels(asked, "0" * 64, handed_over=False)
+    result = measure(evaluation, models, halves.test, candidates={0.1: candidates}).result(evaluation)
     judge = Judge(asked, passes=RANDOMISED_PASSES, seed=0)
     clean = judge.clean(images, labels)
     letters = judge.candidates(images, labels, candidates, norm="linf", epsilon=0.1).letters
@@ -1156,21 +1151,21 @@ def a_verdict(letters: str) -> Verdict:
 
 def test_a_ledger_keeps_the_worst_letter() -> None:
     ledger = Outcomes.of(np.array(list("rrmurr")))
-    assert ledger.standing == 4
-    ledger.enter(np.array([0, 1]), a_verdict("xf"), "a")
-    ledger.enter(np.array([0, 1, 4]), a_verdict("fxr"), "b")
-    ledger.enter(np.array([0, 5]), a_verdict("rx"), "c")
+    assert ledger.robust == 4
+    ledger.record(np.array([0, 1]), a_verdict("xf"), "a")
+    ledger.record(np.array([0, 1, 4]), a_verdict("fxr"), "b")
+    ledger.record(np.array([0, 5]), a_verdict("rx"), "c")
     assert "".join(ledger.letters) == "ffmurx"
-    assert "".join(ledger.felled) == "ba---c"
-    assert ledger.standing == 1
+    assert "".join(ledger.felled_by) == "ba---c"
+    assert ledger.robust == 1
     assert ledger.distances == [1.0, 1.0]
     assert ledger.nfe == [4] * 7
 
 
 def test_a_failure_at_one_epsilon_is_remembered() -> None:
     ledgers = [Outcomes.of(np.array(list("rrmu"))) for _ in range(2)]
-    ledgers[0].enter(np.array([0]), a_verdict("x"), "a")
-    ledgers[1].enter(np.array([0, 1]), a_verdict("ff"), "a")
+    ledgers[0].record(np.array([0]), a_verdict("x"), "a")
+    ledgers[1].record(np.array([0, 1]), a_verdict("ff"), "a")
     assert ever_failed(ledgers) == "xfmu"
 
 
@@ -1245,8 +1240,10 @@ def test_one_class_is_no_classification(linear: Linear) -> None:
 # Plans
 
 
-def a_plan(**options: Any) -> Plan:
-    return plan("resnet", "fgsm", DIGITS, total=500, images=Slice(n=100), changes={"epochs": 1}, **options)
+def a_plan(*, weights: Path | None = None, **options: Any) -> Plan:
+    model = RegisteredModel(load_definition("resnet"), weights)
+    request = EvaluationRequest(model, "fgsm", images=Slice(n=100), changes={"epochs": 1}, **options)
+    return plan(request, DIGITS, total=500)
 
 
 @pytest.fixture

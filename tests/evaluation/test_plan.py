@@ -16,15 +16,20 @@ from hypothesis import strategies as st
 
 from odebench.dataset.builtin import CIFAR10, DIGITS, FASHION_MNIST
 from odebench.errors import UsageError
-from odebench.evaluation.plan import Plan, Slice, plan, threat_model
+from odebench.evaluation.model_reference import RegisteredModel
+from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan, threat_model
 from odebench.io.files import FileError
+from odebench.model.definition import load_definition
 from odebench.protocol.spec import adaptive, fixed_step
 
 GRIDLESS = replace(DIGITS, name="photographs", epsilons={})
 
 
 def planned(model: str = "ode", attack: str = "pgd", **options: Any) -> Plan:
-    return plan(model, attack, options.pop("dataset", DIGITS), **{"total": 500, **options})
+    dataset, total = options.pop("dataset", DIGITS), options.pop("total", 500)
+    weights = options.pop("weights", None)
+    reference = model if weights is None else RegisteredModel(load_definition(model), weights)
+    return plan(EvaluationRequest(reference, attack, **options), dataset, total=total)
 
 
 def test_a_plan_without_options_is_the_documented_one() -> None:
@@ -65,8 +70,9 @@ def test_a_narrow_attack_takes_the_middle_of_the_grid(attack: str, epsilons: tup
 
 def test_a_plan_is_made_without_torch() -> None:
     code = (
-        "import sys; from odebench.evaluation.plan import plan; from odebench.dataset.builtin import DIGITS;"
-        "plan('kd-ode', 'pgd', DIGITS, total=500).evaluation.run_key;"
+        "import sys; from odebench.evaluation.plan import EvaluationRequest, plan;"
+        "from odebench.dataset.builtin import DIGITS;"
+        "plan(EvaluationRequest('kd-ode', 'pgd'), DIGITS, total=500).evaluation.run_key;"
         "assert not {'torch', 'numpy', 'sklearn'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from odebench.attack.definition import DiagnosisDefinition, load_attack
 from odebench.attack.registry import ATTACKS
-from odebench.dataset import Dataset, describe_dataset, load_dataset
+from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
 from odebench.errors import ResultError, WeightError
 from odebench.evaluation.evaluate import run
-from odebench.evaluation.execution import execute, execute_portion
-from odebench.evaluation.measurements import Measurements, concatenate, read_portion, write_portion
-from odebench.evaluation.plan import Plan, Slice, plan
+from odebench.evaluation.execution import measure
+from odebench.evaluation.loading import LoadedModels
+from odebench.evaluation.measurements import Measurements, concatenate, read_measurements, write_measurements
+from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan
 from odebench.evaluation.sliced import join_slices, run_slice
 from odebench.evaluation.slices import cut, slice_folder, slice_path
 from odebench.io.tensor_file import read_tensors, write_tensors
@@ -48,11 +49,9 @@ def trained(trained_folder: Path, digits: Dataset, monkeypatch: pytest.MonkeyPat
 def a_plan(
     attack: str, *, n: int = 300, offset: int = 0, solver: Any = None, norm: str = "linf", **parameters: Any
 ) -> Plan:
-    return plan(
+    request = EvaluationRequest(
         "ode",
         attack,
-        describe_dataset("digits"),
-        total=500,
         images=Slice(n=n, offset=offset),
         horizon=0.5,
         norm=norm,
@@ -61,6 +60,7 @@ def a_plan(
         changes={"epochs": 2},
         parameters=parameters,
     )
+    return plan(request, describe_dataset("digits"), total=500)
 
 
 def timeless(path: Path) -> str:
@@ -142,16 +142,11 @@ def in_slices(module: nn.Module, images: Tensor, labels: Tensor, *, attack: str,
         chunk=50,
         precision="fp32",
     )
-    asked: dict[str, Any] = {
-        "dataset_sha256": "0" * 64,
-        "weights_sha256": "0" * 64,
-        "handed_over": False,
-        "progress": Told(),
-    }
-    whole = execute(evaluation, classifier, images, labels, **asked)
+    models, split = LoadedModels(classifier, "0" * 64, handed_over=False), Split(images, labels)
+    whole = measure(evaluation, models, split, progress=Told()).result(evaluation)
     slices = cut(evaluation, 50)
     assert [(rows.start, rows.stop) for rows in slices] == [(0, 100), (100, 200)], "whole batches of the verdict"
-    parts = [execute_portion(evaluation, classifier, images, labels, rows=rows, **asked) for rows in slices]
+    parts = [measure(evaluation, models, split, rows=rows, progress=Told()) for rows in slices]
     return [whole, concatenate(parts[::-1]).result(evaluation)]
 
 
@@ -179,7 +174,7 @@ def test_what_is_there_is_not_computed_again_unless_data_or_weights_are_others(
         raise AssertionError("it is there")
 
     with monkeypatch.context() as patch:
-        patch.setattr("odebench.evaluation.sliced.execute_portion", untouchable)
+        patch.setattr("odebench.evaluation.sliced.measure", untouchable)
         for rows in slices:
             run_slice(planned, digits, rows=rows, results=tmp_path)
         pixels = digits.test.pixels.clone()
@@ -240,17 +235,17 @@ def test_slices_may_come_from_processors_of_several_names(digits: Dataset, tmp_p
     for rows in slices:
         run_slice(planned, digits, rows=rows, results=whole)
     path = slice_path(whole, planned.evaluation, slices[1])
-    ours = read_portion(slice_path(whole, planned.evaluation, slices[0])).ground.found.device
-    second = read_portion(path)
+    ours = read_measurements(slice_path(whole, planned.evaluation, slices[0])).setup.found.device
+    second = read_measurements(path)
 
     def named(device: str) -> Measurements:
-        found = second.ground.found.model_copy(update={"device": device})
-        return replace(second, ground=second.ground.model_copy(update={"found": found}))
+        found = second.setup.found.model_copy(update={"device": device})
+        return replace(second, setup=second.setup.model_copy(update={"found": found}))
 
-    write_portion(path, named("cuda (Card)"))
+    write_measurements(path, named("cuda (Card)"))
     with pytest.raises(ResultError, match="differ in found"):
         join_slices(planned.evaluation, slices=slices, results=whole)
-    write_portion(path, named("cpu (Another, AVX2)"))
+    write_measurements(path, named("cpu (Another, AVX2)"))
     joint = read_result(join_slices(planned.evaluation, slices=slices, results=whole))
     assert joint.found.device == f"cpu (Another, AVX2); {ours}"
 
@@ -258,8 +253,8 @@ def test_slices_may_come_from_processors_of_several_names(digits: Dataset, tmp_p
 def test_a_portion_comes_back_from_its_file(digits: Dataset, tmp_path: Path) -> None:
     planned = a_plan("worst-case", n=200)
     path = run_slice(planned, digits, rows=slice(100, 200), results=tmp_path)
-    portion = read_portion(path)
-    write_portion(tmp_path / "again", portion)
+    portion = read_measurements(path)
+    write_measurements(tmp_path / "again", portion)
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
     assert (portion.first, len(portion)) == (100, 100)
     with pytest.raises(AssertionError, match="a whole evaluation"):

@@ -12,7 +12,7 @@ from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS, FASHION_MNIST
 from odebench.errors import UsageError
 from odebench.evaluation.evaluate import run
-from odebench.evaluation.plan import Plan, Slice, plan
+from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan
 from odebench.evaluation.transfer_source import TransferSource, default_sources, parse_source, several_sources
 from odebench.io.files import sha256_file
 from odebench.io.tensor_file import write_tensors
@@ -33,7 +33,8 @@ def parsed(text: str, *, model: str = "kd-ode", seed: int = 0, horizon: float = 
 
 
 def planned(model: str = "ode", attack: str = "transfer", **options: Any) -> Plan:
-    return plan(model, attack, options.pop("dataset", DIGITS), **{"total": 500, **options})
+    dataset, total = options.pop("dataset", DIGITS), options.pop("total", 500)
+    return plan(EvaluationRequest(model, attack, **options), dataset, total=total)
 
 
 # Texts

@@ -20,7 +20,7 @@ from odebench.errors import ModelError, UsageError, WeightError
 from odebench.evaluation.evaluate import run
 from odebench.evaluation.loading import known_weights, load_models
 from odebench.evaluation.model_reference import RegisteredModel
-from odebench.evaluation.plan import Plan, Slice, plan
+from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan
 from odebench.evaluation.sliced import join_slices, run_slice
 from odebench.io.files import sha256_file
 from odebench.io.remote_weights import Address
@@ -39,7 +39,8 @@ def digits() -> Dataset:
 
 
 def planned(folder: Path, *, attack: str = "fgsm", **options: object) -> Plan:
-    return plan(find_contestant(str(folder)), attack, DIGITS, total=500, **options)  # type: ignore[arg-type]
+    request = EvaluationRequest(find_contestant(str(folder)), attack, **options)  # type: ignore[arg-type]
+    return plan(request, DIGITS, total=500)
 
 
 def contributed(folder: Path) -> Contributed:
@@ -129,7 +130,7 @@ def test_horizon_and_solver_may_be_others_than_those_of_the_training(tmp_path: P
 def test_what_an_entry_does_not_have_is_said(tmp_path: Path) -> None:
     mine = write_real_entry(tmp_path)
     with pytest.raises(UsageError, match="mine is not trained for fashion-mnist; its data sets: digits"):
-        plan(find_contestant(str(mine)), "fgsm", FASHION_MNIST, total=10_000)
+        plan(EvaluationRequest(find_contestant(str(mine)), "fgsm"), FASHION_MNIST, total=10_000)
     with pytest.raises(UsageError, match="mine lists no weights for digits with train seed 3; its seeds there: 0"):
         planned(mine, train_seed=3)
     with pytest.raises(UsageError, match="whose recipe is as it stands there: leave out --set"):

@@ -20,7 +20,7 @@ from odebench.cli import _exit_code
 from odebench.dataset import describe_dataset, load_dataset
 from odebench.errors import DatasetError
 from odebench.evaluation.evaluate import run as run_plan
-from odebench.evaluation.plan import plan
+from odebench.evaluation.plan import EvaluationRequest, plan
 from odebench.result.file import read_result, result_json, result_path, write_result
 from odebench.result.schema import Result, letter_figures, outcomes_digest
 from odebench.submission.submitted_model import find_contestant
@@ -379,7 +379,7 @@ def found(main: Clone, tmp_path_factory: pytest.TempPathFactory) -> Result:
     mine = write_real_entry(folder / "entries")
     contestant = find_contestant(f"{mine}/")
     data = load_dataset("digits")
-    planned = plan(contestant, "pgd", describe_dataset("digits"), total=len(data.test))
+    planned = plan(EvaluationRequest(contestant, "pgd"), describe_dataset("digits"), total=len(data.test))
     result, _, _ = run_plan(planned, data, results=folder / "results")
     return result
 

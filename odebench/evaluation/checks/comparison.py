@@ -1,4 +1,4 @@
-"""Checks that compare what attacks fell: which images one brings down that a stronger one does not."""
+"""Checks that compare attacks: on which images one succeeds where a stronger one does not."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from pydantic import JsonValue
 
 from odebench.attack.trace import Trace
 from odebench.evaluation.checks.rule import count_check, skipped, threshold_check
-from odebench.result.schema import FALLEN, Check
+from odebench.result.outcome import CORRECT, ROBUST, SUCCESSFUL, CheckId
+from odebench.result.schema import Check
 
 OutcomeArray = np.ndarray
-"""A letter an image (docs/protocol.md): m, u, f, x or r."""
+"""One letter of odebench.result.outcome per image."""
 
 UNSETTLED_THRESHOLD = 0.05
 
 
-def _fell(letters: OutcomeArray) -> np.ndarray:
-    return np.isin(letters, list(FALLEN))
+def _successful(outcomes: OutcomeArray) -> np.ndarray:
+    return np.isin(outcomes, list(SUCCESSFUL))
 
 
-def _attacked(letters: OutcomeArray) -> int:
-    """How many images were clean-correct."""
-    return int((_fell(letters) | (letters == "r")).sum())
+def _attacked(outcomes: OutcomeArray) -> int:
+    """How many images were classified correctly when clean."""
+    return int(np.isin(outcomes, list(CORRECT)).sum())
 
 
-def _beyond(probe: OutcomeArray, reference: OutcomeArray) -> int:
-    """How many images the probe fells and the reference does not."""
-    return int((_fell(probe) & (reference == "r")).sum())
+def _only_by_probe(probe: OutcomeArray, reference: OutcomeArray) -> int:
+    """On how many images the probe succeeds and the reference does not."""
+    return int((_successful(probe) & (reference == ROBUST)).sum())
 
 
 def black_box(by_queries: int, n: int) -> Check:
-    """Check 4 (AutoAttack; Carlini et al. 2019): images that fall to square, a search without gradients, after every
-    white-box attack has failed."""
+    """Check 4 (AutoAttack; Carlini et al. 2019): images on which square, a search without gradients, succeeds
+    after every white-box attack has failed."""
     return count_check(
-        4,
-        "black box",
+        CheckId.BLACK_BOX,
         speaks_of="model",
         k=by_queries,
         n=n,
@@ -47,15 +47,14 @@ def black_box(by_queries: int, n: int) -> Check:
 
 
 def single_step(iterated: OutcomeArray, single: OutcomeArray, *, reaches: bool = True) -> Check:
-    """Check 5 (Carlini et al. 2019; Athalye et al. 2018): images that FGSM fells and PGD does not.
+    """Check 5 (Carlini et al. 2019; Athalye et al. 2018): images on which FGSM succeeds and PGD does not.
 
     It speaks of the settings where PGD's steps do not reach across its ball (check 14).
     """
     return count_check(
-        5,
-        "iterative beats single step",
+        CheckId.ITERATIVE_BEATS_SINGLE_STEP,
         speaks_of="model" if reaches else "settings",
-        k=_beyond(single, iterated),
+        k=_only_by_probe(single, iterated),
         n=_attacked(iterated),
         why="images that one step fells and many steps do not: the surface is rugged near the image, or the steps are "
         "badly set (see reach); believe transfer and black-box attacks more",
@@ -63,12 +62,11 @@ def single_step(iterated: OutcomeArray, single: OutcomeArray, *, reaches: bool =
 
 
 def convergence(iterated: OutcomeArray, longer: OutcomeArray, restarted: OutcomeArray) -> Check:
-    """Check 6 (Carlini et al. 2019): images that twice the steps, or a second start, fell beyond the reference; the
-    larger of the two."""
-    more, again = _beyond(longer, iterated), _beyond(restarted, iterated)
+    """Check 6 (Carlini et al. 2019): images on which PGD succeeds only with twice the steps, or only from a second
+    start; the larger of the two counts."""
+    more, again = _only_by_probe(longer, iterated), _only_by_probe(restarted, iterated)
     return count_check(
-        6,
-        "convergence",
+        CheckId.CONVERGENCE,
         speaks_of="settings",
         k=max(more, again),
         n=_attacked(iterated),
@@ -79,14 +77,13 @@ def convergence(iterated: OutcomeArray, longer: OutcomeArray, restarted: Outcome
 
 
 def incomplete_optimisation(trace: Trace) -> Check:
-    """Check 7 (Pintor et al. 2022): the share of the loss's rise that came in the last tenth of the steps, in the
-    median over the images, above 0.05."""
+    """Check 7 (Pintor et al. 2022): flags where more than 0.05 of the loss's rise comes in the last tenth of the
+    steps, in the median over the images."""
     if not trace.losses:
-        return skipped(7, "incomplete optimisation", speaks_of="settings", why="no image is classified correctly")
+        return skipped(CheckId.INCOMPLETE_OPTIMISATION, speaks_of="settings", why="no image is classified correctly")
     median = float(np.median(trace.unsettled()))
     return threshold_check(
-        7,
-        "incomplete optimisation",
+        CheckId.INCOMPLETE_OPTIMISATION,
         speaks_of="settings",
         flagged=median > UNSETTLED_THRESHOLD,
         figure=median,
@@ -97,10 +94,9 @@ def incomplete_optimisation(trace: Trace) -> Check:
 
 
 def silent_success(trace: Trace, n: int) -> Check:
-    """Check 8 (Pintor et al. 2022): images adversarial on the path of the attack and not at its end."""
+    """Check 8 (Pintor et al. 2022): images that were adversarial on the attack's path and are not at its end."""
     return count_check(
-        8,
-        "silent success",
+        CheckId.SILENT_SUCCESS,
         speaks_of="settings",
         k=trace.silent,
         n=n,
@@ -111,35 +107,33 @@ def silent_success(trace: Trace, n: int) -> Check:
 
 
 def unbounded(attacked: OutcomeArray, grey: OutcomeArray) -> Check:
-    """Check 9 (Carlini et al. 2019; Adversarial Robustness Toolbox): images felled by plain grey, which lies within
-    linf 0.5 of every image, and not by PGD there."""
+    """Check 9 (Carlini et al. 2019; Adversarial Robustness Toolbox): images that plain grey, which lies
+    within linf 0.5 of every image, fools and PGD within that radius does not."""
     return count_check(
-        9,
-        "unbounded attack",
+        CheckId.UNBOUNDED_ATTACK,
         speaks_of="model",
-        k=_beyond(grey, attacked),
+        k=_only_by_probe(grey, attacked),
         n=_attacked(attacked),
         why="images that plain grey fells and PGD within 0.5 does not: the gradients mislead, or vanish; look for "
         "saturated logits, rounding and randomness",
-        evidence={"grey": int(_fell(grey).sum()), "attack": int(_fell(attacked).sum())},
+        evidence={"grey": int(_successful(grey).sum()), "attack": int(_successful(attacked).sum())},
     )
 
 
 def monotone_budget(by_epsilon: Mapping[float, OutcomeArray]) -> Check:
-    """Check 10 (Carlini et al. 2019): images that stand at a larger radius and fall at a smaller one, in independent
-    runs."""
+    """Check 10 (Carlini et al. 2019): images that are robust at a larger radius and not at a smaller one, in
+    independent runs."""
     epsilons = sorted(by_epsilon)
     if len(epsilons) < 2:
         why = "one radius alone has nothing to be compared with; give several, such as --epsilon 0.05,0.1"
-        return skipped(10, "monotone budget", speaks_of="settings", why=why)
+        return skipped(CheckId.MONOTONE_BUDGET, speaks_of="settings", why=why)
     n = _attacked(by_epsilon[epsilons[0]])
     lost = np.zeros(len(by_epsilon[epsilons[0]]), dtype=bool)
     for smaller, larger in pairwise(epsilons):
-        lost |= _fell(by_epsilon[smaller]) & (by_epsilon[larger] == "r")
-    accuracy: list[JsonValue] = [int((by_epsilon[epsilon] == "r").sum()) / len(lost) for epsilon in epsilons]
+        lost |= _successful(by_epsilon[smaller]) & (by_epsilon[larger] == ROBUST)
+    accuracy: list[JsonValue] = [int((by_epsilon[epsilon] == ROBUST).sum()) / len(lost) for epsilon in epsilons]
     return count_check(
-        10,
-        "monotone budget",
+        CheckId.MONOTONE_BUDGET,
         speaks_of="settings",
         k=int(lost.sum()),
         n=n,
@@ -150,15 +144,14 @@ def monotone_budget(by_epsilon: Mapping[float, OutcomeArray]) -> Check:
 
 
 def random_noise(iterated: OutcomeArray, noise: OutcomeArray, *, reaches: bool = True) -> Check:
-    """Check 11 (Carlini et al. 2019): images that random points fell and PGD does not.
+    """Check 11 (Carlini et al. 2019): images that random points fool and PGD does not.
 
     It speaks of the settings where PGD's steps do not reach across its ball (check 14).
     """
     return count_check(
-        11,
-        "random noise",
+        CheckId.RANDOM_NOISE,
         speaks_of="model" if reaches else "settings",
-        k=_beyond(noise, iterated),
+        k=_only_by_probe(noise, iterated),
         n=_attacked(iterated),
         why="images that random points fell and a gradient attack does not: its gradients are worse than chance; look "
         "for what masks them",
@@ -166,14 +159,13 @@ def random_noise(iterated: OutcomeArray, noise: OutcomeArray, *, reaches: bool =
 
 
 def transferred(by_source: int, n: int, sources: Sequence[str]) -> Check:
-    """Check 12 (Carlini et al. 2019): images that candidates crafted on other models fell after every white-box
-    attack has failed."""
+    """Check 12 (Carlini et al. 2019): images on which candidates crafted on other models succeed after every
+    white-box attack has failed."""
     if not sources:
         why = "there is no other model to craft candidates on; name one as a source"
-        return skipped(12, "transfer", speaks_of="model", why=why)
+        return skipped(CheckId.TRANSFER, speaks_of="model", why=why)
     return count_check(
-        12,
-        "transfer",
+        CheckId.TRANSFER,
         speaks_of="model",
         k=by_source,
         n=n,

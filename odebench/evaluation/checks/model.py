@@ -1,4 +1,4 @@
-"""Checks that question the model: its gradient, determinism, logits, independence of the batch, failures."""
+"""Checks of the model: its gradient, determinism, logits, independence of the batch, solver failures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from odebench.model.classifier import Classifier
 from odebench.numerics.projection import project
 from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import Norm, Solver
+from odebench.result.outcome import FAILED, ROBUST, UNSOLVED, CheckId
 from odebench.result.schema import Check
 
 Images = Float[Tensor, "batch channel height width"]
@@ -23,15 +24,15 @@ DETERMINISM_PASSES = 5
 DETERMINISM_THRESHOLD = 1e-4
 MEAN_IMAGES, MEAN_PASSES = 32, 20
 MEAN_DEVIATIONS = 6.0
-"""How many standard errors apart two means of a randomised model's logits are taken for different."""
+"""Two means of a randomised model's logits differ if they are more than so many standard errors apart."""
 PROBABILITY_TOLERANCE = 1e-5
 
 
 def useless_gradients(classifier: Classifier, images: Images, labels: Labels) -> int:
     """How many images have an input gradient of the cross-entropy that is zero everywhere, or not finite.
 
-    All of them where the logits do not depend on the input differentiably. Raises ModelError where the backward
-    pass raises. A randomised model should be asked with its generators seeded.
+    All of them if the logits do not depend on the input differentiably. Raises ModelError if the backward pass raises.
+    The caller seeds the generators of a randomised model.
     """
     points = images.detach().clone().to(classifier.device).requires_grad_()
     with torch.enable_grad():
@@ -44,26 +45,26 @@ def useless_gradients(classifier: Classifier, images: Images, labels: Labels) ->
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            name = type(classifier.module).__name__
-            raise ModelError(f"the gradient of {name} cannot be taken: {first_line(error)}") from error
+            line = first_line(error)
+            raise ModelError(f"the gradient of {type(classifier.module).__name__} cannot be taken: {line}") from error
     flat = gradient.flatten(1)
     return int(((flat == 0).all(1) | ~flat.isfinite().all(1)).sum())
 
 
 def gradient_availability(k: int, n: int) -> Check:
-    """Check 1 (Pintor et al. 2022; AutoAttack): images from which a gradient attack learns nothing."""
+    """Check 1 (Pintor et al. 2022; AutoAttack): k of n images from which a gradient attack learns nothing."""
     why = (
         "clean-correct images whose whole input gradient is zero or not finite: gradient attacks learn nothing "
         "there; use transfer and black-box attacks, and look for rounding, saturation or a detached solver"
     )
-    return count_check(1, "gradient availability", speaks_of="model", k=k, n=n, why=why)
+    return count_check(CheckId.GRADIENT_AVAILABILITY, speaks_of="model", k=k, n=n, why=why)
 
 
 def determinism(classifier: Classifier, images: Images, *, alone: bool, seed: int = 0) -> Check:
     """Check 2 (AutoAttack): five passes over the same images, generators seeded differently each time.
 
-    Flags when a label changes or a logit, relative to the image's largest |logit|, differs by more than 1e-4. The
-    evidence says whether the generators' seed decides (`seeded`): whether the first pass can be had once more.
+    Flags when a label changes or a logit, relative to the image's largest |logit|, differs by more than 1e-4. In the
+    evidence, `seeded` says whether a sixth pass with the first seed gives the logits of the first pass again.
     """
     judge = Judge(classifier, alone=alone)
     passes = []
@@ -76,8 +77,7 @@ def determinism(classifier: Classifier, images: Images, *, alone: bool, seed: in
     spread = float(((logits.amax(0) - logits.amin(0)).amax(1) / largest).max())
     changed = int((logits.argmax(2) != logits[0].argmax(1)).any(0).sum())
     return threshold_check(
-        2,
-        "determinism",
+        CheckId.DETERMINISM,
         speaks_of="model",
         flagged=changed > 0 or spread > DETERMINISM_THRESHOLD,
         figure=spread,
@@ -92,13 +92,12 @@ def determinism(classifier: Classifier, images: Images, *, alone: bool, seed: in
 
 
 def logits_not_probabilities(logits: Float[Tensor, "n classes"]) -> Check:
-    """Check 3 (AutoAttack): rows within [0, 1] that sum to 1 are probabilities, which flatten the loss."""
+    """Check 3 (AutoAttack): flags when all rows lie within [0, 1] and sum to 1: probabilities flatten the loss."""
     rows = logits[logits.abs().sum(1) > 0]
     inside = ((rows >= 0) & (rows <= 1)).all(1) & ((rows.sum(1) - 1).abs() < PROBABILITY_TOLERANCE)
     share = float(inside.float().mean()) if len(rows) else 0.0
     return threshold_check(
-        3,
-        "logits, not probabilities",
+        CheckId.LOGITS_NOT_PROBABILITIES,
         speaks_of="model",
         flagged=len(rows) > 0 and bool(inside.all()),
         figure=share,
@@ -108,10 +107,10 @@ def logits_not_probabilities(logits: Float[Tensor, "n classes"]) -> Check:
 
 
 def batch_independence(classifier: Classifier, images: Images, labels: Labels, *, norm: str, epsilon: float) -> Check:
-    """Check 15: fixed points in batches, in a permuted batch and alone; k of n images move: another letter, or a logit
-    that differs by more than 1e-4 of the image's largest.
+    """Check 15: the same points in batches, in a permuted batch and alone; k of n images move.
 
-    The points are the clean images and one random point within `epsilon` of each.
+    The points are the clean images and one random point within `epsilon` of each. An image moves if its outcome
+    changes, or a logit by more than 1e-4 of the image's largest |logit|.
     """
     generator = torch.Generator().manual_seed(0)
     noise = (torch.rand(images.shape, generator=generator) * 2 - 1) * epsilon
@@ -130,8 +129,7 @@ def batch_independence(classifier: Classifier, images: Images, labels: Labels, *
         moved |= gap > DETERMINISM_THRESHOLD * largest
     moved = moved.reshape(2, -1).any(0)
     return count_check(
-        15,
-        "batch independence",
+        CheckId.BATCH_INDEPENDENCE,
         speaks_of="model",
         k=int(moved.sum()),
         n=len(images),
@@ -143,8 +141,8 @@ def batch_independence(classifier: Classifier, images: Images, labels: Labels, *
 def mean_batch_independence(classifier: Classifier, images: Images, *, seed: int = 0) -> Check:
     """Check 15 of a randomised model: clean images in one batch and alone, 20 passes each; k of n images move.
 
-    An image moves where the means of a logit lie more than six standard errors apart, and by more than 1e-4 of the
-    image's largest.
+    An image moves if the two means of a logit lie more than six standard errors apart and differ by more than 1e-4 of
+    the image's largest |logit|.
     """
     images = images[:MEAN_IMAGES]
     means, variances = [], []
@@ -160,8 +158,7 @@ def mean_batch_independence(classifier: Classifier, images: Images, *, seed: int
     largest = means[1].abs().amax(1, keepdim=True).clamp_min(1e-12)
     moved = ((gap > MEAN_DEVIATIONS * error) & (gap > DETERMINISM_THRESHOLD * largest)).any(1)
     return count_check(
-        15,
-        "batch independence",
+        CheckId.BATCH_INDEPENDENCE,
         speaks_of="model",
         k=int(moved.sum()),
         n=len(images),
@@ -171,7 +168,7 @@ def mean_batch_independence(classifier: Classifier, images: Images, *, seed: int
 
 
 def finer(solver: Solver) -> Solver:
-    """Half the step, or a tenth of the tolerances (with room for the more steps that these take)."""
+    """The solver with half the step, or a tenth of the tolerances and ten times the step limit."""
     if solver.step is not None:
         return solver.model_copy(update={"step": solver.step / 2})
     tighter = {name: getattr(solver, name) / 10 for name in ("rtol", "atol")}
@@ -181,31 +178,26 @@ def finer(solver: Solver) -> Solver:
 def solver_gap(
     judge: Judge, images: Images, labels: Labels, candidates: Images, *, norm: Norm, epsilon: float
 ) -> Check:
-    """Check 16 (Ott et al. 2021): images whose letter, clean or at its candidate, moves under a finer solver.
+    """Check 16 (Ott et al. 2021): images whose outcome, clean or at the candidate, changes under a finer solver.
 
-    `images` are clean-correct under the solver of `judge`, each with one of the `candidates`.
+    `images` are classified correctly under the solver of `judge`; `candidates` holds one for each.
     """
-    name, declared = "solver gap", judge.classifier.solver
+    declared = judge.classifier.solver
     if declared is None:
-        return skipped(16, name, speaks_of="model", why="the model integrates nothing that odebench could refine")
+        return skipped(
+            CheckId.SOLVER_GAP, speaks_of="model", why="the model integrates nothing that odebench could refine"
+        )
     if not len(images):
-        return skipped(16, name, speaks_of="model", why="no image is classified correctly")
-    asked = Classifier(
-        judge.classifier.module,
-        n_classes=judge.classifier.n_classes,
-        device=judge.classifier.device,
-        horizon=judge.classifier.horizon,
-        solver=finer(declared),
-    )
-    fine = Judge(asked, alone=judge.alone, passes=judge.passes, seed=judge.seed)
-    moved = fine.clean(images, labels) != "r"
+        return skipped(CheckId.SOLVER_GAP, speaks_of="model", why="no image is classified correctly")
+    refined = judge.classifier.modified(solver=finer(declared))
+    fine = Judge(refined, alone=judge.alone, passes=judge.passes, seed=judge.seed)
+    moved = fine.clean(images, labels) != ROBUST
     before, after = (
         one.candidates(images, labels, candidates, norm=norm, epsilon=epsilon).letters for one in (judge, fine)
     )
     moved |= before != after
     return count_check(
-        16,
-        name,
+        CheckId.SOLVER_GAP,
         speaks_of="model",
         k=int(moved.sum()),
         n=len(images),
@@ -217,12 +209,12 @@ def solver_gap(
 
 def solver_failure(outcomes: str) -> Check:
     """Check 18: images on which the solver failed, or a logit was not finite, clean (u) or under attack (x)."""
+    clean, attacked = outcomes.count(UNSOLVED), outcomes.count(FAILED)
     return count_check(
-        18,
-        "solver failure",
+        CheckId.SOLVER_FAILURE,
         speaks_of="model",
-        k=outcomes.count("u") + outcomes.count("x"),
+        k=clean + attacked,
         n=len(outcomes),
         why="images lost to a failing solver: they are counted as errors; raise the step limit or loosen the field",
-        evidence={"clean": outcomes.count("u"), "attacked": outcomes.count("x")},
+        evidence={"clean": clean, "attacked": attacked},
     )

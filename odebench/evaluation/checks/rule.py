@@ -8,26 +8,20 @@ from pydantic import JsonValue
 
 from odebench.numerics.statistics import wilson_lower
 from odebench.result.consistency import COUNT_THRESHOLD as COUNT_THRESHOLD
+from odebench.result.outcome import CheckId
 from odebench.result.schema import Check
 
 SpeaksOf = Literal["model", "settings"]
 
 
 def count_check(
-    id: int,
-    name: str,
-    *,
-    speaks_of: SpeaksOf,
-    k: int,
-    n: int,
-    why: str,
-    evidence: dict[str, JsonValue] | None = None,
+    check: CheckId, *, speaks_of: SpeaksOf, k: int, n: int, why: str, evidence: dict[str, JsonValue] | None = None
 ) -> Check:
-    """A check that counts k images of n."""
+    """A check that counts k images of n; it flags where Wilson's lower bound of k/n is above COUNT_THRESHOLD."""
     bound = wilson_lower(k, n)
     return Check(
-        id=id,
-        name=name,
+        id=check.value,
+        name=check.label,
         status="flag" if bound > COUNT_THRESHOLD else "pass",
         speaks_of=speaks_of,
         figure=bound,
@@ -40,8 +34,7 @@ def count_check(
 
 
 def threshold_check(
-    id: int,
-    name: str,
+    check: CheckId,
     *,
     speaks_of: SpeaksOf,
     flagged: bool,
@@ -50,10 +43,10 @@ def threshold_check(
     why: str,
     evidence: dict[str, JsonValue] | None = None,
 ) -> Check:
-    """A check of one quantity against a threshold; `flagged` says on which side it lies."""
+    """A check of one quantity against a threshold; `flagged` says on which side of it the figure lies."""
     return Check(
-        id=id,
-        name=name,
+        id=check.value,
+        name=check.label,
         status="flag" if flagged else "pass",
         speaks_of=speaks_of,
         figure=figure,
@@ -65,11 +58,11 @@ def threshold_check(
     )
 
 
-def skipped(id: int, name: str, *, speaks_of: SpeaksOf, why: str) -> Check:
+def skipped(check: CheckId, *, speaks_of: SpeaksOf, why: str) -> Check:
     """A check that could not be made, and why."""
     return Check(
-        id=id,
-        name=name,
+        id=check.value,
+        name=check.label,
         status="skipped",
         speaks_of=speaks_of,
         figure=None,

@@ -1,4 +1,4 @@
-"""Checks that question the attack's settings."""
+"""The check of the attack's settings."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from pydantic import JsonValue
 
 from odebench.attack.definition import NamedAttack
 from odebench.evaluation.checks.rule import skipped, threshold_check
+from odebench.result.outcome import CheckId
 from odebench.result.schema import Check
 
 
 def reach(definition: NamedAttack, parameters: Mapping[str, JsonValue]) -> Check:
-    """Check 14: whether the steps can cross the ball. Steps x step must reach 2 epsilon from a random start (the
-    far side), epsilon without one; two released code bases do not."""
-    name = "reach"
+    """Check 14: whether the steps can cross the ball.
+
+    Steps times step length must be 2 epsilon from a random start (to reach the far side), epsilon without one.
+    """
     if not definition.fixed_budget:
-        return skipped(14, name, speaks_of="settings", why=f"{definition.name} minimises the norm: it has no ball")
+        return skipped(CheckId.REACH, speaks_of="settings", why=f"{definition.name} minimises the norm: it has no ball")
     if "relative_step" not in parameters:
-        return skipped(14, name, speaks_of="settings", why=f"{definition.name} takes no steps of a fixed length")
+        return skipped(CheckId.REACH, speaks_of="settings", why=f"{definition.name} takes no steps of a fixed length")
     total = float(str(parameters["steps"])) * float(str(parameters["relative_step"]))
     needed = 2.0 if parameters.get("random_start") else 1.0
     return threshold_check(
-        14,
-        name,
+        CheckId.REACH,
         speaks_of="settings",
         flagged=total < needed - 1e-9,
         figure=total,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from odebench.evaluation.checks.gradient import FIDELITY
 from odebench.evaluation.checks.rule import COUNT_THRESHOLD
 from odebench.numerics.statistics import wilson_lower
+from odebench.result.outcome import CheckId
 from odebench.result.schema import Check
 from odebench.submission.finding import Finding, finding
 from odebench.submission.verification.inspection import Inspected
@@ -34,7 +34,7 @@ def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
         elif check.id == _FAILURE and _fails_clean(check):
             said = f"{check.evidence['clean']} of {check.n} clean images have no finite logits; mend that first"
             yield finding(where, None, "failure", f"{whose}: {said}")
-    fidelity = next((check for check in inspected.checks if check.id == FIDELITY), None)
+    fidelity = next((check for check in inspected.checks if check.id == CheckId.GRADIENT_FIDELITY), None)
     unconfirmed = OPAQUE in inspected.flags and RANDOMISED not in inspected.flags
     if unconfirmed and fidelity is not None and fidelity.status == "skipped":
         said = f"its gradient cannot be confirmed ({fidelity.why}), so white-box attacks may learn nothing"

@@ -11,7 +11,7 @@ from odebench.attack.definition import load_attack
 from odebench.dataset import describe_dataset
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import OdebenchError, ResultError
-from odebench.evaluation.plan import DEFAULT_CHUNK, Plan, Slice, plan, planned_again
+from odebench.evaluation.plan import DEFAULT_CHUNK, EvaluationRequest, Plan, Slice, plan, planned_again
 from odebench.protocol.spec import Evaluation, Solver, radius
 from odebench.result.file import read_result, result_files
 from odebench.result.schema import Result
@@ -122,21 +122,20 @@ def planned_weights(
 ) -> Plan:
     """The plan of a quick diagnosis of weights that an entry lists."""
     definition = describe_dataset(dataset, data_dir=data_dir)
-    found = plan(
+    request = EvaluationRequest(
         contestant_of(folder, entry),
         QUICK_DIAGNOSIS.name,
-        definition,
-        total=DEFAULT_CHUNK,
         images=Slice(n=DEFAULT_CHUNK),
         train_horizon=horizon,
         train_seed=seed,
         epsilons=None if definition.epsilons else (_SOME_EPSILON,),
     )
+    found = plan(request, definition, total=DEFAULT_CHUNK)
     return replace(found, weights=SubmittedModel(folder, entry).weights_of(dataset, horizon, seed))
 
 
 def _recipe_key(own: SubmittedModel, definition: DatasetDefinition, evaluation: Evaluation) -> str:
-    return own.subject(
+    return own.resolve(
         definition,
         horizon=None,
         train_horizon=evaluation.train_horizon,

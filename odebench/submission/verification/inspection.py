@@ -13,14 +13,17 @@ from torch import Tensor, nn
 
 from odebench.dataset import Dataset
 from odebench.errors import OdebenchError
-from odebench.evaluation.checks.gradient import FIDELITY, FIDELITY_IMAGES, gradient_fidelity
+from odebench.evaluation.checks.gradient import FIDELITY_IMAGES, gradient_fidelity
 from odebench.evaluation.evaluate import data_split
+from odebench.evaluation.execution import measure
 from odebench.evaluation.loading import LoadedModels, load_models
+from odebench.evaluation.measurements import Measurements
 from odebench.evaluation.plan import Plan
-from odebench.evaluation.sliced import measure
+from odebench.evaluation.preflight import ALL
 from odebench.io.text import printable
 from odebench.progress import SILENT, Progress
 from odebench.protocol.spec import Evaluation, Sha256, Spec
+from odebench.result.outcome import CheckId
 from odebench.result.schema import Check, Result
 
 
@@ -82,8 +85,7 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
     model = load_models(job.admission, data, device, SILENT)
     module = model.classifier.module.eval()
     before = _state(module)
-    portion = measure(job.admission, model, data, rows=slice(None))
-    result = portion.result(job.admission.evaluation)
+    result = _measure(job.admission, model, data).result(job.admission.evaluation)
     checks = (*result.checks, *_beside(job.admission, model, data, result))
     advance()
     restless = None
@@ -96,23 +98,28 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
         with _threads(attack.threads):
             asked = load_models(plan, data, device, SILENT)
             for rows in attack.rows:
-                found = measure(plan, asked, data, rows=rows)
+                found = _measure(plan, asked, data, rows)
                 advance()
                 letters.append(
                     ChunkOutcomes(
                         first=rows.start,
                         last=rows.stop,
-                        outcomes=tuple("".join(ledger.letters) for ledger in found.ledgers),
-                        sources_sha256=asked.sources_sha256,
+                        outcomes=tuple("".join(outcomes.letters) for outcomes in found.outcomes),
+                        sources_sha256=dict(asked.sources_sha256),
                     )
                 )
     return Inspected(checks=checks, flags=result.flags, restless=restless, letters=tuple(letters))
 
 
+def _measure(plan: Plan, models: LoadedModels, data: Dataset, rows: slice = ALL) -> Measurements:
+    evaluation = plan.evaluation
+    return measure(evaluation, models, data_split(data, evaluation.dataset.split), rows=rows)
+
+
 def _beside(plan: Plan, model: LoadedModels, data: Dataset, result: Result) -> Iterator[Check]:
     """Check 17 once more beside the clean images, at points of the ball, if it flags there alone: attacks ask for
     gradients everywhere, and a model may know clean images by their grey levels."""
-    if not any(check.id == FIDELITY and check.status == "pass" for check in result.checks):
+    if not any(check.id == CheckId.GRADIENT_FIDELITY and check.status == "pass" for check in result.checks):
         return
     part, radius = plan.evaluation.dataset, max(plan.evaluation.threat_model.epsilons)
     images = data_split(data, part.split).images[part.offset : part.offset + FIDELITY_IMAGES]

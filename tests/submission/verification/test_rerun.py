@@ -9,7 +9,7 @@ from real_entry import write_field_entry
 from result_factory import make_result
 
 from odebench.dataset import describe_dataset, load_dataset
-from odebench.evaluation.plan import plan
+from odebench.evaluation.plan import EvaluationRequest, plan
 from odebench.progress import SILENT
 from odebench.protocol.recipe import Recipe
 from odebench.submission.entry import read_entry
@@ -30,12 +30,14 @@ def test_the_sources_of_transfer_are_trained_once_each(
     data = load_dataset("digits")
     plans = [
         plan(
-            find_contestant(f"{mine}/"),
-            "worst-case",
+            EvaluationRequest(
+                find_contestant(f"{mine}/"),
+                "worst-case",
+                attack_seed=seed,
+                sources=["resnet", "resnet:seed=1", "self:gradient=adjoint"][: 2 + seed],
+            ),
             describe_dataset("digits"),
             total=len(data.test),
-            attack_seed=seed,
-            sources=["resnet", "resnet:seed=1", "self:gradient=adjoint"][: 2 + seed],
         )
         for seed in (0, 1)
     ]

@@ -21,7 +21,7 @@ from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import ModelError, UsageError
 from odebench.evaluation.evaluate import run
-from odebench.evaluation.plan import Slice, plan
+from odebench.evaluation.plan import EvaluationRequest, Slice, plan
 from odebench.io.https import RemoteError
 from odebench.numerics.statistics import difference_interval
 from odebench.result.file import read_result, result_files, write_result
@@ -44,7 +44,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("committed")
     mine = write_real_entry(folder / "entries")
     for attack, n in (("pgd", 500), ("fgsm", 100)):
-        planned = plan(find_contestant(str(mine)), attack, DIGITS, total=500, images=Slice(n=n))
+        planned = plan(EvaluationRequest(find_contestant(str(mine)), attack, images=Slice(n=n)), DIGITS, total=500)
         run(planned, load_dataset("digits"), results=folder / "results")
     return folder / "results"
 
@@ -182,7 +182,8 @@ def test_a_neural_ode_is_integrated_and_full_looks_at_all(tmp_path: Path) -> Non
     mine = write_field_entry(tmp_path / "entries")
     data = load_dataset("digits")
     for n, horizon in ((500, None), (100, 0.5)):
-        planned = plan(find_contestant(str(mine)), "pgd", DIGITS, total=500, images=Slice(n=n), horizon=horizon)
+        request = EvaluationRequest(find_contestant(str(mine)), "pgd", images=Slice(n=n), horizon=horizon)
+        planned = plan(request, DIGITS, total=500)
         run(planned, data, results=tmp_path / "results")
     found = verified(mine, tmp_path / "results", chunks=[1])
     assert found.ok
@@ -386,7 +387,7 @@ def test_claims_are_held_against_committed_results(tmp_path: Path, results: Path
 def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
     mine = write_real_entry(tmp_path / "entries")
     other = write_real_entry(tmp_path / "others", weights={**trained(), "last.bias": trained()["last.bias"] + 0.01})
-    planned = plan(find_contestant(str(other)), "fgsm", DIGITS, total=500, images=Slice(n=100))
+    planned = plan(EvaluationRequest(find_contestant(str(other)), "fgsm", images=Slice(n=100)), DIGITS, total=500)
     _, foreign, _ = run(planned, load_dataset("digits"), results=results)
     result = stored(results, "pgd")
     renamed = result.evaluation.model_copy(

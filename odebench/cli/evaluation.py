@@ -1,0 +1,95 @@
+"""What `odebench run`, `diagnose` and `judge` share: from a request to its result, and how that is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from odebench.cli.console import ScreenProgress, write_text
+from odebench.cli.trust import trusted_model
+from odebench.dataset import describe_dataset, load_dataset
+from odebench.evaluation.model_reference import ModelReference
+from odebench.evaluation.plan import DEFAULT_N, EvaluationRequest, plan, threat_model
+from odebench.io.remote_weights import weights_file
+
+if TYPE_CHECKING:
+    from odebench.attack.candidate_file import Candidates
+    from odebench.dataset import DatasetDefinition
+    from odebench.result.schema import Result
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A result, its file, and whether it is new."""
+
+    result: Result
+    path: Path
+    new: bool
+
+    def show(self, show: Callable[[Result], None], *, as_json: bool, again: str = "runs it again") -> None:
+        """Prints the result as JSON, else with `show` and the path of its file."""
+        if as_json:
+            from odebench.result.file import result_json
+
+            write_text(result_json(self.result))
+            return
+        show(self.result)
+        print(f"result: {self.path}" if self.new else f"result: {self.path} (there already; --force {again})")
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates on one data set and device, with a bar on the screen, and writes results below a folder."""
+
+    dataset: str
+    data_dir: Path | None
+    device: str
+    results: Path
+    force: bool
+    progress: ScreenProgress
+
+    def model(self, name: str, weights: str | None, *, trust: bool) -> ModelReference:
+        """The model that a name stands for, with weights from a file or address. Raises UsageError, RemoteError."""
+        file = None if weights is None else weights_file(weights, progress=self.progress)
+        return trusted_model(name, weights=file, trust=trust)
+
+    def describe(self) -> DatasetDefinition:
+        """What is known of the data set before it is loaded. Raises UsageError, DatasetError."""
+        return describe_dataset(self.dataset, data_dir=self.data_dir, progress=self.progress)
+
+    def checked(self, request: EvaluationRequest) -> DatasetDefinition:
+        """What is known of the data set, for which norm and epsilons of the request are checked."""
+        described = self.describe()
+        threat_model(request.attack, described, norm=request.norm, epsilons=request.epsilons)
+        return described
+
+    def run(
+        self,
+        request: EvaluationRequest,
+        described: DatasetDefinition,
+        *,
+        candidates: Candidates | None = None,
+        save_candidates: Path | None = None,
+        default_n: int = DEFAULT_N,
+    ) -> Evaluated:
+        """Runs a request. Torch is imported here, after everything in the options has been checked."""
+        from odebench.evaluation.evaluate import data_split, run
+
+        data = load_dataset(self.dataset, data_dir=self.data_dir, progress=self.progress)
+        images = request.images
+        total = len(data_split(data, images.split))
+        if images.n is None and 0 <= images.offset < total:
+            request = replace(request, images=replace(images, n=min(default_n, total - images.offset)))
+        result, path, new = run(
+            plan(request, described, total=total),
+            data,
+            results=self.results,
+            force=self.force,
+            candidates=candidates,
+            save_candidates=save_candidates,
+            device=self.device,
+            progress=self.progress,
+        )
+        return Evaluated(result, path, new)
