@@ -53,7 +53,7 @@ LIGHT_MODULES = {
     *("attack.definition", "attack.registry", "attack.builtin", "attack.worst_case", "attack.probes"),
     *("evaluation.plan", "evaluation.model_reference", "evaluation.transfer_source", "evaluation.slices"),
     *("evaluation.checks.rule", "evaluation.checks.settings"),
-    *("submission.entry", "submission.folder", "submission.weights", "submission.weights_header"),
+    *("submission.entry", "submission.folder", "submission.weights", "submission.file_kind"),
     *("submission.finding", "submission.validate", "submission.new_entry", "submission.published_entry"),
     *("submission.submitted_model", "submission.pull_request", "submission.review", "submission.review_markdown"),
     *("sweep.grid", "sweep.scheduler", "sweep.task", "sweep.cluster", "sweep.completed", "sweep.cost", "sweep.publish"),

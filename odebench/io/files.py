@@ -10,9 +10,6 @@ from pathlib import Path
 
 from odebench.errors import OdebenchError
 
-PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x1f\x8b")
-"""How pickles begin, and archives of them."""
-
 
 class FileError(OdebenchError):
     """A file or folder cannot be read or written."""

@@ -12,7 +12,8 @@ from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
 from odebench.errors import WeightError
-from odebench.io.files import PICKLE_STARTS, FileError, sha256_file
+from odebench.io.files import FileError, sha256_file
+from odebench.io.safetensors_file import PICKLE_KINDS, open_safetensors
 from odebench.progress import Progress, Step
 
 LIMIT_BYTES = 512 * 2**20
@@ -144,7 +145,7 @@ def _other_kind(start: bytes) -> str | None:
         return None
     if not start:
         return "empty"
-    if start.startswith(PICKLE_STARTS):
+    if start.startswith(tuple(PICKLE_KINDS)):
         return "a pickle (or an archive of one), which can run code when loaded; only safetensors are taken"
     if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         return "a web page (HTML), not safetensors; give the address of the file itself"
@@ -153,17 +154,15 @@ def _other_kind(start: bytes) -> str | None:
 
 def check_whole(path: Path) -> None:
     """Raises UnfitError unless a file is safetensors whose header fits its length; reads no tensor."""
-    from safetensors import SafetensorError, safe_open
-
     with path.open("rb") as file:
         kind = _other_kind(file.read(_START))
     if kind is not None:
         raise UnfitError(f"it is {kind}")
     try:
-        with safe_open(path, framework="numpy"):
+        with open_safetensors(path):
             pass
-    except (SafetensorError, ValueError) as error:
-        raise UnfitError(f"it is not a whole safetensors file: {error}") from error
+    except WeightError as error:
+        raise UnfitError(f"it {error}") from error
 
 
 def pour(response: Any, file: IO[bytes], *, step: Step, done: int = 0, limit: int | None = None) -> int:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from odebench.errors import WeightError
+from odebench.io.safetensors_file import Header, read_header
 from odebench.submission.entry import ENTRY_FILE, READ_ME
+from odebench.submission.file_kind import foreign_kind, hidden_kind
 from odebench.submission.finding import Finding, finding
-from odebench.submission.weights_header import Header, foreign_kind, hidden_kind, read_header
 
 MAX_FILES = 100
 MAX_TEXT_BYTES = 100_000

@@ -10,13 +10,14 @@ from odebench.errors import WeightError
 from odebench.io.files import sha256_file
 from odebench.io.https import RemoteError
 from odebench.io.remote_weights import fetch
+from odebench.io.safetensors_file import Header, read_header, unfit_tensor
 from odebench.io.yaml_document import Document, Where
 from odebench.progress import SILENT, Progress
 from odebench.protocol.recipe import Recipe
 from odebench.submission.entry import Entry, Use, Weights, shared_weights
+from odebench.submission.file_kind import hidden_kind, zip_kind
 from odebench.submission.finding import Finding, finding
 from odebench.submission.folder import MAX_WEIGHTS_BYTES, WEIGHTS_SUFFIX, Contents, weights_header
-from odebench.submission.weights_header import Header, hidden_kind, read_header, unfit_tensor, zip_kind
 
 MAX_REMOTE_BYTES = 2_000_000_000
 MAX_REMOTE_TOTAL_BYTES = 10_000_000_000
