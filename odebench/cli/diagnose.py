@@ -41,7 +41,7 @@ from odebench.cli.options import (
     split_name,
 )
 from odebench.cli.root import app
-from odebench.cli.trust import trusted_contestant
+from odebench.cli.trust import trusted_model
 from odebench.errors import UsageError
 
 DEFAULT_IMAGES = 200
@@ -92,7 +92,7 @@ def diagnose(
 
     attack = (DIAGNOSIS if full else QUICK_DIAGNOSIS).name
     progress = ScreenProgress()
-    trusted_contestant(model, trust=trust)
+    trusted_model(model, trust=trust)
     radii = radii_of(epsilon, attack, norm)
     evaluated_with = solver(method, step, tolerance, backend, max_steps)
     evaluated_at, trained_at = number(horizon, "horizon"), number(train_horizon, "train horizon")
@@ -105,7 +105,7 @@ def diagnose(
     images = Slice(split=split_name(split), n=n, offset=offset)
     recipe_changes, parameters = settings(changes), settings(parameter)
     weights_path = None if weights is None else weights_file(weights, progress=progress)
-    contestant = trusted_contestant(model, weights=weights_path, trust=True)
+    contestant = trusted_model(model, weights=weights_path, trust=True)
 
     from odebench.evaluation.evaluate import data_split
     from odebench.evaluation.evaluate import run as run_plan

@@ -60,7 +60,7 @@ def _made(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Pat
     import torch
 
     from odebench.cli.console import ScreenProgress
-    from odebench.cli.trust import trusted_contestant
+    from odebench.cli.trust import trusted_model
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.evaluation.environment import usable_device
     from odebench.leaderboard.union import StoredResult
@@ -70,7 +70,7 @@ def _made(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Pat
     progress = ScreenProgress()
     item = StoredResult(path, read_result(path))
     try:
-        model = trusted_contestant(item.result.evaluation.model.name, trust=trust)
+        model = trusted_model(item.result.evaluation.model.name, trust=trust)
     except UsageError as error:
         raise ResultError(f"{path} cannot be run again here: {error}") from error
     name = item.result.evaluation.dataset.name

@@ -31,7 +31,7 @@ from odebench.cli.options import (
     solver,
 )
 from odebench.cli.root import app
-from odebench.cli.trust import trusted_contestant
+from odebench.cli.trust import trusted_model
 
 
 @app.command(epilog="Example:\n\nodebench judge --model kd-ode mine.safetensors --author 'A. Reviewer'")
@@ -80,7 +80,7 @@ def judge(
     credit = checked_name(author or found.author or found.source)
     described = describe_dataset(found.dataset, data_dir=data_dir, progress=progress)
     weights_path = None if weights is None else weights_file(weights, progress=progress)
-    contestant = trusted_contestant(model, weights=weights_path, trust=trust)
+    contestant = trusted_model(model, weights=weights_path, trust=trust)
     data = load_dataset(found.dataset, data_dir=data_dir, progress=progress)
     images = Slice(split="validation" if found.split == "validation" else "test", n=n, offset=offset)
     planned = plan(

@@ -43,7 +43,7 @@ from odebench.cli.options import (
     split_name,
 )
 from odebench.cli.root import app
-from odebench.cli.trust import trusted_contestant
+from odebench.cli.trust import trusted_model
 from odebench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def run(
 
     # All that can be wrong with the words is said before anything heavy is imported or trained.
     progress = ScreenProgress()
-    trusted_contestant(model, trust=trust)
+    trusted_model(model, trust=trust)
     radii = radii_of(epsilon, attack, norm)
     evaluated_with = solver(method, step, tolerance, backend, max_steps)
     evaluated_at, trained_at = number(horizon, "horizon"), number(train_horizon, "train horizon")
@@ -119,7 +119,7 @@ def run(
         proposing = solver(cheap, length or None, None, None, None)
 
     weights_path = None if weights is None else weights_file(weights, progress=progress)
-    contestant = trusted_contestant(model, weights=weights_path, trust=True)
+    contestant = trusted_model(model, weights=weights_path, trust=True)
 
     def planned(total: int) -> Plan:
         return plan(

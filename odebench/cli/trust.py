@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from odebench.evaluation.model_reference import ModelReference
 
 
-def trusted_contestant(name: str, *, weights: Path | None = None, trust: bool = False) -> ModelReference:
+def trusted_model(name: str, *, weights: Path | None = None, trust: bool = False) -> ModelReference:
     """The model that a name stands for. Raises UsageError where it is an entry's code that may not run."""
-    from odebench.submission.submitted_model import SubmittedModel, find_contestant
+    from odebench.submission.submitted_model import SubmittedModel, find_model
 
-    found = find_contestant(name, weights=weights)
+    found = find_model(name, weights=weights)
     if isinstance(found, SubmittedModel):
         check_trust(found.name, found.code, trust=trust)
     return found

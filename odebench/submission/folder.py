@@ -1,4 +1,4 @@
-"""The files of an entry's folder: which may be there, how large, and what they must not be. Nothing of it is run."""
+"""The files of an entry's folder: which are allowed, their sizes, and what they must not be. Nothing of it is run."""
 
 from __future__ import annotations
 
@@ -30,13 +30,20 @@ _EXPECTED = (
     f"here or in {WEIGHTS_FOLDER}/)"
 )
 _ENCODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-_.a-zA-Z0-9]+)")
-"""As Python looks for it in the first two lines (PEP 263)."""
-_TAKEN = frozenset(sys.stdlib_module_names) | {"odebench", "torch", "torchvision", "torchdiffeq", "torchode", "numpy"}
+"""The encoding that a line declares, as Python looks for it in the first two lines (PEP 263)."""
+_RESERVED = frozenset(sys.stdlib_module_names) | {
+    "odebench",
+    "torch",
+    "torchvision",
+    "torchdiffeq",
+    "torchode",
+    "numpy",
+}
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies in a folder, by path below it: texts, and the headers of weights; and what is wrong with any of it."""
+    """The contents of a folder by relative path: texts, and headers of weights; with findings about all files."""
 
     texts: Mapping[str, str]
     headers: Mapping[str, Header]
@@ -44,7 +51,7 @@ class Contents:
 
 
 def contents_of(folder: Path) -> Contents:
-    """All files of a folder, looked at without following a link or opening anything but plain files."""
+    """The contents of a folder, read without following links or opening anything but plain files."""
     files, findings = _files(folder)
     texts: dict[str, str] = {}
     headers: dict[str, Header] = {}
@@ -90,7 +97,7 @@ def contents_of(folder: Path) -> Contents:
 
 
 def weights_header(path: Path, data: bytes) -> tuple[Header | None, str | None]:
-    """The header of a weights file, or why it has none."""
+    """The header of a weights file, or why the file is refused; the other one is None."""
     try:
         header = read_header(path)
     except WeightError as error:
@@ -100,7 +107,7 @@ def weights_header(path: Path, data: bytes) -> tuple[Header | None, str | None]:
 
 
 def _files(folder: Path) -> tuple[list[str], list[Finding]]:
-    """The plain files of a folder that may be opened, by path below it, and findings about all others."""
+    """The relative paths of the plain files that may be opened, and findings about all others."""
     found: list[str] = []
     findings: list[Finding] = []
     total = 0
@@ -161,8 +168,8 @@ def _text(data: bytes) -> str | None:
 
 
 def module_problem(name: str, attribute: str, texts: Mapping[str, str]) -> tuple[str, int | None, str] | None:
-    """Why the module `name` of a folder does not bring `attribute`: its file, the line, the sentence; None where it
-    does. Modules are parsed, never imported."""
+    """The file, line and sentence that say why the module `name` does not define `attribute`; None if it does. Modules
+    are parsed, never imported."""
     file = f"{name}{CODE_SUFFIX}"
     if file not in texts:
         modules = [one.removesuffix(CODE_SUFFIX) for one in texts if one.endswith(CODE_SUFFIX)]
@@ -178,12 +185,12 @@ def module_problem(name: str, attribute: str, texts: Mapping[str, str]) -> tuple
 
 
 def module_findings(folder: Path, texts: Mapping[str, str]) -> list[Finding]:
-    """Modules that are no Python, or that would stand in the way of others of the same name."""
+    """Findings about modules that are not Python, have another encoding, or hide other modules of the same name."""
     found = []
     for file, text in texts.items():
         if not file.endswith(CODE_SUFFIX):
             continue
-        if file.removesuffix(CODE_SUFFIX) in _TAKEN:
+        if file.removesuffix(CODE_SUFFIX) in _RESERVED:
             said = "would hide a module of that name that others import; rename it"
             found.append(finding(str(folder / file), None, "code", said))
         named = [match[1] for line in text.splitlines()[:2] if (match := _ENCODING.match(line)) is not None]
@@ -198,11 +205,11 @@ def module_findings(folder: Path, texts: Mapping[str, str]) -> list[Finding]:
 
 
 def top_level_names(text: str) -> set[str]:
-    """The names that a module defines or imports at its top level, in branches too. Raises SyntaxError."""
+    """The names that a module defines or imports at its top level, also inside branches. Raises SyntaxError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # as bytes, so that a line that names an encoding is heeded as Python would
+            # as bytes, so that a declared encoding is used as Python would use it
             waiting: list[ast.stmt] = list(ast.parse(text.encode()).body)
     except SyntaxError:
         raise
