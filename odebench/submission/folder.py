@@ -31,14 +31,7 @@ _EXPECTED = (
 )
 _ENCODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-_.a-zA-Z0-9]+)")
 """The encoding that a line declares, as Python looks for it in the first two lines (PEP 263)."""
-_RESERVED = frozenset(sys.stdlib_module_names) | {
-    "odebench",
-    "torch",
-    "torchvision",
-    "torchdiffeq",
-    "torchode",
-    "numpy",
-}
+_RESERVED = {*sys.stdlib_module_names, "odebench", "torch", "torchvision", "torchdiffeq", "torchode", "numpy"}
 
 
 @dataclass(frozen=True)
@@ -52,48 +45,46 @@ class Contents:
 
 def contents_of(folder: Path) -> Contents:
     """The contents of a folder, read without following links or opening anything but plain files."""
-    files, findings = _files(folder)
+    names, findings = _plain_files(folder)
     texts: dict[str, str] = {}
     headers: dict[str, Header] = {}
-    for name in files:
-        where = str(folder / name)
+    for name in names:
         try:
             data = (folder / name).read_bytes()
-        except OSError as error:
-            findings.append(finding(where, None, "file", f"cannot be read: {error.strerror}"))
-            continue
-        header, problem = weights_header(folder / name, data) if name.endswith(WEIGHTS_SUFFIX) else (None, None)
-        if header is not None:
-            headers[name] = header
-            continue
-        if (kind := foreign_kind(data)) is not None:
-            findings.append(
-                finding(
-                    where,
-                    None,
-                    "pickle",
-                    f"is {kind}, whatever its name says; loading such files can run code: save weights with "
-                    "safetensors.torch.save_file, and delete this",
-                )
-            )
-        elif problem is not None:
-            findings.append(finding(where, None, "weights", problem))
-        elif not _expected(name):
-            findings.append(finding(where, None, "file", f"is not expected here; {_EXPECTED}: delete it"))
-        else:
-            text = _text(data)
-            if text is None:
-                findings.append(finding(where, None, "file", "is not a text in UTF-8; save it as one"))
+            header, problem = weights_header(folder / name, data) if name.endswith(WEIGHTS_SUFFIX) else (None, None)
+            if header is not None:
+                headers[name] = header
+            elif (refused := _refused(name, data, problem)) is not None:
+                findings.append(finding(str(folder / name), None, *refused))
             else:
-                texts[name] = text
+                texts[name] = data.decode("utf-8")
+        except OSError as error:
+            findings.append(finding(str(folder / name), None, "file", f"cannot be read: {error.strerror}"))
     for required in (ENTRY_FILE, READ_ME):
         if not (folder / required).exists():
-            findings.append(
-                finding(str(folder / required), None, "file", "is missing; odebench new-entry writes one to fill in")
-            )
+            said = "is missing; odebench new-entry writes one to fill in"
+            findings.append(finding(str(folder / required), None, "file", said))
     if texts.get(READ_ME, "-").strip() == "":
         findings.append(finding(str(folder / READ_ME), 1, "file", "is empty; say in a few lines what the model is"))
     return Contents(texts, headers, tuple(findings))
+
+
+def _refused(name: str, data: bytes, weights_problem: str | None) -> tuple[str, str] | None:
+    """The rule that a file breaks which is not whole weights, and the sentence; None for an expected text."""
+    if (kind := foreign_kind(data)) is not None:
+        return "pickle", (
+            f"is {kind}, whatever its name says; loading such files can run code: save weights with "
+            "safetensors.torch.save_file, and delete this"
+        )
+    if weights_problem is not None:
+        return "weights", weights_problem
+    if name not in _TEXTS and ("/" in name or not name.endswith(CODE_SUFFIX)):
+        return "file", f"is not expected here; {_EXPECTED}: delete it"
+    try:
+        is_text = "\0" not in data.decode("utf-8")
+    except UnicodeDecodeError:
+        is_text = False
+    return None if is_text else ("file", "is not a text in UTF-8; save it as one")
 
 
 def weights_header(path: Path, data: bytes) -> tuple[Header | None, str | None]:
@@ -106,7 +97,7 @@ def weights_header(path: Path, data: bytes) -> tuple[Header | None, str | None]:
     return (header, None) if kind is None else (None, f"can be read as {kind}, too; save the weights afresh")
 
 
-def _files(folder: Path) -> tuple[list[str], list[Finding]]:
+def _plain_files(folder: Path) -> tuple[list[str], list[Finding]]:
     """The relative paths of the plain files that may be opened, and findings about all others."""
     found: list[str] = []
     findings: list[Finding] = []
@@ -116,36 +107,14 @@ def _files(folder: Path) -> tuple[list[str], list[Finding]]:
         inside = waiting.pop()
         for item in sorted(os.scandir(folder / inside), key=lambda item: item.name):
             path = inside / item.name
-            where, name = str(folder / path), path.as_posix()
             status = item.stat(follow_symlinks=False)
-            if stat.S_ISLNK(status.st_mode):
-                said = "is a link, which may lead anywhere; put the file itself here"
-                findings.append(finding(where, None, "link", said))
-            elif stat.S_ISDIR(status.st_mode):
-                if name == WEIGHTS_FOLDER:
-                    waiting.append(path)
-                else:
-                    compiled = " (PYTHONDONTWRITEBYTECODE=1 keeps it away)" if item.name == "__pycache__" else ""
-                    said = f"is a folder; {_EXPECTED}: delete it{compiled}"
-                    findings.append(finding(where, None, "file", said))
-            elif not stat.S_ISREG(status.st_mode):
-                findings.append(finding(where, None, "file", "is no plain file; delete it"))
-            elif not _NAME.fullmatch(item.name):
-                said = "is a name of other letters than A-Z, a-z, 0-9, dot, dash and underscore; rename or delete it"
-                findings.append(finding(where, None, "file", said))
-            elif status.st_size > (limit := MAX_WEIGHTS_BYTES if name.endswith(WEIGHTS_SUFFIX) else MAX_TEXT_BYTES):
-                findings.append(
-                    finding(
-                        where,
-                        None,
-                        "size",
-                        f"has {status.st_size:,} bytes, more than the {limit:,} that such a file may have"
-                        + ("; publish it elsewhere and give its url" if limit == MAX_WEIGHTS_BYTES else ""),
-                    )
-                )
+            if stat.S_ISDIR(status.st_mode) and path.as_posix() == WEIGHTS_FOLDER:
+                waiting.append(path)
+            elif (problem := _item_problem(item.name, status)) is not None:
+                findings.append(finding(str(folder / path), None, *problem))
             else:
                 total += status.st_size
-                found.append(name)
+                found.append(path.as_posix())
             if len(found) + len(findings) > MAX_FILES:
                 findings.append(finding(str(folder), None, "size", f"holds more than {MAX_FILES} files; delete some"))
                 return found, findings
@@ -155,16 +124,22 @@ def _files(folder: Path) -> tuple[list[str], list[Finding]]:
     return found, findings
 
 
-def _expected(name: str) -> bool:
-    return name in _TEXTS or (name.endswith(CODE_SUFFIX) and "/" not in name)
-
-
-def _text(data: bytes) -> str | None:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return None if "\0" in text else text
+def _item_problem(name: str, status: os.stat_result) -> tuple[str, str] | None:
+    """The rule that an item of a folder breaks before it is opened, and the sentence; None if it breaks none."""
+    if stat.S_ISLNK(status.st_mode):
+        return "link", "is a link, which may lead anywhere; put the file itself here"
+    if stat.S_ISDIR(status.st_mode):
+        compiled = " (PYTHONDONTWRITEBYTECODE=1 keeps it away)" if name == "__pycache__" else ""
+        return "file", f"is a folder; {_EXPECTED}: delete it{compiled}"
+    if not stat.S_ISREG(status.st_mode):
+        return "file", "is no plain file; delete it"
+    if not _NAME.fullmatch(name):
+        return "file", "is a name of other letters than A-Z, a-z, 0-9, dot, dash and underscore; rename or delete it"
+    limit = MAX_WEIGHTS_BYTES if name.endswith(WEIGHTS_SUFFIX) else MAX_TEXT_BYTES
+    if status.st_size > limit:
+        elsewhere = "; publish it elsewhere and give its url" if limit == MAX_WEIGHTS_BYTES else ""
+        return "size", f"has {status.st_size:,} bytes, more than the {limit:,} that such a file may have{elsewhere}"
+    return None
 
 
 def module_problem(name: str, attribute: str, texts: Mapping[str, str]) -> tuple[str, int | None, str] | None:

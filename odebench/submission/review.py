@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,23 +134,28 @@ def review(
         findings += wrong
         tables, contradicting = _tables(pull_request, added)
         findings += contradicting
+
+        def verify(entry: Path, report: Report) -> Verification:
+            from odebench.submission.verification.verify import verify_entry
+
+            progress.say(f"{entry.name}: verifying on two chunks (--draw {chosen} repeats it)")
+            return verify_entry(
+                entry,
+                results=folder / RESULTS,
+                draw=chosen,
+                trust=trust,
+                report=report,
+                time_limit=time_limit,
+                device=device,
+                data_dir=data_dir,
+                progress=progress,
+            )
+
         entries = []
         for model in _entries(pull_request, added):
             own = [each for each in findings if _is_about(each, model)]
             findings = [each for each in findings if each not in own]
-            entries.append(
-                _entry(
-                    folder,
-                    model,
-                    own,
-                    trust=trust,
-                    draw=chosen,
-                    time_limit=time_limit,
-                    device=device,
-                    data_dir=data_dir,
-                    progress=progress,
-                )
-            )
+            entries.append(_reviewed(folder, model, own, trust=trust, verify=verify))
     return Review(
         pull_request=pull_request,
         draw=chosen,
@@ -173,17 +178,13 @@ def _is_about(one: Finding, model: str) -> bool:
     return one.file.startswith((f"{ENTRIES}/{model}/", f"{RESULTS}/{model}/"))
 
 
-def _entry(
+def _reviewed(
     folder: Path,
     model: str,
     findings: Sequence[Finding],
     *,
     trust: bool,
-    draw: int,
-    time_limit: int,
-    device: str,
-    data_dir: Path | None,
-    progress: Progress,
+    verify: Callable[[Path, Report], Verification],
 ) -> Reviewed:
     """One entry, validated, and verified if nothing is wrong so far."""
     entry = folder / ENTRIES / model
@@ -196,21 +197,8 @@ def _entry(
         file = f"{ENTRIES}/{model}/{contributed[0]}.py"
         said = "is what running the entry would run here, with all that you may do: read it, then give --trust"
         return Reviewed(report, None, "its code is not trusted", (finding(file, None, "trust", said),))
-    from odebench.submission.verification.verify import verify_entry
-
-    progress.say(f"{model}: verifying on two chunks (--draw {draw} repeats it)")
     try:
-        verification = verify_entry(
-            entry,
-            results=folder / RESULTS,
-            draw=draw,
-            trust=trust,
-            report=report,
-            time_limit=time_limit,
-            device=device,
-            data_dir=data_dir,
-            progress=progress,
-        )
+        verification = verify(entry, report)
     except OdebenchError as error:
         broken = finding(str(entry / ENTRY_FILE), None, "run", f"cannot be verified: {error}")
         return Reviewed(report, None, "it could not be", tuple(_from_root([broken], folder)))
