@@ -30,21 +30,13 @@ _MAINTAINER = "; leave it as it is, or have a maintainer give --maintainer"
 
 
 @dataclass(frozen=True)
-class Owned:
-    """A changed file of a model: of its entry, or of its results."""
-
-    model: str
-    change: FileChange
-
-
-@dataclass(frozen=True)
 class PullRequest:
     """What HEAD changes since it left BASE. `before` holds the ids of the entries and of the models with results that
     BASE has, now or when HEAD left it; `after` the ids of the entries that HEAD has."""
 
     span: Span
-    entries: tuple[Owned, ...]
-    results: tuple[Owned, ...]
+    entries: tuple[FileChange, ...]
+    results: tuple[FileChange, ...]
     weights: tuple[FileChange, ...]
     outside: tuple[FileChange, ...]
     before: frozenset[str]
@@ -53,7 +45,7 @@ class PullRequest:
     @property
     def models(self) -> tuple[str, ...]:
         """The ids of all entries and models with changed files, sorted."""
-        return tuple(sorted({owned.model for owned in [*self.entries, *self.results]}))
+        return tuple(sorted({model_of(change.path) for change in [*self.entries, *self.results]}))
 
     def is_new(self, model: str) -> bool:
         """Whether this pull request brings the model: an entry with a name that was free."""
@@ -63,23 +55,18 @@ class PullRequest:
 def read_pull_request(base: str) -> PullRequest:
     """What HEAD changes since it left BASE. Raises UsageError if git cannot tell."""
     span = span_of(base)
-    entries, results, weights, outside = [], [], [], []
-    for change in changes(span.fork, span.head):
-        if change.path.startswith(f"{ENTRIES}/"):
-            entries.append(Owned(_name_in(ENTRIES, change.path), change))
-        elif change.path.startswith(f"{RESULTS}/"):
-            results.append(Owned(_name_in(RESULTS, change.path), change))
-        elif change.path.startswith(f"{WEIGHTS}/"):
-            weights.append(change)
-        else:
-            outside.append(change)
+    changed = list(changes(span.fork, span.head))
+    folders = (f"{ENTRIES}/", f"{RESULTS}/", f"{WEIGHTS}/")
+    entries, results, weights = (
+        tuple(change for change in changed if change.path.startswith(folder)) for folder in folders
+    )
     before = {name for commit in (span.base, span.fork) for name in _names(commit, ENTRIES) | _names(commit, RESULTS)}
     return PullRequest(
         span=span,
-        entries=tuple(entries),
-        results=tuple(results),
-        weights=tuple(weights),
-        outside=tuple(outside),
+        entries=entries,
+        results=results,
+        weights=weights,
+        outside=tuple(change for change in changed if not change.path.startswith(folders)),
         before=frozenset(before),
         after=frozenset(_names(span.head, ENTRIES)),
     )
@@ -87,13 +74,12 @@ def read_pull_request(base: str) -> PullRequest:
 
 def _names(commit: str, folder: str) -> set[str]:
     """The names of the subfolders with files of a folder of a commit."""
-    paths = [blob.path for blob in files_in(commit, folder)]
-    return {_name_in(folder, path) for path in paths if path.count("/") > folder.count("/") + 1}
+    return {model_of(blob.path) for blob in files_in(commit, folder) if blob.path.count("/") > 2}
 
 
-def _name_in(folder: str, path: str) -> str:
-    """The first part of a path below a folder."""
-    return path.removeprefix(f"{folder}/").partition("/")[0]
+def model_of(path: str) -> str:
+    """The model that a path below ENTRIES or RESULTS belongs to: leaderboard/entries/<model>/..."""
+    return path.split("/")[2]
 
 
 def write_board(pull_request: PullRequest, folder: Path) -> None:
@@ -106,15 +92,14 @@ def write_board(pull_request: PullRequest, folder: Path) -> None:
 def ownership(pull_request: PullRequest) -> Iterator[Finding]:
     """Findings about changed files that belong to others: entries and models of BASE, and published results and
     weights."""
-    for owned in pull_request.entries:
-        if not pull_request.is_new(owned.model):
-            said = f"is {owned.change.kind}, and {_whose(pull_request, owned.model)}{_MAINTAINER}"
-            yield finding(owned.change.path, None, "ownership", said)
-    for owned in pull_request.results:
-        kind = owned.change.kind
-        if kind != "added":
-            said = f"is {kind}, and results that are there stay as they are{_MAINTAINER}"
-            yield finding(owned.change.path, None, "ownership", said)
+    for change in pull_request.entries:
+        if not pull_request.is_new(model := model_of(change.path)):
+            said = f"is {change.kind}, and {_whose(pull_request, model)}{_MAINTAINER}"
+            yield finding(change.path, None, "ownership", said)
+    for change in pull_request.results:
+        if change.kind != "added":
+            said = f"is {change.kind}, and results that are there stay as they are{_MAINTAINER}"
+            yield finding(change.path, None, "ownership", said)
     for change in pull_request.weights:
         if change.kind != "added":
             said = f"is {change.kind}, and published results rest on it{_MAINTAINER}"
@@ -131,8 +116,8 @@ def _whose(pull_request: PullRequest, model: str) -> str:
 
 def links(pull_request: PullRequest) -> Iterator[Finding]:
     """Findings about links and submodules below leaderboard, which may lead anywhere."""
-    owned = [*pull_request.entries, *pull_request.results]
-    for change in [*(one.change for one in owned), *pull_request.weights, *pull_request.outside]:
+    below = [*pull_request.entries, *pull_request.results, *pull_request.weights]
+    for change in [*below, *pull_request.outside]:
         if change.path.startswith(f"{BOARD}/") and not change.plain:
             yield finding(change.path, None, "link", "is a link, which may lead anywhere; put the file itself here")
 
@@ -156,11 +141,11 @@ def new_results(
     were made elsewhere."""
     stored: list[StoredResult] = []
     findings: list[Finding] = []
-    for owned in pull_request.results:
-        path = owned.change.path
-        if owned.change.kind == "deleted" or not owned.change.plain:
+    for change in pull_request.results:
+        path = change.path
+        if change.kind == "deleted" or not change.plain:
             continue
-        own = maintainer or pull_request.is_new(owned.model)
+        own = maintainer or pull_request.is_new(model_of(path))
         size = (board / path).stat().st_size
         if size > MAX_RESULT_BYTES:
             said = f"has {size:,} bytes, more than the {MAX_RESULT_BYTES:,} that such a file may have; delete it"
@@ -178,21 +163,21 @@ def new_results(
                     finding(path, None, "result", f"{said}; results are written by odebench, never by hand")
                 )
                 continue
-            if (broken := _misplaced(pull_request, owned, result, own=own)) is None:
+            if (broken := _misplaced(pull_request, change, result, own=own)) is None:
                 stored.append(StoredResult(Path(path), result))
             else:
                 findings.append(finding(path, None, *broken))
     return stored, findings
 
 
-def _misplaced(pull_request: PullRequest, owned: Owned, result: Result, *, own: bool) -> tuple[str, str] | None:
+def _misplaced(pull_request: PullRequest, change: FileChange, result: Result, *, own: bool) -> tuple[str, str] | None:
     """The rule that a readable result breaks, and what to do; None if it breaks none."""
     model, belongs = result.evaluation.model.name, result_path(Path(RESULTS), result.evaluation).as_posix()
-    if owned.change.path != belongs:
+    if change.path != belongs:
         return "result", f"is a result of {model}, whose place is {belongs}; put it there"
     if model not in pull_request.after and model not in MODELS.entries():
         return "result", f"is a result of {model}, which is no entry here; odebench new-entry {model} writes one"
-    if not own and owned.change.kind == "added" and not is_given(result):
+    if not own and change.kind == "added" and not is_given(result):
         said = f"is added, and {_whose(pull_request, model)}; candidates that fell it are welcome (odebench judge), "
         return "ownership", f"{said}other results of it come from a maintainer, with --maintainer"
     return None

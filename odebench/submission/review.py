@@ -25,6 +25,7 @@ from odebench.submission.pull_request import (
     PullRequest,
     is_given,
     links,
+    model_of,
     new_results,
     new_weights,
     ownership,
@@ -169,7 +170,7 @@ def review(
 
 def _entries(pull_request: PullRequest, added: Sequence[StoredResult]) -> list[str]:
     """The entries of HEAD to review: those with changed files, and those with new results that can be repeated."""
-    found = {owned.model for owned in pull_request.entries}
+    found = {model_of(change.path) for change in pull_request.entries}
     found |= {item.result.evaluation.model.name for item in added if not is_given(item.result)}
     return sorted(found & pull_request.after)
 
@@ -219,7 +220,7 @@ def _tables(pull_request: PullRequest, added: Sequence[StoredResult]) -> tuple[l
     """Tables of the pull request's models beside the registered ones of BASE, and findings about new results that
     contradict others."""
     base, _ = results_in(pull_request.span.base, Path(RESULTS), name=_BASE)
-    replaced = {Path(f"{_BASE}:{owned.change.path}") for owned in pull_request.results}
+    replaced = {Path(f"{_BASE}:{change.path}") for change in pull_request.results}
     tables, problems = build_tables([*(item for item in base if item.path not in replaced), *added])
     contradicting = [
         finding(str(item.path), None, "result", f"is at odds with another result: {problem}")
