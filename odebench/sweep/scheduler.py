@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,13 +63,13 @@ class State:
     running: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def of(self, kind: str, keys: set[str] | Mapping[str, str]) -> int:
+    def of(self, kind: str, keys: Iterable[str]) -> int:
         """The number of `keys` whose tasks are of a kind."""
         return sum(self.tasks[key].kind == kind for key in keys)
 
     def total(self, kind: str) -> int:
         """The number of all tasks of a kind."""
-        return sum(task.kind == kind for task in self.tasks.values())
+        return self.of(kind, self.tasks)
 
     @property
     def seconds_left(self) -> float | None:
@@ -119,9 +119,9 @@ def sweep(
         return state
     for folder in (workspace.results, workspace.weights[0]):
         check_writable(folder)
-    with _client(cluster, threads=workspace.threads, say=watcher) as client:
+    with _client(cluster, threads=workspace.threads, watcher=watcher) as client:
         state.began = time.monotonic()
-        _conduct(client, state, workspace, watcher)
+        _conduct(client, state, watcher)
     return state
 
 
@@ -211,7 +211,7 @@ def _slice_of(cell: PlannedCell) -> Slice:
 
 
 @contextmanager
-def _client(cluster: Cluster, *, threads: int, say: Watcher) -> Iterator[Any]:
+def _client(cluster: Cluster, *, threads: int, watcher: Watcher) -> Iterator[Any]:
     try:
         from odebench.sweep.cluster import Tls, local_cluster, remote_cluster
     except ImportError as error:
@@ -223,12 +223,14 @@ def _client(cluster: Cluster, *, threads: int, say: Watcher) -> Iterator[Any]:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         opened = local_cluster(cluster.workers or max(1, cores // threads), threads=threads)
     else:
-        opened = remote_cluster(cluster.address, tls=None if cluster.tls is None else Tls(*cluster.tls), say=say.say)
+        opened = remote_cluster(
+            cluster.address, tls=None if cluster.tls is None else Tls(*cluster.tls), say=watcher.say
+        )
     with opened as client:
         yield client
 
 
-def _conduct(client: Any, state: State, workspace: Workspace, watcher: Watcher) -> None:
+def _conduct(client: Any, state: State, watcher: Watcher) -> None:
     """Submits the graph to the scheduler and updates `state` until all tasks have ended."""
     topic = f"{_TOPIC}-{uuid.uuid4().hex}"
     client.subscribe_topic(topic, lambda event: state.running.add(event[1]["key"]))

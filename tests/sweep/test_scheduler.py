@@ -111,7 +111,7 @@ def test_cells_are_named_unless_none_was_done(there: int, named: list[str], caps
     assert capsys.readouterr().err.splitlines() == [f"odebench: failed: {name}: why" for name in named]
 
 
-def test_a_reason_does_not_hang_on_the_order_of_messages(tmp_path: Path) -> None:
+def test_a_reason_does_not_hang_on_the_order_of_messages() -> None:
     """That a task has failed may be heard after the same was heard of one that needs it."""
 
     class Future:
@@ -147,8 +147,7 @@ def test_a_reason_does_not_hang_on_the_order_of_messages(tmp_path: Path) -> None
         "cell": Task("cell", "evaluation", "a cell", ("data",), 1.0, (print,)),
     }
     state = State(tasks, 0)
-    place = workspace_of(read_grid("smoke"), results=tmp_path, data_dir=None, device="cpu")
-    _conduct(Client(), state, place, Silent())
+    _conduct(Client(), state, Silent())
     assert state.failed == {"data": "no such data", "cell": "looking at it failed: no such data"}
 
 
