@@ -38,7 +38,6 @@ AT_THE_ROOT = {"", "__main__", "errors", "progress", "registry", "solver"}
 MOST_LINES = 300
 LONGER = {
     "analysis.claims": "each claim of the paper beside the others, and the words for its answer",
-    "submission.validate": "every rule of an entry in the order in which it is reported",
 }
 """Modules of more lines, with the reason."""
 
@@ -46,15 +45,17 @@ HEAVY = {"torch", "torchvision", "torchdiffeq", "torchode", "foolbox", "pyautoat
 LIGHT_PACKAGES = {"protocol", "result", "leaderboard", "analysis", "render", "cli"}
 LIGHT_MODULES = {
     *("io.files", "io.yaml_document", "io.canonical_json", "io.https", "io.remote_weights", "io.git", "io.text"),
+    *("io.folders", "io.safetensors_file", "io.versions"),
     *("dataset", "dataset.definition", "dataset.registry", "dataset.builtin", "dataset.load", "dataset.data_folder"),
     *("model.definition", "model.registry", "model.builtin"),
     *("attack.definition", "attack.registry", "attack.builtin", "attack.worst_case", "attack.probes"),
     *("evaluation.plan", "evaluation.model_reference", "evaluation.transfer_source", "evaluation.slices"),
     *("evaluation.checks.rule", "evaluation.checks.settings"),
-    *("submission.entry", "submission.folder", "submission.weights", "submission.weights_header"),
+    *("submission.entry", "submission.folder", "submission.weights", "submission.file_kind"),
     *("submission.finding", "submission.validate", "submission.new_entry", "submission.published_entry"),
     *("submission.submitted_model", "submission.pull_request", "submission.review", "submission.review_markdown"),
     *("sweep.grid", "sweep.scheduler", "sweep.task", "sweep.cluster", "sweep.completed", "sweep.cost", "sweep.publish"),
+    *("sweep.trainings", "submission.builtin", "submission.claims"),
 }
 
 

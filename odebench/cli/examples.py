@@ -38,25 +38,25 @@ def examples(
     tables, contradictions = build_tables(stored)
     shown = results_to_show(tables)
     wanted = [examples_folder(item) for item in shown]
-    strips, _ = read_examples(folders, shown)
-    there = [] if force else [strip.folder for strip in strips]
-    said: list[OdebenchError] = [*problems, *contradictions]
+    existing, _ = read_examples(folders, shown)
+    there = [] if force else [examples.folder for examples in existing]
+    errors: list[OdebenchError] = [*problems, *contradictions]
     for item, folder in zip(shown, wanted, strict=True):
         if folder in there:
             print(f"{folder} (there already)")
             continue
         try:
-            print(_made(item.path, data_dir=data_dir, device=device, trust=trust))
+            print(_make(item.path, data_dir=data_dir, device=device, trust=trust))
         except OdebenchError as error:
-            said.append(error)
-    _take_away(folders, wanted)
-    for problem in said:
+            errors.append(error)
+    _remove_others(folders, wanted)
+    for problem in errors:
         print(f"odebench: {problem}", file=sys.stderr)
-    if said:
+    if errors:
         raise typer.Exit(1)
 
 
-def _made(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Path:
+def _make(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Path:
     import torch
 
     from odebench.cli.console import ScreenProgress
@@ -80,8 +80,8 @@ def _made(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Pat
     return make_examples(item, data, described, model=model, device=usable_device(device), progress=progress)
 
 
-def _take_away(folders: Sequence[Path], wanted: Sequence[Path]) -> None:
-    """Removes folders of examples that no result asks for."""
+def _remove_others(folders: Sequence[Path], wanted: Sequence[Path]) -> None:
+    """Removes the example folders that no shown result needs."""
     from odebench.leaderboard.example_images import example_files, remove_examples
 
     for path in example_files(folders):

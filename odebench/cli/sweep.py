@@ -74,7 +74,7 @@ def sweep(
         name = f"{name} ({', '.join(dict.fromkeys(section))})"
     from odebench.cli.leaderboard import LOCAL_RESULTS
     from odebench.cli.watch import watching
-    from odebench.sweep.scheduler import Cluster, place_of
+    from odebench.sweep.scheduler import Cluster, workspace_of
     from odebench.sweep.scheduler import sweep as compute
 
     if force and not publish:
@@ -89,19 +89,19 @@ def sweep(
     files = None if tls_ca is None or tls_cert is None or tls_key is None else (tls_ca, tls_cert, tls_key)
     if publish:
         _check_publishing()
-    # what is published counts where results go to the usual folder; another one is filled
+    # published results count if the results go to the usual folder; any other folder is filled completely
     counts = results == LOCAL_RESULTS
-    place = place_of(grid, results=results, data_dir=data_dir, device=device, counts_published=counts)
+    workspace = workspace_of(grid, results=results, data_dir=data_dir, device=device, counts_published=counts)
     cluster = Cluster(workers=workers, address=scheduler, tls=files)
     with watching(name) as watcher:
-        state = compute(grid, place=place, cluster=cluster, watcher=watcher, slice_images=slice_images)
+        state = compute(grid, workspace=workspace, cluster=cluster, watcher=watcher, slice_images=slice_images)
     _conclude(state, name, results, publish=publish)
     if publish:
-        _publish(grid, place, name, force=force)
+        _publish(grid, workspace, name, force=force)
 
 
 def _check_publishing() -> None:
-    """Raises UsageError, before anything is computed, where nothing can be published."""
+    """Raises UsageError where nothing can be published, before anything is computed."""
     from odebench.render.page import check_page
 
     if not LEADERBOARD.path.is_dir():
@@ -111,12 +111,12 @@ def _check_publishing() -> None:
     check_page()
 
 
-def _publish(grid: Grid, place: Workspace, name: str, *, force: bool) -> None:
-    """Copies what is missing to ./leaderboard, says how much that was, and writes the board."""
+def _publish(grid: Grid, workspace: Workspace, name: str, *, force: bool) -> None:
+    """Copies the missing files to ./leaderboard, says how many they were, and writes the board."""
     from odebench.cli.leaderboard import publish_board
     from odebench.sweep.publish import publication_of
 
-    publication = publication_of(grid, place, LEADERBOARD, replace=force)
+    publication = publication_of(grid, workspace, LEADERBOARD, replace=force)
     size = publication.make() / 1e6
     there = f", {publication.there} were there" if publication.there else ""
     results, weights = len(publication.results), len(publication.weights)
@@ -126,7 +126,7 @@ def _publish(grid: Grid, place: Workspace, name: str, *, force: bool) -> None:
 
 
 def _conclude(state: State, name: str, results: Path, *, publish: bool) -> None:
-    """Says how a sweep ended; exit 1 where something failed."""
+    """Says how a sweep ended. Exits with 1 where something failed."""
     folder = published_folder()
     where = None if folder is None else folder.results
     published = f"{state.published} of them in {where}" if state.published else ""

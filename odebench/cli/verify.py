@@ -96,9 +96,9 @@ def _show(verified: Verification) -> None:
 
     for name, numbers in verified.chunks.items():
         print(f"{name}: chunks {', '.join(map(str, numbers))} of 100 test images (--draw {verified.draw})")
-    if verified.cells:
+    if verified.compared:
         columns = ["data", "T", "seed", "attack", "n", "chunk", "differ", "clean %", "robust %"]
-        print_table(columns, [_row(cell) for cell in verified.cells], right=(1, 2, 4, 5, 6, 7, 8))
+        print_table(columns, [_row(chunk) for chunk in verified.compared], right=(1, 2, 4, 5, 6, 7, 8))
         print("n: the committed images compared with; differ: of so many letters")
         print("clean, robust: found now / committed, at the middle epsilon")
     for note in verified.notes:
@@ -112,16 +112,16 @@ def _show(verified: Verification) -> None:
     print(f"{verified.id}: {'good' if verified.ok else refused}; {letters}")
 
 
-def _row(cell: ComparedChunk) -> list[str]:
-    middle = cell.shares[len(cell.shares) // 2]
+def _row(chunk: ComparedChunk) -> list[str]:
+    middle = chunk.shares[len(chunk.shares) // 2]
     return [
-        cell.dataset,
-        "" if cell.horizon is None else f"{cell.horizon:g}",
-        str(cell.train_seed),
-        cell.attack,
+        chunk.dataset,
+        "" if chunk.horizon is None else f"{chunk.horizon:g}",
+        str(chunk.train_seed),
+        chunk.attack,
         str(middle.n),
-        str(cell.chunk),
-        f"{cell.differ} / {cell.letters}" if cell.letters else "-",
+        str(chunk.chunk),
+        f"{chunk.differ} / {chunk.letters}" if chunk.letters else "-",
         f"{100 * middle.clean_found:.0f} / {100 * middle.clean_committed:.0f}",
         f"{100 * middle.robust_found:.0f} / {100 * middle.robust_committed:.0f}",
     ]

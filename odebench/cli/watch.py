@@ -1,4 +1,4 @@
-"""What the command line shows of a sweep: a live table in a terminal, plain lines elsewhere; all on standard error."""
+"""The progress of a sweep on standard error: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _SHOWN = 6
 
 
 class Watch:
-    """A sweep on a screen. In a terminal `live` shows the table; elsewhere each finished task is a line."""
+    """A watcher of a sweep. In a terminal `live` shows a table; elsewhere each finished task is a line."""
 
     def __init__(self, name: str, console: Console, live: Live | None) -> None:
         self._name, self._console, self._live = name, console, live
 
     def look(self, state: State) -> None:
-        """Draws the table, where there is one."""
+        """Draws the table in a terminal."""
         if self._live is not None:
             self._live.update(_table(self._name, state))
 
     def done(self, task: Task, state: State) -> None:
-        """A line for a task that has ended; in a terminal for failures alone. None for what failed with a task that it
-        needs: that one has its line, and the end names the cells."""
+        """Shows a line for a task that has ended, in a terminal for failures alone. A task that failed because another
+        one did gets no line: the other one has it, and the cells are named at the end."""
         reason = state.failed.get(task.key)
         if (task.kind == "data" and reason is None) or any(needed in state.failed for needed in task.needs):
             return
@@ -40,13 +40,13 @@ class Watch:
             self.say(f"[{done}/{state.total('evaluation')}{rest}] {task.title}: {ended}")
 
     def say(self, line: str) -> None:
-        """One line."""
+        """Shows one line that stays."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def watching(name: str) -> Iterator[Watch]:
-    """A watch for as long as a sweep lasts."""
+    """A watcher for the time of a sweep."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield Watch(name, console, None)
@@ -56,7 +56,7 @@ def watching(name: str) -> Iterator[Watch]:
 
 
 def duration(seconds: float) -> str:
-    """A time in the words of a clock: 40 s, 12 min, 3.5 h, 2.1 days."""
+    """A time for people: 40 s, 12 min, 3.5 h, 2.1 days."""
     if seconds < 90:
         return f"{max(1.0, seconds):.0f} s"
     if seconds < 90 * 60:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from odebench.errors import WeightError
 from odebench.io.canonical_json import canonical_json
 from odebench.io.files import write_atomically
+from odebench.io.safetensors_file import METADATA_KEY
+from odebench.io.tensor_file import read_tensors
 
-_METADATA_KEY = "odebench"
 _VERSION = 1
 _TENSORS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
@@ -35,7 +35,7 @@ def write_cache(path: Path, decoded: Decoded) -> None:
     """Writes `decoded` to `path`, complete or not at all. Raises FileError where that is impossible."""
     tensors = {name: getattr(decoded, name) for name in _TENSORS}
     about = {"version": _VERSION, "classes": list(decoded.classes), "sha256": _sha256(tensors)}
-    write_atomically(path, safetensors.torch.save(tensors, {_METADATA_KEY: canonical_json(about)}))
+    write_atomically(path, safetensors.torch.save(tensors, {METADATA_KEY: canonical_json(about)}))
 
 
 def read_cache(path: Path) -> Decoded | None:
@@ -43,13 +43,11 @@ def read_cache(path: Path) -> Decoded | None:
     if not path.is_file():
         return None
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[_METADATA_KEY])
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+        tensors, about = read_tensors(path)
         if about["version"] != _VERSION or about["sha256"] != _sha256(tensors):
             return None
         return Decoded(tuple(about["classes"]), **tensors)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
+    except (WeightError, OSError, KeyError, TypeError):
         return None
 
 

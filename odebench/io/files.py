@@ -10,18 +10,15 @@ from pathlib import Path
 
 from odebench.errors import OdebenchError
 
-PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x1f\x8b")
-"""How pickles begin, and archives of them."""
-
 
 class FileError(OdebenchError):
     """A file or folder cannot be read or written."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes `data` to a temporary file beside `path` and renames it: readers see the old file or the new one.
+    """Writes `data` to a temporary file beside `path` and renames it, so readers see the old file or the new one.
 
-    Raises FileError, and leaves nothing behind, where the folder cannot be written or the disk is full.
+    Raises FileError, and leaves nothing behind, if the folder cannot be written in or the disk is full.
     """
     temporary: Path | None = None
     try:
@@ -43,9 +40,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_output(text: str, path: Path | None) -> None:
-    """Text to a file, whole or not at all, or to standard output where `path` is None. Raises FileError.
+    """Writes text to a file, whole or not at all, or to standard output if `path` is None. Raises FileError.
 
-    A device such as /dev/stdout is written to as it is: it cannot be replaced.
+    A device such as /dev/stdout is written to directly, since it cannot be replaced.
     """
     if path is None:
         sys.stdout.write(text)
@@ -59,7 +56,7 @@ def write_output(text: str, path: Path | None) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes a folder and tries to write in it, before any work is done for it. Raises FileError."""
+    """Creates a folder and tries to write in it, before any work is done. Raises FileError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -77,7 +74,7 @@ def sha256_file(path: Path) -> str:
 
 
 def _reason(error: OSError) -> str:
-    # mkdir says "File exists" of a file where a folder should be
+    # mkdir says "File exists" for a file in place of the folder
     return f"{error.filename} is not a folder" if isinstance(error, FileExistsError) else str(error.strerror)
 
 

@@ -1,4 +1,4 @@
-"""Fetching one weights file over https: limited, resumed, checked, and never to anywhere but where it was asked for."""
+"""Downloading one weights file over https: limited in size, resumed, checked, and redirected to https only."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
 from odebench.errors import WeightError
-from odebench.io.files import PICKLE_STARTS, FileError, sha256_file
+from odebench.io.files import FileError, sha256_file
+from odebench.io.safetensors_file import PICKLE_KINDS, open_safetensors
 from odebench.progress import Progress, Step
 
 LIMIT_BYTES = 512 * 2**20
-"""What is larger is not fetched, unless its size is given."""
+"""Larger files are fetched only if their size is given."""
 MAX_REDIRECTS = 5
 TIMEOUT_SECONDS = 30
 USER_AGENT = {"User-Agent": "odebench"}
 LOOPBACK_SWITCH = "ODEBENCH_LOOPBACK_HTTP"
-"""Set to 1, this variable allows http to this machine itself, for trying a server out."""
+"""This environment variable, set to 1, allows http to this machine itself, to try out a server."""
 
 _BLOCK, _START = 1 << 16, 512
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -37,18 +38,18 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RemoteError(WeightError):
-    """Weights cannot be fetched, or are not what was asked for."""
+    """Weights cannot be fetched, or are not those that were asked for."""
 
 
 class UnfitError(Exception):
-    """What has come is not the file that was asked for; says why."""
+    """The downloaded file is not the one that was asked for; the message says why."""
 
 
 def download(url: str, path: Path, *, sha256: str, bytes: int | None, progress: Progress) -> None:
-    """Fetches to `path`, going on from a part that is there; from the start where that part turns out to be another.
+    """Downloads a file to `path`. Continues a partial download, or starts again if that is of another file.
 
-    Raises RemoteError for what is not the file that was asked for, FileError for a full disk; OSError or HTTPException
-    where the connection fails, which leaves the part for the next call.
+    Raises RemoteError for another file than asked for, FileError for a full disk, and OSError or HTTPException if the
+    connection fails; the next call then continues.
     """
     part = path.with_suffix(".part")
     limit = LIMIT_BYTES if bytes is None else bytes
@@ -76,9 +77,9 @@ def download(url: str, path: Path, *, sha256: str, bytes: int | None, progress: 
 
 
 def _receive(url: str, part: Path, *, have: int, bytes: int | None, limit: int, progress: Progress) -> None:
-    """Appends to a part of `have` bytes what a server sends, or replaces it by all where the server sends all.
+    """Appends what the server sends to a partial file of `have` bytes, or replaces it if the server sends the whole.
 
-    Raises UnfitError, RemoteError before a byte is written, OSError or HTTPException where the connection ends early.
+    Raises RemoteError before a byte is written, UnfitError, and OSError or HTTPException if the connection ends early.
     """
     with _open(url, have) as response:
         done = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
@@ -116,8 +117,8 @@ def _cut(done: int, total: int | None) -> ConnectionError:
 
 
 def _open(url: str, offset: int) -> Any:
-    """The answer at an address, from a byte on, after redirects of which each was looked at."""
-    opener = urllib.request.OpenerDirector()  # without what follows redirects, reads files or speaks FTP
+    """The response of an address from byte `offset` on, after redirects, each of which was checked."""
+    opener = urllib.request.OpenerDirector()  # without handlers that follow redirects, read files or speak FTP
     for handler in _HANDLERS:
         opener.add_handler(handler())
     headers = USER_AGENT | ({"Range": f"bytes={offset}-"} if offset else {})
@@ -139,12 +140,12 @@ def _open(url: str, offset: int) -> Any:
 
 
 def _other_kind(start: bytes) -> str | None:
-    """What a file that begins so is, if it is no safetensors file."""
+    """What a file is that begins with `start`; None if it begins like safetensors."""
     if start[8:9] == b"{":
         return None
     if not start:
         return "empty"
-    if start.startswith(PICKLE_STARTS):
+    if start.startswith(tuple(PICKLE_KINDS)):
         return "a pickle (or an archive of one), which can run code when loaded; only safetensors are taken"
     if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         return "a web page (HTML), not safetensors; give the address of the file itself"
@@ -152,25 +153,21 @@ def _other_kind(start: bytes) -> str | None:
 
 
 def check_whole(path: Path) -> None:
-    """Raises UnfitError unless a file is safetensors whose header fits its length; reads no tensor."""
-    from safetensors import SafetensorError, safe_open
-
+    """Raises UnfitError unless the file is safetensors with a header that fits its length; reads no tensor."""
     with path.open("rb") as file:
         kind = _other_kind(file.read(_START))
     if kind is not None:
         raise UnfitError(f"it is {kind}")
     try:
-        with safe_open(path, framework="numpy"):
+        with open_safetensors(path):
             pass
-    except (SafetensorError, ValueError) as error:
-        raise UnfitError(f"it is not a whole safetensors file: {error}") from error
+    except WeightError as error:
+        raise UnfitError(f"it {error}") from error
 
 
 def pour(response: Any, file: IO[bytes], *, step: Step, done: int = 0, limit: int | None = None) -> int:
-    """Copies what a server sends to a file, block by block, and returns how many bytes are there, the `done` included.
-
-    Raises ValueError above the limit.
-    """
+    """Copies a server's response to a file, block by block, and returns the size of the file, which had `done` bytes
+    before. Raises ValueError above the limit."""
     while block := response.read(_BLOCK):
         done += len(block)
         if limit is not None and done > limit:
@@ -181,7 +178,7 @@ def pour(response: Any, file: IO[bytes], *, step: Step, done: int = 0, limit: in
 
 
 def allowed(url: str) -> bool:
-    """https, without a password in it; and http to this machine where that is switched on."""
+    """Whether an address may be fetched: https without a password, or http to this machine if that is switched on."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -192,5 +189,5 @@ def allowed(url: str) -> bool:
 
 
 def plain(text: object) -> str:
-    """What a server says as one line that cannot steer a terminal: at most 200 printable characters."""
+    """The text of a server as one line that cannot control a terminal: at most 200 characters, the printable ones."""
     return "".join(letter for letter in str(text)[:200] if letter.isprintable())

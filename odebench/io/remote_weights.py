@@ -1,7 +1,7 @@
-"""Weights from elsewhere, over https or from Hugging Face: whole and as they were meant, or not at all.
+"""Weights from https addresses or from Hugging Face: whole and with the expected sha256, or not at all.
 
-A file is named in the cache folder by the sha256 that is asked for, its unfinished beginning likewise. So a second call
-finds what is there, goes on where a first one was cut off, and needs to trust nothing that a server says.
+A file and a partial download are named in the cache folder by the expected sha256. So a second call finds the file, or
+continues the download, and never has to trust a server.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HUB = "hf://"
 
 @dataclass(frozen=True)
 class Address:
-    """Where weights are, and what is known of them beforehand."""
+    """Where weights are, and their sha256 and size if these are known beforehand."""
 
     url: str
     sha256: str | None
@@ -38,7 +38,7 @@ class Address:
 
 
 def weights_file(text: str, *, progress: Progress = SILENT) -> Path:
-    """The file that a text names: a path as it is, an address fetched now. Raises UsageError, RemoteError."""
+    """The file that a text names: a path as it is, or an address, which is fetched. Raises UsageError, RemoteError."""
     if "://" not in text:
         return Path(text)
     address = parse_address(text)
@@ -46,8 +46,8 @@ def weights_file(text: str, *, progress: Progress = SILENT) -> Path:
 
 
 def parse_address(text: str) -> Address:
-    """The address in https://host/file#sha256=HEX or hf://owner/name/file@revision; &bytes=N gives the size, and
-    #sha256= goes with either. Raises UsageError."""
+    """The address of a text such as https://host/file#sha256=HEX or hf://owner/name/file@revision. Both forms take
+    #sha256=HEX, and &bytes=N for the size. Raises UsageError."""
     url, _, fragment = text.partition("#")
     given = dict(parse_qsl(fragment, keep_blank_values=True))
     if strange := sorted(set(given) - {"sha256", "bytes"}):
@@ -67,11 +67,11 @@ def fetch(
     folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> Path:
-    """The safetensors file at an address, in `folder` (by default the cache folder) once it has been fetched whole.
+    """Fetches the safetensors file at an address and returns its path in `folder`, by default in the cache folder.
 
-    `sha256` is needed for https; without it, what hf:// names is taken as the hub gives it, and lies in the hub's own
-    cache. `bytes` is the exact size, if known. A cut leaves what has come for the next call to go on from, any other
-    failure nothing. Raises UsageError for an address that cannot be, FileError for a full disk, else RemoteError.
+    `sha256` is required for https; files of hf:// lie in the hub's own cache and are taken without it, too. `bytes` is
+    the exact size, if known. If the connection breaks, the next call continues; any other failure leaves nothing.
+    Raises UsageError for an invalid address, FileError for a full disk, else RemoteError.
     """
     _check_words(url, sha256)
     sha256 = None if sha256 is None else sha256.lower()
@@ -109,7 +109,7 @@ def _check_words(url: str, sha256: str | None) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """A context that one process at a time enters, where the system can lock a folder."""
+    """A context that one process at a time enters, if the system can lock a folder."""
     descriptor = None
     try:
         with contextlib.suppress(ImportError, OSError):
@@ -148,7 +148,7 @@ def _from_hub(url: str, *, sha256: str | None, bytes: int | None) -> Path:
         check_whole(path)
     except UnfitError as error:
         raise RemoteError(f"{url} is refused: {error}") from error
-    except Exception as error:  # the hub's client has many kinds of its own
+    except Exception as error:  # the hub's client raises many kinds of its own
         said = plain(first_line(error))
         raise RemoteError(f"{url} cannot be fetched: {type(error).__name__}: {said}") from error
     return path

@@ -1,38 +1,35 @@
 """Weights and training checkpoints as safetensors; pickles are refused, whatever they are called.
 
-The metadata is one key that holds canonical JSON: safetensors writes several keys in random order, and equal
-contents must be equal bytes.
+The metadata is one key that holds canonical JSON, since safetensors writes several keys in random order and equal
+contents must give equal bytes.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import JsonValue
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from odebench.errors import WeightError
 from odebench.io.canonical_json import canonical_json
-from odebench.io.files import PICKLE_STARTS, write_atomically
-
-METADATA_KEY = "odebench"
+from odebench.io.files import write_atomically
+from odebench.io.safetensors_file import METADATA_KEY, PICKLE_KINDS, metadata_text, open_safetensors, parse_metadata
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, JsonValue]) -> None:
     """Writes tensors and one JSON object, whole or not at all. Equal contents give equal bytes."""
-    # safetensors refuses tensors that share memory, such as tied weights
+    # cloned, since safetensors refuses tensors that share memory, such as tied weights
     plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     write_atomically(path, save(plain, metadata={METADATA_KEY: canonical_json(dict(metadata))}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a safetensors file and its metadata object ({} where it has none of ours).
+    """The tensors of a safetensors file by name, and the metadata object of odebench ({} where it has none).
 
     Raises WeightError for a file that is missing, a pickle, truncated, or not safetensors.
     """
@@ -42,32 +39,26 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except OSError as error:
         raise WeightError(f"cannot read {path}: {error.strerror}") from error
     try:
-        with safe_open(path, framework="pt") as opened:
-            text = (opened.metadata() or {}).get(METADATA_KEY, "{}")
+        with open_safetensors(path, framework="pt") as opened:
+            text = metadata_text(opened)
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
-    except (SafetensorError, ValueError) as error:
-        # Asked only now: the length that a safetensors file begins with may look like a pickle's start.
-        if start.startswith(PICKLE_STARTS):
+    except WeightError as error:
+        # Asked only now: a safetensors file begins with a length, which may look like the start of a pickle.
+        if start.startswith(tuple(PICKLE_KINDS)):
             raise WeightError(
                 f"{path} is a pickle (or an archive of one), which can run code when loaded; "
                 "save the state dict with safetensors.torch.save_file instead"
             ) from error
-        raise WeightError(f"{path} is not a whole safetensors file: {error}") from error
-    return tensors, _metadata(path, text)
-
-
-def _metadata(path: Path, text: str) -> dict[str, Any]:
+        raise WeightError(f"{path} {error}") from error
     try:
-        metadata = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise WeightError(f"{path}: its metadata under {METADATA_KEY!r} is not JSON: {error}") from error
-    if not isinstance(metadata, dict):
-        raise WeightError(f"{path}: its metadata under {METADATA_KEY!r} is not a JSON object")
-    return metadata
+        return tensors, parse_metadata(text)
+    except ValueError as error:
+        raise WeightError(f"{path}: its metadata under {METADATA_KEY!r} {error}") from error
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
-    """Puts tensors into a module. Raises WeightError for missing, unknown, misshapen or non-finite ones."""
+    """Puts tensors into a module. Raises WeightError for tensors that are missing, unknown, of another shape or type,
+    or not finite."""
     wanted = module.state_dict()
     for name in wanted:
         if name not in tensors:

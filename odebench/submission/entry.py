@@ -1,4 +1,4 @@
-"""An entry: a submitted model, as its folder's entry.yaml describes it. Read strictly; no torch here."""
+"""An entry: a submitted model, as the entry.yaml of its folder describes it. Read strictly; no torch."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue
 
-from odebench.attack.definition import load_attack
 from odebench.errors import UsageError
 from odebench.io.folders import PublishedFolder
 from odebench.io.yaml_document import Document, DocumentError, Parts, read_document
-from odebench.protocol.spec import Evaluation, Norm, Sha256, Solver, Spec, parse_number, radius
-from odebench.result.schema import EpsilonResult, Figure, Result
+from odebench.protocol.spec import Norm, Sha256, Solver, Spec, parse_number
 
 ENTRY_FILE, READ_ME = "entry.yaml", "README.md"
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 MAX_ID_LETTERS = 40
 _SHARED_WEIGHTS = re.compile(r"\.\./\.\./weights/[0-9a-f]{64}\.safetensors")
-"""How an entry names a file among the published weights, which entries share; other files lie in its own folder."""
+"""How an entry names a file of the published weights, which entries share; any other file lies in its own folder."""
 TIME_LIMIT = 3600
-"""Seconds that an entry's own code may take when it is verified, unless told otherwise."""
+"""The default number of seconds that an entry's own code may take when it is verified."""
 
 
 def _radius(value: Any) -> Any:
-    """A radius: a number, or a fraction such as 8/255. Other texts are left for the schema to refuse."""
+    """A radius as a number, also of a fraction such as 8/255; other texts are returned for the schema to refuse."""
     if not isinstance(value, str) or "/" not in value:
         return value
     try:
@@ -49,8 +47,8 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Use(Spec):
-    """A data set that the model is trained for. `horizons` are those it is trained at, none for a model without a
-    field; `parameters` counts the numbers of one weights file; solver, arguments and training are what is other here.
+    """A data set that the model is trained for. `horizons` are the train horizons, none for a model without a field;
+    `parameters` is the number of entries in one weights file; solver, arguments and training differ from the entry's.
     """
 
     name: str
@@ -62,7 +60,7 @@ class Use(Spec):
 
 
 class Weights(Spec):
-    """One weights file: what it was trained on, where it is (`file` in the folder, or `url`), its digest and size."""
+    """One weights file: what it was trained on, its location (`file` in the folder, or `url`), sha256 and size."""
 
     dataset: str
     horizon: Positive | None = None
@@ -74,9 +72,9 @@ class Weights(Spec):
 
 
 class ClaimedFigure(Spec):
-    """A figure that the authors claim, in the words of an evaluation: the first `n` test images, at one epsilon.
+    """A figure that the authors claim for one evaluation, on the first `n` test images and at one epsilon.
 
-    `parameters` are those of the attack that are not its defaults. Accuracies are shares of n.
+    `parameters` are those parameters of the attack that differ from its defaults. Accuracies are shares of n.
     """
 
     dataset: str
@@ -91,7 +89,7 @@ class ClaimedFigure(Spec):
     robust_accuracy: Share
 
     def figures(self) -> Iterator[tuple[str, float]]:
-        """The accuracies that are claimed, by name."""
+        """The claimed accuracies, each with its name."""
         if self.clean_accuracy is not None:
             yield "clean_accuracy", self.clean_accuracy
         yield "robust_accuracy", self.robust_accuracy
@@ -99,7 +97,7 @@ class ClaimedFigure(Spec):
 
 class Entry(Spec):
     """A submitted model. `model` is a registered name, or module:attribute of the folder; `arguments` are changes of
-    that name's recipe, or arguments of the attribute. `solver` is the one it was trained with."""
+    the registered recipe, or arguments of the attribute. `solver` is the solver of the training."""
 
     id: str
     model: str
@@ -116,16 +114,16 @@ class Entry(Spec):
 
     @property
     def contributed(self) -> tuple[str, str] | None:
-        """Module and attribute of the folder that the model is; None for a registered one."""
+        """The module and attribute of the folder that build the model; None for a registered model."""
         module, separator, attribute = self.model.partition(":")
         return (module, attribute) if separator else None
 
     def use(self, dataset: str) -> Use | None:
-        """What the entry says of one data set; None where it is not trained for it."""
+        """The entry's item for a data set; None if it is not trained for that."""
         return next((use for use in self.datasets if use.name == dataset), None)
 
     def trained_for(self, dataset: str) -> Use:
-        """What the entry says of one data set. Raises UsageError where it is not trained for it."""
+        """The entry's item for a data set. Raises UsageError if it is not trained for that."""
         use = self.use(dataset)
         if use is None:
             known = ", ".join(each.name for each in self.datasets)
@@ -133,27 +131,27 @@ class Entry(Spec):
         return use
 
     def only(self, dataset: str) -> Entry:
-        """The entry as if it were trained for one of its data sets alone. Raises UsageError where it is not."""
+        """The entry with one of its data sets alone. Raises UsageError if it is not trained for that."""
         use = self.trained_for(dataset)
         weights = tuple(one for one in self.weights if one.dataset == dataset)
         claims = tuple(one for one in self.claims if one.dataset == dataset)
         return self.model_copy(update={"datasets": (use,), "weights": weights, "claims": claims})
 
     def weights_for(self, dataset: str, horizon: float | None, train_seed: int) -> Weights | None:
-        """The weights that are listed for a data set, train horizon and train seed; None where there are none."""
+        """The weights listed for a data set, train horizon and train seed; None if there are none."""
         asked = (dataset, horizon, train_seed)
         return next((one for one in self.weights if (one.dataset, one.horizon, one.train_seed) == asked), None)
 
     def solver_for(self, use: Use) -> Solver | None:
-        """The solver that the model was trained with for a data set."""
+        """The solver of the training for a data set."""
         return use.solver or self.solver
 
     def arguments_for(self, use: Use) -> dict[str, JsonValue]:
-        """The arguments for a data set: those of all, changed by its own."""
+        """The arguments for a data set: the entry's, updated with those of the data set."""
         return {**self.arguments, **use.arguments}
 
     def training_for(self, use: Use) -> dict[str, JsonValue]:
-        """How the model was trained for a data set: as for all, changed by its own."""
+        """The training for a data set: the entry's, updated with that of the data set."""
         return {**self.training, **use.training}
 
 
@@ -167,8 +165,8 @@ ENTRY_PARTS: Parts = {
 
 
 def open_entry(folder: Path) -> tuple[Entry | None, Document, list[DocumentError]]:
-    """The entry of a folder, its file, and the errors of the schema; None where there are any. Raises DocumentError
-    where the file cannot be read at all."""
+    """The entry of a folder, its document, and the errors of the schema; the entry is None if there are any. Raises
+    DocumentError for a file that cannot be read."""
     document = read_document(folder / ENTRY_FILE)
     if not isinstance(document.value, dict):
         keys = ", ".join(Entry.model_fields)
@@ -178,7 +176,7 @@ def open_entry(folder: Path) -> tuple[Entry | None, Document, list[DocumentError
 
 
 def read_entry(folder: Path) -> Entry:
-    """The entry of a folder. Raises DocumentError, with the line, for the first thing that does not fit the schema."""
+    """The entry of a folder. Raises DocumentError, with the line, for the first value that does not fit the schema."""
     entry, _, errors = open_entry(folder)
     if entry is None:
         raise errors[0]
@@ -186,37 +184,8 @@ def read_entry(folder: Path) -> Entry:
 
 
 def shared_weights(folder: Path, file: str) -> Path | None:
-    """Where a file lies that the entry in `folder` names among the published weights; None for one of its own."""
+    """The path of a file that the entry in `folder` names among the published weights; None for a file of its own."""
     return PublishedFolder.around(folder).weights / Path(file).name if _SHARED_WEIGHTS.fullmatch(file) else None
-
-
-def speaks_of(claim: ClaimedFigure, entry: Entry, evaluation: Evaluation) -> bool:
-    """Whether an evaluation is the one that a claim of an entry is about: the first n test images under this attack, at
-    the horizon and under the solver that the weights were trained with. Raises UsageError for unknown parameters."""
-    images, attack, use = evaluation.dataset, evaluation.attack, entry.use(claim.dataset)
-    asked = (entry.id, claim.dataset, "test", claim.n, 0, claim.norm, claim.attack, claim.horizon, claim.horizon)
-    found = (evaluation.model.name, images.name, images.split, images.n, images.offset, evaluation.threat_model.norm)
-    return (
-        asked == (*found, attack.name, evaluation.train_horizon, evaluation.horizon)
-        and evaluation.solver == (use and entry.solver_for(use))
-        and evaluation.model.arguments.get("train_seed") == claim.train_seed
-        and claim.epsilon in evaluation.threat_model.epsilons
-        and attack.parameters == load_attack(claim.attack).complete(claim.parameters)
-    )
-
-
-def contradictions(claim: ClaimedFigure, result: Result) -> list[str]:
-    """The figures of a claim that lie outside the interval of a result that it speaks of, a sentence each."""
-    item: EpsilonResult = next(one for one in result.epsilons if one.epsilon == claim.epsilon)
-    said = []
-    for name, value in claim.figures():
-        figure: Figure = getattr(item.figures, name)
-        if not figure.low <= value <= figure.high:
-            said.append(
-                f"{name} is claimed to be {value:g}, {result.evaluation.attack.name} at {radius(claim.epsilon)} found "
-                f"{figure.value:g} [{figure.low:.3g}, {figure.high:.3g}]"
-            )
-    return said
 
 
 ACCEPTED = (
@@ -247,11 +216,11 @@ ACCEPTED = (
     "Unlicense",
     "Zlib",
 )
-"""Open licences, under which others may run, change and pass on code and weights."""
+"""The accepted licences, by SPDX name: others may run, change and pass on code and weights."""
 
 
 def licence_problem(given: str) -> str | None:
-    """Why a licence is not accepted, with the nearest that is; None for one that is."""
+    """Why a licence is not accepted, with the nearest accepted one; None for an accepted licence."""
     if given in ACCEPTED:
         return None
     folded = {name.casefold(): name for name in ACCEPTED}

@@ -1,17 +1,16 @@
-"""What is wrong with an entry: one finding each, with the file, the line, and what to write instead."""
+"""What is wrong with an entry: findings with the file, the line, and what to write instead."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
-from pydantic import JsonValue
+from dataclasses import dataclass
 
 from odebench.io.text import printable
+from odebench.io.yaml_document import Document, Where
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong. `rule` is a short word for programs; `line` is None where a whole file is meant."""
+    """One thing that is wrong. `rule` is a short word for programs; `line` is None for a finding about a whole file."""
 
     file: str
     line: int | None
@@ -22,11 +21,12 @@ class Finding:
         where = self.file if self.line is None else f"{self.file}, line {self.line}"
         return f"{where}: {self.message}"
 
-    def json(self) -> dict[str, JsonValue]:
-        """The finding as plain values."""
-        return asdict(self)
-
 
 def finding(file: str, line: int | None, rule: str, message: str) -> Finding:
-    """A finding whose texts can be shown anywhere: what strangers write may hold control characters and surrogates."""
+    """A finding with printable texts: what strangers write may contain control characters and surrogates."""
     return Finding(printable(file), line, rule, printable(message))
+
+
+def finding_at(document: Document, where: Where, rule: str, message: str) -> Finding:
+    """A finding about the value at `where` in a document."""
+    return finding(document.source, document.line(where), rule, message)

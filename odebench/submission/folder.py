@@ -1,4 +1,4 @@
-"""The files of an entry's folder: which may be there, how large, and what they must not be. Nothing of it is run."""
+"""The files of an entry's folder: which are allowed, their sizes, and what they must not be. Nothing of it is run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from odebench.errors import WeightError
+from odebench.io.safetensors_file import Header, read_header
 from odebench.submission.entry import ENTRY_FILE, READ_ME
+from odebench.submission.file_kind import foreign_kind, hidden_kind
 from odebench.submission.finding import Finding, finding
-from odebench.submission.weights_header import Header, foreign_kind, hidden_kind, read_header
 
 MAX_FILES = 100
 MAX_TEXT_BYTES = 100_000
@@ -29,13 +30,13 @@ _EXPECTED = (
     f"here or in {WEIGHTS_FOLDER}/)"
 )
 _ENCODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-_.a-zA-Z0-9]+)")
-"""As Python looks for it in the first two lines (PEP 263)."""
-_TAKEN = frozenset(sys.stdlib_module_names) | {"odebench", "torch", "torchvision", "torchdiffeq", "torchode", "numpy"}
+"""The encoding that a line declares, as Python looks for it in the first two lines (PEP 263)."""
+_RESERVED = {*sys.stdlib_module_names, "odebench", "torch", "torchvision", "torchdiffeq", "torchode", "numpy"}
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies in a folder, by path below it: texts, and the headers of weights; and what is wrong with any of it."""
+    """The contents of a folder by relative path: texts, and headers of weights; with findings about all files."""
 
     texts: Mapping[str, str]
     headers: Mapping[str, Header]
@@ -43,53 +44,51 @@ class Contents:
 
 
 def contents_of(folder: Path) -> Contents:
-    """All files of a folder, looked at without following a link or opening anything but plain files."""
-    files, findings = _files(folder)
+    """The contents of a folder, read without following links or opening anything but plain files."""
+    names, findings = _plain_files(folder)
     texts: dict[str, str] = {}
     headers: dict[str, Header] = {}
-    for name in files:
-        where = str(folder / name)
+    for name in names:
         try:
             data = (folder / name).read_bytes()
-        except OSError as error:
-            findings.append(finding(where, None, "file", f"cannot be read: {error.strerror}"))
-            continue
-        header, problem = weights_header(folder / name, data) if name.endswith(WEIGHTS_SUFFIX) else (None, None)
-        if header is not None:
-            headers[name] = header
-            continue
-        if (kind := foreign_kind(data)) is not None:
-            findings.append(
-                finding(
-                    where,
-                    None,
-                    "pickle",
-                    f"is {kind}, whatever its name says; loading such files can run code: save weights with "
-                    "safetensors.torch.save_file, and delete this",
-                )
-            )
-        elif problem is not None:
-            findings.append(finding(where, None, "weights", problem))
-        elif not _expected(name):
-            findings.append(finding(where, None, "file", f"is not expected here; {_EXPECTED}: delete it"))
-        else:
-            text = _text(data)
-            if text is None:
-                findings.append(finding(where, None, "file", "is not a text in UTF-8; save it as one"))
+            header, problem = weights_header(folder / name, data) if name.endswith(WEIGHTS_SUFFIX) else (None, None)
+            if header is not None:
+                headers[name] = header
+            elif (refused := _refused(name, data, problem)) is not None:
+                findings.append(finding(str(folder / name), None, *refused))
             else:
-                texts[name] = text
+                texts[name] = data.decode("utf-8")
+        except OSError as error:
+            findings.append(finding(str(folder / name), None, "file", f"cannot be read: {error.strerror}"))
     for required in (ENTRY_FILE, READ_ME):
         if not (folder / required).exists():
-            findings.append(
-                finding(str(folder / required), None, "file", "is missing; odebench new-entry writes one to fill in")
-            )
+            said = "is missing; odebench new-entry writes one to fill in"
+            findings.append(finding(str(folder / required), None, "file", said))
     if texts.get(READ_ME, "-").strip() == "":
         findings.append(finding(str(folder / READ_ME), 1, "file", "is empty; say in a few lines what the model is"))
     return Contents(texts, headers, tuple(findings))
 
 
+def _refused(name: str, data: bytes, weights_problem: str | None) -> tuple[str, str] | None:
+    """The rule that a file breaks which is not whole weights, and the sentence; None for an expected text."""
+    if (kind := foreign_kind(data)) is not None:
+        return "pickle", (
+            f"is {kind}, whatever its name says; loading such files can run code: save weights with "
+            "safetensors.torch.save_file, and delete this"
+        )
+    if weights_problem is not None:
+        return "weights", weights_problem
+    if name not in _TEXTS and ("/" in name or not name.endswith(CODE_SUFFIX)):
+        return "file", f"is not expected here; {_EXPECTED}: delete it"
+    try:
+        is_text = "\0" not in data.decode("utf-8")
+    except UnicodeDecodeError:
+        is_text = False
+    return None if is_text else ("file", "is not a text in UTF-8; save it as one")
+
+
 def weights_header(path: Path, data: bytes) -> tuple[Header | None, str | None]:
-    """The header of a weights file, or why it has none."""
+    """The header of a weights file, or why the file is refused; the other one is None."""
     try:
         header = read_header(path)
     except WeightError as error:
@@ -98,8 +97,8 @@ def weights_header(path: Path, data: bytes) -> tuple[Header | None, str | None]:
     return (header, None) if kind is None else (None, f"can be read as {kind}, too; save the weights afresh")
 
 
-def _files(folder: Path) -> tuple[list[str], list[Finding]]:
-    """The plain files of a folder that may be opened, by path below it, and findings about all others."""
+def _plain_files(folder: Path) -> tuple[list[str], list[Finding]]:
+    """The relative paths of the plain files that may be opened, and findings about all others."""
     found: list[str] = []
     findings: list[Finding] = []
     total = 0
@@ -108,36 +107,14 @@ def _files(folder: Path) -> tuple[list[str], list[Finding]]:
         inside = waiting.pop()
         for item in sorted(os.scandir(folder / inside), key=lambda item: item.name):
             path = inside / item.name
-            where, name = str(folder / path), path.as_posix()
             status = item.stat(follow_symlinks=False)
-            if stat.S_ISLNK(status.st_mode):
-                said = "is a link, which may lead anywhere; put the file itself here"
-                findings.append(finding(where, None, "link", said))
-            elif stat.S_ISDIR(status.st_mode):
-                if name == WEIGHTS_FOLDER:
-                    waiting.append(path)
-                else:
-                    compiled = " (PYTHONDONTWRITEBYTECODE=1 keeps it away)" if item.name == "__pycache__" else ""
-                    said = f"is a folder; {_EXPECTED}: delete it{compiled}"
-                    findings.append(finding(where, None, "file", said))
-            elif not stat.S_ISREG(status.st_mode):
-                findings.append(finding(where, None, "file", "is no plain file; delete it"))
-            elif not _NAME.fullmatch(item.name):
-                said = "is a name of other letters than A-Z, a-z, 0-9, dot, dash and underscore; rename or delete it"
-                findings.append(finding(where, None, "file", said))
-            elif status.st_size > (limit := MAX_WEIGHTS_BYTES if name.endswith(WEIGHTS_SUFFIX) else MAX_TEXT_BYTES):
-                findings.append(
-                    finding(
-                        where,
-                        None,
-                        "size",
-                        f"has {status.st_size:,} bytes, more than the {limit:,} that such a file may have"
-                        + ("; publish it elsewhere and give its url" if limit == MAX_WEIGHTS_BYTES else ""),
-                    )
-                )
+            if stat.S_ISDIR(status.st_mode) and path.as_posix() == WEIGHTS_FOLDER:
+                waiting.append(path)
+            elif (problem := _item_problem(item.name, status)) is not None:
+                findings.append(finding(str(folder / path), None, *problem))
             else:
                 total += status.st_size
-                found.append(name)
+                found.append(path.as_posix())
             if len(found) + len(findings) > MAX_FILES:
                 findings.append(finding(str(folder), None, "size", f"holds more than {MAX_FILES} files; delete some"))
                 return found, findings
@@ -147,21 +124,27 @@ def _files(folder: Path) -> tuple[list[str], list[Finding]]:
     return found, findings
 
 
-def _expected(name: str) -> bool:
-    return name in _TEXTS or (name.endswith(CODE_SUFFIX) and "/" not in name)
-
-
-def _text(data: bytes) -> str | None:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return None if "\0" in text else text
+def _item_problem(name: str, status: os.stat_result) -> tuple[str, str] | None:
+    """The rule that an item of a folder breaks before it is opened, and the sentence; None if it breaks none."""
+    if stat.S_ISLNK(status.st_mode):
+        return "link", "is a link, which may lead anywhere; put the file itself here"
+    if stat.S_ISDIR(status.st_mode):
+        compiled = " (PYTHONDONTWRITEBYTECODE=1 keeps it away)" if name == "__pycache__" else ""
+        return "file", f"is a folder; {_EXPECTED}: delete it{compiled}"
+    if not stat.S_ISREG(status.st_mode):
+        return "file", "is no plain file; delete it"
+    if not _NAME.fullmatch(name):
+        return "file", "is a name of other letters than A-Z, a-z, 0-9, dot, dash and underscore; rename or delete it"
+    limit = MAX_WEIGHTS_BYTES if name.endswith(WEIGHTS_SUFFIX) else MAX_TEXT_BYTES
+    if status.st_size > limit:
+        elsewhere = "; publish it elsewhere and give its url" if limit == MAX_WEIGHTS_BYTES else ""
+        return "size", f"has {status.st_size:,} bytes, more than the {limit:,} that such a file may have{elsewhere}"
+    return None
 
 
 def module_problem(name: str, attribute: str, texts: Mapping[str, str]) -> tuple[str, int | None, str] | None:
-    """Why the module `name` of a folder does not bring `attribute`: its file, the line, the sentence; None where it
-    does. Modules are parsed, never imported."""
+    """The file, line and sentence that say why the module `name` does not define `attribute`; None if it does. Modules
+    are parsed, never imported."""
     file = f"{name}{CODE_SUFFIX}"
     if file not in texts:
         modules = [one.removesuffix(CODE_SUFFIX) for one in texts if one.endswith(CODE_SUFFIX)]
@@ -177,12 +160,12 @@ def module_problem(name: str, attribute: str, texts: Mapping[str, str]) -> tuple
 
 
 def module_findings(folder: Path, texts: Mapping[str, str]) -> list[Finding]:
-    """Modules that are no Python, or that would stand in the way of others of the same name."""
+    """Findings about modules that are not Python, have another encoding, or hide other modules of the same name."""
     found = []
     for file, text in texts.items():
         if not file.endswith(CODE_SUFFIX):
             continue
-        if file.removesuffix(CODE_SUFFIX) in _TAKEN:
+        if file.removesuffix(CODE_SUFFIX) in _RESERVED:
             said = "would hide a module of that name that others import; rename it"
             found.append(finding(str(folder / file), None, "code", said))
         named = [match[1] for line in text.splitlines()[:2] if (match := _ENCODING.match(line)) is not None]
@@ -197,11 +180,11 @@ def module_findings(folder: Path, texts: Mapping[str, str]) -> list[Finding]:
 
 
 def top_level_names(text: str) -> set[str]:
-    """The names that a module defines or imports at its top level, in branches too. Raises SyntaxError."""
+    """The names that a module defines or imports at its top level, also inside branches. Raises SyntaxError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # as bytes, so that a line that names an encoding is heeded as Python would
+            # as bytes, so that a declared encoding is used as Python would use it
             waiting: list[ast.stmt] = list(ast.parse(text.encode()).body)
     except SyntaxError:
         raise

@@ -1,4 +1,4 @@
-"""A new entry: its folder, to be filled in, with comments that explain each key."""
+"""The folder of a new entry, to be filled in, with comments that explain each key."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ print(f"sha256: {{hashlib.sha256(path.read_bytes()).hexdigest()}}\\nbytes: {{pat
 def new_entry(name: str, folder: Path) -> list[Path]:
     """Writes the folder of a new entry below `folder`, with comments that explain each key; returns its files.
 
-    Raises UsageError for an id that cannot be, or is taken.
+    Raises UsageError for an invalid or taken id.
     """
     if not ID.fullmatch(name) or len(name) > MAX_ID_LETTERS:
         raise UsageError(

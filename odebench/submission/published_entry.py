@@ -1,4 +1,4 @@
-"""The entry of a registered model, written from its published results and weights instead of typed."""
+"""The entry of a registered model, generated from its published results and weights."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from odebench.submission.entry import ENTRY_FILE, READ_ME, ClaimedFigure, Entry,
 
 MAINTAINERS = "The odebench maintainers"
 LICENCE = "MIT"
-"""What the models that odebench brings are published under, like itself."""
+"""The licence of odebench and of the models that it brings."""
 
 
 def write_published(name: str, published: PublishedFolder) -> list[Path]:
-    """Writes the entry of a registered model from its results and weights below `published`, also over the one that is
-    there; a README that is there stays. Returns the files written. Raises UsageError as `published_entry` does."""
+    """Writes the entry of a registered model from its published results and weights, over an existing entry but not
+    over its README. Returns the files written. Raises the errors of `published_entry`."""
     entry = published_entry(name, published)
     target = published.entries / name
     texts = {ENTRY_FILE: entry_text(entry)}
@@ -40,15 +40,15 @@ def write_published(name: str, published: PublishedFolder) -> list[Path]:
 
 
 def published_models(published: PublishedFolder) -> list[str]:
-    """The registered models of which there are results below `published`."""
+    """The registered models with published results."""
     return [name for name in MODELS.entries() if (published.results / name).is_dir()]
 
 
 def published_entry(name: str, published: PublishedFolder) -> Entry:
-    """The entry of a registered model, from its results and weights below `published`: the weights that lie there, and
-    as claims what every attack found at its middle radius, under the solver it was trained with.
+    """The entry of a registered model from its published results and weights: it lists these weights, and claims what
+    each attack found at the middle epsilon, with the solver of the training.
 
-    Raises UsageError where nothing is published of it, and OdebenchError for results that contradict the weights.
+    Raises UsageError if the model has no published results, and OdebenchError for results that contradict the weights.
     """
     definition = load_definition(name)
     folder = published.results / name
@@ -82,7 +82,7 @@ def published_entry(name: str, published: PublishedFolder) -> Entry:
 
 
 def _recipe_of(definition: ModelDefinition, result: Result) -> Recipe | None:
-    """The recipe behind a result; None unless it is the default, judged at its horizon and with its solver."""
+    """The recipe behind a result; None unless it is the default one, evaluated at its horizon and with its solver."""
     evaluation = result.evaluation
     seed = evaluation.model.arguments.get("train_seed")
     data = DATASETS.load(evaluation.dataset.name) if evaluation.dataset.name in DATASETS.entries() else None
@@ -115,7 +115,7 @@ def _weights(path: Path, recipe: Recipe, result: Result) -> Weights:
 def _uses(
     found: Sequence[tuple[Result, Recipe]],
 ) -> tuple[list[dict[str, object]], dict[str, JsonValue], object]:
-    """The data sets with what is their own, and the training and solver that all of them share."""
+    """The data sets with what is special to each, and the training and solver that they share."""
     datasets = sorted({recipe.dataset for _, recipe in found}, key=list(DATASETS.entries()).index)
     by_name = {name: [pair for pair in found if pair[1].dataset == name] for name in datasets}
     recipes = {name: pairs[0][1] for name, pairs in by_name.items()}
@@ -138,12 +138,12 @@ def _uses(
 
 
 def _training(recipe: Recipe) -> dict[str, JsonValue]:
-    alone = recipe.model_copy(update={"teacher": None})  # what the teacher holds stands in its own entry
+    alone = recipe.model_copy(update={"teacher": None})  # the teacher is described in its own entry
     return {key: value for key, value in changeable(alone).items() if value is not None}
 
 
 def _claims(found: Sequence[tuple[Result, Recipe]]) -> list[ClaimedFigure]:
-    """What every attack found at its middle radius, on the most images that it was asked about."""
+    """One claim per attack and setting: its accuracies at the middle epsilon, on the most images it was run on."""
     largest: dict[tuple[object, ...], ClaimedFigure] = {}
     for result, recipe in found:
         evaluation = result.evaluation
@@ -174,7 +174,7 @@ def _claims(found: Sequence[tuple[Result, Recipe]]) -> list[ClaimedFigure]:
 
 
 def entry_text(entry: Entry) -> str:
-    """An entry as YAML that reads as the same entry: a line for each key, and for each item of a list."""
+    """An entry as YAML that reads back as the same entry, with one line per key and per item of a list."""
     blocks = ["# Written by: odebench new-entry --published " + entry.id]
     for name, value in entry.model_dump(mode="json", exclude_defaults=True).items():
         if name in ("datasets", "weights", "claims"):

@@ -1,6 +1,6 @@
-"""A pull request to the leaderboard: what it changes, whose that is, and whether its results are whole.
+"""A pull request to the leaderboard: what it changes, whose files these are, and whether its results are whole.
 
-Nothing of it is run here, and no link is followed.
+Nothing of it is run, and no link is followed.
 """
 
 from __future__ import annotations
@@ -30,21 +30,13 @@ _MAINTAINER = "; leave it as it is, or have a maintainer give --maintainer"
 
 
 @dataclass(frozen=True)
-class Owned:
-    """A changed file that belongs to a model: to its entry, or to its results."""
-
-    model: str
-    change: FileChange
-
-
-@dataclass(frozen=True)
 class PullRequest:
-    """What HEAD changes since it left BASE. `before` are the ids of entries that BASE has, now or when HEAD left it,
-    and of models with results there; `after` those of the entries that HEAD has."""
+    """What HEAD changes since it left BASE. `before` holds the ids of the entries and of the models with results that
+    BASE has, now or when HEAD left it; `after` the ids of the entries that HEAD has."""
 
     span: Span
-    entries: tuple[Owned, ...]
-    results: tuple[Owned, ...]
+    entries: tuple[FileChange, ...]
+    results: tuple[FileChange, ...]
     weights: tuple[FileChange, ...]
     outside: tuple[FileChange, ...]
     before: frozenset[str]
@@ -52,68 +44,62 @@ class PullRequest:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The ids of all entries and models that something of is changed, in order."""
-        return tuple(sorted({owned.model for owned in [*self.entries, *self.results]}))
+        """The ids of all entries and models with changed files, sorted."""
+        return tuple(sorted({model_of(change.path) for change in [*self.entries, *self.results]}))
 
     def is_new(self, model: str) -> bool:
-        """Whether a model comes with this pull request: an entry of a name that nobody had."""
+        """Whether this pull request brings the model: an entry with a name that was free."""
         return model in self.after and model not in self.before and model not in MODELS.entries()
 
 
 def read_pull_request(base: str) -> PullRequest:
-    """What HEAD changes since it left BASE. Raises UsageError where that cannot be told."""
+    """What HEAD changes since it left BASE. Raises UsageError if git cannot tell."""
     span = span_of(base)
-    entries, results, weights, outside = [], [], [], []
-    for change in changes(span.fork, span.head):
-        if change.path.startswith(f"{ENTRIES}/"):
-            entries.append(Owned(_name_in(ENTRIES, change.path), change))
-        elif change.path.startswith(f"{RESULTS}/"):
-            results.append(Owned(_name_in(RESULTS, change.path), change))
-        elif change.path.startswith(f"{WEIGHTS}/"):
-            weights.append(change)
-        else:
-            outside.append(change)
+    changed = list(changes(span.fork, span.head))
+    folders = (f"{ENTRIES}/", f"{RESULTS}/", f"{WEIGHTS}/")
+    entries, results, weights = (
+        tuple(change for change in changed if change.path.startswith(folder)) for folder in folders
+    )
     before = {name for commit in (span.base, span.fork) for name in _names(commit, ENTRIES) | _names(commit, RESULTS)}
     return PullRequest(
         span=span,
-        entries=tuple(entries),
-        results=tuple(results),
-        weights=tuple(weights),
-        outside=tuple(outside),
+        entries=entries,
+        results=results,
+        weights=weights,
+        outside=tuple(change for change in changed if not change.path.startswith(folders)),
         before=frozenset(before),
         after=frozenset(_names(span.head, ENTRIES)),
     )
 
 
 def _names(commit: str, folder: str) -> set[str]:
-    """The names of the folders in a folder of a commit, in which there is a file."""
-    paths = [blob.path for blob in files_in(commit, folder)]
-    return {_name_in(folder, path) for path in paths if path.count("/") > folder.count("/") + 1}
+    """The names of the subfolders with files of a folder of a commit."""
+    return {model_of(blob.path) for blob in files_in(commit, folder) if blob.path.count("/") > 2}
 
 
-def _name_in(folder: str, path: str) -> str:
-    """The first part of a path below a folder."""
-    return path.removeprefix(f"{folder}/").partition("/")[0]
+def model_of(path: str) -> str:
+    """The model that a path below ENTRIES or RESULTS belongs to: leaderboard/entries/<model>/..."""
+    return path.split("/")[2]
 
 
 def write_board(pull_request: PullRequest, folder: Path) -> None:
-    """Writes to `folder` what HEAD has of the leaderboard: all entries and weights, and the results of the models that
-    are changed, byte for byte as they were committed."""
+    """Writes parts of HEAD's leaderboard to `folder`, byte for byte as committed: all entries and weights, and the
+    results of the changed models."""
     results = [f"{RESULTS}/{model}" for model in pull_request.models]
     write_files(pull_request.span.head, folder, ENTRIES, WEIGHTS, *results)
 
 
 def ownership(pull_request: PullRequest) -> Iterator[Finding]:
-    """What is changed that belongs to somebody else: entries and models of BASE, results and weights that are there."""
-    for owned in pull_request.entries:
-        if not pull_request.is_new(owned.model):
-            said = f"is {owned.change.kind}, and {_whose(pull_request, owned.model)}{_MAINTAINER}"
-            yield finding(owned.change.path, None, "ownership", said)
-    for owned in pull_request.results:
-        kind = owned.change.kind
-        if kind != "added":
-            said = f"is {kind}, and results that are there stay as they are{_MAINTAINER}"
-            yield finding(owned.change.path, None, "ownership", said)
+    """Findings about changed files that belong to others: entries and models of BASE, and published results and
+    weights."""
+    for change in pull_request.entries:
+        if not pull_request.is_new(model := model_of(change.path)):
+            said = f"is {change.kind}, and {_whose(pull_request, model)}{_MAINTAINER}"
+            yield finding(change.path, None, "ownership", said)
+    for change in pull_request.results:
+        if change.kind != "added":
+            said = f"is {change.kind}, and results that are there stay as they are{_MAINTAINER}"
+            yield finding(change.path, None, "ownership", said)
     for change in pull_request.weights:
         if change.kind != "added":
             said = f"is {change.kind}, and published results rest on it{_MAINTAINER}"
@@ -129,15 +115,16 @@ def _whose(pull_request: PullRequest, model: str) -> str:
 
 
 def links(pull_request: PullRequest) -> Iterator[Finding]:
-    """Links and submodules below leaderboard, which may lead anywhere."""
-    owned = [*pull_request.entries, *pull_request.results]
-    for change in [*(one.change for one in owned), *pull_request.weights, *pull_request.outside]:
+    """Findings about links and submodules below leaderboard, which may lead anywhere."""
+    below = [*pull_request.entries, *pull_request.results, *pull_request.weights]
+    for change in [*below, *pull_request.outside]:
         if change.path.startswith(f"{BOARD}/") and not change.plain:
             yield finding(change.path, None, "link", "is a link, which may lead anywhere; put the file itself here")
 
 
 def new_weights(pull_request: PullRequest, board: Path) -> Iterator[Finding]:
-    """Weights that are added under another name than their own sha256: a recipe's would stand in for its training."""
+    """Findings about added weights that are not named by their sha256: under the key of a recipe, they would be used
+    instead of training it."""
     for change in pull_request.weights:
         if change.kind == "added" and change.plain:
             sha256 = sha256_file(board / change.path)
@@ -149,16 +136,16 @@ def new_weights(pull_request: PullRequest, board: Path) -> Iterator[Finding]:
 def new_results(
     pull_request: PullRequest, board: Path, *, maintainer: bool
 ) -> tuple[list[StoredResult], list[Finding]]:
-    """The results that are added or changed, read from what `write_board` wrote to `board`, and findings about others:
-    unreadable, not where their evaluation belongs, or of a model that is not the pull request's own. Anybody may add
-    what candidates made elsewhere have felled."""
+    """The added or changed results, read from what `write_board` wrote to `board`, and findings about those that are
+    unreadable, misplaced, or of a model that is not the pull request's own. Anybody may add results of candidates that
+    were made elsewhere."""
     stored: list[StoredResult] = []
     findings: list[Finding] = []
-    for owned in pull_request.results:
-        path = owned.change.path
-        if owned.change.kind == "deleted" or not owned.change.plain:
+    for change in pull_request.results:
+        path = change.path
+        if change.kind == "deleted" or not change.plain:
             continue
-        own = maintainer or pull_request.is_new(owned.model)
+        own = maintainer or pull_request.is_new(model_of(path))
         size = (board / path).stat().st_size
         if size > MAX_RESULT_BYTES:
             said = f"has {size:,} bytes, more than the {MAX_RESULT_BYTES:,} that such a file may have; delete it"
@@ -176,28 +163,28 @@ def new_results(
                     finding(path, None, "result", f"{said}; results are written by odebench, never by hand")
                 )
                 continue
-            if (broken := _misplaced(pull_request, owned, result, own=own)) is None:
+            if (broken := _misplaced(pull_request, change, result, own=own)) is None:
                 stored.append(StoredResult(Path(path), result))
             else:
                 findings.append(finding(path, None, *broken))
     return stored, findings
 
 
-def _misplaced(pull_request: PullRequest, owned: Owned, result: Result, *, own: bool) -> tuple[str, str] | None:
-    """The rule that a readable result breaks, and what to do; None where it breaks none."""
+def _misplaced(pull_request: PullRequest, change: FileChange, result: Result, *, own: bool) -> tuple[str, str] | None:
+    """The rule that a readable result breaks, and what to do; None if it breaks none."""
     model, belongs = result.evaluation.model.name, result_path(Path(RESULTS), result.evaluation).as_posix()
-    if owned.change.path != belongs:
+    if change.path != belongs:
         return "result", f"is a result of {model}, whose place is {belongs}; put it there"
     if model not in pull_request.after and model not in MODELS.entries():
         return "result", f"is a result of {model}, which is no entry here; odebench new-entry {model} writes one"
-    if not own and owned.change.kind == "added" and not is_given(result):
+    if not own and change.kind == "added" and not is_given(result):
         said = f"is added, and {_whose(pull_request, model)}; candidates that fell it are welcome (odebench judge), "
         return "ownership", f"{said}other results of it come from a maintainer, with --maintainer"
     return None
 
 
 def is_given(result: Result) -> bool:
-    """Whether a result judges candidates that were made elsewhere."""
+    """Whether a result is of candidates that were made elsewhere."""
     name = result.evaluation.attack.name
     try:
         return name in ATTACKS.entries() and load_attack(name).needs_candidates

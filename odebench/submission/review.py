@@ -1,15 +1,13 @@
-"""A pull request to the leaderboard under review: whose files it changes, then its entries validated and verified."""
+"""The review of a pull request to the leaderboard: whose files it changes, and its entries validated and verified."""
 
 from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, Any
 
 from odebench.errors import OdebenchError, UsageError
 from odebench.io.text import printable
@@ -27,6 +25,7 @@ from odebench.submission.pull_request import (
     PullRequest,
     is_given,
     links,
+    model_of,
     new_results,
     new_weights,
     ownership,
@@ -43,7 +42,7 @@ _BASE = "BASE"
 
 @dataclass(frozen=True)
 class Reviewed:
-    """One entry of a pull request: what validating found and what running found; `why_not` where it was not run."""
+    """One entry of a pull request: what validating and verifying it found; `why_not` says why it was not run."""
 
     report: Report
     verification: Verification | None
@@ -56,12 +55,12 @@ class Reviewed:
         """The name of the entry's folder."""
         return self.report.folder.name
 
-    def json(self) -> dict[str, JsonValue]:
-        """The entry as plain values."""
+    def json(self) -> dict[str, Any]:
+        """The entry as plain values, for JSON."""
         return {
             "id": self.id,
             "ok": not self.findings,
-            "findings": [each.json() for each in self.findings],
+            "findings": [asdict(each) for each in self.findings],
             "verification": None if self.verification is None else self.verification.json(),
             "not_run": self.why_not,
         }
@@ -69,9 +68,9 @@ class Reviewed:
 
 @dataclass(frozen=True)
 class Review:
-    """What was found about a pull request. `findings` are those about no entry alone, `draw` is the seed that chose the
-    chunks and cells, `added` are its results, `notes` what is right and worth a look, `tables` its models beside the
-    registered ones."""
+    """What was found about a pull request. `draw` is the seed that drew chunks and results, `findings` are those that
+    are not about a single entry, `added` its results, `notes` remarks that refuse nothing, and `tables` its models
+    beside the registered ones."""
 
     pull_request: PullRequest
     draw: int
@@ -83,24 +82,21 @@ class Review:
 
     @property
     def all_findings(self) -> tuple[Finding, ...]:
-        """All that is wrong."""
+        """All findings, also those about single entries."""
         return (*self.findings, *(each for entry in self.entries for each in entry.findings))
 
-    def json(self) -> dict[str, JsonValue]:
-        """The review as plain values."""
-        span = self.pull_request.span
+    def json(self) -> dict[str, Any]:
+        """The review as plain values, for JSON."""
         return {
             "ok": not self.all_findings,
-            "base": span.base,
-            "fork": span.fork,
-            "head": span.head,
+            **asdict(self.pull_request.span),
             "draw": self.draw,
             "entries": [each.json() for each in self.entries],
             "results": [str(item.path) for item in self.added],
             "weights": [change.path for change in self.pull_request.weights],
             "outside": [change.path for change in self.pull_request.outside],
-            "findings": [each.json() for each in self.findings],
-            "notes": list(self.notes),
+            "findings": [asdict(each) for each in self.findings],
+            "notes": self.notes,
         }
 
 
@@ -115,11 +111,11 @@ def review(
     data_dir: Path | None = None,
     progress: Progress = SILENT,
 ) -> Review:
-    """What is to be said of HEAD as a pull request to `base`: as it is committed, whatever lies in the folder.
+    """The review of HEAD, as committed, as a pull request to `base`.
 
-    Entries are run only where nothing else is wrong with them, and code that they bring only with `trust` and for
-    `time_limit` seconds at most; `draw` is the seed of a review to repeat. A `maintainer` may change what is others'.
-    Raises UsageError where there is nothing to review.
+    An entry is run only if nothing else is wrong with it; code that it brings runs only with `trust`, for at most
+    `time_limit` seconds. `draw` is the seed of a review to repeat. A `maintainer` may change files of others. Raises
+    UsageError if there is nothing to review.
     """
     pull_request = read_pull_request(base)
     span = pull_request.span
@@ -139,23 +135,28 @@ def review(
         findings += wrong
         tables, contradicting = _tables(pull_request, added)
         findings += contradicting
+
+        def verify(entry: Path, report: Report) -> Verification:
+            from odebench.submission.verification.verify import verify_entry
+
+            progress.say(f"{entry.name}: verifying on two chunks (--draw {chosen} repeats it)")
+            return verify_entry(
+                entry,
+                results=folder / RESULTS,
+                draw=chosen,
+                trust=trust,
+                report=report,
+                time_limit=time_limit,
+                device=device,
+                data_dir=data_dir,
+                progress=progress,
+            )
+
         entries = []
         for model in _entries(pull_request, added):
-            own = [each for each in findings if _speaks_of(each, model)]
+            own = [each for each in findings if _is_about(each, model)]
             findings = [each for each in findings if each not in own]
-            entries.append(
-                _entry(
-                    folder,
-                    model,
-                    own,
-                    trust=trust,
-                    draw=chosen,
-                    time_limit=time_limit,
-                    device=device,
-                    data_dir=data_dir,
-                    progress=progress,
-                )
-            )
+            entries.append(_reviewed(folder, model, own, trust=trust, verify=verify))
     return Review(
         pull_request=pull_request,
         draw=chosen,
@@ -168,29 +169,25 @@ def review(
 
 
 def _entries(pull_request: PullRequest, added: Sequence[StoredResult]) -> list[str]:
-    """The entries of HEAD to look at: those with a changed file, and those with new results that can be run again."""
-    found = {owned.model for owned in pull_request.entries}
+    """The entries of HEAD to review: those with changed files, and those with new results that can be repeated."""
+    found = {model_of(change.path) for change in pull_request.entries}
     found |= {item.result.evaluation.model.name for item in added if not is_given(item.result)}
     return sorted(found & pull_request.after)
 
 
-def _speaks_of(one: Finding, model: str) -> bool:
+def _is_about(one: Finding, model: str) -> bool:
     return one.file.startswith((f"{ENTRIES}/{model}/", f"{RESULTS}/{model}/"))
 
 
-def _entry(
+def _reviewed(
     folder: Path,
     model: str,
     findings: Sequence[Finding],
     *,
     trust: bool,
-    draw: int,
-    time_limit: int,
-    device: str,
-    data_dir: Path | None,
-    progress: Progress,
+    verify: Callable[[Path, Report], Verification],
 ) -> Reviewed:
-    """One entry, validated, and run where nothing is wrong so far."""
+    """One entry, validated, and verified if nothing is wrong so far."""
     entry = folder / ENTRIES / model
     report = validate_entry(entry)
     found = [*findings, *_from_root(report.findings, folder)]
@@ -201,21 +198,8 @@ def _entry(
         file = f"{ENTRIES}/{model}/{contributed[0]}.py"
         said = "is what running the entry would run here, with all that you may do: read it, then give --trust"
         return Reviewed(report, None, "its code is not trusted", (finding(file, None, "trust", said),))
-    from odebench.submission.verification.verify import verify_entry
-
-    progress.say(f"{model}: verifying on two chunks (--draw {draw} repeats it)")
     try:
-        verification = verify_entry(
-            entry,
-            results=folder / RESULTS,
-            draw=draw,
-            trust=trust,
-            report=report,
-            time_limit=time_limit,
-            device=device,
-            data_dir=data_dir,
-            progress=progress,
-        )
+        verification = verify(entry, report)
     except OdebenchError as error:
         broken = finding(str(entry / ENTRY_FILE), None, "run", f"cannot be verified: {error}")
         return Reviewed(report, None, "it could not be", tuple(_from_root([broken], folder)))
@@ -224,7 +208,7 @@ def _entry(
 
 
 def _from_root(findings: Iterable[Finding], folder: Path) -> list[Finding]:
-    """Findings in files below `folder`, with the paths that these have in the repository."""
+    """Findings with the paths of the repository, for findings about files below `folder`."""
     below = f"{folder}/"
     return [
         finding(each.file.replace(below, ""), each.line, each.rule, each.message.replace(below, ""))
@@ -233,10 +217,10 @@ def _from_root(findings: Iterable[Finding], folder: Path) -> list[Finding]:
 
 
 def _tables(pull_request: PullRequest, added: Sequence[StoredResult]) -> tuple[list[Table], list[Finding]]:
-    """The models of the pull request beside the registered ones as BASE has them, and the new results that contradict
-    others."""
+    """Tables of the pull request's models beside the registered ones of BASE, and findings about new results that
+    contradict others."""
     base, _ = results_in(pull_request.span.base, Path(RESULTS), name=_BASE)
-    replaced = {Path(f"{_BASE}:{owned.change.path}") for owned in pull_request.results}
+    replaced = {Path(f"{_BASE}:{change.path}") for change in pull_request.results}
     tables, problems = build_tables([*(item for item in base if item.path not in replaced), *added])
     contradicting = [
         finding(str(item.path), None, "result", f"is at odds with another result: {problem}")
@@ -249,14 +233,14 @@ def _tables(pull_request: PullRequest, added: Sequence[StoredResult]) -> tuple[l
 
 
 def _beside(table: Table, models: set[str]) -> Table:
-    """A table of some models and the usual rows of the registered ones."""
+    """A table with the rows of some models and the usual rows of the registered ones."""
     usual = [row for row in table.usual if row.model in MODELS.entries()]
     rows = [row for row in table.rows if row.model in models or any(row is one for one in usual)]
     return replace(table, rows=tuple(rows))
 
 
 def _notes(added: Sequence[StoredResult]) -> Iterator[str]:
-    """What cannot be run again here: candidates that were made elsewhere, whose file is not in the repository."""
+    """Notes on results that cannot be repeated here: candidates made elsewhere, whose file is not in the repository."""
     for item in added:
         if is_given(item.result):
             model, sha256 = item.result.evaluation.model.name, item.result.evaluation.attack.parameters["file_sha256"]

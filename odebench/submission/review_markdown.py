@@ -1,4 +1,4 @@
-"""A review as Markdown, for the summary of a job. What strangers wrote stands in it as code, which nothing can end."""
+"""A review as Markdown, for the summary of a job. What strangers wrote is shown as code, which no text can end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OUTSIDE = 50
 
 
 def review_markdown(review: Review, *, tables: str = "") -> str:
-    """The findings, what was looked at, and `tables`: Markdown of the models beside the registered ones."""
+    """The review as Markdown; `tables` is Markdown of the models beside the registered ones."""
     span, findings = review.pull_request.span, review.all_findings
     parts = [
         f"# {verdict(review)}\n",
@@ -31,7 +31,7 @@ def review_markdown(review: Review, *, tables: str = "") -> str:
 
 
 def verdict(review: Review) -> str:
-    """In a few words, how the review ended."""
+    """The result of the review in a few words."""
     count = len(review.all_findings)
     if count:
         return f"refused: {count} finding{'s' * (count > 1)}"
@@ -41,7 +41,7 @@ def verdict(review: Review) -> str:
 
 
 def entry_lines(review: Review) -> list[str]:
-    """A line an entry: whether it was run, what was compared, and what came of it."""
+    """One line per entry: whether it was run, what was compared, and the result."""
     return [f"{printable(entry.id)}: {_outcome(entry)}" for entry in review.entries]
 
 
@@ -59,7 +59,7 @@ def _outcome(entry: Reviewed) -> str:
 
 
 def outside_lines(review: Review) -> list[str]:
-    """The changed files that are neither an entry's nor results, a line each; of many the first."""
+    """One line for each of the first 50 changed files outside entries and results, and the number of the others."""
     outside = review.pull_request.outside
     lines = [f"{change.kind} {printable(change.path)}" for change in outside[:_OUTSIDE]]
     return lines + ([f"and {len(outside) - _OUTSIDE} more"] if len(outside) > _OUTSIDE else [])

@@ -1,4 +1,4 @@
-"""An entry as a model that can be evaluated, beside the registered ones: one name space. No torch here."""
+"""Entries as models that can be evaluated, in one name space with the registered models. No torch."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from odebench.submission.folder import CODE_SUFFIX
 
 @dataclass(frozen=True)
 class SubmittedModel:
-    """The entry of a folder. Of a registered model it is the recipe with the entry's changes and its weights, else a
-    module of the entry's own."""
+    """The model of an entry: a registered model's recipe with the entry's changes and weights, or a module that the
+    entry brings."""
 
     folder: Path
     entry: Entry
@@ -43,7 +43,7 @@ class SubmittedModel:
 
     @property
     def code(self) -> Path | None:
-        """The file of the entry that runs when the model is built; None where it brings no module."""
+        """The entry's own module, which runs when the model is built; None if it brings none."""
         contributed = self.entry.contributed
         return None if contributed is None else self.folder / f"{contributed[0]}{CODE_SUFFIX}"
 
@@ -58,14 +58,14 @@ class SubmittedModel:
     ) -> ResolvedModel:
         """The entry's model, with the weights that it lists for the data set, train horizon and seed.
 
-        Raises UsageError for what the entry does not say it has, WeightError for a file of another sha256.
+        Raises UsageError for anything that the entry does not list, WeightError for a file of another sha256.
         """
         if changes:
             raise UsageError(f"{self.name} is an entry, whose recipe is as it stands there: leave out --set")
         use = self.entry.trained_for(dataset.name)
         trained_at = self._trained_at(use, horizon, train_horizon)
         listed = self._listed(use, trained_at, train_seed)
-        weights = None if listed is None else self._place(listed)
+        weights = None if listed is None else self._location(listed)
         arguments = self.entry.arguments_for(use)
         origin: Origin
         if self.entry.contributed is None:
@@ -96,14 +96,14 @@ class SubmittedModel:
         return ResolvedModel(self.name, {**arguments, "train_seed": train_seed}, origin, identity, weights)
 
     def weights_of(self, dataset: str, horizon: float | None, train_seed: int) -> Path | Address | None:
-        """Where the weights for a data set, train horizon and seed are; None where the entry lists none. Raises
-        WeightError for a file of another sha256."""
-        found = self.entry.weights_for(dataset, horizon, train_seed)
-        return None if found is None else self._place(found)
+        """The file or address of the weights for a data set, train horizon and seed; None if the entry lists none.
+        Raises WeightError for a file of another sha256."""
+        listed = self.entry.weights_for(dataset, horizon, train_seed)
+        return None if listed is None else self._location(listed)
 
     def _trained_at(self, use: Use, horizon: float | None, train_horizon: float | None) -> float | None:
-        """The T of the weights: the one named, else that of the evaluation where the entry has it, else its only one,
-        else 1."""
+        """The train horizon of the weights: the one asked for, else the entry's only one, else the horizon of the
+        evaluation, else 1."""
         if not use.horizons:
             if (horizon, train_horizon) != (None, None):
                 raise UsageError(f"{self.name} integrates nothing, so it takes no --horizon and no --solver")
@@ -120,7 +120,8 @@ class SubmittedModel:
         return wanted
 
     def _listed(self, use: Use, horizon: float | None, train_seed: int) -> Weights | None:
-        """The weights that the entry lists; None where a registered model's are left to its recipe."""
+        """The weights that the entry lists; None if it lists none for the data set and horizon, so that the recipe of a
+        registered model finds or trains them."""
         found = self.entry.weights_for(use.name, horizon, train_seed)
         of_data = [each for each in self.entry.weights if each.dataset == use.name and each.horizon == horizon]
         if found is None and of_data:
@@ -133,7 +134,7 @@ class SubmittedModel:
         at = "" if horizon is None else f" at T={horizon:g}"
         return f"{use.name}{at} with train seed {train_seed}"
 
-    def _place(self, weights: Weights) -> Path | Address:
+    def _location(self, weights: Weights) -> Path | Address:
         if weights.url is not None:
             return Address(weights.url, weights.sha256, weights.bytes)
         file = str(weights.file)
@@ -144,10 +145,10 @@ class SubmittedModel:
         return path
 
 
-def find_contestant(name: str, *, weights: Path | None = None) -> ModelReference:
-    """The model that a name stands for: registered, an entry by its id, or by the path of its folder (with a "/").
+def find_model(name: str, *, weights: Path | None = None) -> ModelReference:
+    """The model of a name: a registered one, or an entry by its id or by the path of its folder (with a "/").
 
-    `weights` is a file for a registered model. An entry of a registered model under its own name is that model. Raises
+    `weights` is a file for a registered model. An entry under the name of a registered model is that model. Raises
     UsageError for an unknown name, with the nearest match and the list, and DocumentError for an entry that cannot be
     read.
     """
@@ -155,7 +156,7 @@ def find_contestant(name: str, *, weights: Path | None = None) -> ModelReference
     if "/" not in name and name in registered:
         return RegisteredModel(load_definition(name), weights)
     folder = find_entry(name)
-    return contestant_of(folder, read_entry(folder), weights=weights)
+    return reference_of(folder, read_entry(folder), weights=weights)
 
 
 def find_entry(name: str) -> Path:
@@ -175,13 +176,13 @@ def find_entry(name: str) -> Path:
 
 
 def results_beside(folder: Path) -> Path:
-    """Where the committed results of an entry lie: beside the entries of its leaderboard."""
+    """The folder of an entry's committed results: that of the leaderboard it lies in, else of ./leaderboard."""
     whole, around = Path(os.path.abspath(folder)), PublishedFolder.around(folder)
     return around.results if whole.parent.name == around.entries.name else LEADERBOARD.results
 
 
-def contestant_of(folder: Path, entry: Entry, *, weights: Path | None = None) -> ModelReference:
-    """The model that an entry stands for. Raises UsageError as `find_contestant` does."""
+def reference_of(folder: Path, entry: Entry, *, weights: Path | None = None) -> ModelReference:
+    """The model of an entry. Raises UsageError for an invalid id, and for `weights` if the entry lists its own."""
     registered = MODELS.entries()
     if not ID.fullmatch(entry.id):
         raise UsageError(f"{folder}: id {printable(entry.id)!r} cannot be one; odebench validate says more")

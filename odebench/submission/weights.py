@@ -1,4 +1,4 @@
-"""The weights that an entry lists, held against the files that are there and the recipe that they must come from."""
+"""The weights that an entry lists, checked against the files and against the recipe that they must come from."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from odebench.errors import WeightError
 from odebench.io.files import sha256_file
 from odebench.io.https import RemoteError
 from odebench.io.remote_weights import fetch
+from odebench.io.safetensors_file import Header, read_header, unfit_tensor
 from odebench.io.yaml_document import Document, Where
 from odebench.progress import SILENT, Progress
 from odebench.protocol.recipe import Recipe
 from odebench.submission.entry import Entry, Use, Weights, shared_weights
-from odebench.submission.finding import Finding, finding
+from odebench.submission.file_kind import hidden_kind, zip_kind
+from odebench.submission.finding import Finding, finding, finding_at
 from odebench.submission.folder import MAX_WEIGHTS_BYTES, WEIGHTS_SUFFIX, Contents, weights_header
-from odebench.submission.weights_header import Header, hidden_kind, read_header, unfit_tensor, zip_kind
 
 MAX_REMOTE_BYTES = 2_000_000_000
 MAX_REMOTE_TOTAL_BYTES = 10_000_000_000
-"""Of all files of an entry that lie elsewhere: whoever verifies it fetches them all."""
+"""The most bytes of all files of an entry that lie elsewhere: whoever verifies it fetches them all."""
 _HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(:\d{1,5})?/[!-?A-~]*")
 _HUB = re.compile(r"hf://[\w.-]+/[\w.-]+/[\w./-]+@[\w./-]+")
 
 RecipeOf = Callable[[Use, Weights], Recipe | None]
 Fetch = Callable[[Weights], Path | None]
-"""Fetches listed weights, or leaves them where they are."""
+"""Fetches listed weights and returns their path, or None if they are to stay where they are."""
 
 
 def fetching(progress: Progress = SILENT, *, dataset: str | None = None) -> Fetch:
-    """What fetches listed weights that lie elsewhere to the cache folder, all or those for one `dataset`, whole and of
-    their sha256; it raises RemoteError, FileError and UsageError."""
+    """A function that fetches listed weights to the cache folder, all or those for one `dataset`, and checks their
+    sha256; it raises RemoteError, FileError and UsageError."""
 
     def fetched(weights: Weights) -> Path | None:
         if dataset not in (None, weights.dataset):
@@ -50,8 +51,8 @@ def weights_findings(
     *,
     fetch: Fetch | None = None,
 ) -> Iterator[Finding]:
-    """All that is wrong with the list of weights. `recipe_of` says what a registered model's weights come from; weights
-    that lie elsewhere are looked at where something fetches them."""
+    """All that is wrong with the list of weights. `recipe_of` returns the recipe of a registered model's weights;
+    weights that lie elsewhere are checked if `fetch` fetches them."""
     seen: dict[tuple[str, float | None, int], Where] = {}
     files: dict[tuple[str, float | None, str], tuple[Where, int]] = {}
     for index, weights in enumerate(entry.weights):
@@ -60,7 +61,7 @@ def weights_findings(
         if identity in seen:
             first = document.line(seen[identity])
             said = f"these are weights for the data set, horizon and train seed of line {first} again; strike one"
-            yield _at(document, where, "weights", said)
+            yield finding_at(document, where, "weights", said)
         seen.setdefault(identity, where)
         same = (weights.dataset, weights.horizon, weights.sha256)
         if same in files and files[same][1] != weights.train_seed:
@@ -68,21 +69,21 @@ def weights_findings(
                 f"train seed {weights.train_seed} has the file of train seed {files[same][1]} in line "
                 f"{document.line(files[same][0])}; two seeds are two trainings: list its own, or strike one"
             )
-            yield _at(document, (*where, "sha256"), "weights", said)
+            yield finding_at(document, (*where, "sha256"), "weights", said)
         files.setdefault(same, (where, weights.train_seed))
         use = entry.use(weights.dataset)
         if use is None:
             known = ", ".join(each.name for each in entry.datasets)
             said = f"dataset {weights.dataset!r} is not among the entry's data sets: {known}; add it there"
-            yield _at(document, (*where, "dataset"), "dataset", said)
+            yield finding_at(document, (*where, "dataset"), "dataset", said)
         elif (said_of_horizon := horizon_problem(use, weights.horizon)) is not None:
-            yield _at(document, (*where, "horizon"), "horizon", said_of_horizon)
+            yield finding_at(document, (*where, "horizon"), "horizon", said_of_horizon)
         else:
             yield from _one(folder, document, where, weights, use, contents, recipe_of(use, weights), fetch)
     total = sum(weights.bytes for weights in entry.weights if weights.url is not None)
     if total > MAX_REMOTE_TOTAL_BYTES:
         said = f"{total:,} bytes elsewhere are more than the {MAX_REMOTE_TOTAL_BYTES:,} of an entry; list fewer"
-        yield _at(document, ("weights",), "size", said)
+        yield finding_at(document, ("weights",), "size", said)
     listed = {weights.file for weights in entry.weights}
     for name in contents.headers:
         if name not in listed:
@@ -93,7 +94,7 @@ def weights_findings(
 
 
 def horizon_problem(use: Use, horizon: float | None) -> str | None:
-    """Why something cannot be at `horizon` on a data set, None where it can."""
+    """Why nothing can be listed at `horizon` for a data set; None if something can."""
     if horizon in (use.horizons or (None,)):
         return None
     if not use.horizons:
@@ -110,7 +111,7 @@ def _missing(entry: Entry, document: Document) -> Iterator[Finding]:
             if (use.name, horizon) not in there:
                 at = "" if horizon is None else f" at horizon {horizon:g}"
                 said = f"there are no weights for {use.name}{at}; list them under weights"
-                yield _at(document, ("datasets", index), "weights", said)
+                yield finding_at(document, ("datasets", index), "weights", said)
 
 
 def _one(
@@ -124,7 +125,7 @@ def _one(
     fetch: Fetch | None,
 ) -> Iterator[Finding]:
     if (weights.file is None) == (weights.url is None):
-        yield _at(document, where, "weights", "weights have either a file or a url; give one of the two")
+        yield finding_at(document, where, "weights", "weights have either a file or a url; give one of the two")
         return
     if weights.url is not None:
         fit = True
@@ -134,11 +135,11 @@ def _one(
                 "without user or password"
             )
             fit = False
-            yield _at(document, (*where, "url"), "url", said)
+            yield finding_at(document, (*where, "url"), "url", said)
         if weights.bytes > MAX_REMOTE_BYTES:
             said = f"{weights.bytes:,} bytes are more than the {MAX_REMOTE_BYTES:,} that weights may have"
             fit = False
-            yield _at(document, (*where, "bytes"), "size", said)
+            yield finding_at(document, (*where, "bytes"), "size", said)
         if fit and fetch is not None:
             yield from _fetched(document, where, weights, use, recipe, fetch)
         return
@@ -149,7 +150,7 @@ def _one(
         path = shared
         header, problem = _shared_header(path)
         if problem is not None:
-            yield _at(document, (*where, "file"), "weights", f"{file} {problem}")
+            yield finding_at(document, (*where, "file"), "weights", f"{file} {problem}")
             return
     elif header is None:
         if ".." in Path(file).parts or Path(file).is_absolute():
@@ -158,7 +159,7 @@ def _one(
             said = f"must be a safetensors file whose name ends in {WEIGHTS_SUFFIX}"
         else:
             said = "is not there as a whole safetensors file; put it there, or mend the name"
-        yield _at(document, (*where, "file"), "weights", f"{file} {said}")
+        yield finding_at(document, (*where, "file"), "weights", f"{file} {said}")
         return
     if header is not None:
         yield from _compared(path, document, where, weights, use, header, recipe)
@@ -167,24 +168,24 @@ def _one(
 def _fetched(
     document: Document, where: Where, weights: Weights, use: Use, recipe: Recipe | None, fetch: Fetch
 ) -> Iterator[Finding]:
-    """What is wrong with weights that lie elsewhere, once they are here."""
+    """What is wrong with weights that lie elsewhere, after fetching them."""
     try:
         path = fetch(weights)
     except RemoteError as error:
-        yield _at(document, (*where, "url"), "url", str(error))
+        yield finding_at(document, (*where, "url"), "url", str(error))
         return
     if path is None:
         return
     try:
         header = read_header(path)
     except WeightError as error:
-        yield _at(document, (*where, "url"), "weights", f"{weights.url} {error}; publish a whole one")
+        yield finding_at(document, (*where, "url"), "weights", f"{weights.url} {error}; publish a whole one")
         return
     with path.open("rb") as file:
         kind = hidden_kind(file.read(MAX_WEIGHTS_BYTES)) if weights.bytes <= MAX_WEIGHTS_BYTES else zip_kind(path)
     if kind is not None:
         said = f"{weights.url} can be read as {kind}, too; save the weights afresh"
-        yield _at(document, (*where, "url"), "weights", said)
+        yield finding_at(document, (*where, "url"), "weights", said)
     yield from _compared(path, document, where, weights, use, header, recipe)
 
 
@@ -194,24 +195,24 @@ def _compared(
     size, sha256 = path.stat().st_size, sha256_file(path)
     key, name = ("url", weights.url) if weights.file is None else ("file", weights.file)
     if weights.bytes != size:
-        yield _at(document, (*where, "bytes"), "bytes", f"{name} has {size} bytes; write bytes: {size}")
+        yield finding_at(document, (*where, "bytes"), "bytes", f"{name} has {size} bytes; write bytes: {size}")
     if weights.sha256 != sha256:
         said = f"{name} has another sha256 than {weights.sha256[:12]}...; write sha256: {sha256}"
-        yield _at(document, (*where, "sha256"), "sha256", said)
+        yield finding_at(document, (*where, "sha256"), "sha256", said)
     if header.numbers != use.parameters:
         said = (
             f"{name} holds {header.numbers} numbers in {len(header.shapes)} tensors, the entry says "
             f"{use.parameters} parameters on {use.name}; write parameters: {header.numbers}, or list the right file"
         )
-        yield _at(document, (*where, key), "parameters", said)
+        yield finding_at(document, (*where, key), "parameters", said)
     if (unfit := unfit_tensor(path)) is not None:
-        yield _at(document, (*where, key), "weights", f"{name}: {unfit}")
+        yield finding_at(document, (*where, key), "weights", f"{name}: {unfit}")
     if recipe is not None and header.metadata.get("recipe") != recipe.model_dump(mode="json"):
         said = (
             f"{name} does not come from the recipe of this model, data set, horizon, train seed and "
             "arguments (odebench train writes such files); list the right file"
         )
-        yield _at(document, (*where, key), "recipe", said)
+        yield finding_at(document, (*where, key), "recipe", said)
 
 
 def _shared_header(path: Path) -> tuple[Header | None, str | None]:
@@ -220,7 +221,3 @@ def _shared_header(path: Path) -> tuple[Header | None, str | None]:
     if path.stat().st_size > MAX_WEIGHTS_BYTES:
         return None, f"is larger than the {MAX_WEIGHTS_BYTES:,} bytes that a published file may have"
     return weights_header(path, path.read_bytes())
-
-
-def _at(document: Document, where: Where, rule: str, message: str) -> Finding:
-    return finding(document.source, document.line(where), rule, message)

@@ -1,4 +1,4 @@
-"""Where a sweep computes: a cluster of its own on this machine, or a scheduler by its address. Needs distributed."""
+"""Dask clusters for a sweep: processes on this machine, or a scheduler at an address. Needs distributed."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from odebench.io.text import first_line
 from odebench.io.versions import PACKAGES
 
 ALLOWED_DEATHS = 20
-"""How many workers may die with a task at hand before it is given up; distributed's 3 are soon reached by chance."""
+"""The number of workers that may die with a task before it is given up; the default of 3 is soon reached by chance."""
 CONNECT_SECONDS = 5
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**30}
-"""What glibc is told in the workers of this machine. dask sets the second alone, to 64 KiB: then every tensor above 128
-KiB is mapped, cleared by the system and unmapped anew. Older versions take no more than 2^25 for the first."""
-_SPEAKING = ("dask", "distributed", "python", "odebench")
-"""What must agree for client, scheduler and workers to understand each other: the scheduler opens the graph, too."""
+"""Settings of glibc for the workers on this machine. dask sets the second alone, to 64 KiB: then every tensor above 128
+KiB is mapped, cleared by the system and unmapped again. Older versions take at most 2^25 for the first."""
+_SHARED_PACKAGES = ("dask", "distributed", "python", "odebench")
+"""Packages whose versions must agree for client, scheduler and workers; the scheduler unpickles the graph, too."""
 
 
 class ClusterError(OdebenchError):
-    """A scheduler is not there, is gone, or computes with other packages."""
+    """A scheduler cannot be reached, has died, or has other package versions."""
 
 
 @dataclass(frozen=True)
 class Tls:
-    """The files that a tls:// scheduler wants: the authority, and this client's certificate and key."""
+    """The files that a tls:// scheduler needs: the authority, and this client's certificate and key."""
 
     ca: Path
     certificate: Path
     key: Path
 
     def security(self) -> Any:
-        """What distributed connects with. Raises UsageError for a file that is not there."""
+        """The Security object for distributed. Raises UsageError for a missing file."""
         for path in (self.ca, self.certificate, self.key):
             if not path.is_file():
                 raise UsageError(f"there is no file {path} for TLS")
@@ -59,8 +59,8 @@ class Tls:
         )
 
 
-class _Undisturbed(WorkerPlugin):  # type: ignore[misc]
-    """Ctrl-C reaches all processes of a terminal; the sweep alone decides what becomes of its workers."""
+class _IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
+    """Makes workers ignore Ctrl-C, which reaches all processes of a terminal: the sweep ends its workers itself."""
 
     def setup(self, worker: Any) -> None:
         with suppress(ValueError):  # not the main thread
@@ -71,11 +71,11 @@ def _configuration() -> dict[str, Any]:
     connect = f"{CONNECT_SECONDS}s"
     return {
         "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
-        # a task waits at the scheduler, not at a worker that may die with it
+        # tasks wait at the scheduler, not at a worker that may die with them
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.comm.timeouts.connect": connect,
         **{f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in _MALLOC.items()},
-        # for a machine that is gone without a word; distributed takes no less
+        # for a machine that vanishes; distributed accepts no less
         "distributed.comm.timeouts.tcp": "11s",
         "distributed.worker.profile.enabled": False,
         "distributed.admin.low-level-log-length": 0,
@@ -84,7 +84,7 @@ def _configuration() -> dict[str, Any]:
 
 @contextmanager
 def local_cluster(workers: int, *, threads: int) -> Iterator[Any]:
-    """A client of a scheduler in this process with `workers` processes, each of which computes with `threads`."""
+    """A client of a scheduler in this process that has `workers` processes with `threads` threads each."""
     counted = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     counted["ODEBENCH_CACHE"] = os.environ.get("ODEBENCH_CACHE", "")
     environment = {name: value for name, value in counted.items() if value}
@@ -105,13 +105,13 @@ def local_cluster(workers: int, *, threads: int) -> Iterator[Any]:
         ) as cluster,
         Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False) as client,
     ):
-        client.register_plugin(_Undisturbed(), name="odebench-undisturbed")
+        client.register_plugin(_IgnoreInterrupt(), name="odebench-ignore-interrupt")
         yield client
 
 
 @contextmanager
 def remote_cluster(address: str, *, tls: Tls | None, say: Callable[[str], None]) -> Iterator[Any]:
-    """A client of the scheduler at `address`. Raises ClusterError within seconds where it cannot be worked with."""
+    """A client of the scheduler at `address`. Raises ClusterError, within seconds, where it cannot be used."""
     if not address.startswith(("tcp://", "tls://")):
         raise UsageError(f"the scheduler {address!r} must begin with tcp:// or tls://, such as tcp://127.0.0.1:8786")
     if address.startswith("tls://") != (tls is not None):
@@ -121,8 +121,8 @@ def remote_cluster(address: str, *, tls: Tls | None, say: Callable[[str], None])
     security = None if tls is None else tls.security()
     with dask.config.set(_configuration()), _quiet():
         try:
-            _knock(address)
-            client = _soon(lambda: Client(address, timeout=CONNECT_SECONDS, set_as_default=False, security=security))
+            _check_port(address)
+            client = _in_time(lambda: Client(address, timeout=CONNECT_SECONDS, set_as_default=False, security=security))
         except Exception as error:  # another version of distributed, or no scheduler at all, may raise anything
             raise ClusterError(
                 f"no scheduler answers at {address} ({_reason(error)}); start one with `dask scheduler`, or leave "
@@ -130,8 +130,8 @@ def remote_cluster(address: str, *, tls: Tls | None, say: Callable[[str], None])
             ) from error
         try:
             try:
-                _soon(lambda: _check_versions(client, address))
-                _soon(lambda: client.run_on_scheduler(_set_scheduler, deaths=ALLOWED_DEATHS))
+                _in_time(lambda: _check_versions(client, address))
+                _in_time(lambda: client.run_on_scheduler(_set_scheduler, deaths=ALLOWED_DEATHS))
                 _say_workers(client, say)
             except OSError as error:
                 raise ClusterError(f"the scheduler at {address} is gone: {_reason(error)}") from error
@@ -141,22 +141,22 @@ def remote_cluster(address: str, *, tls: Tls | None, say: Callable[[str], None])
                 client.close(timeout=2)
 
 
-def _knock(address: str) -> None:
-    """Raises OSError or ValueError where nobody listens: at once, where distributed would try for as long as it may."""
+def _check_port(address: str) -> None:
+    """Raises OSError or ValueError at once where nothing listens; distributed would retry until its timeout."""
     where = urlsplit(address)
     if where.hostname is None or where.port is None:
         raise ValueError("it names no host and port")
     socket.create_connection((where.hostname, where.port), timeout=CONNECT_SECONDS).close()
 
 
-def _soon(call: Callable[[], Any]) -> Any:
-    """What `call` returns. Raises TimeoutError where it does not return soon: what listens may be no scheduler."""
+def _in_time(call: Callable[[], Any]) -> Any:
+    """The value of `call`. Raises TimeoutError where it takes too long: what listens may not be a scheduler."""
     found: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
     def answer() -> None:
         try:
             found.put((call(), None))
-        except BaseException as error:  # raised again where it was asked for
+        except BaseException as error:  # raised again in the calling thread
             found.put((None, error))
 
     threading.Thread(target=answer, daemon=True).start()
@@ -186,15 +186,17 @@ def _say_workers(client: Any, say: Callable[[str], None]) -> None:
 
 
 def _check_versions(client: Any, address: str) -> None:
-    """Raises ClusterError where the scheduler or a worker has other packages than are here."""
+    """Raises ClusterError where the scheduler or a worker has other versions of the packages than this process."""
     try:
         found = client.get_versions(check=False, packages=list(PACKAGES))
     except Exception as error:
         raise ClusterError(f"the scheduler at {address} does not answer as expected: {_reason(error)}") from error
     here = found["client"]["packages"]
-    there: dict[str, tuple[Any, tuple[str, ...]]] = {f"the scheduler at {address}": (found["scheduler"], _SPEAKING)}
+    there: dict[str, tuple[Any, tuple[str, ...]]] = {
+        f"the scheduler at {address}": (found["scheduler"], _SHARED_PACKAGES)
+    }
     for worker, one in found["workers"].items():
-        there[f"the worker at {worker}"] = (one, (*_SPEAKING, *PACKAGES))
+        there[f"the worker at {worker}"] = (one, (*_SHARED_PACKAGES, *PACKAGES))
     for who, (one, names) in there.items():
         packages = (one or {}).get("packages", {})
         for name in names:
@@ -211,11 +213,11 @@ def _version(value: Any) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No words of distributed's own: what matters is said by the sweep."""
+    """A context without the log messages and warnings of distributed: the sweep says what matters."""
     names = ("distributed", "tornado", "asyncio")
     levels = {name: logging.getLogger(name).level for name in names}
     with warnings.catch_warnings():
-        # Versions are compared more strictly, and said in one line.
+        # _check_versions is stricter and says it in one line
         warnings.filterwarnings("ignore", message="\\s*Mismatched versions found")
         # another sweep may run on this machine
         warnings.filterwarnings("ignore", message="Port \\d+ is already in use")

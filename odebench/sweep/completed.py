@@ -1,4 +1,4 @@
-"""What of a grid is there already: whole results, found with the weights that are at hand. No torch here."""
+"""The results of a grid that exist already. No torch."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from odebench.sweep.grid import Grid, PlannedCell
 from odebench.sweep.task import Workspace
 
 
-def completed_results(grid: Grid, place: Workspace) -> dict[str, Path]:
-    """The files of the results that are there, by run key: of this place, else published where those count.
+def completed_results(grid: Grid, workspace: Workspace) -> dict[str, Path]:
+    """The result files that count as done, by run key: from the workspace, else published ones where these count.
 
-    Whole, and found with the weights that are at hand, if any are. One that is not will fail in its task, with the
-    reason, where it is this place's, and is found anew where it is published. Published results whose weights are
-    nowhere count if nothing else is to do: else these weights would be trained, and might be others.
+    A result counts if it is whole and was found with the weights at hand, if there are any. Otherwise its task fails
+    with the reason if it lies in the workspace, and computes it anew if it is published. Published results whose
+    weights are nowhere count only if nothing is left to do: training these weights anew might give others.
     """
-    folders = [place.results]
-    if place.counts_published and place.published is not None:
-        folders.append(place.published.results)
-    at_hand = cache(lambda recipe_key: _weights_sha256(recipes[recipe_key], place))
+    folders = [workspace.results]
+    if workspace.counts_published and workspace.published is not None:
+        folders.append(workspace.published.results)
+    at_hand = cache(lambda recipe_key: _weights_sha256(recipes[recipe_key], workspace))
     recipes = {cell.plan.recipe.key: cell.plan.recipe for cell in grid.cells}
     found: dict[str, Path] = {}
-    baseless = set()
+    without_weights = set()
     for run_key, cell in grid.evaluations.items():
         paths = (result_path(folder, cell.plan.evaluation) for folder in folders)
         path = next((path for path in paths if path.exists()), None)
-        if path is not None and _is_whole(path, cell, at_hand(cell.plan.recipe.key)):
+        if path is not None and _counts(path, cell, at_hand(cell.plan.recipe.key)):
             found[run_key] = path
-            if place.results not in path.parents and at_hand(cell.plan.recipe.key) is None:
-                baseless.add(run_key)
+            if workspace.results not in path.parents and at_hand(cell.plan.recipe.key) is None:
+                without_weights.add(run_key)
     if len(found) < len(grid.evaluations):
-        return {run_key: path for run_key, path in found.items() if run_key not in baseless}
+        return {run_key: path for run_key, path in found.items() if run_key not in without_weights}
     return found
 
 
-def _is_whole(path: Path, cell: PlannedCell, weights_sha256: str | None) -> bool:
+def _counts(path: Path, cell: PlannedCell, weights_sha256: str | None) -> bool:
     try:
         result = read_result(path)
     except ResultError:
@@ -47,6 +47,6 @@ def _is_whole(path: Path, cell: PlannedCell, weights_sha256: str | None) -> bool
     return result.run_key == cell.run_key and weights_sha256 in (None, result.found.weights_sha256)
 
 
-def _weights_sha256(recipe: Recipe, place: Workspace) -> str | None:
-    path = find_weights(recipe, place.weights)
+def _weights_sha256(recipe: Recipe, workspace: Workspace) -> str | None:
+    path = find_weights(recipe, workspace.weights)
     return None if path is None else sha256_file(path)

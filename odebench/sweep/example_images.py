@@ -1,10 +1,11 @@
-"""Making the examples of a stored result: its first chunk is attacked again, and must end in the same letters."""
+"""Making the example images of a stored result: its first chunk is attacked again and must give the same outcomes."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,6 @@ from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import Plan, planned_again
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge
 from odebench.io.files import write_atomically
-from odebench.leaderboard.build import RANDOMISED
 from odebench.leaderboard.example_images import (
     MOST,
     ExamplePair,
@@ -36,7 +36,8 @@ from odebench.model.classifier import Classifier
 from odebench.progress import SILENT, Progress
 from odebench.protocol.spec import Evaluation
 from odebench.result.file import EXAMPLES_FILE
-from odebench.result.schema import FALLEN, Result
+from odebench.result.outcome import CORRECT, SUCCESSFUL, Flag
+from odebench.result.schema import Result
 
 
 def make_examples(
@@ -49,12 +50,12 @@ def make_examples(
     progress: Progress = SILENT,
 ) -> Path:
     """Writes the examples of a stored result beside it and returns their folder: the first images of its first chunk
-    that `model`, which the result is about, classifies correctly, and the last candidate judged for each, at the middle
+    that `model`, the model of the result, classifies correctly, each with the last candidate judged at the middle
     epsilon.
 
-    Letters do not depend on how many images were asked for, so that chunk alone is attacked again, up to that epsilon.
-    Raises ResultError where the model cannot be found or built again, or where images, weights or letters are other
-    than the result says.
+    Outcomes do not depend on the number of images, so only that chunk is attacked again, up to the middle epsilon.
+    Raises ResultError if the model cannot be found or built again, or if images, weights or outcomes differ from the
+    result.
     """
     evaluation = item.result.evaluation
     epsilon, split = epsilon_of(item.result), data_split(dataset, evaluation.dataset.split)
@@ -77,14 +78,14 @@ def make_examples(
     stored = {found.epsilon: found for found in item.result.epsilons}[epsilon]
     pairs = []
     for row, label in zip(rows, predicted, strict=True):
-        index, letter, felled = row + evaluation.dataset.offset, stored.outcomes[row], stored.felled_by.letters[row]
+        index, outcome, felled = row + evaluation.dataset.offset, stored.outcomes[row], stored.felled_by.letters[row]
         pairs.append(
             ExamplePair(
                 index=index,
                 label=dataset.classes[int(split.labels[index])],
                 predicted=None if label is None else dataset.classes[label],
-                outcome="f" if letter == "f" else "x" if letter == "x" else "r",
-                felled_by=stored.felled_by.legend[felled] if letter in FALLEN else None,
+                outcome=cast('Literal["f", "x", "r"]', outcome),
+                felled_by=stored.felled_by.legend[felled] if outcome in SUCCESSFUL else None,
             )
         )
     examples = Examples(
@@ -113,7 +114,7 @@ def _first_chunk(evaluation: Evaluation, epsilon: float) -> Evaluation:
 def _planned(
     item: StoredResult, model: ModelReference, definition: DatasetDefinition, total: int, evaluation: Evaluation
 ) -> Plan:
-    """The plan of an evaluation. Raises ResultError where this odebench does not plan the same one."""
+    """The plan of an evaluation. Raises ResultError if this version of odebench plans another one."""
     try:
         return planned_again(evaluation, model, definition, total=total)
     except UsageError as error:
@@ -121,7 +122,7 @@ def _planned(
 
 
 def _rows(item: StoredResult, again: Result) -> list[int]:
-    """The places of the images to show. Raises ResultError where the attack found something else this time."""
+    """The rows of the images to show. Raises ResultError if the repeated attack found other outcomes."""
     stored, here = item.result.found, again.found
     for what, ours, theirs in (
         ("images", here.dataset_sha256, stored.dataset_sha256),
@@ -134,36 +135,36 @@ def _rows(item: StoredResult, again: Result) -> list[int]:
                 "the folder of weights"
             )
     outcomes = again.epsilons[-1].outcomes
-    letters = {found.epsilon: found.outcomes for found in item.result.epsilons}[again.epsilons[-1].epsilon]
-    rows = [row for row, letter in enumerate(letters[: len(outcomes)]) if letter in "fxr"][:MOST]
+    expected = {found.epsilon: found.outcomes for found in item.result.epsilons}[again.epsilons[-1].epsilon]
+    rows = [row for row, outcome in enumerate(expected[: len(outcomes)]) if outcome in CORRECT][:MOST]
     if not rows:
         raise ResultError(f"{item.path} has no image in its first chunk that is classified correctly: nothing to show")
-    if moved := [str(row) for row in rows if outcomes[row] != letters[row]]:
+    if different := [str(row) for row in rows if outcomes[row] != expected[row]]:
         raise ResultError(
-            f"{item.path}: images {', '.join(moved)} end in other letters here; run it again with --force on this "
+            f"{item.path}: images {', '.join(different)} end in other letters here; run it again with --force on this "
             "machine, or make the examples where it was made"
         )
     return rows
 
 
 def _points(candidates: Candidates, indices: list[int], epsilon: float) -> Float[Tensor, "n channel height width"]:
-    """The last candidate judged for each image; of one that fell at a smaller epsilon that one."""
+    """The last candidate judged for each image: at `epsilon`, or at the smaller one that already sufficed."""
     found = []
     for index in indices:
         near = (candidates.indices == index) & (candidates.epsilons <= epsilon)
-        places = near.nonzero().flatten().tolist()
-        found.append(candidates.images[max(places, key=lambda place: float(candidates.epsilons[place]))])
+        rows = near.nonzero().flatten().tolist()
+        found.append(candidates.images[max(rows, key=lambda row: float(candidates.epsilons[row]))])
     return torch.stack(found)
 
 
 def _predicted(
     result: Result, classifier: Classifier, split: Split, points: Tensor, indices: list[int]
 ) -> list[int | None]:
-    """What the verdict's model says of each point; None where it failed."""
+    """The label that the verdict gives each point; None where the solver failed."""
     judge = Judge(
         classifier,
-        alone="batch-coupled" in result.flags,
-        passes=RANDOMISED_PASSES if RANDOMISED in result.flags else 1,
+        alone=Flag.BATCH_COUPLED in result.flags,
+        passes=RANDOMISED_PASSES if Flag.RANDOMISED in result.flags else 1,
         seed=result.evaluation.attack.seed,
     )
     with classifier.frozen():
@@ -171,7 +172,7 @@ def _predicted(
     found: list[int | None] = []
     for row, label in enumerate(split.labels[indices].tolist()):
         best = opinion.answer.logits[row].topk(2).indices.tolist()
-        # a tie with the label is an error, and so is the majority of a randomised model against its first pass
+        # a tie with the label counts as an error; the passes of a randomised model may outvote its first one
         wrong = best[1] if best[0] == label else best[0]
         found.append(None if opinion.failed[row] else label if opinion.correct[row] else wrong)
     return found

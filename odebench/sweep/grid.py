@@ -1,4 +1,4 @@
-"""From a protocol to what must be done: cells, each an evaluation, and the trainings that they need. No torch here."""
+"""The grid of a protocol: its cells, each an evaluation, and the trainings that they need. No torch."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan
 from odebench.io.yaml_document import Document, Where
 from odebench.model.definition import ModelDefinition, changeable, load_definition
 from odebench.protocol.protocol import AttackChoice, Images, Protocol, Section, Threat, find_protocol, read_protocol
-from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, fixed_step
+from odebench.sweep.trainings import Training, trainings
 
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One evaluation of one section. A cell of another section may be the same evaluation: it is made once."""
+    """One evaluation of one section. Cells of several sections may be the same evaluation, which is computed once."""
 
     section: str
     plan: Plan
 
     @property
     def run_key(self) -> str:
-        """The identity of the evaluation."""
+        """The run key of the evaluation."""
         return self.plan.evaluation.run_key
 
     @property
     def title(self) -> str:
-        """The cell in a few words."""
+        """The cell in a few words, for messages."""
         evaluation = self.plan.evaluation
         words = [evaluation.model.name]
         if evaluation.horizon is not None:
@@ -51,16 +51,8 @@ class PlannedCell:
 
 
 @dataclass(frozen=True)
-class Training:
-    """One recipe to train, and in words what it is."""
-
-    recipe: Recipe
-    title: str
-
-
-@dataclass(frozen=True)
 class Grid:
-    """A protocol, laid out: its cells in order, and all trainings that they need, teachers before students."""
+    """The cells of a protocol in order, and all trainings that they need, teachers before students."""
 
     protocol: Protocol
     dataset: DatasetDefinition
@@ -69,33 +61,33 @@ class Grid:
 
     @property
     def evaluations(self) -> dict[str, PlannedCell]:
-        """The cells that differ, by run key."""
+        """The first cell of each evaluation, by run key."""
         found: dict[str, PlannedCell] = {}
         for cell in self.cells:
             found.setdefault(cell.run_key, cell)
         return found
 
     def only(self, sections: Sequence[str]) -> Grid:
-        """Some sections of it, by name, with the trainings that they need. Raises UsageError for unknown names."""
+        """The grid of some sections alone, with the trainings that they need. Raises UsageError for unknown names."""
         names = [section.name for section in self.protocol.sections]
         for name in sections:
             if name not in names:
                 raise unknown_name("section", name, names)
         cells = tuple(cell for cell in self.cells if cell.section in sections)
-        return replace(self, cells=cells, trainings=tuple(trainings(cell.plan for cell in cells)))
+        return replace(self, cells=cells, trainings=tuple(trainings([cell.plan for cell in cells])))
 
 
 def read_grid(name: str) -> Grid:
     """The grid of a protocol, by its name or by the path of a file.
 
-    Raises UsageError for an unknown name and DocumentError, with the line of the file, for all in it that cannot be.
+    Raises UsageError for an unknown name, and DocumentError, with the line, for an error in the file.
     """
     path = find_protocol(name)
     return lay_out(*read_protocol(Path(path)))
 
 
 def lay_out(protocol: Protocol, document: Document) -> Grid:
-    """The grid of a protocol that stands in a document. Raises DocumentError."""
+    """The grid of a protocol that was read from a document. Raises DocumentError."""
     dataset = document.blame(("dataset", "name"), lambda: describe(protocol.dataset))
     for model, changes in protocol.recipes.items():
         _check_changes(model, changes, dataset, document)
@@ -105,11 +97,11 @@ def lay_out(protocol: Protocol, document: Document) -> Grid:
         for index, section in enumerate(protocol.sections)
         for cell in _SectionLayout(protocol, dataset, document, section, ("sections", index)).cells()
     ]
-    return Grid(protocol, dataset, tuple(cells), tuple(trainings(cell.plan for cell in cells)))
+    return Grid(protocol, dataset, tuple(cells), tuple(trainings([cell.plan for cell in cells])))
 
 
 def describe(images: Images) -> DatasetDefinition:
-    """What is known of the data set before it is loaded: registered, or as the protocol says. Raises UsageError."""
+    """The definition of a protocol's data set: the registered one, or as the protocol states. Raises UsageError."""
     stated = (images.image_shape, images.classes)
     if images.name in DATASETS.entries():
         if stated != (None, None) or images.sizes:
@@ -130,32 +122,10 @@ def describe(images: Images) -> DatasetDefinition:
     )
 
 
-def trainings(plans: Iterator[Plan]) -> Iterator[Training]:
-    """Every training that plans need, once: of the model, its teacher, the sources; a teacher before its student."""
-    seen: set[str] = set()
-
-    def need(recipe: Recipe, name: str) -> Iterator[Training]:
-        if recipe.key in seen:
-            return
-        if recipe.teacher is not None:
-            yield from need(recipe.teacher, f"the teacher of {name}")
-        seen.add(recipe.key)
-        horizon = f" T={recipe.horizon:g}" if recipe.horizon is not None else ""
-        yield Training(recipe, f"training {name}{horizon} seed {recipe.train_seed}")
-
-    ordered = list(plans)
-    for one in ordered:
-        yield from need(one.recipe, one.evaluation.model.name)
-    for one in ordered:
-        for source in one.sources:
-            if not source.itself:
-                yield from need(source.recipe, source.text.partition(":")[0])
-
-
 def _check_changes(
     model: str, changes: Mapping[str, JsonValue], dataset: DatasetDefinition, document: Document
 ) -> None:
-    """Raises DocumentError for a model that is not known, and for changes that its recipe does not take."""
+    """Raises DocumentError for an unknown model, and for changes that its recipe does not accept."""
     where: Where = ("recipes", model)
     definition = document.blame(where, lambda: load_definition(model))
     default = document.blame(where, lambda: definition.recipe(dataset))
@@ -165,15 +135,15 @@ def _check_changes(
     document.blame(where, lambda: definition.recipe(dataset, changes=changes))
 
 
-def _said(attack: AttackChoice) -> str:
-    """An attack as its line says it."""
+def _spelled(attack: AttackChoice) -> str:
+    """An attack as a line of the protocol writes it, for comparison and messages."""
     more = {**attack.parameters, **({} if attack.n is None else {"n": attack.n}), "seed": attack.seed}
     return " ".join([attack.name, *(f"{name}={value}" for name, value in sorted(more.items()))])
 
 
 @dataclass(frozen=True)
 class _SectionLayout:
-    """One section about to be laid out, and where it stands."""
+    """Makes the cells of one section; `where` is its location in the document."""
 
     protocol: Protocol
     dataset: DatasetDefinition
@@ -194,17 +164,17 @@ class _SectionLayout:
                     raise document.error((*self.where, "models", index), f"{definition.name} needs horizons; add them")
         seen: dict[str, Where] = {}
         for number, attack in enumerate(section.attacks):
-            place: Where = (*self.where, "attacks", number)
+            where: Where = (*self.where, "attacks", number)
             for kind, threat in enumerate(section.threat_models):
                 for index, definition in enumerate(definitions):
                     for cell in self._cells(definition, threat, attack, (index, kind, number)):
                         if cell.run_key in seen:
                             raise document.error(
-                                place,
+                                where,
                                 f"this is a cell of line {document.line(seen[cell.run_key])} again: {cell.title}; "
                                 "strike one of them",
                             )
-                        seen[cell.run_key] = place
+                        seen[cell.run_key] = where
                         yield cell
 
     def _check_lists(self) -> None:
@@ -218,10 +188,9 @@ class _SectionLayout:
             document.check_distinct((*self.where, key), getattr(section, key) or (), what)
         norms = [threat.norm for threat in section.threat_models]
         document.check_distinct((*self.where, "threat_models"), norms, "norm")
-        document.check_distinct((*self.where, "attacks"), [_said(attack) for attack in section.attacks], "attack")
+        document.check_distinct((*self.where, "attacks"), [_spelled(attack) for attack in section.attacks], "attack")
         for index, threat in enumerate(section.threat_models):
-            place: Where = (*self.where, "threat_models", index, "epsilons")
-            document.check_distinct(place, threat.epsilons or (), "epsilon")
+            document.check_distinct((*self.where, "threat_models", index, "epsilons"), threat.epsilons or (), "epsilon")
         for index, attack in enumerate(section.attacks):
             found = document.blame(
                 (*self.where, "attacks", index, "name"),
@@ -277,7 +246,7 @@ class _SectionLayout:
                 yield PlannedCell(section.name, self.document.blame((*self.where, *blamed), planned))
 
     def _solver(self, definition: ModelDefinition, horizon: float | None, where: Where) -> Solver | None:
-        """The solver of the evaluation; None for the one that the model is trained with."""
+        """The solver of the evaluation; None for the solver of the training."""
         section = self.section
         if section.solver is None and section.equal_nfe is None:
             return None

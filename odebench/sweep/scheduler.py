@@ -1,6 +1,6 @@
-"""A sweep: all cells of a grid that are not there yet, as a graph of tasks: data, teacher, student, evaluations.
+"""A sweep: the missing cells of a grid as a graph of tasks: data, teacher, student, evaluations.
 
-What is finished is a whole file, written by the worker that made it, so nothing is lost or done twice, whoever dies.
+Each finished task has left a whole file, written by its worker, so nothing is lost or done twice if a process dies.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,8 @@ class SweepError(OdebenchError):
 
 @dataclass(frozen=True)
 class Task:
-    """One task of the graph: its key there, in words what it is, the keys of what it needs, its work."""
+    """One task of the graph: its key, a title for the user, the keys of the tasks it needs, its estimated work, and the
+    function to call with its arguments."""
 
     key: str
     kind: Literal["data", "training", "slice", "evaluation"]
@@ -51,8 +52,8 @@ class Task:
 
 @dataclass
 class State:
-    """How far a sweep is; keys of tasks. `there` counts the cells whose results were there when it began, `published`
-    those of them that only the published results hold."""
+    """The progress of a sweep, as keys of tasks. `there` counts the cells whose results existed when it began,
+    `published` those of them that exist among the published results alone."""
 
     tasks: Mapping[str, Task]
     there: int
@@ -62,38 +63,38 @@ class State:
     running: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def of(self, kind: str, keys: set[str] | Mapping[str, str]) -> int:
-        """How many of some tasks are of a kind."""
+    def of(self, kind: str, keys: Iterable[str]) -> int:
+        """The number of `keys` whose tasks are of a kind."""
         return sum(self.tasks[key].kind == kind for key in keys)
 
     def total(self, kind: str) -> int:
-        """How many tasks of a kind there are to do."""
-        return sum(task.kind == kind for task in self.tasks.values())
+        """The number of all tasks of a kind."""
+        return self.of(kind, self.tasks)
 
     @property
     def seconds_left(self) -> float | None:
-        """About how long it will take still, from the work that is done; None as long as nothing is."""
+        """The estimated time left, from the work done so far; None as long as nothing is done."""
         done = sum(self.tasks[key].work for key in self.done)
         left = sum(task.work for key, task in self.tasks.items() if key not in self.done and key not in self.failed)
         return (time.monotonic() - self.began) * left / done if done else None
 
 
 class Watcher(Protocol):
-    """Who looks at a sweep."""
+    """Shows the progress of a sweep."""
 
     def look(self, state: State) -> None:
         """Called a few times a second."""
 
     def done(self, task: Task, state: State) -> None:
-        """Called once for each task that is finished, or has failed."""
+        """Called once for each task that has finished or failed."""
 
     def say(self, line: str) -> None:
-        """One line worth keeping."""
+        """Shows one line that stays."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where to compute: `workers` processes here (None: cores // threads), or the scheduler at `address`."""
+    """Where to compute: on `workers` processes here (None: cores // threads), or by the scheduler at `address`."""
 
     workers: int | None = None
     address: str | None = None
@@ -101,33 +102,33 @@ class Cluster:
 
 
 def sweep(
-    grid: Grid, *, place: Workspace, cluster: Cluster, watcher: Watcher, slice_images: int | None = None
+    grid: Grid, *, workspace: Workspace, cluster: Cluster, watcher: Watcher, slice_images: int | None = None
 ) -> State:
-    """Computes all cells of a grid that are not there, and returns how that ended; failed tasks with their reasons.
+    """Computes the missing cells of a grid and returns the final state, which holds the reasons of failed tasks.
 
-    Evaluations of more images than `slice_images` are cut into slices of about as many.
+    Evaluations of more images than `slice_images` are cut into slices of about that size.
 
-    Raises SweepError where dask.distributed is missing, ClusterError where the scheduler is not there, has other
-    packages or dies, FileError where a folder cannot be written in.
+    Raises SweepError where dask.distributed is missing or the scheduler dies, ClusterError where the scheduler cannot
+    be reached or has other package versions, FileError where a folder cannot be written in.
     """
-    tasks, there = tasks_of(grid, place, slice_images=slice_images)
+    tasks, there = tasks_of(grid, workspace, slice_images=slice_images)
     state = State(
-        tasks, there, sum(place.results not in path.parents for path in completed_results(grid, place).values())
+        tasks, there, sum(workspace.results not in path.parents for path in completed_results(grid, workspace).values())
     )
     if not tasks:
         return state
-    for folder in (place.results, place.weights[0]):
+    for folder in (workspace.results, workspace.weights[0]):
         check_writable(folder)
-    with _client(cluster, threads=place.threads, say=watcher) as client:
+    with _client(cluster, threads=workspace.threads, watcher=watcher) as client:
         state.began = time.monotonic()
-        _conduct(client, state, place, watcher)
+        _conduct(client, state, watcher)
     return state
 
 
-def place_of(
+def workspace_of(
     grid: Grid, *, results: Path, data_dir: Path | None, device: str, counts_published: bool = False
 ) -> Workspace:
-    """Where the workers of a sweep that is begun here find and leave things."""
+    """The workspace of a sweep that begins in this process: absolute folders, and the versions here."""
     published = published_folder()
     return Workspace(
         results=results.absolute(),
@@ -141,12 +142,12 @@ def place_of(
     )
 
 
-def tasks_of(grid: Grid, place: Workspace, *, slice_images: int | None = None) -> tuple[dict[str, Task], int]:
-    """The tasks that a grid still needs, by key, each after what it needs; and how many cells are there already.
+def tasks_of(grid: Grid, workspace: Workspace, *, slice_images: int | None = None) -> tuple[dict[str, Task], int]:
+    """The tasks that a grid still needs, by key, each after those it needs; and the number of cells that are done.
 
-    A cell is there when its result is; a recipe is trained only for a cell that is not.
+    A cell is done if its result exists; a recipe is trained only for a cell that is not done.
     """
-    cells, there = grid.evaluations, completed_results(grid, place)
+    cells, there = grid.evaluations, completed_results(grid, workspace)
     missing = {key: cell for key, cell in cells.items() if key not in there}
     if not missing:
         return {}, len(cells)
@@ -158,20 +159,20 @@ def tasks_of(grid: Grid, place: Workspace, *, slice_images: int | None = None) -
             title=f"looking at {grid.dataset.name}",
             needs=(),
             work=0.0,
-            call=(prepare, tuple(parts), grid.dataset, place),
+            call=(prepare, tuple(parts), grid.dataset, workspace),
         )
     }
     titles = {training.recipe.key: training.title for training in grid.trainings}
 
     def need(recipe: Recipe) -> str:
-        """The key of what must be done before a recipe's weights can be used."""
-        if find_weights(recipe, place.weights) is not None:
+        """The key of the task after which a recipe's weights exist."""
+        if find_weights(recipe, workspace.weights) is not None:
             return "data"
         key = f"train-{recipe.key}"
         if key not in tasks:
             before = "data" if recipe.teacher is None else need(recipe.teacher)
             work = training_work(recipe, grid.dataset)
-            tasks[key] = Task(key, "training", titles[recipe.key], (before,), work, (train, recipe, place))
+            tasks[key] = Task(key, "training", titles[recipe.key], (before,), work, (train, recipe, workspace))
         return key
 
     for run_key, cell in missing.items():
@@ -181,24 +182,26 @@ def tasks_of(grid: Grid, place: Workspace, *, slice_images: int | None = None) -
         key = f"evaluate-{run_key}"
         slices = cut(cell.plan.evaluation, slice_images)
         if not slices:
-            tasks[key] = Task(key, "evaluation", cell.title, needs, work, (evaluate, cell.plan, place))
+            tasks[key] = Task(key, "evaluation", cell.title, needs, work, (evaluate, cell.plan, workspace))
             continue
-        made = [_slice_task(cell, rows, needs, work, place) for rows in slices]
+        made = [_slice_task(cell, rows, needs, work, workspace) for rows in slices]
         tasks |= {task.key: task for task in made}
         joins = tuple(task.key for task in made)
-        tasks[key] = Task(key, "evaluation", cell.title, joins, 0.0, (join, cell.plan, slices, place))
+        tasks[key] = Task(key, "evaluation", cell.title, joins, 0.0, (join, cell.plan, slices, workspace))
     return tasks, len(cells) - len(missing)
 
 
-def _slice_task(cell: PlannedCell, rows: slice, needs: tuple[str, ...], work: float, place: Workspace) -> Task:
-    """One slice of an evaluation; one whose file is there is looked at again, which is no work."""
+def _slice_task(cell: PlannedCell, rows: slice, needs: tuple[str, ...], work: float, workspace: Workspace) -> Task:
+    """The task of one slice of an evaluation. If its file exists, the task only checks it and counts as no work."""
     evaluation = cell.plan.evaluation
     share = (
-        0.0 if slice_path(place.results, evaluation, rows).exists() else (rows.stop - rows.start) / evaluation.dataset.n
+        0.0
+        if slice_path(workspace.results, evaluation, rows).exists()
+        else (rows.stop - rows.start) / evaluation.dataset.n
     )
     title = f"{cell.title}, images {rows.start} to {rows.stop - 1}"
     key = f"slice-{cell.run_key}-{rows.start}-{rows.stop}"
-    return Task(key, "slice", title, needs, work * share, (evaluate_slice, cell.plan, rows, place))
+    return Task(key, "slice", title, needs, work * share, (evaluate_slice, cell.plan, rows, workspace))
 
 
 def _slice_of(cell: PlannedCell) -> Slice:
@@ -208,7 +211,7 @@ def _slice_of(cell: PlannedCell) -> Slice:
 
 
 @contextmanager
-def _client(cluster: Cluster, *, threads: int, say: Watcher) -> Iterator[Any]:
+def _client(cluster: Cluster, *, threads: int, watcher: Watcher) -> Iterator[Any]:
     try:
         from odebench.sweep.cluster import Tls, local_cluster, remote_cluster
     except ImportError as error:
@@ -220,13 +223,15 @@ def _client(cluster: Cluster, *, threads: int, say: Watcher) -> Iterator[Any]:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         opened = local_cluster(cluster.workers or max(1, cores // threads), threads=threads)
     else:
-        opened = remote_cluster(cluster.address, tls=None if cluster.tls is None else Tls(*cluster.tls), say=say.say)
+        opened = remote_cluster(
+            cluster.address, tls=None if cluster.tls is None else Tls(*cluster.tls), say=watcher.say
+        )
     with opened as client:
         yield client
 
 
-def _conduct(client: Any, state: State, place: Workspace, watcher: Watcher) -> None:
-    """Hands the graph to the scheduler and watches it to its end."""
+def _conduct(client: Any, state: State, watcher: Watcher) -> None:
+    """Submits the graph to the scheduler and updates `state` until all tasks have ended."""
     topic = f"{_TOPIC}-{uuid.uuid4().hex}"
     client.subscribe_topic(topic, lambda event: state.running.add(event[1]["key"]))
     futures: dict[str, Any] = {}
@@ -234,7 +239,7 @@ def _conduct(client: Any, state: State, place: Workspace, watcher: Watcher) -> N
     for key, task in state.tasks.items():
         function, *arguments = task.call
         futures[key] = client.submit(
-            _follow,
+            _run_task,
             function,
             arguments,
             key,
@@ -242,7 +247,7 @@ def _conduct(client: Any, state: State, place: Workspace, watcher: Watcher) -> N
             [futures[needed] for needed in task.needs],
             key=f"{task.kind}-{key}-{topic}",
             pure=False,
-            # trainings first, since others wait for them; then the longest first, so that none is left for the end
+            # trainings first, since others wait for them; then the longest tasks, so that none runs alone at the end
             priority=ranks[key] + (len(ranks) if task.kind in ("data", "training") else 0),
         )
     waiting = dict(futures)
@@ -253,7 +258,7 @@ def _conduct(client: Any, state: State, place: Workspace, watcher: Watcher) -> N
             raise SweepError("the scheduler is gone; what is finished is kept: start a scheduler and the sweep again")
         for key in [key for key, future in waiting.items() if future.done()]:
             if any(needed in waiting for needed in state.tasks[key].needs):
-                continue  # what it needs ended in between: that comes first, since its reason may be this one's
+                continue  # a task that it needs has ended meanwhile and comes first: its reason may be this one's
             future = waiting.pop(key)
             reason = None if future.status == "finished" else _reason(future, state, state.tasks[key])
             if reason is None:
@@ -265,8 +270,8 @@ def _conduct(client: Any, state: State, place: Workspace, watcher: Watcher) -> N
     watcher.look(state)
 
 
-def _follow(function: Any, arguments: list[Any], key: str, topic: str, needed: list[None]) -> None:
-    """What a worker runs: says that it begins, and does it."""
+def _run_task(function: Any, arguments: list[Any], key: str, topic: str, needed: list[None]) -> None:
+    """Runs a task in a worker, and tells the sweep that it has begun."""
     from distributed import get_worker
 
     get_worker().log_event(topic, {"key": key})
@@ -274,7 +279,7 @@ def _follow(function: Any, arguments: list[Any], key: str, topic: str, needed: l
 
 
 def _reason(future: Any, state: State, task: Task) -> str:
-    """Why a task has failed, in one line; of one that could not begin, what it would have needed."""
+    """Why a task has failed, in one line; for one that could not begin, the failed task that it needed."""
     for needed in task.needs:
         if needed in state.failed:
             root = state.failed[needed]

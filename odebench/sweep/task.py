@@ -1,6 +1,6 @@
-"""What a worker of a sweep does: look at the data, train one recipe, run one evaluation or a slice of it.
+"""The tasks of a sweep's workers: check the data, train one recipe, run one evaluation or a slice of it.
 
-Each leaves a whole file.
+What a task makes is written to a file, whole or not at all.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 class TaskError(OdebenchError):
-    """A task of a sweep failed; the message is the reason, in one line, and travels between processes."""
+    """A task of a sweep failed. The message is the reason, in one line; the error can be sent to another process."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a worker finds and leaves things, and on what it computes. Folders are the same for all workers."""
+    """The folders that a worker reads and writes, the same for all workers, and the device and threads it uses."""
 
     results: Path
     cache: Path
@@ -42,9 +42,9 @@ class Workspace:
     threads: int
     published: PublishedFolder | None = None
     counts_published: bool = False
-    """Whether a cell is done where its result is published."""
+    """Whether a cell counts as done if its result is published."""
     versions: tuple[tuple[str, str | None], ...] = ()
-    """The versions of what computes, where the sweep began; a worker with others is an error."""
+    """The versions of Python and the packages where the sweep began; a worker with others fails."""
 
     @property
     def weights(self) -> list[Path]:
@@ -53,13 +53,13 @@ class Workspace:
 
 
 _ALONE = threading.Lock()
-"""One task at a time in a process: attacks and trainings seed the process's random numbers."""
+"""Held by the one task that runs in a process: attacks and trainings seed the generators of the whole process."""
 
 
-def prepare(slices: tuple[Slice, ...], dataset: DatasetDefinition, place: Workspace) -> None:
-    """Finds or downloads the data set. Raises TaskError where it is not what the protocol says."""
-    with _one_task(place):
-        found = _dataset(dataset.name, place.data_dir)
+def prepare(slices: tuple[Slice, ...], dataset: DatasetDefinition, workspace: Workspace) -> None:
+    """Finds or downloads the data set. Raises TaskError where it is not as the protocol says."""
+    with _one_task(workspace):
+        found = _dataset(dataset.name, workspace.data_dir)
         shape, classes = found.image_shape, found.n_classes
         if (shape, classes) != (tuple(dataset.image_shape), len(dataset.classes)):
             raise DatasetError(
@@ -72,46 +72,46 @@ def prepare(slices: tuple[Slice, ...], dataset: DatasetDefinition, place: Worksp
             part.of(dataset.name, len(data_split(found, part.split)))
 
 
-def train(recipe: Recipe, place: Workspace) -> None:
-    """Trains a recipe, unless its weights are there. Raises TaskError."""
-    with _one_task(place):
+def train(recipe: Recipe, workspace: Workspace) -> None:
+    """Trains a recipe unless its weights exist. Raises TaskError."""
+    with _one_task(workspace):
         if find_weights(recipe) is None:
             from odebench.model.training import find_or_train
 
-            find_or_train(recipe, _dataset(recipe.dataset, place.data_dir), device=_device(place))
+            find_or_train(recipe, _dataset(recipe.dataset, workspace.data_dir), device=_device(workspace))
 
 
-def evaluate(plan: Plan, place: Workspace) -> None:
-    """Runs an evaluation, unless its result is there, and writes the result. Raises TaskError."""
-    with _one_task(place):
+def evaluate(plan: Plan, workspace: Workspace) -> None:
+    """Runs an evaluation and writes its result, unless that exists. Raises TaskError."""
+    with _one_task(workspace):
         from odebench.evaluation.evaluate import run
 
-        data = _dataset(plan.evaluation.dataset.name, place.data_dir)
-        run(plan, data, results=place.results, device=place.device, progress=SILENT)
-        forget_slices(plan.evaluation, place.results)
+        data = _dataset(plan.evaluation.dataset.name, workspace.data_dir)
+        run(plan, data, results=workspace.results, device=workspace.device, progress=SILENT)
+        forget_slices(plan.evaluation, workspace.results)
 
 
-def evaluate_slice(plan: Plan, rows: slice, place: Workspace) -> None:
-    """Runs an evaluation on some rows of its images, unless what that found is there. Raises TaskError."""
-    with _one_task(place):
+def evaluate_slice(plan: Plan, rows: slice, workspace: Workspace) -> None:
+    """Runs an evaluation on some rows of its images and writes the slice, unless that exists. Raises TaskError."""
+    with _one_task(workspace):
         from odebench.evaluation.sliced import run_slice
 
-        data = _dataset(plan.evaluation.dataset.name, place.data_dir)
-        run_slice(plan, data, rows=rows, results=place.results, device=place.device)
+        data = _dataset(plan.evaluation.dataset.name, workspace.data_dir)
+        run_slice(plan, data, rows=rows, results=workspace.results, device=workspace.device)
 
 
-def join(plan: Plan, slices: tuple[slice, ...], place: Workspace) -> None:
-    """Writes the result of an evaluation whose slices are all there. Raises TaskError."""
-    with _one_task(place):
+def join(plan: Plan, slices: tuple[slice, ...], workspace: Workspace) -> None:
+    """Writes the result of an evaluation from its slices. Raises TaskError where one is missing."""
+    with _one_task(workspace):
         from odebench.evaluation.sliced import join_slices
 
-        join_slices(plan.evaluation, slices=slices, results=place.results)
+        join_slices(plan.evaluation, slices=slices, results=workspace.results)
 
 
-def _device(place: Workspace) -> str:
+def _device(workspace: Workspace) -> str:
     from odebench.evaluation.environment import usable_device
 
-    return usable_device(place.device)
+    return usable_device(workspace.device)
 
 
 @lru_cache(maxsize=1)
@@ -122,29 +122,30 @@ def _dataset(name: str, data_dir: Path | None) -> Dataset:
 
 
 @contextmanager
-def _one_task(place: Workspace) -> Iterator[None]:
-    """One task alone in this process, with its threads and folders; whatever it raises is a TaskError."""
+def _one_task(workspace: Workspace) -> Iterator[None]:
+    """A context for one task, alone in this process, with the threads and folders of its workspace. Whatever is raised
+    in it becomes a TaskError."""
     try:
         with _ALONE:
-            os.environ["ODEBENCH_CACHE"] = str(place.cache)
-            os.environ["ODEBENCH_LEADERBOARD"] = "" if place.published is None else str(place.published.path)
+            os.environ["ODEBENCH_CACHE"] = str(workspace.cache)
+            os.environ["ODEBENCH_LEADERBOARD"] = "" if workspace.published is None else str(workspace.published.path)
             import torch
 
-            # The number is kept a thread, and a worker's tasks run in a thread of its own.
-            torch.set_num_threads(place.threads)
-            _check_versions(place)
+            # torch keeps this number per thread, and a worker's tasks run in a thread of their own
+            torch.set_num_threads(workspace.threads)
+            _check_versions(workspace)
             yield
     except OdebenchError as error:
         raise TaskError(str(error)) from None
-    except Exception as error:  # what a model or an attack raises may not travel between processes
+    except Exception as error:  # what a model or an attack raises may not be picklable
         if os.environ.get("ODEBENCH_DEBUG"):
             raise
         raise TaskError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
 
 
-def _check_versions(place: Workspace) -> None:
+def _check_versions(workspace: Workspace) -> None:
     here = package_versions()
-    for name, expected in place.versions:
+    for name, expected in workspace.versions:
         if here.get(name) != expected:
             raise TaskError(
                 f"a worker has {name} {here.get(name) or 'missing'}, the sweep began with {expected or 'missing'}; "

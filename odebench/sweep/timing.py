@@ -1,4 +1,4 @@
-"""How long a grid may take on this machine: a gradient of each of its models is timed, and multiplied. Needs torch."""
+"""The estimated time of a grid on this machine, from the time of one gradient of each of its models. Needs torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _BATCH = 100
 
 
 def probe(grid: Grid) -> float:
-    """Seconds that all trainings and evaluations of a grid take from nothing, as one process for every
-    cores // threads; about, since nobody knows beforehand how soon images fall."""
+    """Estimated seconds for all trainings and evaluations of a grid, with cores // threads processes. A rough figure:
+    how soon attacks succeed is not known beforehand."""
     threads = torch.get_num_threads()
     torch.set_num_threads(grid.protocol.threads)
     try:
@@ -38,7 +38,7 @@ def probe(grid: Grid) -> float:
 
 
 def _seconds(recipe: Recipe, grid: Grid, timed: dict[str, float]) -> float:
-    """Seconds of one image's gradient for each call of the field in it."""
+    """Seconds per image of a gradient, divided by the field calls in it; timed once per architecture."""
     kind = canonical_json({"architecture": recipe.architecture, "arguments": recipe.arguments})
     if kind not in timed:
         module = build(recipe).eval().requires_grad_(False)

@@ -21,7 +21,8 @@ from odebench.attack.candidate_file import CandidateError, Candidates, read_cand
 from odebench.cli import _exit_code
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import UsageError, WeightError
-from odebench.io.tensor_file import METADATA_KEY, write_tensors
+from odebench.io.safetensors_file import METADATA_KEY
+from odebench.io.tensor_file import write_tensors
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
 from odebench.numerics.projection import ROUNDING, distance

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from odebench.io.yaml_document import DocumentError, parse_document
 from odebench.submission.entry import ENTRY_PARTS, Entry
-from odebench.submission.weights_header import foreign_kind
+from odebench.submission.file_kind import foreign_kind
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz_entries.py"
 

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from odebench.errors import WeightError
-from odebench.io.tensor_file import METADATA_KEY, load_weights, read_tensors, write_tensors
+from odebench.io.safetensors_file import METADATA_KEY
+from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
 
 RECIPE = {"recipe": {"b": [1, 2.5, None], "a": "é"}, "epoch": 3}
 

@@ -26,7 +26,7 @@ from odebench.numerics.projection import distance
 from odebench.protocol.spec import adaptive
 from odebench.result.file import read_result, result_json, write_result
 from odebench.result.schema import Result, outcomes_digest
-from odebench.submission.submitted_model import find_contestant
+from odebench.submission.submitted_model import find_model
 from odebench.sweep.example_images import make_examples
 
 RUN = "run -m resnet --set epochs=1 -a pgd -n 200 --epsilon 0.02,0.05,0.3 --parameter steps=3"
@@ -145,7 +145,7 @@ def test_an_entry_is_shown_once_its_code_is_trusted(call: Call, monkeypatch: pyt
 def test_what_cannot_be_made_again_is_one_line(call: Call) -> None:
     assert call(RUN)[0] == 0
     item = only_result()
-    data, described, model = load_dataset("digits"), describe_dataset("digits"), find_contestant("resnet")
+    data, described, model = load_dataset("digits"), describe_dataset("digits"), find_model("resnet")
     letters = item.result.epsilons[1].outcomes
     place = letters.index("f")
     turned = changed(item, letters[:place] + "r" + letters[place + 1 :])

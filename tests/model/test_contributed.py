@@ -30,7 +30,7 @@ from odebench.progress import SILENT
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.result.file import read_result, result_files
-from odebench.submission.submitted_model import SubmittedModel, find_contestant
+from odebench.submission.submitted_model import SubmittedModel, find_model
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def digits() -> Dataset:
 
 
 def planned(folder: Path, *, attack: str = "fgsm", **options: object) -> Plan:
-    request = EvaluationRequest(find_contestant(str(folder)), attack, **options)  # type: ignore[arg-type]
+    request = EvaluationRequest(find_model(str(folder)), attack, **options)  # type: ignore[arg-type]
     return plan(request, DIGITS, total=500)
 
 
@@ -60,17 +60,17 @@ def typed(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 def test_a_name_is_a_registered_model_an_entry_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = write_real_entry(tmp_path / "leaderboard" / "entries")
     monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(tmp_path / "leaderboard"))
-    assert find_contestant("kd-ode") == RegisteredModel(load_definition("kd-ode"))
-    by_id = find_contestant("mine")
+    assert find_model("kd-ode") == RegisteredModel(load_definition("kd-ode"))
+    by_id = find_model("mine")
     assert isinstance(by_id, SubmittedModel)
     assert (by_id.folder, by_id.name, by_id.code) == (mine, "mine", mine / "model.py")
-    assert find_contestant(str(mine)).name == "mine"
+    assert find_model(str(mine)).name == "mine"
     with pytest.raises(UsageError, match="unknown model 'mien'; did you mean 'mine'"):
-        find_contestant("mien")
+        find_model("mien")
     with pytest.raises(UsageError, match=r"there is no entry in .*nowhere: no entry\.yaml; odebench new-entry"):
-        find_contestant(str(tmp_path / "nowhere"))
+        find_model(str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match="which lists its weights: leave out --weights"):
-        find_contestant("mine", weights=mine / "one.safetensors")
+        find_model("mine", weights=mine / "one.safetensors")
 
 
 def test_entries_of_the_folder_at_hand_are_found_without_results(
@@ -79,26 +79,26 @@ def test_entries_of_the_folder_at_hand_are_found_without_results(
     write_real_entry(tmp_path / "leaderboard" / "entries")
     monkeypatch.delenv("ODEBENCH_LEADERBOARD")
     monkeypatch.chdir(tmp_path)
-    assert find_contestant("mine").name == "mine"
+    assert find_model("mine").name == "mine"
     monkeypatch.setenv("ODEBENCH_LEADERBOARD", "")
     with pytest.raises(UsageError, match="unknown model 'mine'"):
-        find_contestant("mine")
+        find_model("mine")
 
 
 def test_an_id_that_would_lead_elsewhere_or_hide_a_model_is_refused(tmp_path: Path) -> None:
     mine = write_real_entry(tmp_path)
     change_entry(mine, ("id: mine", "id: ../mine"))
     with pytest.raises(UsageError, match=r"id '\.\./mine' cannot be one"):
-        find_contestant(str(mine))
+        find_model(str(mine))
     change_entry(mine, ("id: ../mine", "id: kd-ode"))
     with pytest.raises(UsageError, match="id 'kd-ode' is the name of a registered model"):
-        find_contestant(str(mine))
+        find_model(str(mine))
 
 
 def test_the_entry_of_a_registered_model_is_that_model(tmp_path: Path) -> None:
     mine = write_registered_entry(tmp_path)
     change_entry(mine, ("id: listed", "id: ode-ablated"))
-    assert find_contestant(str(mine)) == RegisteredModel(load_definition("ode-ablated"))
+    assert find_model(str(mine)) == RegisteredModel(load_definition("ode-ablated"))
 
 
 # --- plans -------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_horizon_and_solver_may_be_others_than_those_of_the_training(tmp_path: P
 def test_what_an_entry_does_not_have_is_said(tmp_path: Path) -> None:
     mine = write_real_entry(tmp_path)
     with pytest.raises(UsageError, match="mine is not trained for fashion-mnist; its data sets: digits"):
-        plan(EvaluationRequest(find_contestant(str(mine)), "fgsm"), FASHION_MNIST, total=10_000)
+        plan(EvaluationRequest(find_model(str(mine)), "fgsm"), FASHION_MNIST, total=10_000)
     with pytest.raises(UsageError, match="mine lists no weights for digits with train seed 3; its seeds there: 0"):
         planned(mine, train_seed=3)
     with pytest.raises(UsageError, match="whose recipe is as it stands there: leave out --set"):

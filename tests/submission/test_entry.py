@@ -22,15 +22,14 @@ from odebench.io.files import sha256_file
 from odebench.io.yaml_document import DocumentError
 from odebench.protocol.spec import fixed_step
 from odebench.result.schema import Result
+from odebench.submission.claims import contradictions, is_about
 from odebench.submission.entry import (
     ACCEPTED,
     ClaimedFigure,
     Entry,
     Use,
     Weights,
-    contradictions,
     read_entry,
-    speaks_of,
 )
 from odebench.submission.new_entry import new_entry
 from odebench.submission.validate import validate_entry
@@ -87,7 +86,7 @@ def found(letters: str = "r" * 175 + "f" * 310 + "m" * 15, **changes: object) ->
 
 def test_a_claim_speaks_of_one_evaluation(entry: Entry) -> None:
     (claim,) = entry.claims
-    assert speaks_of(claim, entry, found().evaluation)
+    assert is_about(claim, entry, found().evaluation)
     for other in (
         found(train_seed=1),
         found(horizon=2.0),
@@ -101,12 +100,12 @@ def test_a_claim_speaks_of_one_evaluation(entry: Entry) -> None:
         make_result({0.1: "r" * 500}, model="mine"),
         make_result({0.1: "r" * 500}, model="yours"),
     ):
-        assert not speaks_of(claim, entry, other.evaluation)
+        assert not is_about(claim, entry, other.evaluation)
     with_steps = claim.model_copy(update={"parameters": {"steps": 40}})
-    assert not speaks_of(with_steps, entry, found().evaluation)
-    assert not speaks_of(claim.model_copy(update={"epsilon": 0.2}), entry, found().evaluation)
+    assert not is_about(with_steps, entry, found().evaluation)
+    assert not is_about(claim.model_copy(update={"epsilon": 0.2}), entry, found().evaluation)
     with pytest.raises(UsageError, match="pgd has no parameter stpes"):
-        speaks_of(claim.model_copy(update={"parameters": {"stpes": 40}}), entry, found().evaluation)
+        is_about(claim.model_copy(update={"parameters": {"stpes": 40}}), entry, found().evaluation)
 
 
 @pytest.mark.parametrize(

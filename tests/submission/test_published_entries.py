@@ -21,7 +21,8 @@ from odebench.model.definition import load_definition
 from odebench.model.training import find_or_train
 from odebench.result.file import read_result, result_files
 from odebench.result.schema import Result
-from odebench.submission.entry import Entry, contradictions, read_entry, speaks_of
+from odebench.submission.claims import contradictions, is_about
+from odebench.submission.entry import Entry, read_entry
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboard"
 ENTRIES = PUBLISHED / "entries"
@@ -51,7 +52,7 @@ def test_every_claim_is_what_one_published_result_says(folder: Path) -> None:
     results = results_of(entry)
     assert entry.claims
     for claim in entry.claims:
-        (result,) = [one for one in results if speaks_of(claim, entry, one.evaluation)]
+        (result,) = [one for one in results if is_about(claim, entry, one.evaluation)]
         assert contradictions(claim, result) == []
         (item,) = [one for one in result.epsilons if one.epsilon == claim.epsilon]
         assert claim.robust_accuracy == item.figures.robust_accuracy.value

@@ -17,7 +17,8 @@ from odebench.io.files import sha256_file
 from odebench.io.folders import PublishedFolder
 from odebench.model.definition import load_definition
 from odebench.result.file import read_result, result_files, write_result
-from odebench.submission.entry import contradictions, read_entry, speaks_of
+from odebench.submission.claims import contradictions, is_about
+from odebench.submission.entry import read_entry
 from odebench.submission.published_entry import published_entry, write_published
 from odebench.submission.validate import validate_entry
 
@@ -83,7 +84,7 @@ def test_what_is_published_is_a_good_entry_with_all_weights_and_claims(tmp_path:
     assert (fgsm.n, fgsm.epsilon, fgsm.robust_accuracy) == (200, 0.1, 1.0), "the most images, the middle radius"
     results = [read_result(path) for path in result_files(tmp_path / "results")]
     for claim in entry.claims:
-        (spoken_of,) = [result for result in results if speaks_of(claim, entry, result.evaluation)]
+        (spoken_of,) = [result for result in results if is_about(claim, entry, result.evaluation)]
         assert contradictions(claim, spoken_of) == []
 
 

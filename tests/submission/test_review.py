@@ -23,7 +23,7 @@ from odebench.evaluation.evaluate import run as run_plan
 from odebench.evaluation.plan import EvaluationRequest, plan
 from odebench.result.file import read_result, result_json, result_path, write_result
 from odebench.result.schema import Result, letter_figures, outcomes_digest
-from odebench.submission.submitted_model import find_contestant
+from odebench.submission.submitted_model import find_model
 from odebench.submission.verification.inspection import Job, inspect
 from odebench.submission.verification.isolated_process import ProcessAnswer
 from odebench.submission.verification.sampling import drawn_chunks
@@ -377,7 +377,7 @@ def found(main: Clone, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """What PGD truly finds about the good entry, on all test images."""
     folder = tmp_path_factory.mktemp("found")
     mine = write_real_entry(folder / "entries")
-    contestant = find_contestant(f"{mine}/")
+    contestant = find_model(f"{mine}/")
     data = load_dataset("digits")
     planned = plan(EvaluationRequest(contestant, "pgd"), describe_dataset("digits"), total=len(data.test))
     result, _, _ = run_plan(planned, data, results=folder / "results")

@@ -21,12 +21,13 @@ from safetensors.torch import load_file, save_file
 from odebench.cli import _exit_code
 from odebench.errors import UsageError
 from odebench.io.files import FileError, sha256_file
+from odebench.io.safetensors_file import unfit_tensor
 from odebench.submission.entry import Weights
+from odebench.submission.file_kind import foreign_kind
 from odebench.submission.finding import finding
 from odebench.submission.folder import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES, top_level_names
 from odebench.submission.validate import validate_entry
 from odebench.submission.weights import fetching
-from odebench.submission.weights_header import foreign_kind, unfit_tensor
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +194,7 @@ def test_weights_are_finite(tmp_path: Path, number: float, dtype: torch.dtype) -
 
 
 def test_a_late_number_of_an_odd_place_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odebench.submission.weights_header._BLOCK", 4)
+    monkeypatch.setattr("odebench.io.safetensors_file._BLOCK", 4)
     path = tmp_path / "one.safetensors"
     tensors = {
         "a": torch.zeros(3, dtype=torch.uint8),

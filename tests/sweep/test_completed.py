@@ -24,7 +24,7 @@ from odebench.protocol.recipe import Recipe, find_weights, weights_path
 from odebench.result.file import read_result, result_json
 from odebench.sweep.completed import completed_results
 from odebench.sweep.grid import Grid, read_grid
-from odebench.sweep.scheduler import place_of, tasks_of
+from odebench.sweep.scheduler import tasks_of, workspace_of
 
 ROOT = Path(__file__).parents[2]
 PROTOCOL = """\
@@ -179,8 +179,8 @@ def test_a_published_result_counts_where_results_go_to_the_usual_folder(tmp_path
     data = load_dataset("digits")
     result, path, _ = run(grid.cells[0].plan, data, results=published / "results")
     assert result.found.weights_sha256 == sha256_file(weights)
-    usual = place_of(grid, results=tmp_path / "results", data_dir=None, device="cpu", counts_published=True)
-    other = place_of(grid, results=tmp_path / "other", data_dir=None, device="cpu")
+    usual = workspace_of(grid, results=tmp_path / "results", data_dir=None, device="cpu", counts_published=True)
+    other = workspace_of(grid, results=tmp_path / "other", data_dir=None, device="cpu")
     assert completed_results(grid, usual) == {result.run_key: path}
     assert [task.kind for task in tasks_of(grid, usual)[0].values()] == ["data", "evaluation"]
     assert completed_results(grid, other) == {}
@@ -196,7 +196,7 @@ def test_a_published_result_of_other_weights_than_those_at_hand_does_not_count(t
     grid = grid_in(tmp_path)
     written(recipe_of(grid), published / "weights")
     result, path, _ = run(grid.cells[0].plan, load_dataset("digits"), results=published / "results")
-    place = place_of(grid, results=tmp_path / "results", data_dir=None, device="cpu", counts_published=True)
+    place = workspace_of(grid, results=tmp_path / "results", data_dir=None, device="cpu", counts_published=True)
     own = written(recipe_of(grid), tmp_path / "cache" / "weights", shift=0.1)
     assert completed_results(grid, place) == {}
     own.unlink()
@@ -221,5 +221,5 @@ def test_a_published_result_that_is_damaged_does_not_count(tmp_path: Path, publi
         other = json.loads(text)
         other["evaluation"]["attack"]["seed"] = 5
         path.write_text(json.dumps(other), encoding="utf-8")
-    place = place_of(grid, results=tmp_path / "results", data_dir=None, device="cpu", counts_published=True)
+    place = workspace_of(grid, results=tmp_path / "results", data_dir=None, device="cpu", counts_published=True)
     assert completed_results(grid, place) == {}

@@ -26,7 +26,7 @@ from odebench.result.file import read_result, result_json
 from odebench.result.schema import EpsilonResult, letter_figures, outcomes_digest
 from odebench.sweep.grid import Grid, read_grid
 from odebench.sweep.publish import PublicationError, publication_of
-from odebench.sweep.scheduler import place_of
+from odebench.sweep.scheduler import workspace_of
 from odebench.sweep.task import Workspace
 
 drawing = pytest.mark.skipif(
@@ -58,7 +58,7 @@ def swept(folder: Path) -> tuple[Grid, Workspace]:
     for cell in grid.evaluations.values():
         run(cell.plan, data, results=folder / "results")
     (folder / "leaderboard").mkdir()
-    return grid, place_of(grid, results=folder / "results", data_dir=None, device="cpu")
+    return grid, workspace_of(grid, results=folder / "results", data_dir=None, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def here(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def grid_and_place(folder: Path) -> tuple[Grid, Workspace]:
     grid = read_grid(str(folder / "tiny.yaml"))
-    return grid, place_of(grid, results=folder / "results", data_dir=None, device="cpu")
+    return grid, workspace_of(grid, results=folder / "results", data_dir=None, device="cpu")
 
 
 def files(folder: Path) -> dict[str, bytes]:

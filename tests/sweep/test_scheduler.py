@@ -28,7 +28,7 @@ from odebench.io.versions import package_versions
 from odebench.protocol.recipe import weights_path
 from odebench.result.file import read_result, result_json
 from odebench.sweep.grid import read_grid
-from odebench.sweep.scheduler import Cluster, State, SweepError, Task, _conduct, place_of, sweep, tasks_of
+from odebench.sweep.scheduler import Cluster, State, SweepError, Task, _conduct, sweep, tasks_of, workspace_of
 from odebench.sweep.task import TaskError, evaluate, prepare, train
 
 distributed = pytest.importorskip("distributed")
@@ -111,7 +111,7 @@ def test_cells_are_named_unless_none_was_done(there: int, named: list[str], caps
     assert capsys.readouterr().err.splitlines() == [f"odebench: failed: {name}: why" for name in named]
 
 
-def test_a_reason_does_not_hang_on_the_order_of_messages(tmp_path: Path) -> None:
+def test_a_reason_does_not_hang_on_the_order_of_messages() -> None:
     """That a task has failed may be heard after the same was heard of one that needs it."""
 
     class Future:
@@ -147,8 +147,7 @@ def test_a_reason_does_not_hang_on_the_order_of_messages(tmp_path: Path) -> None
         "cell": Task("cell", "evaluation", "a cell", ("data",), 1.0, (print,)),
     }
     state = State(tasks, 0)
-    place = place_of(read_grid("smoke"), results=tmp_path, data_dir=None, device="cpu")
-    _conduct(Client(), state, place, Silent())
+    _conduct(Client(), state, Silent())
     assert state.failed == {"data": "no such data", "cell": "looking at it failed: no such data"}
 
 
@@ -403,7 +402,7 @@ def test_what_listens_and_is_no_scheduler_is_said_soon(tmp_path: Path) -> None:
 def test_an_address_that_cannot_be_is_refused(tmp_path: Path, cluster: Cluster, message: str) -> None:
     grid, place = own_grid(tmp_path, GOOD), place_in(tmp_path)
     with pytest.raises(OdebenchError, match=message):
-        sweep(grid, place=place, cluster=cluster, watcher=Listener())
+        sweep(grid, workspace=place, cluster=cluster, watcher=Listener())
 
 
 @pytest.mark.parametrize(
@@ -466,12 +465,12 @@ def test_without_distributed_it_says_what_to_install(tmp_path: Path, monkeypatch
     monkeypatch.delitem(sys.modules, "odebench.sweep.cluster", raising=False)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SweepError, match=r"needs dask\.distributed .*: pip install 'odebench\[sweep\]'"):
-        sweep(own_grid(tmp_path, GOOD), place=place_in(tmp_path), cluster=Cluster(), watcher=Listener())
+        sweep(own_grid(tmp_path, GOOD), workspace=place_in(tmp_path), cluster=Cluster(), watcher=Listener())
 
 
 def test_a_place_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    place = place_of(own_grid(tmp_path, GOOD), results=Path("results"), data_dir=Path("data"), device="cpu")
+    place = workspace_of(own_grid(tmp_path, GOOD), results=Path("results"), data_dir=Path("data"), device="cpu")
     assert (place.results, place.data_dir) == (tmp_path / "results", tmp_path / "data")
     assert place.cache.is_absolute()
 

@@ -1,4 +1,4 @@
-"""What an entry's model must be to be admitted: findings that refuse it, and marks that readers should know."""
+"""Whether an entry's model is accepted: the findings that refuse it, and notes for readers."""
 
 from __future__ import annotations
 
@@ -6,47 +6,50 @@ from collections.abc import Iterator
 
 from odebench.evaluation.checks.rule import COUNT_THRESHOLD
 from odebench.numerics.statistics import wilson_lower
-from odebench.result.outcome import CheckId
+from odebench.result.outcome import CheckId, Flag
 from odebench.result.schema import Check
 from odebench.submission.finding import Finding, finding
 from odebench.submission.verification.inspection import Inspected
 
-RANDOMISED, OPAQUE = "randomised", "opaque-gradient"
-_DETERMINISM, _FAILURE = 2, 18
-_REFUSED = {1: "gradient", 3: "probabilities", 15: "batch", 17: "gradient"}
-"""Checks whose flag refuses a model, and the word of the finding."""
+_REFUSED = {
+    CheckId.GRADIENT_AVAILABILITY: "gradient",
+    CheckId.LOGITS_NOT_PROBABILITIES: "probabilities",
+    CheckId.BATCH_INDEPENDENCE: "batch",
+    CheckId.GRADIENT_FIDELITY: "gradient",
+}
+"""The checks whose flag refuses a model, with the rule of the finding."""
 
 
 def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
-    """Why a model is refused; `where` is the file that findings point to, `whose` names the weights."""
+    """The findings that refuse a model. `where` is the file that they point to, `whose` names the weights."""
     if inspected.error is not None:
         yield finding(where, None, "model", f"{whose}: {inspected.error}")
         return
-    if inspected.restless is not None:
-        said = f"{whose}: {inspected.restless}; evaluation must leave a model as it is: nothing may learn or keep count"
-        yield finding(where, None, "training", said)
+    if inspected.changes_in_eval is not None:
+        said = "evaluation must leave a model as it is: nothing may learn or keep count"
+        yield finding(where, None, "training", f"{whose}: {inspected.changes_in_eval}; {said}")
     for check in inspected.checks:
         if check.status == "flag" and check.id in _REFUSED:
-            yield finding(where, None, _REFUSED[check.id], f"{whose}: {_measured(check)}; {check.why}")
-        elif check.id == _DETERMINISM and check.status == "flag" and not check.evidence.get("seeded", True):
+            yield finding(where, None, _REFUSED[CheckId(check.id)], f"{whose}: {_measured(check)}; {check.why}")
+        elif check.id == CheckId.DETERMINISM and check.status == "flag" and not check.evidence.get("seeded", True):
             said = "it draws random numbers that no seed reaches, so nobody can find its letters again; use torch's"
             yield finding(where, None, "unseeded", f"{whose}: {said} global generators")
-        elif check.id == _FAILURE and _fails_clean(check):
+        elif check.id == CheckId.SOLVER_FAILURE and _fails_clean(check):
             said = f"{check.evidence['clean']} of {check.n} clean images have no finite logits; mend that first"
             yield finding(where, None, "failure", f"{whose}: {said}")
     fidelity = next((check for check in inspected.checks if check.id == CheckId.GRADIENT_FIDELITY), None)
-    unconfirmed = OPAQUE in inspected.flags and RANDOMISED not in inspected.flags
+    unconfirmed = Flag.OPAQUE_GRADIENT in inspected.flags and Flag.RANDOMISED not in inspected.flags
     if unconfirmed and fidelity is not None and fidelity.status == "skipped":
         said = f"its gradient cannot be confirmed ({fidelity.why}), so white-box attacks may learn nothing"
         yield finding(where, None, "gradient", f"{whose}: {said}")
 
 
 def acceptance_notes(whose: str, inspected: Inspected) -> Iterator[str]:
-    """What is no reason to refuse a model, and that readers should know."""
-    if RANDOMISED in inspected.flags:
+    """What readers should know of a model and does not refuse it."""
+    if Flag.RANDOMISED in inspected.flags:
         yield f"{whose} is randomised: compared by figures, shown, and not ranked"
     for check in inspected.checks:
-        if check.status == "flag" and check.id not in (*_REFUSED, _DETERMINISM) and not _fails_clean(check):
+        if check.status == "flag" and check.id not in (*_REFUSED, CheckId.DETERMINISM) and not _fails_clean(check):
             yield f"{whose}, check {check.id}, {check.name}: {_measured(check)}; {check.why}"
 
 

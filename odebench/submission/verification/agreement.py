@@ -1,24 +1,23 @@
-"""Whether letters found now agree with committed ones: letter by letter on the same images, else by their shares."""
+"""Whether outcomes found now agree with committed ones: image by image where possible, else by accuracies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pydantic import JsonValue
-
 from odebench.numerics.statistics import difference_interval
+from odebench.result.outcome import ROBUST
 from odebench.result.schema import letter_figures
 
 TOLERATED = 0.01
-"""The share of the letters of a result that other hardware may move."""
-ONE_WAY = 6
-"""From so many differing letters on it is noted where all make the committed results look better."""
+"""The share of a result's outcomes that may differ on other hardware."""
+ONE_SIDED_FROM = 6
+"""The number of differing outcomes from which it is noted that all make the committed results look better."""
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Clean and robust accuracy at one epsilon: found now on the images looked at, and committed on `n` images."""
+    """Clean and robust accuracy at one epsilon: found now on the images asked, and committed on `n` images."""
 
     epsilon: float
     clean_found: float
@@ -30,11 +29,11 @@ class Shares:
 
 @dataclass(frozen=True)
 class ComparedChunk:
-    """One committed result and one chunk of its images, asked again.
+    """One chunk of images of a committed result, attacked again.
 
-    `images` are how many of the chunk were compared: by `letters` where the result holds them and the model draws no
-    random numbers, so many of which `differ`, and `flatter` where the committed one alone says robust; else (`letters`
-    is 0) by their shares.
+    `images` is the number of images compared. Where the result holds these images and the model draws no random
+    numbers, `letters` outcomes were compared, of which `differ` differ and `flatter` are robust in the committed result
+    alone; otherwise `letters` is 0 and only the accuracies in `shares` are compared.
     """
 
     dataset: str
@@ -51,32 +50,24 @@ class ComparedChunk:
     flatter: int
     shares: tuple[Shares, ...]
 
-    def json(self) -> dict[str, JsonValue]:
-        """The cell as plain values."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "shares"}
-        return {**plain, "shares": [{**each.__dict__} for each in self.shares]}
-
 
 def differing(found: Sequence[str], committed: Sequence[str]) -> int:
-    """How many letters differ, over all epsilons."""
-    return sum(
-        one != other
-        for mine, theirs in zip(found, committed, strict=True)
-        for one, other in zip(mine, theirs, strict=True)
-    )
+    """The number of outcomes that differ, over all epsilons; each text holds those of one epsilon."""
+    return sum(now != before for now, before in _pairs(found, committed))
 
 
 def one_sided(found: Sequence[str], committed: Sequence[str]) -> int:
-    """How many letters say robust in the committed texts alone, over all epsilons."""
-    return sum(
-        theirs == "r" != mine
-        for one, other in zip(found, committed, strict=True)
-        for mine, theirs in zip(one, other, strict=True)
-    )
+    """The number of outcomes that are robust in the committed texts alone, over all epsilons."""
+    return sum(before == ROBUST != now for now, before in _pairs(found, committed))
+
+
+def _pairs(found: Sequence[str], committed: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for now, before in zip(found, committed, strict=True):
+        yield from zip(now, before, strict=True)
 
 
 def shares_of(epsilon: float, found: str, committed: str) -> Shares:
-    """The accuracies that two texts of letters say."""
+    """The accuracies of two texts of outcomes, found now and committed."""
     now, before = letter_figures(found), letter_figures(committed)
     return Shares(
         epsilon=epsilon,
@@ -89,8 +80,8 @@ def shares_of(epsilon: float, found: str, committed: str) -> Shares:
 
 
 def disagreement(name: str, found: float, n_found: int, said: float, n_said: int, *, confidence: float) -> str | None:
-    """A sentence where two shares of two samples lie further apart than their sizes explain, by Newcombe's interval of
-    a difference; None where they do not."""
+    """A sentence if two shares differ by more than the sizes of their samples explain, that is, if Newcombe's interval
+    of the difference excludes 0; None otherwise."""
     low, high = difference_interval(found * n_found, n_found, said * n_said, n_said, confidence=confidence)
     if low <= 0 <= high:
         return None

@@ -1,4 +1,4 @@
-"""What an entry's committed results are: read, planned again from the entry, and held against what it must show."""
+"""An entry's committed results: read, planned again from the entry, and checked against what an entry must show."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from odebench.dataset import describe_dataset
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import OdebenchError, ResultError
 from odebench.evaluation.plan import DEFAULT_CHUNK, EvaluationRequest, Plan, Slice, plan, planned_again
-from odebench.protocol.spec import Evaluation, Solver, radius
+from odebench.protocol.spec import Evaluation, Solver
 from odebench.result.file import read_result, result_files
 from odebench.result.schema import Result
-from odebench.submission.entry import ENTRY_FILE, ClaimedFigure, Entry, Use, contradictions, speaks_of
+from odebench.submission.claims import claim_title, contradictions, is_about
+from odebench.submission.entry import ENTRY_FILE, Entry, Use
 from odebench.submission.finding import Finding, finding
-from odebench.submission.submitted_model import SubmittedModel, contestant_of
+from odebench.submission.submitted_model import SubmittedModel, reference_of
 
 COVERED = 500
-"""How many test images a result of PGD must have for each data set and horizon, or all where there are fewer."""
+"""The number of test images that a PGD result needs for each data set and horizon; all if there are fewer."""
 
-_SOME_EPSILON = 8 / 255
-"""Where a model is asked on a data set that has no radii of its own."""
+_DEFAULT_EPSILON = 8 / 255
+"""The epsilon for data sets that define none."""
 
 
 @dataclass(frozen=True)
-class Images:
-    """The test or validation images of a data set: how many, and their sha256."""
+class SplitImages:
+    """The test or validation images of a data set: their number and sha256."""
 
     n: int
     sha256: str
@@ -36,7 +37,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Committed:
-    """A committed result and the plan that finds it again."""
+    """A committed result and the plan that repeats it."""
 
     path: Path
     result: Result
@@ -44,7 +45,7 @@ class Committed:
 
     @property
     def evaluation(self) -> Evaluation:
-        """What was evaluated."""
+        """The evaluation of the result."""
         return self.result.evaluation
 
     @property
@@ -53,11 +54,12 @@ class Committed:
         return self.evaluation.dataset.name, self.evaluation.train_horizon, train_seed(self.evaluation)
 
 
-Splits = Mapping[tuple[str, str], Images]
+Splits = Mapping[tuple[str, str], SplitImages]
+"""Images by the names of data set and split."""
 
 
 def train_seed(evaluation: Evaluation) -> int:
-    """The train seed of an evaluation; 0 where it says none."""
+    """The train seed of an evaluation; 0 if it names none."""
     seed = evaluation.model.arguments.get("train_seed")
     return seed if isinstance(seed, int) else 0
 
@@ -71,8 +73,8 @@ def committed_results(
     dataset: str | None = None,
     data_dir: Path | None = None,
 ) -> tuple[list[Committed], list[Finding]]:
-    """The results of an entry below `results`, or those on one `dataset`, that can be planned again, with the weights
-    that it lists, and what is wrong with the others. `splits` are the images at hand."""
+    """The results of an entry below `results`, or those on one `dataset`, that can be planned again with the weights
+    that it lists, and findings about the others. `splits` holds the images at hand."""
     good: list[Committed] = []
     findings: list[Finding] = []
     for path in result_files(results / entry.id):
@@ -99,7 +101,7 @@ def _planned(folder: Path, entry: Entry, result: Result, splits: Splits, data_di
     if images is None:
         raise ResultError(f"the entry is not trained for {part.name}; list it there, or delete the result")
     definition = describe_dataset(part.name, data_dir=data_dir)
-    found = planned_again(evaluation, contestant_of(folder, entry), definition, total=images.n)
+    found = planned_again(evaluation, reference_of(folder, entry), definition, total=images.n)
     own, trained = SubmittedModel(folder, entry), (part.name, evaluation.train_horizon, train_seed(evaluation))
     listed = entry.weights_for(*trained)
     if listed is not None and (found.handed_over or found.recipe.key == _recipe_key(own, definition, evaluation)):
@@ -120,15 +122,15 @@ def _planned(folder: Path, entry: Entry, result: Result, splits: Splits, data_di
 def planned_weights(
     folder: Path, entry: Entry, dataset: str, horizon: float | None, seed: int, *, data_dir: Path | None = None
 ) -> Plan:
-    """The plan of a quick diagnosis of weights that an entry lists."""
+    """The plan of a quick diagnosis of the weights that an entry lists for a data set, train horizon and seed."""
     definition = describe_dataset(dataset, data_dir=data_dir)
     request = EvaluationRequest(
-        contestant_of(folder, entry),
+        reference_of(folder, entry),
         QUICK_DIAGNOSIS.name,
         images=Slice(n=DEFAULT_CHUNK),
         train_horizon=horizon,
         train_seed=seed,
-        epsilons=None if definition.epsilons else (_SOME_EPSILON,),
+        epsilons=None if definition.epsilons else (_DEFAULT_EPSILON,),
     )
     found = plan(request, definition, total=DEFAULT_CHUNK)
     return replace(found, weights=SubmittedModel(folder, entry).weights_of(dataset, horizon, seed))
@@ -145,28 +147,28 @@ def _recipe_key(own: SubmittedModel, definition: DatasetDefinition, evaluation: 
 
 
 def as_trained(entry: Entry, evaluation: Evaluation) -> bool:
-    """Whether an evaluation asks the model as it was trained: horizon and solver, on test images from the first on, in
-    fp32, without a surrogate."""
+    """Whether an evaluation asks the model at the horizon and with the solver of its training, on test images from the
+    first on, in fp32 and without a coarse solver."""
     use = entry.use(evaluation.dataset.name)
     solver: Solver | None = None if use is None else entry.solver_for(use)
-    part = evaluation.dataset
+    images = evaluation.dataset
     return (
-        (part.split, part.offset, evaluation.precision, evaluation.attack.surrogate) == ("test", 0, "fp32", None)
+        (images.split, images.offset, evaluation.precision, evaluation.attack.surrogate) == ("test", 0, "fp32", None)
         and evaluation.horizon == evaluation.train_horizon
         and evaluation.solver == solver
     )
 
 
 def can_be_repeated(evaluation: Evaluation) -> bool:
-    """Whether a chunk of an evaluation can be attacked on its own: not where candidates come from a file, nor where the
-    attack compares all images with one another."""
+    """Whether a chunk of an evaluation can be attacked on its own: not if candidates come from a file, or if the attack
+    is a diagnosis, which looks at all images together."""
     return load_attack(evaluation.attack.name).runs_by_chunk
 
 
-def uncovered(
+def coverage_findings(
     folder: Path, entry: Entry, results: Sequence[Committed], splits: Splits, *, data_dir: Path | None = None
 ) -> Iterator[Finding]:
-    """A finding for each data set and horizon of which no train seed has PGD on enough test images."""
+    """A finding for each data set and horizon where no train seed has a PGD result on enough test images."""
     for use in entry.datasets:
         wanted = min(COVERED, splits[use.name, "test"].n)
         grid = describe_dataset(use.name, data_dir=data_dir).epsilons.get(PGD.norms[0], ())
@@ -195,23 +197,14 @@ def _covers(
     )
 
 
-def claimed(folder: Path, entry: Entry, results: Sequence[Committed]) -> Iterator[Finding]:
-    """A finding for each claim that no committed result is about, or that one contradicts."""
+def claim_result_findings(folder: Path, entry: Entry, results: Sequence[Committed]) -> Iterator[Finding]:
+    """A finding for each claim that no committed result is about, or that a result contradicts."""
     for claim in entry.claims:
-        where = f"the claim about {words(claim)}"
-        spoken_of = [each for each in results if speaks_of(claim, entry, each.evaluation)]
-        if not spoken_of:
+        where = f"the claim about {claim_title(claim)}"
+        about = [each for each in results if is_about(claim, entry, each.evaluation)]
+        if not about:
             said = f"{where} has no committed result; run it with --results leaderboard/results, or strike the claim"
             yield finding(str(folder / ENTRY_FILE), None, "claim", said)
-        for each in spoken_of:
+        for each in about:
             for said in contradictions(claim, each.result):
                 yield finding(str(folder / ENTRY_FILE), None, "claim", f"{where}: {said} in {each.path}")
-
-
-def words(claim: ClaimedFigure) -> str:
-    """A claim in a few words."""
-    at = "" if claim.horizon is None else f" T={claim.horizon:g}"
-    return (
-        f"{claim.dataset}{at} seed {claim.train_seed}, {claim.attack} in {claim.norm} at {radius(claim.epsilon)}, "
-        f"n={claim.n}"
-    )

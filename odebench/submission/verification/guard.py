@@ -1,7 +1,7 @@
-"""A guard around contributed code: what it must not do is refused, and recorded even where it swallows that.
+"""A guard around contributed code: forbidden actions are refused, and recorded even if the code catches the refusal.
 
-It listens to Python's audit events (PEP 578). It is no sandbox: native code, and code that changes odebench or Python
-itself, go round it. So whoever runs contributed code reads it first.
+It listens to Python's audit events (PEP 578). It is not a sandbox: native code, and code that changes odebench or
+Python itself, can get around it. So read contributed code before you run it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _PATHS = {
     "os.removexattr": (1, 2, "changing the attributes of"),
     "sqlite3.connect": (1, 1, "opening the database"),
 }
-"""Events that begin with paths: how many, from which argument on there may be open folders that these are relative to,
-and what is being done."""
+"""Events whose first arguments are paths: how many, the first argument that may be the descriptor of a folder that they
+are relative to, and the words for the action."""
 _PROCESSES = frozenset(
     {
         "subprocess.Popen",
@@ -56,15 +56,15 @@ _LIBRARY = "ctypes.dlopen"
 
 
 class Breach(Spec):
-    """One thing that was refused: what, and the innermost line of the entry's code that led to it ("" if none did)."""
+    """One refused action, and the innermost line of the entry's code that led to it ("" if none did)."""
 
     what: str
     where: str
 
 
 class Guard:
-    """Refuses, while it watches, writing outside a scratch folder, processes, sockets and, to the code of an entry,
-    libraries. `breaches` are what was refused."""
+    """While it watches, refuses to write outside a scratch folder, to start or end processes, to open sockets and, for
+    the code of an entry, to load libraries. `breaches` lists what was refused."""
 
     def __init__(self, folder: Path, scratch: Path) -> None:
         self.folder, self.scratch = os.path.realpath(folder), os.path.realpath(scratch)
@@ -82,13 +82,13 @@ class Guard:
             _active = before
 
     def judge(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Looks at one audit event. Raises PermissionError, having recorded it, for what must not be."""
+        """Checks one audit event. Records a forbidden one and raises PermissionError."""
         what = self._forbidden(event, arguments)
         if what is None:
             return
         where = self._line()
         if event == _LIBRARY and not where:
-            return  # torch and others load libraries of their own
+            return  # torch and other packages load their own libraries
         self.breaches.append(Breach(what=what, where=where))
         raise PermissionError(f"odebench refuses {what}: an entry's code may only compute")
 
@@ -112,7 +112,7 @@ class Guard:
         return None
 
     def _allowed(self, path: Any) -> bool:
-        """Whether a path lies in the scratch folder, or is a file that is open already, or nowhere at all."""
+        """Whether a path may be written: in the scratch folder, an open file, or the null device."""
         if isinstance(path, int):
             return True
         try:
@@ -139,7 +139,7 @@ _installed = False
 def _install() -> None:
     global _installed
     if not _installed:
-        sys.addaudithook(_hook)  # it can never be taken away again
+        sys.addaudithook(_hook)  # Python cannot remove it again
         _installed = True
 
 

@@ -1,4 +1,4 @@
-"""Asking an entry's models what a verification wants to know: the admission checks, and the letters of some chunks."""
+"""What a verification asks of an entry's models: the acceptance checks, and the outcomes of some chunks."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from odebench.evaluation.plan import Plan
 from odebench.evaluation.preflight import ALL
 from odebench.io.text import printable
 from odebench.progress import SILENT, Progress
-from odebench.protocol.spec import Evaluation, Sha256, Spec
+from odebench.protocol.spec import Sha256, Spec
 from odebench.result.outcome import CheckId
 from odebench.result.schema import Check, Result
 
 
 @dataclass(frozen=True)
-class Attack:
-    """Letters that are wanted: those of an evaluation on some rows of its images, found with so many threads."""
+class RepeatedAttack:
+    """An evaluation to repeat on some rows of its images, with the number of threads that it ran with."""
 
-    evaluation: Evaluation
+    plan: Plan
     rows: tuple[slice, ...]
     threads: int
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that is wanted of the weights of one data set, train horizon and seed: the plan of a quick diagnosis, and
-    attacks on the same weights, each planned, too."""
+    """What to ask of the weights of one data set, train horizon and seed: a quick diagnosis, and attacks to repeat."""
 
-    admission: Plan
-    attacks: tuple[tuple[Plan, Attack], ...]
+    diagnosis: Plan
+    attacks: tuple[RepeatedAttack, ...]
 
 
 class ChunkOutcomes(Spec):
-    """The outcomes of an attack on rows `first` to `last`, a text for each epsilon, and the sources that were used."""
+    """The outcomes of an attack on the rows from `first` to before `last`, one text per epsilon, and the sha256 of the
+    transfer sources used."""
 
     first: int
     last: int
@@ -55,60 +55,60 @@ class ChunkOutcomes(Spec):
 
 
 class Inspected(Spec):
-    """What was found about the weights of one job. `error`: why the model could not be asked, then the rest is empty.
-    `restless`: what a model did in evaluation mode that only a training may do. `letters` are in the order of the
-    attacks and their rows."""
+    """The answers to one job. `error` says why the model could not be asked, and the rest is then empty.
+    `changes_in_eval` says how the model changed in evaluation mode. `outcomes` are in the order of the attacks and
+    their rows."""
 
     error: str | None = None
     checks: Annotated[tuple[Check, ...], Field(strict=False)] = ()
     flags: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    restless: str | None = None
-    letters: Annotated[tuple[ChunkOutcomes, ...], Field(strict=False)] = ()
+    changes_in_eval: str | None = None
+    outcomes: Annotated[tuple[ChunkOutcomes, ...], Field(strict=False)] = ()
 
 
 def inspect(
     jobs: Sequence[Job], data: Mapping[str, Dataset], *, device: str = "cpu", progress: Progress = SILENT
 ) -> list[Inspected]:
-    """What the models of jobs answer on `data`, in order. Whatever a model does wrong is said in its `error`."""
+    """The answers to the jobs, in order, on the data sets in `data` by name. An error of a model is said in `error`."""
     found = []
-    total = sum(len(attack.rows) for job in jobs for _, attack in job.attacks) + len(jobs)
+    total = sum(len(attack.rows) for job in jobs for attack in job.attacks) + len(jobs)
     with progress.track("verifying", total=total) as step:
         for job in jobs:
             try:
-                found.append(_inspected(job, data[job.admission.evaluation.dataset.name], device, step.advance))
+                found.append(_inspected(job, data[job.diagnosis.evaluation.dataset.name], device, step.advance))
             except OdebenchError as error:
                 found.append(Inspected(error=printable(" ".join(str(error).split()))))
     return found
 
 
 def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]) -> Inspected:
-    model = load_models(job.admission, data, device, SILENT)
+    model = load_models(job.diagnosis, data, device, SILENT)
     module = model.classifier.module.eval()
     before = _state(module)
-    result = _measure(job.admission, model, data).result(job.admission.evaluation)
-    checks = (*result.checks, *_beside(job.admission, model, data, result))
+    result = _measure(job.diagnosis, model, data).result(job.diagnosis.evaluation)
+    checks = (*result.checks, *_fidelity_beside(job.diagnosis, model, data, result))
     advance()
-    restless = None
-    if awake := [name or type(module).__name__ for name, part in module.named_modules() if part.training]:
-        restless = f"{', '.join(awake[:3])} stays in training mode after eval()"
+    changes = None
+    if training := [name or type(module).__name__ for name, part in module.named_modules() if part.training]:
+        changes = f"{', '.join(training[:3])} stays in training mode after eval()"
     elif not _equal(_state(module), before):
-        restless = "its parameters or buffers change while it is asked"
-    letters: list[ChunkOutcomes] = []
-    for plan, attack in job.attacks:
+        changes = "its parameters or buffers change while it is asked"
+    outcomes: list[ChunkOutcomes] = []
+    for attack in job.attacks:
         with _threads(attack.threads):
-            asked = load_models(plan, data, device, SILENT)
+            asked = load_models(attack.plan, data, device, SILENT)
             for rows in attack.rows:
-                found = _measure(plan, asked, data, rows)
+                found = _measure(attack.plan, asked, data, rows)
                 advance()
-                letters.append(
+                outcomes.append(
                     ChunkOutcomes(
                         first=rows.start,
                         last=rows.stop,
-                        outcomes=tuple("".join(outcomes.letters) for outcomes in found.outcomes),
+                        outcomes=tuple("".join(at_epsilon.letters) for at_epsilon in found.outcomes),
                         sources_sha256=dict(asked.sources_sha256),
                     )
                 )
-    return Inspected(checks=checks, flags=result.flags, restless=restless, letters=tuple(letters))
+    return Inspected(checks=checks, flags=result.flags, changes_in_eval=changes, outcomes=tuple(outcomes))
 
 
 def _measure(plan: Plan, models: LoadedModels, data: Dataset, rows: slice = ALL) -> Measurements:
@@ -116,9 +116,9 @@ def _measure(plan: Plan, models: LoadedModels, data: Dataset, rows: slice = ALL)
     return measure(evaluation, models, data_split(data, evaluation.dataset.split), rows=rows)
 
 
-def _beside(plan: Plan, model: LoadedModels, data: Dataset, result: Result) -> Iterator[Check]:
-    """Check 17 once more beside the clean images, at points of the ball, if it flags there alone: attacks ask for
-    gradients everywhere, and a model may know clean images by their grey levels."""
+def _fidelity_beside(plan: Plan, model: LoadedModels, data: Dataset, result: Result) -> Iterator[Check]:
+    """Check 17 again at random points of the ball, if it passes at the clean images and flags there. Attacks ask for
+    gradients everywhere, and a model may recognise clean images by their grey levels."""
     if not any(check.id == CheckId.GRADIENT_FIDELITY and check.status == "pass" for check in result.checks):
         return
     part, radius = plan.evaluation.dataset, max(plan.evaluation.threat_model.epsilons)
@@ -130,7 +130,7 @@ def _beside(plan: Plan, model: LoadedModels, data: Dataset, result: Result) -> I
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters and buffers, those that are in no weights file, too."""
+    """Copies of all parameters and buffers, also of those that weights files leave out."""
     return {name: one.detach().clone() for name, one in (*module.named_parameters(), *module.named_buffers())}
 
 
@@ -140,7 +140,7 @@ def _equal(now: dict[str, Tensor], before: dict[str, Tensor]) -> bool:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """So many threads while inside: equal letters are promised for equal threads."""
+    """A context in which torch uses `count` threads: outcomes are reproducible for equal threads only."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,6 +1,6 @@
-"""Contributed code in a process of its own: guarded, without the environment's secrets, its word taken as plain values.
+"""Contributed code in a process of its own: guarded, without the secrets of the environment, answering in JSON alone.
 
-The parent sends the jobs, and reads back JSON alone; whatever the process prints is thrown away.
+The parent sends the jobs and reads back JSON; whatever else the process prints is thrown away.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from odebench.submission.verification.guard import Breach, Guard
 from odebench.submission.verification.inspection import Inspected, Job, inspect
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "ODEBENCH_DATA")
-"""What the process sees of the environment, beside the settings of threads and cards: no tokens, no keys."""
+"""The environment variables that the process gets, with those of threads and GPUs: no tokens, no keys."""
 _KEPT_STARTS = ("OMP_", "MKL_", "CUDA_", "CUBLAS_")
 _PROGRAM = "from odebench.submission.verification.isolated_process import main; main()"
 _SHOWN = 300
 
 
 class ProcessAnswer(Spec):
-    """What the process hands back: what it found of each job, and what was refused to the entry's code."""
+    """The answer of the process: what it found for each job, and what was refused to the entry's code."""
 
     inspected: Annotated[tuple[Inspected, ...], Field(strict=False)]
     breaches: Annotated[tuple[Breach, ...], Field(strict=False)]
@@ -46,6 +46,8 @@ class ProcessAnswer(Spec):
 
 @dataclass(frozen=True)
 class _Order:
+    """What the process is to do, as the parent pickles it."""
+
     jobs: tuple[Job, ...]
     folder: Path
     scratch: Path
@@ -61,11 +63,10 @@ def inspect_in_subprocess(
     data_dir: Path | None = None,
     time_limit: int = TIME_LIMIT,
 ) -> ProcessAnswer:
-    """What the models of an entry's own code answer, asked in another process. The sources of transfer and the data set
-    must be there already: the process may not write them.
+    """The answers of models that an entry's own code builds, from another process. Transfer sources and data sets must
+    exist already, since the process may not write them.
 
-    Raises ModelError where the process ends, or says something else, before it has answered, and where it has not
-    answered after `time_limit` seconds.
+    Raises ModelError where the process ends without a readable answer, or has not answered after `time_limit` seconds.
     """
     with tempfile.TemporaryDirectory(prefix="odebench-") as scratch:
         data = None if data_dir is None else data_dir.absolute()
@@ -87,7 +88,8 @@ def inspect_in_subprocess(
 
 
 def _run(order: bytes, scratch: str, time_limit: int) -> tuple[int, bytes, bytes]:
-    """The exit code of the process, what it said and its errors. Whatever ends this ends it and all that it started."""
+    """The exit code, standard output and standard error of the process. It is killed, with all that it started, however
+    this function ends."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", _PROGRAM]
     apart: dict[str, Any] = {"env": _environment(scratch), "cwd": scratch, "start_new_session": True}
@@ -100,7 +102,7 @@ def _run(order: bytes, scratch: str, time_limit: int) -> tuple[int, bytes, bytes
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kills a process and its group, as far as they still run."""
+    """Kills a process and its process group, if they still run."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
 
@@ -108,10 +110,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def inspect_guarded(
     folder: Path, jobs: Sequence[Job], *, scratch: Path, device: str = "cpu", data_dir: Path | None = None
 ) -> ProcessAnswer:
-    """What the models answer in this process, with the guard on."""
+    """The answers of the models, in this process and with the guard on."""
     _import_what_forks()
     guard = Guard(folder, scratch)
-    names = {job.admission.evaluation.dataset.name for job in jobs}
+    names = {job.diagnosis.evaluation.dataset.name for job in jobs}
     data = {name: load_dataset(name, data_dir=data_dir) for name in sorted(names)}
     with audited_writers(), guard.watching():
         inspected = inspect(jobs, data, device=device)
@@ -120,7 +122,7 @@ def inspect_guarded(
 
 @contextmanager
 def audited_writers() -> Iterator[None]:
-    """A context in which the writers of torch and safetensors, which are native, tell of the files that they open."""
+    """A context in which the native writers of torch and safetensors raise audit events for the files they open."""
     import safetensors.numpy
     import safetensors.torch
     import torch
@@ -160,21 +162,21 @@ def _environment(scratch: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """What the process does: jobs from standard input, the answer to standard output."""
+    """The program of the process: reads the order from standard input and writes the answer to standard output."""
     order: _Order = pickle.load(sys.stdin.buffer)
     answer = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the code prints is no answer
+    os.dup2(2, 1)  # what the code prints is not part of the answer
     sys.stdin = io.StringIO()
     said = inspect_guarded(
         order.folder, order.jobs, scratch=order.scratch, device=order.device, data_dir=order.data_dir
     )
     answer.write(said.model_dump_json().encode())
     answer.flush()
-    os._exit(0)  # nothing of the entry runs once the guard is gone
+    os._exit(0)  # so that no code of the entry runs once the guard is off
 
 
 def _import_what_forks() -> None:
-    """Imports what starts processes or writes files when it is first imported, before that is refused."""
+    """Imports packages that start processes or write files when first imported, before the guard refuses that."""
     import foolbox  # noqa: F401
     import pyautoattack  # noqa: F401
     import torchdiffeq  # noqa: F401

@@ -1,4 +1,4 @@
-"""Which chunks of images, and which results, a verification looks at: drawn from one seed, known to nobody before."""
+"""The chunks of images and the results that a verification looks at, drawn from a seed that nobody knows beforehand."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from odebench.submission.entry import Entry
 from odebench.submission.verification.committed_results import Committed, as_trained, can_be_repeated
 
 DRAWN = 2
+"""The number of chunks drawn per data set."""
 
 
 def block(evaluation: Evaluation) -> int:
-    """The images that are asked again together: whole chunks, and whole batches of the verdict."""
+    """The number of images attacked again together: whole chunks of the evaluation, and whole verdict batches."""
     return math.lcm(evaluation.chunk, VERDICT_BATCH)
 
 
 def chunks_of(total: int, size: int = DEFAULT_CHUNK) -> int:
-    """How many chunks a number of images has."""
+    """The number of chunks of `size` images, the last of which may be smaller."""
     return math.ceil(total / size)
 
 
 def drawn_chunks(draw: int, totals: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Two chunks of each data set's test images, of which there are `totals`."""
+    """Two chunks of the test images of each data set, by its name; `totals` are the numbers of images."""
     found = {}
     for name, total in totals.items():
         count = chunks_of(total)
@@ -35,7 +36,7 @@ def drawn_chunks(draw: int, totals: Mapping[str, int]) -> dict[str, tuple[int, .
 
 
 def given_chunks(chunks: Sequence[int], totals: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """The chunks that somebody names, for each data set. Raises UsageError for one that there is not."""
+    """The chunks that the user names, for each data set. Raises UsageError for one that does not exist."""
     for name, total in totals.items():
         last = chunks_of(total) - 1
         if strange := [each for each in chunks if not 0 <= each <= last]:
@@ -44,13 +45,13 @@ def given_chunks(chunks: Sequence[int], totals: Mapping[str, int]) -> dict[str, 
 
 
 def drawn_results(draw: int, entry: Entry, results: Sequence[Committed]) -> list[Committed]:
-    """The results of one train seed for each data set and horizon, of the model as it was trained; and where others of
-    its seeds hold more images, one such result, so that letters are compared wherever the chunks lie."""
+    """The results of one drawn train seed for each data set and horizon, of the model as it was trained; if other seeds
+    have results with more images, also one of these, so that outcomes are compared wherever the chunks lie."""
     usual = [each for each in results if as_trained(entry, each.evaluation) and can_be_repeated(each.evaluation)]
     found = []
-    for cell in sorted({each.weights[:2] for each in usual}, key=str):
-        same = [each for each in usual if each.weights[:2] == cell]
-        chance = random.Random(f"{draw}/{cell}")
+    for trained_on in sorted({each.weights[:2] for each in usual}, key=str):
+        same = [each for each in usual if each.weights[:2] == trained_on]
+        chance = random.Random(f"{draw}/{trained_on}")
         seed = chance.choice(sorted({each.weights[2] for each in same}))
         of_seed = [each for each in same if each.weights[2] == seed]
         most = max(each.evaluation.dataset.n for each in same)
@@ -61,7 +62,7 @@ def drawn_results(draw: int, entry: Entry, results: Sequence[Committed]) -> list
 
 
 def all_results(results: Sequence[Committed]) -> list[Committed]:
-    """All results of which chunks can be asked again: on the test images from the first on."""
+    """All results of which chunks can be attacked again: those on test images that begin with the first."""
     wanted = ("test", 0)
     return [
         each
@@ -72,22 +73,22 @@ def all_results(results: Sequence[Committed]) -> list[Committed]:
 
 
 def drawn_weights(draw: int, entry: Entry, results: Sequence[Committed]) -> list[tuple[str, float | None, int]]:
-    """Data set, train horizon and seed of listed weights, one for each data set and horizon that no result speaks of:
-    their model is to be asked, too."""
+    """Data set, train horizon and seed of listed weights, one for each data set and horizon without results, so that
+    their models are inspected, too."""
     known = {each.weights[:2] for each in results}
     listed = sorted({(each.dataset, each.horizon) for each in entry.weights} - known, key=str)
     found = []
-    for cell in listed:
-        seeds = sorted({each.train_seed for each in entry.weights if (each.dataset, each.horizon) == cell})
-        found.append((*cell, random.Random(f"{draw}/{cell}").choice(seeds)))
+    for trained_on in listed:
+        seeds = sorted({each.train_seed for each in entry.weights if (each.dataset, each.horizon) == trained_on})
+        found.append((*trained_on, random.Random(f"{draw}/{trained_on}").choice(seeds)))
     return found
 
 
 def rows_of(item: Committed, chunks: Sequence[int] | None, total: int, *, draw: int | None = None) -> list[slice]:
-    """The rows of the chunks, or with None of all that the result holds, in whole blocks of `total` images.
+    """The rows of the given chunks, in whole blocks of `total` images; with None, of all chunks that the result holds.
 
-    With `draw` the chunks are drawn ones: where a result holds none of them, one that it holds is drawn as well, so
-    that no result is so short that its letters are never looked at.
+    With `draw` the chunks were drawn: if the result holds none of them, one that it holds is drawn as well, so that the
+    outcomes of short results are compared, too.
     """
     size, held = block(item.evaluation), chunks_of(item.evaluation.dataset.n, block(item.evaluation))
     if chunks is None:

@@ -1,13 +1,12 @@
-"""Verifying an entry: its model is admitted or not, and some of its committed letters are found again."""
+"""Verifying an entry: whether its model is accepted, and whether some of its committed outcomes are found again."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from pydantic import JsonValue
+from typing import Any
 
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import ModelError, UsageError
@@ -19,12 +18,12 @@ from odebench.submission.submitted_model import SubmittedModel
 from odebench.submission.validate import Report, validate_entry
 from odebench.submission.verification.agreement import ComparedChunk
 from odebench.submission.verification.committed_results import (
-    Images,
+    SplitImages,
     can_be_repeated,
-    claimed,
+    claim_result_findings,
     committed_results,
+    coverage_findings,
     planned_weights,
-    uncovered,
 )
 from odebench.submission.verification.inspection import Inspected, inspect
 from odebench.submission.verification.isolated_process import inspect_in_subprocess
@@ -41,14 +40,14 @@ from odebench.submission.weights import fetching
 
 @dataclass(frozen=True)
 class Verification:
-    """What verifying an entry found. `draw` is the seed of what was drawn, `chunks` those looked at, by data set (none:
-    all that are committed). It is good where there are no findings; notes are no reason to refuse."""
+    """What verifying an entry found. `draw` is the seed of what was drawn; `chunks` holds the numbers of the chunks
+    looked at, by data set (empty: all that are committed). Findings refuse the entry, notes do not."""
 
     folder: Path
     id: str
     draw: int
     chunks: dict[str, tuple[int, ...]]
-    cells: tuple[ComparedChunk, ...]
+    compared: tuple[ComparedChunk, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
 
@@ -59,24 +58,16 @@ class Verification:
 
     @property
     def letters(self) -> tuple[int, int]:
-        """How many letters were compared, and how many differ."""
-        return sum(cell.letters for cell in self.cells), sum(cell.differ for cell in self.cells)
+        """The number of outcomes compared, and the number of those that differ."""
+        return sum(chunk.letters for chunk in self.compared), sum(chunk.differ for chunk in self.compared)
 
-    def json(self) -> dict[str, JsonValue]:
-        """The verification as plain values."""
-        compared, differ = self.letters
-        return {
-            "path": str(self.folder),
-            "id": self.id,
-            "ok": self.ok,
-            "draw": self.draw,
-            "chunks": {name: list(numbers) for name, numbers in self.chunks.items()},
-            "letters": compared,
-            "differ": differ,
-            "cells": [cell.json() for cell in self.cells],
-            "findings": [each.json() for each in self.findings],
-            "notes": list(self.notes),
-        }
+    def json(self) -> dict[str, Any]:
+        """The verification as plain values, for JSON."""
+        letters, differ = self.letters
+        values = asdict(self) | {"path": str(self.folder), "ok": self.ok, "letters": letters, "differ": differ}
+        values["cells"] = values["compared"]
+        keys = ("path", "id", "ok", "draw", "chunks", "letters", "differ", "cells", "findings", "notes")
+        return {key: values[key] for key in keys}
 
 
 def verify_entry(
@@ -94,12 +85,12 @@ def verify_entry(
     data_dir: Path | None = None,
     progress: Progress = SILENT,
 ) -> Verification:
-    """Validates an entry, asks its models, and compares what they say with its results below `results`.
+    """Validates an entry, asks its models, and compares their answers with its results below `results`.
 
-    Looks at two chunks of the test images that `draw` draws (None: a seed of its own), or at those given, or with
-    `full` at all that is committed; of all its data sets, or of `dataset` alone. `report` is what validating it found,
-    where that was done just before. Code that the entry brings runs, in a process of its own, only with `trust`, and no
-    longer than `time_limit` seconds. Raises UsageError without it, and for chunks and data sets that there are not.
+    Looks at two chunks of test images drawn by the seed `draw` (None: a new seed), or at the given `chunks`, or with
+    `full` at all that is committed; on all its data sets, or on `dataset` alone. `report` is the report of validating
+    it, if there is one already. Code that the entry brings runs only with `trust`, in a process of its own, for at most
+    `time_limit` seconds. Raises UsageError without `trust`, and for unknown chunks and data sets.
     """
     draw, device = secrets.randbits(32) if draw is None else draw, usable_device(device)
     if full and chunks is not None:
@@ -121,13 +112,14 @@ def verify_entry(
     looked_at = given_chunks(chunks, totals) if chunks is not None else {} if full else drawn_chunks(draw, totals)
     splits = {(name, split): images for name, one in data.items() for split, images in _splits(one)}
     committed, findings = committed_results(folder, entry, results, splits, dataset=dataset, data_dir=data_dir)
-    findings += [*uncovered(folder, entry, committed, splits, data_dir=data_dir)]
-    findings += claimed(folder, entry, committed)
+    findings += [*coverage_findings(folder, entry, committed, splits, data_dir=data_dir)]
+    findings += claim_result_findings(folder, entry, committed)
     chosen = all_results(committed) if full else drawn_results(draw, entry, committed)
-    silent = [planned_weights(folder, entry, *each, data_dir=data_dir) for each in drawn_weights(draw, entry, chosen)]
+    drawn = drawn_weights(draw, entry, chosen)
+    without_results = [planned_weights(folder, entry, *each, data_dir=data_dir) for each in drawn]
     wanted = {name: looked_at.get(name) for name in totals}
     drawn_by = draw if chunks is None else None
-    run = Rerun(folder, entry, chosen, silent, wanted, data, draw=drawn_by, data_dir=data_dir)
+    run = Rerun(folder, entry, chosen, without_results, wanted, data, draw=drawn_by, data_dir=data_dir)
     if code is None:
         inspected = inspect(run.jobs(progress), data, device=device, progress=progress)
     else:
@@ -148,14 +140,14 @@ def verify_entry(
     notes = [f"{dataset} alone was looked at, not {', '.join(others)}"] if others else []
     notes += [f"{skipped} results of candidates and diagnoses are read, not run again"] if skipped else []
     return Verification(
-        folder, entry.id, draw, looked_at, found.cells, (*findings, *found.findings), (*notes, *found.notes)
+        folder, entry.id, draw, looked_at, found.chunks, (*findings, *found.findings), (*notes, *found.notes)
     )
 
 
-def _splits(data: Dataset) -> Iterator[tuple[str, Images]]:
-    yield "test", Images(len(data.test), data.test.sha256)
+def _splits(data: Dataset) -> Iterator[tuple[str, SplitImages]]:
+    yield "test", SplitImages(len(data.test), data.test.sha256)
     if data.validation is not None:
-        yield "validation", Images(len(data.validation), data.validation.sha256)
+        yield "validation", SplitImages(len(data.validation), data.validation.sha256)
 
 
 def _breach(what: str, where: str) -> str:

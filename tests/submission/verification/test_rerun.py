@@ -13,7 +13,7 @@ from odebench.evaluation.plan import EvaluationRequest, plan
 from odebench.progress import SILENT
 from odebench.protocol.recipe import Recipe
 from odebench.submission.entry import read_entry
-from odebench.submission.submitted_model import find_contestant
+from odebench.submission.submitted_model import find_model
 from odebench.submission.verification.committed_results import Committed
 from odebench.submission.verification.rerun import Rerun
 
@@ -31,7 +31,7 @@ def test_the_sources_of_transfer_are_trained_once_each(
     plans = [
         plan(
             EvaluationRequest(
-                find_contestant(f"{mine}/"),
+                find_model(f"{mine}/"),
                 "worst-case",
                 attack_seed=seed,
                 sources=["resnet", "resnet:seed=1", "self:gradient=adjoint"][: 2 + seed],
@@ -48,5 +48,5 @@ def test_the_sources_of_transfer_are_trained_once_each(
     ]
     run = Rerun(mine, read_entry(mine), committed, [], {"digits": (0, 1)}, {"digits": data})
     (job,) = run.jobs(SILENT, sources=sources)
-    assert [plan.evaluation.attack.seed for plan, _ in job.attacks] == [0, 1]
+    assert [each.plan.evaluation.attack.seed for each in job.attacks] == [0, 1]
     assert sorted(recipe.train_seed for recipe in trained) == [0, 1] * sources

@@ -27,9 +27,9 @@ from odebench.numerics.statistics import difference_interval
 from odebench.result.file import read_result, result_files, write_result
 from odebench.result.schema import Result, outcomes_digest
 from odebench.submission.entry import read_entry
-from odebench.submission.submitted_model import find_contestant, find_entry, results_beside
+from odebench.submission.submitted_model import find_entry, find_model, results_beside
 from odebench.submission.verification.agreement import TOLERATED, differing, disagreement
-from odebench.submission.verification.committed_results import COVERED, Images, committed_results
+from odebench.submission.verification.committed_results import COVERED, SplitImages, committed_results
 from odebench.submission.verification.inspection import Job
 from odebench.submission.verification.isolated_process import ProcessAnswer, inspect_guarded, inspect_in_subprocess
 from odebench.submission.verification.sampling import drawn_chunks, drawn_results, given_chunks
@@ -44,7 +44,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("committed")
     mine = write_real_entry(folder / "entries")
     for attack, n in (("pgd", 500), ("fgsm", 100)):
-        planned = plan(EvaluationRequest(find_contestant(str(mine)), attack, images=Slice(n=n)), DIGITS, total=500)
+        planned = plan(EvaluationRequest(find_model(str(mine)), attack, images=Slice(n=n)), DIGITS, total=500)
         run(planned, load_dataset("digits"), results=folder / "results")
     return folder / "results"
 
@@ -118,7 +118,7 @@ def test_a_good_entry_is_found_again_letter_by_letter(tmp_path: Path, results: P
     assert found.findings == ()
     assert found.ok
     assert (found.draw, found.chunks) == (7, drawn_chunks(7, {"digits": 500}))
-    pgd = [cell for cell in found.cells if cell.attack == "pgd"]
+    pgd = [cell for cell in found.compared if cell.attack == "pgd"]
     assert [(cell.chunk, cell.images, cell.letters, cell.differ) for cell in pgd] == [
         (chunk, 100, 300, 0) for chunk in found.chunks["digits"]
     ]
@@ -145,7 +145,7 @@ def test_one_data_set_alone_is_looked_at_and_no_other_must_be_there(
     found = verified(mine, results, dataset="digits")
     assert found.findings == ()
     assert found.notes[0] == "digits alone was looked at, not mnist"
-    assert {cell.dataset for cell in found.cells} == {"digits"}
+    assert {cell.dataset for cell in found.compared} == {"digits"}
     assert list(found.chunks) == ["digits"]
     with pytest.raises(UsageError, match="mine is not trained for svhn; its data sets: digits, mnist"):
         verified(mine, results, dataset="svhn")
@@ -155,7 +155,7 @@ def test_one_data_set_alone_is_looked_at_and_no_other_must_be_there(
 def test_chunks_without_committed_letters_are_compared_by_figures(tmp_path: Path, results: Path) -> None:
     found = verified(write_real_entry(tmp_path / "entries"), results, chunks=[0, 3])
     assert found.ok
-    fgsm = [cell for cell in found.cells if cell.attack == "fgsm"]
+    fgsm = [cell for cell in found.compared if cell.attack == "fgsm"]
     assert [(cell.chunk, cell.letters, cell.shares[0].n) for cell in fgsm] == [(0, 300, 100), (3, 0, 100)]
     result = stored(results, "fgsm")
     changed(results, "fgsm", **with_letters(result, 2, result.epsilons[2].outcomes.replace("f", "r")))
@@ -171,7 +171,7 @@ def test_no_result_is_too_short_to_be_looked_at(tmp_path: Path, results: Path) -
     mine = write_real_entry(tmp_path / "entries")
     found = verified(mine, results, draw=draw)
     assert found.ok
-    assert next((cell.chunk, cell.letters) for cell in found.cells if cell.attack == "fgsm") == (0, 300)
+    assert next((cell.chunk, cell.letters) for cell in found.compared if cell.attack == "fgsm") == (0, 300)
     result = stored(results, "fgsm")
     changed(results, "fgsm", **with_letters(result, 2, result.epsilons[2].outcomes.replace("f", "r")))
     assert "letters" in rules(verified(mine, results, draw=draw))
@@ -182,15 +182,15 @@ def test_a_neural_ode_is_integrated_and_full_looks_at_all(tmp_path: Path) -> Non
     mine = write_field_entry(tmp_path / "entries")
     data = load_dataset("digits")
     for n, horizon in ((500, None), (100, 0.5)):
-        request = EvaluationRequest(find_contestant(str(mine)), "pgd", images=Slice(n=n), horizon=horizon)
+        request = EvaluationRequest(find_model(str(mine)), "pgd", images=Slice(n=n), horizon=horizon)
         planned = plan(request, DIGITS, total=500)
         run(planned, data, results=tmp_path / "results")
     found = verified(mine, tmp_path / "results", chunks=[1])
     assert found.ok
-    assert {cell.horizon for cell in found.cells} == {1.0}, "as it was trained"
+    assert {cell.horizon for cell in found.compared} == {1.0}, "as it was trained"
     whole = verified(mine, tmp_path / "results", chunks=None, full=True)
     assert whole.ok
-    assert sorted((cell.horizon, cell.chunk) for cell in whole.cells) == [
+    assert sorted((cell.horizon, cell.chunk) for cell in whole.compared) == [
         (0.5, 0),
         *((1.0, chunk) for chunk in range(5)),
     ]
@@ -323,7 +323,7 @@ def test_a_randomised_model_is_admitted_and_compared_by_figures(tmp_path: Path, 
             path.unlink()
     found = verified(write_real_entry(tmp_path / "entries", code=code), results)
     assert rules(found) == ["coverage"]
-    assert [(cell.letters, cell.images) for cell in found.cells] == [(0, 100)]
+    assert [(cell.letters, cell.images) for cell in found.compared] == [(0, 100)]
     assert any("is randomised: compared by figures, shown, and not ranked" in note for note in found.notes)
 
 
@@ -363,12 +363,12 @@ def test_a_few_letters_that_all_flatter_are_noted(tmp_path: Path, results: Path)
     changed(results, "fgsm", **with_letters(stored(results, "fgsm"), 1, most[1].outcomes.replace("f", "r", 3)))
     found = verified(mine, results)
     assert found.ok, "1% of the letters of each may differ"
-    assert (found.letters[1], sum(cell.flatter for cell in found.cells)) == (6, 6)
+    assert (found.letters[1], sum(cell.flatter for cell in found.compared)) == (6, 6)
     assert [note for note in found.notes if note.startswith("all 6 letters that differ are robust in the committed")]
     # one of them the other way
     changed(results, "pgd", **with_letters(stored(results, "pgd"), 1, flattered.replace("r", "f", 1)))
     mixed = verified(mine, results)
-    assert mixed.letters[1] > sum(cell.flatter for cell in mixed.cells)
+    assert mixed.letters[1] > sum(cell.flatter for cell in mixed.compared)
     assert not [note for note in mixed.notes if "letters that differ" in note]
 
 
@@ -387,7 +387,7 @@ def test_claims_are_held_against_committed_results(tmp_path: Path, results: Path
 def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
     mine = write_real_entry(tmp_path / "entries")
     other = write_real_entry(tmp_path / "others", weights={**trained(), "last.bias": trained()["last.bias"] + 0.01})
-    planned = plan(EvaluationRequest(find_contestant(str(other)), "fgsm", images=Slice(n=100)), DIGITS, total=500)
+    planned = plan(EvaluationRequest(find_model(str(other)), "fgsm", images=Slice(n=100)), DIGITS, total=500)
     _, foreign, _ = run(planned, load_dataset("digits"), results=results)
     result = stored(results, "pgd")
     renamed = result.evaluation.model_copy(
@@ -427,7 +427,7 @@ def test_an_entry_without_results_is_asked_and_told_what_to_run(tmp_path: Path) 
 def test_what_does_not_validate_is_not_run(tmp_path: Path) -> None:
     mine = write_entry(tmp_path, ("licence: MIT", "licence: mine"))
     found = verified(mine, tmp_path / "results")
-    assert (rules(found), found.cells, found.notes) == (["licence"], (), ("nothing was run",))
+    assert (rules(found), found.compared, found.notes) == (["licence"], (), ("nothing was run",))
     assert not (mine / "trace").exists()
 
 
@@ -523,7 +523,7 @@ def test_weights_elsewhere_are_fetched_for_every_seed_once_the_code_is_trusted(
         verify_entry(mine, results=results, trust=False)
     assert not asked
     found = verified(mine, results)
-    assert (rules(found), asked, found.cells) == (["url"], ["https://example.org/five"], ())
+    assert (rules(found), asked, found.compared) == (["url"], ["https://example.org/five"], ())
 
 
 def test_a_published_model_is_found_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -582,7 +582,7 @@ def test_a_result_on_all_images_is_looked_at_whatever_seed_is_drawn() -> None:
     folder = PUBLISHED / "entries" / "ode-ablated"
     data = load_dataset("digits")
     assert data.validation is not None
-    splits = {("digits", "test"): Images(500, data.test.sha256)}
+    splits = {("digits", "test"): SplitImages(500, data.test.sha256)}
     entry = read_entry(folder).only("digits")
     good, findings = committed_results(folder, entry, PUBLISHED / "results", splits, dataset="digits")
     assert findings == []
