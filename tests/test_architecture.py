@@ -37,7 +37,6 @@ AT_THE_ROOT = {"", "__main__", "errors", "progress", "registry", "solver"}
 
 MOST_LINES = 300
 LONGER = {
-    "analysis.claims": "each claim of the paper beside the others, and the words for its answer",
     "model.training": "one loop whose parts share the state that a resumed training must restore",
     "submission.validate": "every rule of an entry in the order in which it is reported",
     "sweep.grid": "one walk from a protocol to its cells and trainings",

@@ -87,8 +87,7 @@ def diagnose(
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.evaluation.plan import Slice, plan, threat_model
     from odebench.io.remote_weights import weights_file
-    from odebench.render.chart import chart_svg, check_charts
-    from odebench.render.diagnosis import curves, nfe_bars
+    from odebench.render.diagnosis import check_charts, curves, diagnosis_svg, nfe_bars
 
     attack = (DIAGNOSIS if full else QUICK_DIAGNOSIS).name
     progress = ScreenProgress()
@@ -136,7 +135,7 @@ def diagnose(
         from odebench.io.files import write_atomically
 
         title = f"{contestant.name} on {dataset}, {attack}"
-        write_atomically(chart, chart_svg(title, curves(result), nfe_bars(result)).encode())
+        write_atomically(chart, diagnosis_svg(title, curves(result), nfe_bars(result)).encode())
     if as_json:
         from odebench.result.file import result_json
 

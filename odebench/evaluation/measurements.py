@@ -22,8 +22,10 @@ from odebench.evaluation.checks.settings import reach
 from odebench.evaluation.outcomes import Outcomes, ever_failed
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.protocol.spec import Evaluation, Sha256, Spec
+from odebench.result.flags import flags_of
+from odebench.result.outcome import Flag
 from odebench.result.schema import Check, Cost, Found, Nfe, Result, outcomes_digest
-from odebench.result.summary import flags_of, nfe_summary
+from odebench.result.summary import nfe_summary
 
 
 class Setup(Spec):
@@ -86,6 +88,11 @@ class Measurements:
         # A check that the attack makes itself, with more evidence, stands for the first look.
         by_id = {check.id: check for check in [*own, *ground.checks]}
         checks = [by_id[number] for number in sorted(by_id)]
+        told = {
+            Flag.OPAQUE_GRADIENT: ground.opaque,
+            Flag.NO_TRANSFER: ground.left_out,
+            Flag.FEW_CANDIDATES: ground.few_candidates,
+        }
         epsilons = tuple(
             ledger.epsilon_result(epsilon, ground.legend)
             for epsilon, ledger in zip(evaluation.threat_model.epsilons, self.ledgers, strict=True)
@@ -102,14 +109,7 @@ class Measurements:
             ),
             cost=Cost(forward=self.forward_images / n, backward=self.backward_images / n, seconds=self.seconds),
             checks=tuple(checks),
-            flags=flags_of(
-                checks,
-                alone=ground.alone,
-                randomised=ground.randomised,
-                opaque=ground.opaque,
-                left_out=ground.left_out,
-                few_candidates=ground.few_candidates,
-            ),
+            flags=flags_of(evaluation, checks, [flag for flag, raised in told.items() if raised]),
             outcomes_sha256=outcomes_digest(epsilons),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )

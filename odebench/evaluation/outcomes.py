@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from odebench.evaluation.verdict import Verdict
-from odebench.result.schema import FALLEN, UNFELLED, EpsilonResult, FelledBy, Figures, letter_figures
+from odebench.result.outcome import SUCCESSFUL
+from odebench.result.schema import UNFELLED, EpsilonResult, FelledBy, Figures, letter_figures
 from odebench.result.summary import quantiles
 
 
@@ -40,7 +41,7 @@ class Outcomes:
 
     def enter(self, rows: np.ndarray, verdict: Verdict, stage_letter: str) -> None:
         """Records the judged candidates of `rows`, positions in the slice: f outranks x, and x outranks r."""
-        for letter in FALLEN[::-1]:
+        for letter in SUCCESSFUL[::-1]:
             here = rows[verdict.letters == letter]
             here = here[self.letters[here] != "f"]
             self.letters[here], self.felled[here] = letter, stage_letter
@@ -52,7 +53,7 @@ class Outcomes:
 
     def join(self, other: Outcomes) -> None:
         """Takes over what another attack found on the same images at the same epsilon."""
-        for letter in FALLEN[::-1]:
+        for letter in SUCCESSFUL[::-1]:
             here = (other.letters == letter) & (self.letters != "f")
             self.letters[here], self.felled[here] = letter, other.felled[here]
         if self.judged is not None:

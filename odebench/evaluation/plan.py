@@ -30,7 +30,7 @@ from odebench.protocol.spec import (
     ThreatModel,
     check_epsilon,
     check_horizon,
-    middle_epsilon,
+    middle,
 )
 
 DEFAULT_N = 500
@@ -108,7 +108,7 @@ def threat_model(
     chosen = definition.norm(norm)
     radii = epsilons or dataset.epsilons.get(chosen)
     if definition.narrow and not epsilons and radii:
-        radii = (middle_epsilon(radii),)
+        radii = (middle(radii),)
     if not radii:
         raise UsageError(
             f"{dataset.name} has no default epsilons for {chosen}; give them, such as --epsilon 2/255,4/255"
@@ -234,15 +234,10 @@ def _check_steps(solver: Solver | None, horizon: float | None) -> None:
         )
 
 
-_TRAIN_SEED = "train_seed"
-
-
 def planned_again(evaluation: Evaluation, model: ModelReference, dataset: DatasetDefinition, *, total: int) -> Plan:
     """The plan of an evaluation of `model`, on a split of `total` images. Raises UsageError where this odebench does
     not plan the same one."""
     spec, attack, part = evaluation.model, evaluation.attack, evaluation.dataset
-    seed = spec.arguments.get(_TRAIN_SEED)
-    changes = {name: value for name, value in spec.arguments.items() if name != _TRAIN_SEED}
     found = plan(
         model,
         attack.name,
@@ -254,9 +249,9 @@ def planned_again(evaluation: Evaluation, model: ModelReference, dataset: Datase
         solver=evaluation.solver,
         norm=evaluation.threat_model.norm,
         epsilons=evaluation.threat_model.epsilons,
-        train_seed=seed if isinstance(seed, int) else 0,
+        train_seed=spec.train_seed if isinstance(spec.train_seed, int) else 0,
         attack_seed=attack.seed,
-        changes=changes if isinstance(model, RegisteredModel) else {},
+        changes=spec.other_arguments if isinstance(model, RegisteredModel) else {},
         parameters=attack.parameters,
         sources=attack.sources,
         surrogate=None if attack.surrogate is None else attack.surrogate.solver,

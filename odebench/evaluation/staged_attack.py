@@ -24,7 +24,8 @@ from odebench.numerics.seeding import call_seed
 from odebench.progress import Step
 from odebench.protocol.spec import Evaluation, radius
 from odebench.registry import load_target
-from odebench.result.schema import FALLEN, felled_letters
+from odebench.result.outcome import SUCCESSFUL
+from odebench.result.schema import felled_letters
 
 FellCheck = Callable[[Tensor, Tensor], Tensor]
 
@@ -235,7 +236,7 @@ class _StageRun:
         if not len(local):
             return torch.zeros(0, dtype=torch.bool, device=candidates.device)
         verdict = self._judge(local, here)
-        down = torch.from_numpy(np.isin(verdict.letters, list(FALLEN)))
+        down = torch.from_numpy(np.isin(verdict.letters, list(SUCCESSFUL)))
         self.ledger.enter(self.rows[local[down].numpy()], verdict.only(down), self.letter)
         self.standing[local[down]] = False
         return down.to(candidates.device)

@@ -199,7 +199,7 @@ def speaks_of(claim: ClaimedFigure, entry: Entry, evaluation: Evaluation) -> boo
     return (
         asked == (*found, attack.name, evaluation.train_horizon, evaluation.horizon)
         and evaluation.solver == (use and entry.solver_for(use))
-        and evaluation.model.arguments.get("train_seed") == claim.train_seed
+        and evaluation.model.train_seed == claim.train_seed
         and claim.epsilon in evaluation.threat_model.epsilons
         and attack.parameters == load_attack(claim.attack).complete(claim.parameters)
     )

@@ -20,7 +20,6 @@ from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import Plan, planned_again
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge
 from odebench.io.files import write_atomically
-from odebench.leaderboard.build import RANDOMISED
 from odebench.leaderboard.example_images import (
     MOST,
     ExamplePair,
@@ -36,7 +35,8 @@ from odebench.model.classifier import Classifier
 from odebench.progress import SILENT, Progress
 from odebench.protocol.spec import Evaluation
 from odebench.result.file import EXAMPLES_FILE
-from odebench.result.schema import FALLEN, Result
+from odebench.result.outcome import CORRECT, SUCCESSFUL, Flag
+from odebench.result.schema import Result
 
 
 def make_examples(
@@ -84,7 +84,7 @@ def make_examples(
                 label=dataset.classes[int(split.labels[index])],
                 predicted=None if label is None else dataset.classes[label],
                 outcome="f" if letter == "f" else "x" if letter == "x" else "r",
-                felled_by=stored.felled_by.legend[felled] if letter in FALLEN else None,
+                felled_by=stored.felled_by.legend[felled] if letter in SUCCESSFUL else None,
             )
         )
     examples = Examples(
@@ -135,7 +135,7 @@ def _rows(item: StoredResult, again: Result) -> list[int]:
             )
     outcomes = again.epsilons[-1].outcomes
     letters = {found.epsilon: found.outcomes for found in item.result.epsilons}[again.epsilons[-1].epsilon]
-    rows = [row for row, letter in enumerate(letters[: len(outcomes)]) if letter in "fxr"][:MOST]
+    rows = [row for row, letter in enumerate(letters[: len(outcomes)]) if letter in CORRECT][:MOST]
     if not rows:
         raise ResultError(f"{item.path} has no image in its first chunk that is classified correctly: nothing to show")
     if moved := [str(row) for row in rows if outcomes[row] != letters[row]]:
@@ -162,8 +162,8 @@ def _predicted(
     """What the verdict's model says of each point; None where it failed."""
     judge = Judge(
         classifier,
-        alone="batch-coupled" in result.flags,
-        passes=RANDOMISED_PASSES if RANDOMISED in result.flags else 1,
+        alone=Flag.BATCH_COUPLED in result.flags,
+        passes=RANDOMISED_PASSES if Flag.RANDOMISED in result.flags else 1,
         seed=result.evaluation.attack.seed,
     )
     with classifier.frozen():

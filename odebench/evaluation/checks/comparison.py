@@ -10,7 +10,8 @@ from pydantic import JsonValue
 
 from odebench.attack.trace import Trace
 from odebench.evaluation.checks.rule import count_check, skipped, threshold_check
-from odebench.result.schema import FALLEN, Check
+from odebench.result.outcome import SUCCESSFUL
+from odebench.result.schema import Check
 
 OutcomeArray = np.ndarray
 """A letter an image (docs/protocol.md): m, u, f, x or r."""
@@ -19,7 +20,7 @@ UNSETTLED_THRESHOLD = 0.05
 
 
 def _fell(letters: OutcomeArray) -> np.ndarray:
-    return np.isin(letters, list(FALLEN))
+    return np.isin(letters, list(SUCCESSFUL))
 
 
 def _attacked(letters: OutcomeArray) -> int:

@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from odebench.evaluation.checks.gradient import FIDELITY
 from odebench.evaluation.checks.rule import COUNT_THRESHOLD
 from odebench.numerics.statistics import wilson_lower
+from odebench.result.outcome import CheckId, Flag
 from odebench.result.schema import Check
 from odebench.submission.finding import Finding, finding
 from odebench.submission.verification.inspection import Inspected
 
-RANDOMISED, OPAQUE = "randomised", "opaque-gradient"
-_DETERMINISM, _FAILURE = 2, 18
-_REFUSED = {1: "gradient", 3: "probabilities", 15: "batch", 17: "gradient"}
+_REFUSED = {
+    CheckId.GRADIENT_AVAILABILITY: "gradient",
+    CheckId.LOGITS_NOT_PROBABILITIES: "probabilities",
+    CheckId.BATCH_INDEPENDENCE: "batch",
+    CheckId.GRADIENT_FIDELITY: "gradient",
+}
 """Checks whose flag refuses a model, and the word of the finding."""
 
 
@@ -27,15 +31,15 @@ def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
         yield finding(where, None, "training", said)
     for check in inspected.checks:
         if check.status == "flag" and check.id in _REFUSED:
-            yield finding(where, None, _REFUSED[check.id], f"{whose}: {_measured(check)}; {check.why}")
-        elif check.id == _DETERMINISM and check.status == "flag" and not check.evidence.get("seeded", True):
+            yield finding(where, None, _REFUSED[CheckId(check.id)], f"{whose}: {_measured(check)}; {check.why}")
+        elif check.id == CheckId.DETERMINISM and check.status == "flag" and not check.evidence.get("seeded", True):
             said = "it draws random numbers that no seed reaches, so nobody can find its letters again; use torch's"
             yield finding(where, None, "unseeded", f"{whose}: {said} global generators")
-        elif check.id == _FAILURE and _fails_clean(check):
+        elif check.id == CheckId.SOLVER_FAILURE and _fails_clean(check):
             said = f"{check.evidence['clean']} of {check.n} clean images have no finite logits; mend that first"
             yield finding(where, None, "failure", f"{whose}: {said}")
     fidelity = next((check for check in inspected.checks if check.id == FIDELITY), None)
-    unconfirmed = OPAQUE in inspected.flags and RANDOMISED not in inspected.flags
+    unconfirmed = Flag.OPAQUE_GRADIENT in inspected.flags and Flag.RANDOMISED not in inspected.flags
     if unconfirmed and fidelity is not None and fidelity.status == "skipped":
         said = f"its gradient cannot be confirmed ({fidelity.why}), so white-box attacks may learn nothing"
         yield finding(where, None, "gradient", f"{whose}: {said}")
@@ -43,10 +47,10 @@ def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
 
 def acceptance_notes(whose: str, inspected: Inspected) -> Iterator[str]:
     """What is no reason to refuse a model, and that readers should know."""
-    if RANDOMISED in inspected.flags:
+    if Flag.RANDOMISED in inspected.flags:
         yield f"{whose} is randomised: compared by figures, shown, and not ranked"
     for check in inspected.checks:
-        if check.status == "flag" and check.id not in (*_REFUSED, _DETERMINISM) and not _fails_clean(check):
+        if check.status == "flag" and check.id not in (*_REFUSED, CheckId.DETERMINISM) and not _fails_clean(check):
             yield f"{whose}, check {check.id}, {check.name}: {_measured(check)}; {check.why}"
 
 

@@ -14,9 +14,10 @@ from odebench.evaluation.plan import DEFAULT_CHUNK, Plan, threat_model
 from odebench.model.training import find_or_train
 from odebench.progress import Progress
 from odebench.protocol.spec import AttackSpec, ThreatModel, radius
+from odebench.result.outcome import Flag
 from odebench.submission.entry import ENTRY_FILE, Entry, speaks_of
 from odebench.submission.finding import Finding, finding
-from odebench.submission.verification.acceptance import RANDOMISED, acceptance_notes, refusals
+from odebench.submission.verification.acceptance import acceptance_notes, refusals
 from odebench.submission.verification.agreement import (
     ONE_WAY,
     TOLERATED,
@@ -156,7 +157,7 @@ class Rerun:
                 stop = min(rows.stop, n) if held else rows.stop
                 texts = [text[: stop - rows.start] for text in found[key, rows.start].outcomes]
                 stored = [each.outcomes[rows.start : stop] if held else each.outcomes for each in item.result.epsilons]
-                exact = held and RANDOMISED not in one.flags
+                exact = held and Flag.RANDOMISED not in one.flags
                 yield (
                     item,
                     ComparedChunk(
