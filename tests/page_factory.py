@@ -10,7 +10,7 @@ from result_factory import counted_check, make_result
 from odebench.leaderboard.example_images import ExamplePair, Examples, examples_folder, file_names
 from odebench.leaderboard.union import StoredResult
 from odebench.render.page import page_html
-from odebench.render.publish import content_of
+from odebench.render.publish import page_content
 from odebench.result.file import write_result
 from odebench.result.schema import Check, Result
 
@@ -76,6 +76,6 @@ def stored_in(folder: Path, found: list[Result]) -> list[StoredResult]:
 
 
 def html_of(folder: Path) -> str:
-    content, problems = content_of([folder])
+    content, problems = page_content([folder])
     assert problems == []
     return page_html(content, link=lambda path: path.relative_to(folder).as_posix())

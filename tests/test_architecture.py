@@ -36,9 +36,7 @@ PACKAGES: dict[str, str] = {
 AT_THE_ROOT = {"", "__main__", "errors", "progress", "registry", "solver"}
 
 MOST_LINES = 300
-LONGER = {
-    "analysis.claims": "each claim of the paper beside the others, and the words for its answer",
-}
+LONGER = {}
 """Modules of more lines, with the reason."""
 
 HEAVY = {"torch", "torchvision", "torchdiffeq", "torchode", "foolbox", "pyautoattack", "sklearn", "scipy"}

@@ -7,39 +7,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
+from odebench.analysis.claim_figures import (
+    Beside,
+    best_cells,
+    counted,
+    figure,
+    has_figure,
+    model_flags,
+    p_under_single_attacks,
+    without_confounders,
+)
+from odebench.analysis.comparable_cells import SINGLE_ATTACKS, Arm, ComparableCells, comparable_cells
 from odebench.analysis.contrasts import (
-    CORRECT,
-    ROBUST,
     Estimate,
-    Frame,
     Kind,
-    Letters,
-    cell_letters,
-    estimate,
-    frame_of,
-    image_range,
+    cell_outcomes,
+    compared_cells,
     limit_of,
-    measure,
     missing_of,
     relative_gain,
-    weights_of,
 )
-from odebench.analysis.sections import SINGLE_ATTACKS, Arm, ComparableCells, sections_of
-from odebench.leaderboard.build import WORST_CASE, one_weights_a_seed, speaks_of_settings
+from odebench.leaderboard.build import WORST_CASE, one_weights_a_seed
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import holm
 from odebench.protocol.spec import Norm
 
 PAIRS = (("kd-ode", "ode"), ("kd-ode-stemless", "ode-stemless"))
-"""Student and baseline: the same model, distilled and trained on labels alone."""
+"""Student and baseline: the same model, once distilled and once trained on labels alone."""
 PAPER_DATASETS = ("cifar10", "svhn")
 """Only results on data of exactly these names answer what the paper says of them."""
 LEVEL = 0.05
 LEAST_GAIN = 1.0
-"""Points: what stays below is no gain worth the name."""
+"""Points: a smaller gain is not worth the name."""
 
 
 class ClaimVerdict(str, Enum):
@@ -53,24 +54,11 @@ class ClaimVerdict(str, Enum):
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What stands beside a claim: the same figure where a confounder is removed. Null: what is missing says why.
-
-    `seeds` are the train seeds that the estimate rests on, none where there is no estimate.
-    """
-
-    name: str
-    estimate: Estimate | None
-    missing: str = ""
-    seeds: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
 class Claim:
     """One claim on one data set, with what it rests on.
 
-    `models` are student and baseline, or the one model of a slope. `relative` is the gain over the baseline's share.
-    `adjusted_p` is Holm's over the family of the data set. `why` says in one line how the word came about.
+    `models` are student and baseline, or the one model of a slope. `relative` is the gain relative to the baseline.
+    `adjusted_p` is Holm's over the family of the data set. `why` tells in one line how the word came about.
     """
 
     dataset: str
@@ -94,7 +82,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A claim before the correction for its family: `weak` holds the p under each attack of SINGLE_ATTACKS."""
+    """A claim before the correction for its family: `weak` holds the p under each of the SINGLE_ATTACKS."""
 
     claim: Claim
     missing: str
@@ -106,15 +94,15 @@ class _Draft:
 def claims_of(stored: Sequence[StoredResult]) -> list[Claim]:
     """All claims, by data set; at the end those that the paper makes of data sets without any result.
 
-    Only results on test images count. Results of other weights than the newest of a train seed are left out, and so is
-    an evaluation that lies there with two different outcomes (both are problems that the reader of results names).
+    Only results on test images count. Of each train seed those of the newest weights count, and an evaluation that
+    was stored with two different outcomes is left out (both are problems that the reader of results names).
     """
-    known = [item for item in stored if item.result.evaluation.dataset.split == "test"]
+    known = [item for item in stored if item.evaluation.dataset.split == "test"]
     by_run_key = group(known, lambda item: item.result.run_key)
     known = [same[0] for same in by_run_key.values() if len({item.result.outcomes_sha256 for item in same}) == 1]
     known.sort(key=lambda item: item.result.run_key)
     claims: list[Claim] = []
-    by_data = group(known, lambda item: (item.result.evaluation.dataset.name, item.result.found.dataset_sha256))
+    by_data = group(known, lambda item: (item.evaluation.dataset.name, item.result.found.dataset_sha256))
     for (dataset, digest), same in sorted(by_data.items()):
         drafts = _drafts(dataset, digest, one_weights_a_seed(same)[0])
         claims += _answered(drafts)
@@ -133,7 +121,7 @@ def word_of(
     *, adjusted_p: float, high: float, weak: Sequence[str], flags: Sequence[str], missing: str, limit: str
 ) -> ClaimVerdict:
     """The word for a claim. `weak` names the single attacks under which it is supported, `missing` what is missing for
-    any answer, `limit` a floor or ceiling; `high` is the upper bound in points."""
+    an answer, `limit` a floor or ceiling; `high` is the upper bound in points."""
     if missing or limit:
         return ClaimVerdict.undecided
     if adjusted_p < LEVEL:
@@ -144,201 +132,102 @@ def word_of(
 
 
 def _drafts(dataset: str, digest: str, stored: Sequence[StoredResult]) -> list[_Draft]:
-    """The family of a data set: clean gain, robust gain a norm, slope a norm for each model of the first pair."""
-    sections = sections_of(stored)
-    main = [section for section in sections if (section.attack, section.arm) == (WORST_CASE, Arm.fixed_step)]
-    fixed = [section for section in sections if section.arm == Arm.fixed_step]
-    present = {key.model for section in fixed for key in section.cells}
-    norms: list[Norm | None] = list(dict.fromkeys(section.norm for section in main))
+    """The family of a data set: for each pair the clean gain and the robust gain in each norm; for each model of the
+    first pair the slope in each norm."""
+    every = comparable_cells(stored)
+    fixed = [comparable for comparable in every if comparable.arm == Arm.fixed_step]
+    present = {key.model for comparable in fixed for key in comparable.cells}
+    worst = [comparable.norm for comparable in fixed if comparable.attack == WORST_CASE]
+    norms: list[Norm | None] = list(dict.fromkeys(worst)) or [None]
     drafts: list[_Draft] = []
 
     def add(kind: Kind, models: tuple[str, ...], norm: Norm | None) -> None:
-        section = _best(sections, Arm.fixed_step, norm, models, under_any=kind == "clean")
+        comparable = best_cells(every, Arm.fixed_step, norm, models, under_any=kind == "clean")
         blank = Claim(dataset, digest, kind, models)
-        if section is not None and kind != "clean":
-            blank = replace(blank, norm=section.norm, epsilon=section.epsilon)
-        drafts.append(_draft(blank, section, sections, stored))
+        if comparable is not None and kind != "clean":
+            blank = replace(blank, norm=comparable.norm, epsilon=comparable.epsilon)
+        drafts.append(_draft(blank, comparable, every, stored))
 
     for pair in PAIRS:
         if pair is PAIRS[0] or present.intersection(pair):
             add("clean", pair, None)
-            for norm in norms or [None]:
+            for norm in norms:
                 add("robust", pair, norm)
-    for norm in norms or [None]:
+    for norm in norms:
         for model in reversed(PAIRS[0]):
             add("slope", (model,), norm)
     return drafts
 
 
-def _best(
-    sections: Sequence[ComparableCells],
-    arm: Arm,
-    norm: Norm | None,
-    models: tuple[str, ...],
-    *,
-    under_any: bool = False,
-) -> ComparableCells | None:
-    """The worst case of an arm with the most cells that all these models have, then with the most images: in a norm, or
-    in any. Where what is asked is the same `under_any` attack, that of fgsm or pgd if it has more. None where there is
-    none."""
-
-    def size(section: ComparableCells) -> tuple[int, int, bool, int]:
-        frame = frame_of(section, models)
-        whole = (0, 0) if frame is None else (len(frame.seeds) * len(frame.horizons), frame.images)
-        return (*whole, section.attack == WORST_CASE, len(section.cells))
-
-    asked = [
-        section
-        for section in sections
-        if section.arm == arm and norm in (None, section.norm) and (under_any or section.attack == WORST_CASE)
-    ]
-    return max(reversed(asked), key=size, default=None)
-
-
 def _answered(drafts: Sequence[_Draft]) -> list[Claim]:
-    """Drafts of one family with adjusted p and word."""
+    """The claims of one family, with adjusted p and word."""
     adjusted = holm([draft.p for draft in drafts])
     under = {
         name: holm([draft.weak.get(name, 1.0 if draft.claim.kind != "clean" else draft.p) for draft in drafts])
         for name in SINGLE_ATTACKS
     }
     claims = []
-    for index, draft in enumerate(drafts):
-        claim, p = draft.claim, adjusted[index]
+    for index, (draft, p) in enumerate(zip(drafts, adjusted, strict=True)):
+        claim = draft.claim
         weak = [name for name in SINGLE_ATTACKS if name in draft.weak and under[name][index] < LEVEL]
         high = claim.estimate.high if claim.estimate else math.inf
         word = word_of(adjusted_p=p, high=high, weak=weak, flags=claim.flags, missing=draft.missing, limit=draft.limit)
-        supported_under = f"supported under {' and '.join(weak)}"
-        if draft.missing or draft.limit:
-            why = draft.missing or draft.limit + (f"; {supported_under}" if weak else "")
-        elif word is ClaimVerdict.supported:
-            why = f"adjusted p below {LEVEL:g}, no flag that speaks of the model"
-        elif word is ClaimVerdict.masked:
-            why = f"flagged: {', '.join(claim.flags)}" if p < LEVEL else f"{supported_under}, not in the worst case"
-        elif word is ClaimVerdict.not_supported:
-            why = f"the upper bound, {high:+.3g}, is under {LEAST_GAIN:g} point"
-            if high < 0:
-                why += ", and under 0 (not tested)"
-        else:
-            why = f"adjusted p not below {LEVEL:g}, upper bound not under {LEAST_GAIN:g} point"
-        shown = None if draft.missing else p
-        claims.append(replace(claim, word=word, why=why, adjusted_p=shown))
+        why = _why(draft, word, p, high, f"supported under {' and '.join(weak)}" if weak else "")
+        claims.append(replace(claim, word=word, why=why, adjusted_p=None if draft.missing else p))
     return claims
 
 
+def _why(draft: _Draft, word: ClaimVerdict, p: float, high: float, supported_under: str) -> str:
+    """How the word of a claim came about, in one line."""
+    if draft.missing or draft.limit:
+        return draft.missing or "; ".join([draft.limit, *([supported_under] if supported_under else [])])
+    if word is ClaimVerdict.supported:
+        return f"adjusted p below {LEVEL:g}, no flag that speaks of the model"
+    if word is ClaimVerdict.masked:
+        flagged = f"flagged: {', '.join(draft.claim.flags)}"
+        return flagged if p < LEVEL else f"{supported_under}, not in the worst case"
+    if word is ClaimVerdict.not_supported:
+        below = ", and under 0 (not tested)" if high < 0 else ""
+        return f"the upper bound, {high:+.3g}, is under {LEAST_GAIN:g} point{below}"
+    return f"adjusted p not below {LEVEL:g}, upper bound not under {LEAST_GAIN:g} point"
+
+
 def _draft(
-    blank: Claim, section: ComparableCells | None, sections: Sequence[ComparableCells], stored: Sequence[StoredResult]
+    blank: Claim, comparable: ComparableCells | None, every: Sequence[ComparableCells], stored: Sequence[StoredResult]
 ) -> _Draft:
-    frame = None if section is None else frame_of(section, blank.models)
-    if section is None or frame is None:
-        return _Draft(blank, _absent(section, blank), "", 1.0, {})
-    missing = missing_of(frame, blank.kind)
-    counted = _counted(blank)
+    kind = blank.kind
+    compared = None if comparable is None else compared_cells(comparable, blank.models)
+    if comparable is None or compared is None:
+        return _Draft(blank, _absent(comparable, blank), "", 1.0, {})
+    missing = missing_of(compared, kind)
     claim = replace(
         blank,
-        attack=section.label,
-        horizons=frame.horizons,
-        seeds=frame.seeds,
-        flags=_flags(frame, stored),
-        files=tuple(dict.fromkeys(section.cells[key].path for key in frame.keys)),
+        attack=comparable.label,
+        horizons=compared.horizons,
+        seeds=compared.seeds,
+        flags=model_flags(compared, stored),
+        files=tuple(dict.fromkeys(comparable.cells[key].path for key in compared.keys)),
     )
-    if not frame.seeds or not frame.images or (blank.kind == "slope" and len(frame.horizons) < 2):
+    if not has_figure(kind, compared):
         return _Draft(claim, missing, "", 1.0, {})
-    letters = cell_letters(frame)
-    found = _figure(blank, frame, letters)
+    outcomes = cell_outcomes(compared)
+    found = figure(kind, compared, outcomes)
     claim = replace(
         claim,
         estimate=found,
-        relative=None if blank.kind == "slope" else relative_gain(letters, blank.models, counted),
-        beside=tuple(_beside(claim, frame, letters, sections)),
+        relative=None if kind == "slope" else relative_gain(outcomes, blank.models, counted(kind)),
+        beside=tuple(without_confounders(kind, compared, outcomes, every)),
     )
     p = 1.0 if missing or found.p is None else found.p
-    weak = {} if missing or blank.kind == "clean" else _weak(frame, blank, sections)
-    return _Draft(claim, missing, limit_of(letters, frame, counted), p, weak)
+    weak = {} if missing or kind == "clean" else p_under_single_attacks(kind, compared, every)
+    return _Draft(claim, missing, limit_of(outcomes, compared, counted(kind)), p, weak)
 
 
-def _absent(section: ComparableCells | None, claim: Claim) -> str:
+def _absent(comparable: ComparableCells | None, claim: Claim) -> str:
+    """Which results a claim would need that are not there."""
     results = "results" if claim.kind == "clean" else "worst-case results"
-    if section is None:
+    if comparable is None:
         return f"no {results} of {' and '.join(claim.models)} trained and evaluated at one horizon"
-    present = {key.model for key in section.cells}
+    present = {key.model for key in comparable.cells}
     absent = [model for model in claim.models if model not in present]
     return f"no {results} of {' and '.join(absent)}" if absent else "no horizon that both models have"
-
-
-def _flags(frame: Frame, stored: Sequence[StoredResult]) -> tuple[str, ...]:
-    """The flags that speak of a model compared, from all results of its weights, horizon and solver: a diagnosis is a
-    result of its own."""
-    compared = {_identity(frame.section.cells[key]) for key in frame.keys}
-    return tuple(
-        sorted(
-            {
-                f"{flag} ({item.result.evaluation.model.name})"
-                for item in stored
-                if _identity(item) in compared
-                for flag in item.result.flags
-                if not speaks_of_settings(flag, item)
-            }
-        )
-    )
-
-
-def _identity(item: StoredResult) -> tuple[Any, ...]:
-    evaluation, found = item.result.evaluation, item.result.found
-    return evaluation.model.name, found.weights_sha256, evaluation.horizon, evaluation.solver
-
-
-def _weak(frame: Frame, claim: Claim, sections: Sequence[ComparableCells]) -> dict[str, float]:
-    """The p of a claim under each single attack, over the same cells and images; absent where cells or images are."""
-    found: dict[str, float] = {}
-    for section in sections:
-        if section.attack not in SINGLE_ATTACKS or (section.norm, section.arm) != (
-            frame.section.norm,
-            frame.section.arm,
-        ):
-            continue
-        same = replace(frame, section=section)
-        if section.epsilon != frame.section.epsilon or not set(same.keys) <= set(section.cells):
-            continue
-        if any(_identity(section.cells[key]) != _identity(frame.section.cells[key]) for key in same.keys):
-            continue
-        ranges = [image_range(section.cells[key]) for key in same.keys]
-        if any(start > frame.first or end < frame.first + frame.images for start, end in ranges):
-            continue
-        letters = cell_letters(same)
-        p = _figure(claim, same, letters).p
-        if p is not None and not limit_of(letters, same, ROBUST):
-            found[section.attack] = min(p, found.get(section.attack, 1.0))
-    return found
-
-
-def _beside(claim: Claim, frame: Frame, letters: Letters, sections: Sequence[ComparableCells]) -> list[Beside]:
-    """The confounders: images correct in every cell, an arm of equal NFE, an arm with an adaptive solver."""
-    import numpy as np
-
-    found = []
-    if claim.kind != "clean":
-        always = np.all([np.isin(cell, list(CORRECT)) for cell in letters.values()], axis=0)
-        kept = {key: cell[always] for key, cell in letters.items()}
-        if always.any():
-            found.append(Beside("correct in every cell", _figure(claim, frame, kept), seeds=frame.seeds))
-        else:
-            found.append(Beside("correct in every cell", None, "no image is"))
-    for arm in (Arm.equal_nfe, Arm.adaptive):
-        clean = claim.kind == "clean"
-        section = _best(sections, arm, None if clean else frame.section.norm, claim.models, under_any=clean)
-        other = None if section is None else frame_of(section, claim.models)
-        if other is None or not other.seeds or not other.images or (claim.kind == "slope" and len(other.horizons) < 2):
-            found.append(Beside(arm.value, None, "no results"))
-        else:
-            found.append(Beside(arm.value, _figure(claim, other, cell_letters(other)), seeds=other.seeds))
-    return found
-
-
-def _figure(claim: Claim, frame: Frame, letters: Letters) -> Estimate:
-    weights = weights_of(claim.kind, claim.models, frame.horizons)
-    return estimate(measure(letters, weights, frame.seeds, _counted(claim)))
-
-
-def _counted(claim: Claim) -> str:
-    return CORRECT if claim.kind == "clean" else ROBUST

@@ -1,4 +1,4 @@
-"""Differences between two sets of results: letters that changed, figures, and paired intervals."""
+"""Differences between two sets of results: outcomes that changed, figures, and paired intervals."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from odebench.leaderboard.grouping import group
 from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import paired_interval
 from odebench.protocol.spec import Evaluation
+from odebench.result.outcome import CORRECT, ROBUST
 from odebench.result.schema import Figure, Result, figure
-
-CORRECT = "fxr"
-ROBUST = "r"
 
 
 @dataclass(frozen=True)
 class PairedChange:
-    """How a share of the same images moved from the first to the second result: second minus first, paired."""
+    """How a share of the same images changed from the first to the second result: second minus first, paired."""
 
     first: Figure
     second: Figure
@@ -45,9 +43,9 @@ class EpsilonDifference:
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """Two results of one evaluation, or of two that are compared with each other, and where they differ.
+    """Two results that are compared, and where they differ.
 
-    `same_evaluation`: their run keys are equal. `same_weights`: so are the weights found.
+    `same_evaluation`: their run keys are equal. `same_weights`: so are their weights.
     """
 
     first: StoredResult
@@ -72,16 +70,16 @@ class Difference:
 
 
 def difference(first: Sequence[StoredResult], second: Sequence[StoredResult]) -> Difference:
-    """Pairs results of the same evaluation, then those that differ in weights, images and epsilons alone.
+    """Pairs of results of the same evaluation, then of those that differ only in weights, images and epsilons.
 
-    Where each side holds one model, and another one, what both were asked alike is a pair. Two single results on the
-    same data are a pair whatever else differs.
+    Where each side has results of one model only, and not of the same, evaluations that differ in the model are paired
+    too. Two single results on the same data are a pair whatever else differs.
     """
     pairs: list[tuple[StoredResult, StoredResult]] = []
     left, right = list(first), list(second)
-    models = [{item.result.evaluation.model.name for item in side} for side in (first, second)]
-    two_models = [_question] if models[0] != models[1] and {len(names) for names in models} == {1} else []
-    for key in (_run_key, _place, *two_models, *([_data] if len(first) == len(second) == 1 else [])):
+    models = [{item.evaluation.model.name for item in side} for side in (first, second)]
+    two_models = [_without_model] if models[0] != models[1] and {len(names) for names in models} == {1} else []
+    for key in (_run_key, _without_weights, *two_models, *([_data] if len(first) == len(second) == 1 else [])):
         matched, left, right = _matched(left, right, key)
         pairs += matched
     found = [_pair(one, other) for one, other in pairs]
@@ -95,7 +93,7 @@ def difference(first: Sequence[StoredResult], second: Sequence[StoredResult]) ->
 def _matched(
     first: Sequence[StoredResult], second: Sequence[StoredResult], key: Callable[[StoredResult], str]
 ) -> tuple[list[tuple[StoredResult, StoredResult]], list[StoredResult], list[StoredResult]]:
-    """Pairs of equal keys, largest first, and what is left on either side. Without a shared image there is no pair."""
+    """Pairs of equal keys with an image in common, largest first, and what is left on either side."""
     others = group(sorted(second, key=_size), key)
     pairs: list[tuple[StoredResult, StoredResult]] = []
     left: list[StoredResult] = []
@@ -172,36 +170,35 @@ def _run_key(item: StoredResult) -> str:
     return item.result.run_key
 
 
-def _place(item: StoredResult) -> str:
-    """The evaluation without its weights, images and epsilons: what a result answers, whatever computed it."""
-    plain: dict[str, Any] = item.result.evaluation.model_dump(mode="json")
+def _without_weights(item: StoredResult) -> str:
+    """The evaluation without its weights, images and epsilons."""
+    plain: dict[str, Any] = item.evaluation.model_dump(mode="json")
     del plain["model"]["weights"], plain["threat_model"]["epsilons"]
     del plain["dataset"]["n"], plain["dataset"]["offset"]
     return canonical_json(plain)
 
 
-def _question(item: StoredResult) -> str:
-    """What was asked of a model, whichever it is, of one train seed: the evaluation without the model itself, the
-    horizon of its training, sources, images and epsilons."""
-    evaluation = item.result.evaluation
+def _without_model(item: StoredResult) -> str:
+    """The evaluation without the model (but for its train seed), train horizon, sources, images and epsilons."""
+    evaluation = item.evaluation
     plain: dict[str, Any] = evaluation.model_dump(mode="json")
     del plain["train_horizon"], plain["threat_model"]["epsilons"], plain["attack"]["sources"]
     del plain["dataset"]["n"], plain["dataset"]["offset"]
-    plain["model"] = evaluation.model.arguments.get("train_seed")
+    plain["model"] = evaluation.model.train_seed
     return canonical_json(plain)
 
 
 def _data(item: StoredResult) -> str:
-    evaluation = item.result.evaluation
+    evaluation = item.evaluation
     return canonical_json([evaluation.dataset.name, evaluation.dataset.split, evaluation.threat_model.norm])
 
 
 def _size(item: StoredResult) -> tuple[int, str]:
-    return -item.result.evaluation.dataset.n, item.result.run_key
+    return -item.evaluation.dataset.n, item.result.run_key
 
 
 def _order(item: StoredResult) -> tuple[str, ...]:
-    evaluation = item.result.evaluation
+    evaluation = item.evaluation
     return (
         evaluation.dataset.name,
         evaluation.dataset.split,

@@ -1,7 +1,7 @@
 """Contrasts: a figure summed from the cells that one claim compares, paired by image and train seed.
 
 Every figure is a sum over cells with fixed weights: a gain is student minus baseline in the mean over horizons, a slope
-the least squares over log2 T. So one measure an image and seed holds all of it, and images are drawn again jointly.
+the least squares over log2 T. So there is one number per image and seed, and images are resampled jointly.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from odebench.analysis.sections import CellKey, ComparableCells
+from odebench.analysis.comparable_cells import CellKey, ComparableCells
 from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import bootstrap, student, student_p
 
@@ -21,22 +21,20 @@ if TYPE_CHECKING:
 
 MIN_SEEDS, MIN_IMAGES = 2, 100
 FLOOR, CEILING = 0.02, 0.98
-CORRECT = "fxr"
-ROBUST = "r"
 
 Kind = Literal["clean", "robust", "slope"]
 Array: TypeAlias = "np.ndarray[Any, Any]"
-Letters: TypeAlias = Mapping[CellKey, "np.ndarray[Any, Any]"]
+CellOutcomes: TypeAlias = Mapping[CellKey, "np.ndarray[Any, Any]"]
 Weights: TypeAlias = Mapping[tuple[str, float], float]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A gain in points, or a slope in points a doubling of T: its 95% interval and one-sided p, both unadjusted.
+    """A gain in points, or a slope in points per doubling of T: its 95% interval and one-sided p, both unadjusted.
 
-    The wider interval and the larger p of the two that images drawn again and train seeds give, each alone;
-    `interval_of` says whose the interval is. Over fewer than two seeds it is that of the images, and p is null.
-    `images` are all that entered.
+    There are two intervals and two p, over resampled images and over train seeds: the wider interval and the larger p
+    count, and `interval_of` tells which interval it is. With fewer than two seeds the interval is that of the images,
+    and p is null. `images` is the number of images.
     """
 
     value: float
@@ -48,10 +46,13 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The cells that a claim compares: seeds that have them all, and the images that these cells share."""
+class ComparedCells:
+    """The cells that a claim compares: of `seeds` that have them all, on the `images` from `first` on that all share.
 
-    section: ComparableCells
+    `left_out` are the seeds without all cells.
+    """
+
+    comparable: ComparableCells
     models: tuple[str, ...]
     horizons: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -61,63 +62,65 @@ class Frame:
 
     @property
     def keys(self) -> list[CellKey]:
-        """All cells, rising."""
+        """The keys of all cells, in order."""
         return [CellKey(*key) for key in sorted(_product(self.models, self.horizons, self.seeds))]
 
 
-def frame_of(section: ComparableCells, models: tuple[str, ...]) -> Frame | None:
-    """The horizons that each of the models has, and the seeds with all their cells; None without a horizon."""
-    of_model = {model: {key.horizon for key in section.cells if key.model == model} for model in models}
+def compared_cells(comparable: ComparableCells, models: tuple[str, ...]) -> ComparedCells | None:
+    """The cells at the horizons that all models have, of the seeds with all cells; None without such a horizon."""
+    of_model = {model: {key.horizon for key in comparable.cells if key.model == model} for model in models}
     horizons = tuple(sorted(set.intersection(*of_model.values())))
     if not horizons:
         return None
-    seeds = sorted({key.seed for key in section.cells if key.model in models})
-    whole = tuple(seed for seed in seeds if _is_whole(section, models, horizons, seed))
-    ranges = [image_range(section.cells[CellKey(*key)]) for key in _product(models, horizons, whole)]
+    seeds = sorted({key.seed for key in comparable.cells if key.model in models})
+    whole = tuple(seed for seed in seeds if _is_whole(comparable, models, horizons, seed))
+    ranges = [image_range(comparable.cells[CellKey(*key)]) for key in _product(models, horizons, whole)]
     first = max((start for start, _ in ranges), default=0)
     last = min((end for _, end in ranges), default=0)
     left_out = tuple(seed for seed in seeds if seed not in whole)
-    return Frame(section, models, horizons, whole, left_out, first, max(0, last - first))
+    return ComparedCells(comparable, models, horizons, whole, left_out, first, max(0, last - first))
 
 
-def _is_whole(section: ComparableCells, models: Sequence[str], horizons: Sequence[float], seed: int) -> bool:
-    """Whether a seed has every cell, and in each horizon all models faced candidates of the same sources."""
+def _is_whole(comparable: ComparableCells, models: Sequence[str], horizons: Sequence[float], seed: int) -> bool:
+    """Whether a seed has every cell, and at each horizon all models were attacked from the same sources."""
     for horizon in horizons:
-        cells = [section.cells.get(CellKey(model, horizon, seed)) for model in models]
-        sources = {cell.result.evaluation.attack.sources for cell in cells if cell is not None}
+        cells = [comparable.cells.get(CellKey(model, horizon, seed)) for model in models]
+        sources = {cell.evaluation.attack.sources for cell in cells if cell is not None}
         if None in cells or len(sources) != 1:
             return False
     return True
 
 
-def missing_of(frame: Frame, kind: Kind) -> str:
-    """What is missing for any answer, in one line; empty where nothing is."""
+def missing_of(compared: ComparedCells, kind: Kind) -> str:
+    """What is missing for an answer, in one line; empty where nothing is."""
     parts = []
-    if len(frame.seeds) < MIN_SEEDS:
-        lacking = f" ({count(len(frame.left_out), 'other')} without all cells)" if frame.left_out else ""
-        parts.append(f"{count(len(frame.seeds), 'train seed')} with every cell{lacking}, at least {MIN_SEEDS} needed")
-    if kind == "slope" and len(frame.horizons) < 2:
-        parts.append(f"results at T={frame.horizons[0]:g} alone, a slope needs two horizons")
-    if frame.seeds and frame.images < MIN_IMAGES:
-        parts.append(f"{count(frame.images, 'image')} in common, at least {MIN_IMAGES} needed")
+    if len(compared.seeds) < MIN_SEEDS:
+        lacking = f" ({count(len(compared.left_out), 'other')} without all cells)" if compared.left_out else ""
+        parts.append(
+            f"{count(len(compared.seeds), 'train seed')} with every cell{lacking}, at least {MIN_SEEDS} needed"
+        )
+    if kind == "slope" and len(compared.horizons) < 2:
+        parts.append(f"results at T={compared.horizons[0]:g} alone, a slope needs two horizons")
+    if compared.seeds and compared.images < MIN_IMAGES:
+        parts.append(f"{count(compared.images, 'image')} in common, at least {MIN_IMAGES} needed")
     return "; ".join(parts)
 
 
-def cell_letters(frame: Frame) -> Letters:
-    """The letters of every cell on the images of the frame."""
+def cell_outcomes(compared: ComparedCells) -> CellOutcomes:
+    """The outcomes of every cell on the images that all cells share."""
     import numpy as np
 
     found = {}
-    for key in frame.keys:
-        item = frame.section.cells[key]
-        start = frame.first - item.result.evaluation.dataset.offset
-        outcomes = next(i.outcomes for i in item.result.epsilons if i.epsilon == frame.section.epsilon)
-        found[key] = np.array(list(outcomes[start : start + frame.images]))
+    for key in compared.keys:
+        item = compared.comparable.cells[key]
+        start = compared.first - item.evaluation.dataset.offset
+        outcomes = next(i.outcomes for i in item.result.epsilons if i.epsilon == compared.comparable.epsilon)
+        found[key] = np.array(list(outcomes[start : start + compared.images]))
     return found
 
 
 def weights_of(kind: Kind, models: tuple[str, ...], horizons: Sequence[float]) -> dict[tuple[str, float], float]:
-    """How a figure is summed from the cells: means over the horizons, or least squares over log2 T."""
+    """The weight of each model and horizon in a figure: a mean over horizons, or least squares over log2 T."""
     if kind == "slope":
         xs = [math.log2(horizon) for horizon in horizons]
         spread = sum((x - fmean(xs)) ** 2 for x in xs)
@@ -128,14 +131,14 @@ def weights_of(kind: Kind, models: tuple[str, ...], horizons: Sequence[float]) -
     return {(m, h): sign * share for m, sign in ((distilled, 1), (baseline, -1)) for h in horizons}
 
 
-def measure(letters: Letters, weights: Weights, seeds: Sequence[int], counted: str) -> Array:
-    """What a claim measures, in points: a row a seed, a column an image."""
+def measure(outcomes: CellOutcomes, weights: Weights, seeds: Sequence[int], counted: str) -> Array:
+    """The figure of each seed (row) and image (column), in points; `counted` are the outcomes that count."""
     import numpy as np
 
     return np.stack(
         [
             sum(
-                100 * weight * np.isin(letters[CellKey(model, horizon, seed)], list(counted))
+                100 * weight * np.isin(outcomes[CellKey(model, horizon, seed)], list(counted))
                 for (model, horizon), weight in weights.items()
             )
             for seed in seeds
@@ -144,7 +147,7 @@ def measure(letters: Letters, weights: Weights, seeds: Sequence[int], counted: s
 
 
 def estimate(measured: Array, *, draws: int = 10_000) -> Estimate:
-    """The figure that `measure` measured, with its interval and p."""
+    """The mean of what `measure` returns, with its interval and p."""
     low, high, p = bootstrap(measured.mean(axis=0).tolist(), draws=draws)
     by_seed = measured.mean(axis=1).tolist()
     interval_of: Literal["images", "seeds"] = "images"
@@ -157,26 +160,27 @@ def estimate(measured: Array, *, draws: int = 10_000) -> Estimate:
     return Estimate(value, low, high, larger, int(measured.shape[1]), interval_of)
 
 
-def relative_gain(letters: Letters, models: tuple[str, ...], counted: str) -> float | None:
-    """The gain of the first model as a share of what the second has; None where that has nothing."""
-    distilled, baseline = (_mean_share(letters, model, counted) for model in models)
+def relative_gain(outcomes: CellOutcomes, models: tuple[str, ...], counted: str) -> float | None:
+    """The gain of the first model relative to the share of the second; None where that is 0."""
+    distilled, baseline = (_mean_share(outcomes, model, counted) for model in models)
     return distilled / baseline - 1 if baseline else None
 
 
-def _mean_share(letters: Letters, model: str, counted: str, horizon: float | None = None) -> float:
+def _mean_share(outcomes: CellOutcomes, model: str, counted: str, horizon: float | None = None) -> float:
     import numpy as np
 
     return fmean(
         float(np.isin(found, list(counted)).mean())
-        for key, found in letters.items()
+        for key, found in outcomes.items()
         if key.model == model and horizon in (None, key.horizon)
     )
 
 
-def limit_of(letters: Letters, frame: Frame, counted: str) -> str:
-    """Where every model compared is at a floor or a ceiling; empty where no cell is."""
+def limit_of(outcomes: CellOutcomes, compared: ComparedCells, counted: str) -> str:
+    """The horizons where every model compared is at a floor or a ceiling, in one line; empty where there are none."""
     shares = {
-        horizon: [_mean_share(letters, model, counted, horizon) for model in frame.models] for horizon in frame.horizons
+        horizon: [_mean_share(outcomes, model, counted, horizon) for model in compared.models]
+        for horizon in compared.horizons
     }
     floors = [f"T={horizon:g}" for horizon, found in shares.items() if max(found) < FLOOR]
     ceilings = [f"T={horizon:g}" for horizon, found in shares.items() if min(found) > CEILING]
@@ -191,7 +195,7 @@ def _product(models: Sequence[str], horizons: Sequence[float], seeds: Sequence[i
 
 def image_range(item: StoredResult) -> tuple[int, int]:
     """The first image of a result in the data set's order, and the one after its last."""
-    dataset = item.result.evaluation.dataset
+    dataset = item.evaluation.dataset
     return dataset.offset, dataset.offset + dataset.n
 
 

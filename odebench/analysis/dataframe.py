@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from odebench.errors import UsageError
 from odebench.io.canonical_json import canonical_json
-from odebench.leaderboard.build import TRAIN_SEED
 from odebench.leaderboard.read import read_results
 from odebench.leaderboard.union import StoredResult
 from odebench.result.file import read_result
@@ -19,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def load_results(path: Path | str) -> pandas.DataFrame:
-    """A pandas DataFrame of a result file or of all results below a folder: one row an evaluation and epsilon.
+    """A pandas DataFrame of a result file or of all results below a folder: one row per evaluation and epsilon.
 
-    Accuracies are in [0, 1]; a model's arguments but its train seed are JSON; flags are names parted by a comma; what
-    is null in a result is missing. Raises UsageError without pandas, and ResultError for the first file that is no
+    Accuracies are in [0, 1]; a model's arguments without its train seed are JSON; flags are separated by commas; what
+    is null in a result is missing. Raises UsageError without pandas, and ResultError for the first file that is not a
     result, so that nothing is left out in silence.
     """
     if find_spec("pandas") is None:
@@ -53,9 +52,7 @@ COLUMNS = (
 
 
 def _row(item: StoredResult, at: EpsilonResult) -> dict[str, Any]:
-    result, evaluation = item.result, item.result.evaluation
-    arguments = dict(evaluation.model.arguments)
-    seed = arguments.pop(TRAIN_SEED, None)
+    result, evaluation = item.result, item.evaluation
     figures = {
         f"{name}{end}": getattr(getattr(at.figures, name), part)
         for name in ("clean_accuracy", "robust_accuracy", "conditional_robustness")
@@ -63,8 +60,8 @@ def _row(item: StoredResult, at: EpsilonResult) -> dict[str, Any]:
     }
     return {
         "model": evaluation.model.name,
-        "arguments": canonical_json(arguments),
-        "train_seed": seed,
+        "arguments": canonical_json(evaluation.model.other_arguments),
+        "train_seed": evaluation.model.train_seed,
         "train_horizon": evaluation.train_horizon,
         "horizon": evaluation.horizon,
         "solver": None if evaluation.solver is None else str(evaluation.solver),

@@ -13,8 +13,7 @@ from rich.table import Column, Table
 from odebench.leaderboard.build import FLAG_MEANINGS
 from odebench.progress import SILENT, Step
 from odebench.protocol.spec import radius
-from odebench.render.diagnosis import curves, nfe_bars
-from odebench.render.terminal import bars_text, curve_text
+from odebench.render.diagnosis import bars_text, curve_text, curves, nfe_bars
 from odebench.result.outcome import FAILED, FOOLED, UNSOLVED
 from odebench.result.schema import Check, Figure, Result
 

@@ -58,8 +58,7 @@ def diagnose(
     from odebench.cli.console import ScreenProgress, print_diagnosis
     from odebench.cli.evaluation import Evaluator
     from odebench.evaluation.plan import EvaluationRequest, Slice
-    from odebench.render.chart import chart_svg, check_charts
-    from odebench.render.diagnosis import curves, nfe_bars
+    from odebench.render.diagnosis import check_charts, curves, diagnosis_svg, nfe_bars
 
     attack = (DIAGNOSIS if full else QUICK_DIAGNOSIS).name
     evaluator = Evaluator(dataset, data_dir, device, results, force, ScreenProgress())
@@ -92,7 +91,7 @@ def diagnose(
     if chart is not None:
         from odebench.io.files import write_atomically
 
-        svg = chart_svg(f"{name} on {dataset}, {attack}", curves(evaluated.result), nfe_bars(evaluated.result))
+        svg = diagnosis_svg(f"{name} on {dataset}, {attack}", curves(evaluated.result), nfe_bars(evaluated.result))
         write_atomically(chart, svg.encode())
 
     def show(result: Result) -> None:

@@ -54,7 +54,7 @@ def leaderboard(
     if publish or check:
         if results or output or format is not Format.md or (publish and check) or serve or port is not None:
             raise UsageError("--publish and --check stand alone: they read leaderboard/results, and nothing else")
-        publish_board() if publish else _check()
+        publish_leaderboard() if publish else _check()
         return
     if port is not None and not serve:
         raise UsageError("--port goes with --serve")
@@ -85,10 +85,10 @@ def leaderboard(
 def _page(folders: Sequence[Path], output: Path | None) -> None:
     from odebench.io.files import write_output
     from odebench.render.page import check_page, page_html
-    from odebench.render.publish import content_of
+    from odebench.render.publish import page_content
 
     check_page()
-    content, problems = content_of(folders)
+    content, problems = page_content(folders)
     start = output.parent if output is not None and (output.is_file() or not output.exists()) else Path()
 
     def link(path: Path) -> str:
@@ -101,10 +101,10 @@ def _page(folders: Sequence[Path], output: Path | None) -> None:
 def _serve(folders: Sequence[Path], port: int | None, *, browser: bool) -> None:
     from odebench.cli.serve import serve
     from odebench.render.page import check_page, page_html
-    from odebench.render.publish import content_of
+    from odebench.render.publish import page_content
 
     check_page()
-    content, problems = content_of(folders)
+    content, problems = page_content(folders)
     addresses = {item.path: f"/results/{number}/{quote(item.path.name)}" for number, item in enumerate(content.stored)}
     html = page_html(content, link=lambda path: addresses[path])
     for problem in problems:
@@ -114,7 +114,7 @@ def _serve(folders: Sequence[Path], port: int | None, *, browser: bool) -> None:
         raise typer.Exit(1)
 
 
-def publish_board() -> None:
+def publish_leaderboard() -> None:
     """Writes leaderboard/LEADERBOARD.md and its pictures, and names the files."""
     from odebench.render.publish import publish
 

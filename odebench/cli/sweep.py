@@ -113,7 +113,7 @@ def _check_publishing() -> None:
 
 def _publish(grid: Grid, workspace: Workspace, name: str, *, force: bool) -> None:
     """Copies the missing files to ./leaderboard, says how many they were, and writes the board."""
-    from odebench.cli.leaderboard import publish_board
+    from odebench.cli.leaderboard import publish_leaderboard
     from odebench.sweep.publish import publication_of
 
     publication = publication_of(grid, workspace, LEADERBOARD, replace=force)
@@ -122,7 +122,7 @@ def _publish(grid: Grid, workspace: Workspace, name: str, *, force: bool) -> Non
     results, weights = len(publication.results), len(publication.weights)
     files = f"{results} result{'s' * (results != 1)} and {weights} file{'s' * (weights != 1)} of weights"
     print(f"{name}: {files} ({size:.2f} MB) published{there}")
-    publish_board()
+    publish_leaderboard()
 
 
 def _conclude(state: State, name: str, results: Path, *, publish: bool) -> None:

@@ -12,6 +12,7 @@ from odebench.cli.options import AsJson, DataDir, Device, TimeLimit, Trust, comp
 from odebench.cli.root import app
 from odebench.cli.trust import check_trust
 from odebench.errors import UsageError
+from odebench.protocol.spec import middle
 from odebench.submission.entry import TIME_LIMIT
 
 if TYPE_CHECKING:
@@ -113,15 +114,15 @@ def _show(verified: Verification) -> None:
 
 
 def _row(chunk: ComparedChunk) -> list[str]:
-    middle = chunk.shares[len(chunk.shares) // 2]
+    share = middle(chunk.shares)
     return [
         chunk.dataset,
         "" if chunk.horizon is None else f"{chunk.horizon:g}",
         str(chunk.train_seed),
         chunk.attack,
-        str(middle.n),
+        str(share.n),
         str(chunk.chunk),
         f"{chunk.differ} / {chunk.letters}" if chunk.letters else "-",
-        f"{100 * middle.clean_found:.0f} / {100 * middle.clean_committed:.0f}",
-        f"{100 * middle.robust_found:.0f} / {100 * middle.robust_committed:.0f}",
+        f"{100 * share.clean_found:.0f} / {100 * share.clean_committed:.0f}",
+        f"{100 * share.robust_found:.0f} / {100 * share.robust_committed:.0f}",
     ]

@@ -22,9 +22,10 @@ from odebench.evaluation.checks.settings import reach
 from odebench.evaluation.outcomes import Outcomes, ever_failed
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.protocol.spec import Evaluation, Sha256, Spec
-from odebench.result.outcome import ROBUST
+from odebench.result.flags import flags_of
+from odebench.result.outcome import ROBUST, Flag
 from odebench.result.schema import Check, Cost, Found, Nfe, Result, outcomes_digest
-from odebench.result.summary import flags_of, nfe_summary
+from odebench.result.summary import nfe_summary
 
 
 class Setup(Spec):
@@ -82,6 +83,11 @@ class Measurements:
         if (self.first, len(self), self.setup.run_key) != (0, evaluation.dataset.n, evaluation.run_key):
             raise AssertionError("a result is made of a whole evaluation")
         setup, n, checks = self.setup, len(self), self._checks(evaluation)
+        told = {
+            Flag.OPAQUE_GRADIENT: setup.gradient_unconfirmed,
+            Flag.NO_TRANSFER: setup.left_out,
+            Flag.FEW_CANDIDATES: setup.few_candidates,
+        }
         epsilons = tuple(
             outcomes.epsilon_result(epsilon, setup.legend)
             for epsilon, outcomes in zip(evaluation.threat_model.epsilons, self.outcomes, strict=True)
@@ -98,14 +104,7 @@ class Measurements:
             ),
             cost=Cost(forward=self.forward_images / n, backward=self.backward_images / n, seconds=self.seconds),
             checks=tuple(checks),
-            flags=flags_of(
-                checks,
-                alone=setup.alone,
-                randomised=setup.randomised,
-                opaque=setup.gradient_unconfirmed,
-                left_out=setup.left_out,
-                few_candidates=setup.few_candidates,
-            ),
+            flags=flags_of(evaluation, checks, [flag for flag, raised in told.items() if raised]),
             outcomes_sha256=outcomes_digest(epsilons),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )

@@ -30,7 +30,7 @@ from odebench.protocol.spec import (
     ThreatModel,
     check_epsilon,
     check_horizon,
-    middle_epsilon,
+    middle,
 )
 
 DEFAULT_N = 500
@@ -138,7 +138,7 @@ def threat_model(
     chosen = definition.norm(norm)
     radii = epsilons or dataset.epsilons.get(chosen)
     if isinstance(definition, DiagnosisDefinition) and definition.only_middle and not epsilons and radii:
-        radii = (middle_epsilon(radii),)
+        radii = (middle(radii),)
     if not radii:
         raise UsageError(
             f"{dataset.name} has no default epsilons for {chosen}; give them, such as --epsilon 2/255,4/255"
@@ -255,14 +255,9 @@ def _check_steps(solver: Solver | None, horizon: float | None) -> None:
         )
 
 
-_TRAIN_SEED = "train_seed"
-
-
 def request_of(evaluation: Evaluation, model: ModelReference) -> EvaluationRequest:
     """The request that led to a stored evaluation of `model`."""
     spec, attack, part = evaluation.model, evaluation.attack, evaluation.dataset
-    seed = spec.arguments.get(_TRAIN_SEED)
-    changes = {name: value for name, value in spec.arguments.items() if name != _TRAIN_SEED}
     return EvaluationRequest(
         model,
         attack.name,
@@ -272,9 +267,9 @@ def request_of(evaluation: Evaluation, model: ModelReference) -> EvaluationReque
         solver=evaluation.solver,
         norm=evaluation.threat_model.norm,
         epsilons=evaluation.threat_model.epsilons,
-        train_seed=seed if isinstance(seed, int) else 0,
+        train_seed=spec.train_seed if isinstance(spec.train_seed, int) else 0,
         attack_seed=attack.seed,
-        changes=changes if isinstance(model, RegisteredModel) else {},
+        changes=spec.other_arguments if isinstance(model, RegisteredModel) else {},
         parameters=attack.parameters,
         sources=attack.sources,
         surrogate=None if attack.surrogate is None else attack.surrogate.solver,

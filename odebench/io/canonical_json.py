@@ -10,7 +10,7 @@ from pydantic import BaseModel, JsonValue
 
 
 def canonical_json(value: BaseModel | JsonValue | dict[str, Any]) -> str:
-    """JSON with sorted keys and no white space: equal values give equal text."""
+    """The JSON text of a value, with sorted keys and no white space: equal values give equal text."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 

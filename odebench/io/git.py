@@ -1,4 +1,4 @@
-"""A git repository, by the command git alone: commits, what changed between two, files as they were committed."""
+"""A git repository, read by the command git: commits, what changed between two, files as they were committed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLAIN = ("100644", "100755")
 
 @dataclass(frozen=True)
 class Span:
-    """Three commits: what BASE names, HEAD, and where HEAD left BASE."""
+    """Three commits: `base`, `head`, and `fork`, where head left base."""
 
     base: str
     fork: str
@@ -38,14 +38,14 @@ class FileChange:
 
 @dataclass(frozen=True)
 class Blob:
-    """A plain file of a commit."""
+    """A plain file of a commit: its path, and the name of its content in git."""
 
     path: str
     name: str
 
 
 def git(*words: str) -> bytes | None:
-    """What git prints; None where there is no git, no repository, or nothing by that name."""
+    """What a git command prints; None where it fails: no git, no repository, no such name."""
     try:
         done = subprocess.run(["git", *words], capture_output=True, check=False)
     except OSError:
@@ -54,13 +54,13 @@ def git(*words: str) -> bytes | None:
 
 
 def commit_of(name: str) -> str | None:
-    """The commit that a name stands for; None where there is none."""
+    """The sha of the commit that a name stands for; None where there is none."""
     found = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     return None if found is None else found.decode().strip()
 
 
 def span_of(base: str) -> Span:
-    """HEAD, BASE, and where HEAD left it. Raises UsageError, in one line, where one of them is missing."""
+    """The commit `base`, HEAD, and where HEAD left it. Raises UsageError where one of them is missing."""
     if shutil.which("git") is None:
         raise UsageError("git is needed for this, and not installed")
     if git("rev-parse", "--git-dir") is None:
@@ -81,7 +81,7 @@ def span_of(base: str) -> Span:
 
 
 def changes(before: str, after: str) -> list[FileChange]:
-    """What differs between two commits, by path. A file that was moved is deleted at one and added at another."""
+    """The files that differ between two commits, by path. A moved file is deleted at one path and added at another."""
     raw = git("diff-tree", "-r", "-z", "--raw", "--no-renames", "--ignore-submodules=none", before, after)
     words = iter(_texts(raw))
     found = []
@@ -92,7 +92,7 @@ def changes(before: str, after: str) -> list[FileChange]:
 
 
 def files_in(commit: str, *folders: str) -> list[Blob]:
-    """The plain files of a commit below some folders, which are named from the root. Links are left out."""
+    """The plain files of a commit below some folders, named from the root. Links and submodules are left out."""
     found = []
     for line in _texts(git("ls-tree", "-r", "-z", "--full-tree", commit, "--", *folders)):
         about, _, path = line.partition("\t")
@@ -103,7 +103,7 @@ def files_in(commit: str, *folders: str) -> list[Blob]:
 
 
 def contents(blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
-    """Each file with its bytes as they were committed, whatever attributes and filters say. Raises FileError."""
+    """Each file with its bytes as committed, without attributes and filters. Raises FileError for a missing one."""
     with subprocess.Popen(["git", "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
         assert reader.stdin is not None
         assert reader.stdout is not None
@@ -126,5 +126,5 @@ def write_files(commit: str, folder: Path, *below: str) -> None:
 
 
 def _texts(raw: bytes | None) -> list[str]:
-    """What git printed with -z, as texts; bytes that are no UTF-8 stand as the file system's functions take them."""
+    """The parts of what git printed with -z; bytes that are not UTF-8 are decoded as the file system does."""
     return [os.fsdecode(part) for part in (raw or b"").split(b"\0")[:-1]]

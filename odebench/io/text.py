@@ -9,7 +9,7 @@ _SHOWN = 400
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that is not printable, and cut where it is very long."""
+    """The text with all unprintable characters escaped, cut after 400 characters."""
     shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
 

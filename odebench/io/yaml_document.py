@@ -1,4 +1,4 @@
-"""YAML files that a user writes: read strictly, with the line of every value at hand for errors."""
+"""YAML files that users write: read strictly, with the line of every value for errors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pydantic import BaseModel, ValidationError
 from odebench.errors import OdebenchError, UsageError
 
 Where = tuple[str | int, ...]
-"""Where a value stands: keys of mappings and positions in lists, from the outside in."""
+"""The place of a value: keys of mappings and positions in lists, from the outside in."""
 
 Parts = Mapping[tuple[str, ...], type[BaseModel]]
-"""The models inside a model, by the keys that lead to them."""
+"""The pydantic models inside a model, by the keys that lead to them."""
 
 Item = TypeVar("Item")
 Model = TypeVar("Model", bound=BaseModel)
@@ -26,13 +26,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 20_000
-"""Values that a file may say, those counted again that an alias repeats: a few lines of aliases can say billions."""
+"""The most values of a file, counted again where an alias repeats them: a few lines of aliases can mean billions."""
 
 
 class DocumentError(UsageError):
-    """A file says something that cannot be; the message begins with the file and the line, if one is known.
+    """A value of a file is wrong; the message begins with the file and the line, if one is known.
 
-    `line` and `said`, the message without its beginning, are for readers that show several errors of one file.
+    `line` and `said`, the message without its beginning, are for callers that show several errors of one file.
     """
 
     def __init__(self, source: str, line: int | None, said: str) -> None:
@@ -43,14 +43,14 @@ class DocumentError(UsageError):
 
 @dataclass(frozen=True)
 class Document:
-    """What a YAML file says, and the line of each of its values. `source` is how errors call the file."""
+    """The content of a YAML file and the line of each value. `source` is the name of the file in errors."""
 
     source: str
     value: Any
     lines: Mapping[Where, int]
 
     def line(self, where: Where) -> int:
-        """The line of a value, or of the nearest one around it where the file does not spell it out."""
+        """The line of a value, or of the nearest one around it that the file has."""
         while where not in self.lines:
             where = where[:-1]
         return self.lines[where]
@@ -60,7 +60,7 @@ class Document:
         return DocumentError(self.source, self.line(where), message)
 
     def blame(self, where: Where, call: Callable[[], Item]) -> Item:
-        """What `call` returns; an error of ours that it raises is one about the value at `where`."""
+        """What `call` returns; an OdebenchError that it raises becomes one about the value at `where`."""
         try:
             return call()
         except DocumentError:
@@ -69,7 +69,7 @@ class Document:
             raise self.error(where, str(error)) from error
 
     def check_distinct(self, where: Where, values: Sequence[Any], what: str) -> None:
-        """Raises DocumentError where a list at `where` names one value twice; `what` is what it lists."""
+        """Raises DocumentError if a list at `where` has one value twice; `what` is what it lists."""
         for index, value in enumerate(values):
             first = values.index(value)
             if first < index:
@@ -80,15 +80,15 @@ class Document:
                 )
 
     def check_known(self, where: Where, given: Iterable[str], known: Sequence[str], what: str) -> None:
-        """Raises DocumentError, with the nearest right word, for a key at `where` that is not known."""
+        """Raises DocumentError, with the nearest known key, for a key at `where` that is not known."""
         for key in given:
             if key not in known:
                 raise self.error((*where, key), f"unknown {what} {key!r};{near_word(key, known)}")
 
     def validate(self, model: type[Model], parts: Parts) -> Model:
-        """The document as a pydantic model. `parts` are the models inside it, by their keys, lists left out.
+        """The document as a pydantic model. `parts` are the models inside it, by their keys without positions in lists.
 
-        Raises DocumentError for the first value that does not fit, with the nearest right word for an unknown key.
+        Raises DocumentError for the first value that does not fit, with the nearest known key for an unknown one.
         """
         found, errors = self.check(model, parts)
         if found is None:
@@ -97,11 +97,11 @@ class Document:
         return found
 
     def check(self, model: type[Model], parts: Parts) -> tuple[Model | None, list[DocumentError]]:
-        """The document as a pydantic model, or None and every error that `validate` would raise one of."""
+        """The document as a pydantic model and no errors, or None and all errors, of which `validate` raises one."""
         try:
             return model.model_validate(self.value), []
         except ValidationError as error:
-            # a key that is missing is often one that is misspelt, so this is said first
+            # a missing key is often one that is misspelt, and the misspelt key says more
             found = sorted(
                 _innermost(error.errors()[:MAX_ERRORS]),
                 key=lambda one: (one["type"] == "missing", self.line(one["loc"])),
@@ -110,18 +110,18 @@ class Document:
 
 
 MAX_ERRORS = 100
-"""Errors that are looked at: a file of thousands of wrong keys is not worth more."""
+"""The most errors that are reported: a file of thousands of wrong keys is not worth more."""
 
 
 def near_word(word: str, known: Iterable[str]) -> str:
-    """The nearest of the known words, and all of them, as the end of an error."""
+    """The end of an error about an unknown word: the nearest known one, and all of them."""
     names = list(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return (f" did you mean {near[0]!r}?" if near else "") + f" known: {', '.join(names)}"
 
 
 def read_document(path: Path) -> Document:
-    """A YAML file with its lines. Raises DocumentError for one that cannot be read, is no YAML, or says a key twice."""
+    """A YAML file with its lines. Raises DocumentError if it cannot be read, is not YAML, or has a key twice."""
     source = str(path)
     try:
         with path.open("rb") as file:
@@ -137,7 +137,7 @@ def read_document(path: Path) -> Document:
 
 
 def parse_document(text: str, source: str) -> Document:
-    """The YAML in a text; errors call it `source`. Raises DocumentError as `read_document` does."""
+    """The YAML of a text, named `source` in errors. Raises DocumentError as `read_document` does."""
     loader = None
     try:
         loader = _Loader(text)
@@ -161,7 +161,7 @@ def parse_document(text: str, source: str) -> Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader that knows, before it spells them out, how many values a node says, and refuses too many."""
+    """A loader that counts the values of a node before it makes them, and refuses too many."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -184,14 +184,14 @@ class _Loader(yaml.SafeLoader):
 
 
 def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[Where, int], source: str) -> Any:
-    """The plain value of a node; fills in the lines of all that it holds."""
+    """The plain value of a node; enters the lines of all values in it into `lines`."""
     lines.setdefault(where, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, (*where, index), lines, source) for index, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
         try:
             return loader.construct_object(node, deep=True)
-        # what a tag such as !!int makes of a text that is none
+        # a tag such as !!int before a text that is not one
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
             kind = node.tag.rpartition(":")[2]
             said = f"{_written(node.value)} is not what YAML takes it for ({kind}); put it in quotes"
@@ -213,7 +213,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
 
 
 def _described(error: Any, model: type[BaseModel], parts: Parts) -> str:
-    """What is wrong with one value, and what it must be."""
+    """What is wrong with one value, and what is expected."""
     where: Where = error["loc"]
     inside = tuple(part for part in where[:-1] if isinstance(part, str))
     known = parts.get(inside) if inside else model
@@ -237,7 +237,7 @@ _NUMBERS = ("float_type", "int_type", "float_parsing", "int_parsing")
 
 
 def _number_in(value: Any) -> str | None:
-    """How YAML wants the number written that a text says, such as 1e-3; None where it says none."""
+    """A number that YAML reads as text, such as 1e-3, in the form that YAML reads as a number; None for other texts."""
     try:
         number = float(value) if isinstance(value, str) else math.nan
     except ValueError:
@@ -249,7 +249,7 @@ def _number_in(value: Any) -> str | None:
 
 
 def _innermost(errors: Sequence[Any]) -> list[Any]:
-    """The errors without those that only follow from others: a list that is too short without its bad items."""
+    """The errors without those that only follow from others, such as a list too short without its bad items."""
     places = [one["loc"] for one in errors]
     return [
         one
@@ -259,12 +259,12 @@ def _innermost(errors: Sequence[Any]) -> list[Any]:
 
 
 def _spelled(where: Where) -> str:
-    """The keys of a place, such as "sections.models", and a space; nothing for the whole file."""
+    """The keys of a place and a space, such as "sections.models "; empty for the whole file."""
     keys = [part for part in where if isinstance(part, str) and part.isidentifier()]
     return f"{'.'.join(keys)} " if keys else ""
 
 
 def _written(value: Any) -> str:
-    """A value in few words, as an error quotes it."""
+    """A value as an error quotes it, at most 60 characters."""
     text = f"{value:g}" if isinstance(value, float) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,6 +1,6 @@
 """From stored results to tables: which results belong together, and what they say of a model.
 
-Everything but `read_results` is a pure function of results; `odebench.render` writes the tables down.
+All are pure functions of results; `odebench.render` writes the tables down.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard.credit import credits_of
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Reach, Row, Table, in_order, short_solver
-from odebench.leaderboard.union import OutcomeSets, StoredResult, image_set, union
+from odebench.leaderboard.union import OutcomeSets, StoredResult, could_lower, image_set, union
 from odebench.numerics.statistics import share_interval
-from odebench.protocol.spec import Norm, Solver
+from odebench.protocol.spec import Solver
+from odebench.result.outcome import Flag
 from odebench.result.schema import Figure
 
 WORST_CASE = "worst-case"
-TRAIN_SEED = "train_seed"
-RANDOMISED = "randomised"
-FLAG_MEANINGS = {
-    RANDOMISED: "the model draws random numbers; its letters rest on repeated passes, and it is not ranked",
-    "batch-coupled": "the solver shares step sizes within a batch, so images were judged one at a time",
-    "no-transfer": "no other model was at hand to craft candidates on: the transfer stage was left out",
-    "unseeded": "the model draws from a generator of its own, which no seed reaches: another run finds other letters",
-    "few-candidates": "the file had no candidate for some images: these stand unattacked",
-    "opaque-gradient": "the module hides its solver, and its gradient could not be confirmed",
+FLAG_MEANINGS: dict[str, str] = {
+    Flag.RANDOMISED: "the model draws random numbers; its letters rest on repeated passes, and it is not ranked",
+    Flag.BATCH_COUPLED: "the solver shares step sizes within a batch, so images were judged one at a time",
+    Flag.NO_TRANSFER: "no other model was at hand to craft candidates on: the transfer stage was left out",
+    Flag.UNSEEDED: "the model draws from a generator of its own, which no seed reaches: another run finds "
+    "other letters",
+    Flag.FEW_CANDIDATES: "the file had no candidate for some images: these stand unattacked",
+    Flag.OPAQUE_GRADIENT: "the module hides its solver, and its gradient could not be confirmed",
 }
-SETTINGS_FLAGS = ("no-transfer", "few-candidates")
-"""Flags beside the checks that say nothing of the model."""
+SETTINGS_FLAGS = (Flag.NO_TRANSFER, Flag.FEW_CANDIDATES)
+"""Flags beside the names of checks that say nothing of the model."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,18 @@ class _RowKey:
 
 @dataclass(frozen=True)
 class _Seed:
-    """All results of one set of weights in one norm, and their union."""
+    """All results of one train seed in one norm, and their union."""
 
     stored: tuple[StoredResult, ...]
-    letters: OutcomeSets
+    outcomes: OutcomeSets
 
 
 def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[ResultError]]:
     """A table for each data set, norm and epsilon, and the problems: results that contradict each other.
 
-    Results of different data or weights are never joined: data sets of one name get tables of their own, and
-    of several weights for one train seed those of the newest result are shown. Ranked rows come first, best
-    first.
+    Results of different data or weights are never joined: data sets of one name get tables of their own, and of
+    several weights for one train seed those of the newest result are shown. Ranked rows come first, the best at the
+    top.
     """
     stored = sorted(stored, key=lambda item: (item.result.run_key, item.result.outcomes_sha256, str(item.path)))
     tables: list[Table] = []
@@ -73,7 +73,7 @@ def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[Resu
                 problems.append(_two_datasets(first, same_data[0]))
             results, found = one_weights_a_seed(same_data)
             problems += found
-            for norm, same_norm in group(results, _norm).items():
+            for norm, same_norm in group(results, lambda item: item.evaluation.threat_model.norm).items():
                 cells, found = _cells(same_norm)
                 problems += found
                 tables += [
@@ -84,10 +84,10 @@ def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[Resu
 
 
 def one_weights_a_seed(stored: Sequence[StoredResult]) -> tuple[list[StoredResult], list[ResultError]]:
-    """Of several weights for one train seed the results on the newest, and the problems: the others."""
+    """The results of the newest weights of each train seed, and the problems: results of other weights."""
     kept: list[StoredResult] = []
     problems: list[ResultError] = []
-    for same_seed in group(stored, lambda item: (_row_key(item), _horizon(item), _train_seed(item))).values():
+    for same_seed in group(stored, lambda item: (_row_key(item), item.evaluation.horizon, _train_seed(item))).values():
         newest = max(same_seed, key=lambda item: (item.result.created, item.result.found.weights_sha256))
         for weights, same in group(same_seed, lambda item: item.result.found.weights_sha256).items():
             if weights == newest.result.found.weights_sha256:
@@ -103,15 +103,15 @@ def _cells(
     """The cells of one data set and norm, by epsilon and row."""
     cells: dict[float, dict[_RowKey, list[Cell]]] = defaultdict(lambda: defaultdict(list))
     problems: list[ResultError] = []
-    for (row, _), found in group(stored, lambda item: (_row_key(item), _horizon(item))).items():
+    for (row, _), found in group(stored, lambda item: (_row_key(item), item.evaluation.horizon)).items():
         seeds: list[_Seed] = []
         for same in group(found, _train_seed).values():
             try:
                 seeds.append(_Seed(tuple(same), union(same)))
             except ResultError as error:
                 problems.append(error)
-        for epsilon in sorted({epsilon for seed in seeds for epsilon in seed.letters.judged}):
-            present = [seed for seed in seeds if epsilon in seed.letters.judged]
+        for epsilon in sorted({epsilon for seed in seeds for epsilon in seed.outcomes.judged}):
+            present = [seed for seed in seeds if epsilon in seed.outcomes.judged]
             try:
                 cell = _cell(present, epsilon)
             except ResultError as error:
@@ -123,8 +123,8 @@ def _cells(
 
 def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
     """One model at one horizon. Raises ResultError where its train seeds have no image in common."""
-    evaluated = [[item for item in seed.stored if epsilon in _epsilons(item)] for seed in seeds]
-    worst = [[item for item in items if _attack(item) == WORST_CASE] for items in evaluated]
+    evaluated = [[item for item in seed.stored if epsilon in item.evaluation.threat_model.epsilons] for seed in seeds]
+    worst = [[item for item in items if _is_worst_case(item)] for items in evaluated]
     ranked = all(worst)
     largest = [max(items, key=_size) for items in (worst if ranked else evaluated)]
     images = image_set(largest[0].result)
@@ -136,21 +136,21 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
                 "evaluate both on the same images (n and offset)"
             )
     n = images.bit_count()
-    shares = [seed.letters.shares(epsilon, images) for seed in seeds]
+    shares = [seed.outcomes.shares(epsilon, images) for seed in seeds]
     flags = {
         flag: _meaning(flag, item)
         for seed in seeds
         for item in seed.stored
         for flag in item.result.flags
-        # What speaks of the settings of another attack says nothing of a model ranked by its worst case.
-        if not (ranked and _attack(item) != WORST_CASE and speaks_of_settings(flag, item))
+        # What is about the settings of another attack says nothing of a model ranked by its worst case.
+        if not (ranked and not _is_worst_case(item) and speaks_of_settings(flag, item))
     }
     nfe = [item.result.nfe for item in largest]
     evaluation = largest[0].result.evaluation
     return Cell(
         horizon=evaluation.horizon,
         train_horizon=evaluation.train_horizon,
-        ranked=ranked and RANDOMISED not in flags,
+        ranked=ranked and Flag.RANDOMISED not in flags,
         n=n,
         seeds=len(seeds),
         clean_accuracy=_figure([clean for clean, _ in shares], n),
@@ -159,21 +159,21 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         nfe_adversarial=_mean([item.adversarial.mean for item in nfe if item.adversarial]),
         attacks=_attacks(seeds, epsilon, images),
         flags=dict(sorted(flags.items())),
-        credits=credits_of([(seed.stored, seed.letters) for seed in seeds], images, epsilon),
+        credits=credits_of([(seed.stored, seed.outcomes) for seed in seeds], images, epsilon),
         files=dict(sorted((_train_seed(item), item.path) for item in largest)),
         results=tuple(item for seed in seeds for item in seed.stored),
     )
 
 
 def _attacks(seeds: Sequence[_Seed], epsilon: float, images: int) -> dict[str, Reach]:
-    """Each attack whose letters could lower a figure over `images` at `epsilon`, with what it was asked about."""
-    asked: dict[str, list[int]] = defaultdict(list)
+    """How many seeds and images each attack was run on that could lower a figure over `images` at `epsilon`."""
+    counts: dict[str, list[int]] = defaultdict(list)
     for seed in seeds:
-        speaking = [i for i in seed.stored if _epsilons(i)[0] <= epsilon and image_set(i.result) & images]
-        for name, same in group(speaking, attack_label).items():
+        relevant = [item for item in seed.stored if could_lower(item, epsilon, images)]
+        for name, same in group(relevant, attack_label).items():
             reached = reduce(or_, (image_set(item.result) & images for item in same))
-            asked[name].append(reached.bit_count())
-    return {name: Reach(len(counts), min(counts)) for name, counts in sorted(asked.items())}
+            counts[name].append(reached.bit_count())
+    return {name: Reach(len(reached), min(reached)) for name, reached in sorted(counts.items())}
 
 
 def _rows(cells: Mapping[_RowKey, Sequence[Cell]]) -> tuple[Row, ...]:
@@ -207,7 +207,7 @@ def _meaning(flag: str, item: StoredResult) -> str:
 
 
 def speaks_of_settings(flag: str, item: StoredResult) -> bool:
-    """Whether a flag of a result is about the settings of its attack, and not about the model."""
+    """Whether a flag of a result is about the settings of its attack rather than about the model."""
     return flag in SETTINGS_FLAGS or any(
         check.name == flag and check.speaks_of == "settings" for check in item.result.checks
     )
@@ -233,44 +233,31 @@ def _two_weights(older: StoredResult, newest: StoredResult) -> ResultError:
 
 
 def _row_key(item: StoredResult) -> _RowKey:
-    evaluation = item.result.evaluation
-    arguments = {name: value for name, value in evaluation.model.arguments.items() if name != TRAIN_SEED}
+    evaluation = item.evaluation
     same = evaluation.train_horizon == evaluation.horizon
     return _RowKey(
         evaluation.model.name,
-        canonical_json(arguments),
+        canonical_json(evaluation.model.other_arguments),
         None if same else evaluation.train_horizon,
         evaluation.solver,
     )
 
 
+def _is_worst_case(item: StoredResult) -> bool:
+    return item.evaluation.attack.name == WORST_CASE
+
+
 def _train_seed(item: StoredResult) -> str:
-    return canonical_json(item.result.evaluation.model.arguments.get(TRAIN_SEED))
-
-
-def _horizon(item: StoredResult) -> float | None:
-    return item.result.evaluation.horizon
+    return canonical_json(item.evaluation.model.train_seed)
 
 
 def _dataset_name(item: StoredResult) -> tuple[str, str]:
-    return item.result.evaluation.dataset.name, item.result.evaluation.dataset.split
-
-
-def _norm(item: StoredResult) -> Norm:
-    return item.result.evaluation.threat_model.norm
-
-
-def _epsilons(item: StoredResult) -> tuple[float, ...]:
-    return item.result.evaluation.threat_model.epsilons
-
-
-def _attack(item: StoredResult) -> str:
-    return item.result.evaluation.attack.name
+    return item.evaluation.dataset.name, item.evaluation.dataset.split
 
 
 def attack_label(item: StoredResult) -> str:
-    """The attack with what makes it weaker or stronger: effort, precision, surrogate."""
-    evaluation = item.result.evaluation
+    """The attack with its effort, precision and coarse solver where these are not the usual ones."""
+    evaluation = item.evaluation
     effort = evaluation.attack.parameters.get("effort")
     parts = [evaluation.attack.name, *([str(effort)] if effort else [])]
     parts += [evaluation.precision] if evaluation.precision != "fp32" else []
@@ -279,5 +266,5 @@ def attack_label(item: StoredResult) -> str:
 
 
 def _size(item: StoredResult) -> tuple[int, int]:
-    """Orders results by the number of their images, then by how early these start."""
-    return item.result.evaluation.dataset.n, -item.result.evaluation.dataset.offset
+    """Orders results by the number of their images, then by how early in the data set these begin."""
+    return item.evaluation.dataset.n, -item.evaluation.dataset.offset

@@ -1,7 +1,7 @@
-"""Credit for candidates made elsewhere: whose they are, and which images fell to them and to nothing else.
+"""Credit for candidates made elsewhere: whose they are, and for which images they alone are adversarial.
 
-Who made them stands in the attack's parameters, which are part of the run key, and beside the letters as what felled an
-image. How much they felled is never stored: it changes with every other result of the model.
+Who made them stands in the attack's parameters, which are part of the run key, and in felled_by. How many of them
+succeeded is never stored: it changes with every other result of the model.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pydantic import JsonValue
 
 from odebench.errors import UsageError
 from odebench.io.canonical_json import canonical_json
-from odebench.leaderboard.union import OutcomeSets, StoredResult, image_set, letters_of, merge
-from odebench.result.consistency import CANDIDATES
+from odebench.leaderboard.union import OutcomeSets, StoredResult, could_lower, merge, outcome_sets
+from odebench.result.flags import CANDIDATES
+from odebench.result.outcome import FAILED, FOOLED
 
 MAX_NAME_LETTERS = 80
 NOBODY = "nobody named"
@@ -23,7 +24,7 @@ NOBODY = "nobody named"
 
 @dataclass(frozen=True)
 class Credit:
-    """What one author's candidates felled: so many images, of which so many fell to no other result.
+    """How many images one author's candidates fooled (`felled`), and how many that no other result did (`alone`).
 
     Counted over the images of a cell and those of its train seeds (`seeds`) that the candidates were judged on.
     """
@@ -35,7 +36,7 @@ class Credit:
 
 
 def checked_name(text: str) -> str:
-    """The name to credit, white space made single. Raises UsageError for one that cannot be shown in a line."""
+    """The name to credit, with single spaces. Raises UsageError for one that cannot be shown in a line."""
     name = " ".join(text.split())
     if not name or len(name) > MAX_NAME_LETTERS or not name.isprintable():
         raise UsageError(
@@ -46,7 +47,7 @@ def checked_name(text: str) -> str:
 
 
 def shown_name(value: JsonValue) -> str:
-    """The name that a result credits, whatever a stranger wrote there, as one line of at most 80 letters."""
+    """The name that a result credits as one line of at most 80 printable characters, whatever was written there."""
     text = " ".join(value.split()) if isinstance(value, str) else ""
     name = "".join(letter if letter.isprintable() else "?" for letter in text)
     return (name if len(name) <= MAX_NAME_LETTERS else f"{name[: MAX_NAME_LETTERS - 3]}...") or NOBODY
@@ -55,23 +56,23 @@ def shown_name(value: JsonValue) -> str:
 def credits_of(
     seeds: Sequence[tuple[Sequence[StoredResult], OutcomeSets]], images: int, epsilon: float
 ) -> tuple[Credit, ...]:
-    """The credits of one model at `epsilon` over `images`, those who felled the most alone first.
+    """The credits of one model at `epsilon` over `images`, first those that alone fooled the most images.
 
-    `seeds` holds for each train seed its results and their union. Results of one file are one attack, whoever is named
-    in them: its names are credited together, and a copy under another name takes nothing away.
+    `seeds` holds for each train seed its results and their union. Results of one file are one attack, whoever they
+    credit: its authors are credited together, and a copy under another name takes nothing away.
     """
     names = _names([item for stored, _ in seeds for item in stored])
     if not names:
         return ()
     found: dict[str, Credit] = {}
-    for stored, letters in seeds:
-        speaking = [item for item in stored if _from(item) <= epsilon and image_set(item.result) & images]
-        fallen = _fallen(letters, epsilon) & images
-        for name in sorted({names[_file(item)] for item in speaking if author_of(item)}):
-            own = [item for item in speaking if author_of(item) and names[_file(item)] == name]
+    for stored, outcomes in seeds:
+        relevant = [item for item in stored if could_lower(item, epsilon, images)]
+        adversarial = _successful(outcomes, epsilon) & images
+        for name in sorted({names[_file(item)] for item in relevant if author_of(item)}):
+            own = [item for item in relevant if author_of(item) and names[_file(item)] == name]
             others = [item for item in stored if not any(item is one for one in own)]
-            felled = fallen & _fallen(_joined(own), epsilon)
-            alone = felled & ~_fallen(_joined(others), epsilon) if others else felled
+            felled = adversarial & _successful(_joined(own), epsilon)
+            alone = felled & ~_successful(_joined(others), epsilon) if others else felled
             before = found.get(name, Credit(name, 0, 0, 0))
             found[name] = Credit(
                 name, before.felled + felled.bit_count(), before.alone + alone.bit_count(), before.seeds + 1
@@ -81,12 +82,12 @@ def credits_of(
 
 def author_of(item: StoredResult) -> str | None:
     """The name that a result of candidates credits; None for every other attack."""
-    attack = item.result.evaluation.attack
+    attack = item.evaluation.attack
     return shown_name(attack.parameters.get("credit")) if attack.name == CANDIDATES else None
 
 
 def _names(stored: Sequence[StoredResult]) -> dict[str, str]:
-    """For each file of candidates all that are named as its authors."""
+    """All the authors that results credit, by file of candidates."""
     named: dict[str, set[str]] = {}
     for item in stored:
         if author := author_of(item):
@@ -95,17 +96,14 @@ def _names(stored: Sequence[StoredResult]) -> dict[str, str]:
 
 
 def _file(item: StoredResult) -> str:
-    return canonical_json(item.result.evaluation.attack.parameters.get("file_sha256"))
+    return canonical_json(item.evaluation.attack.parameters.get("file_sha256"))
 
 
 def _joined(stored: Sequence[StoredResult]) -> OutcomeSets:
-    return reduce(merge, (letters_of(item.result) for item in stored))
+    return reduce(merge, (outcome_sets(item.result) for item in stored))
 
 
-def _fallen(letters: OutcomeSets, epsilon: float) -> int:
-    at = letters.at(epsilon)
-    return at["f"] | at["x"]
-
-
-def _from(item: StoredResult) -> float:
-    return item.result.evaluation.threat_model.epsilons[0]
+def _successful(outcomes: OutcomeSets, epsilon: float) -> int:
+    """The images on which an attack succeeded at `epsilon`."""
+    found = outcomes.at(epsilon)
+    return found[FOOLED] | found[FAILED]

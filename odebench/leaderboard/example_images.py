@@ -88,7 +88,7 @@ def results_to_show(tables: Sequence[Table]) -> list[StoredResult]:
 
 def examples_folder(item: StoredResult) -> Path:
     """Where the examples of a result lie: beside its file."""
-    return item.path.parent / f"{item.result.evaluation.dataset.name}-examples-{item.result.run_key[:16]}"
+    return item.path.parent / f"{item.evaluation.dataset.name}-examples-{item.result.run_key[:16]}"
 
 
 def file_names(pair: ExamplePair) -> tuple[str, str]:

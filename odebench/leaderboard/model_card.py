@@ -1,4 +1,4 @@
-"""A model as its results show it: what it is, what was run on it, what its checks say, images of it under attack."""
+"""A model card: what a model is, what was run on it, what its checks found, images under attack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from odebench.leaderboard.example_images import ExampleStrip
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Row, Table
 from odebench.leaderboard.union import StoredResult
-from odebench.protocol.spec import middle_epsilon
+from odebench.protocol.spec import middle
 from odebench.result.schema import Check
 
 STATUSES = ("flag", "pass", "skipped")
@@ -19,7 +19,8 @@ STATUSES = ("flag", "pass", "skipped")
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """One check over all results of a model: its worst outcome, how often each occurred, and that result."""
+    """One check over all results of a model: the worst outcome, how often each status occurred, and the result of the
+    worst."""
 
     check: Check
     counts: Mapping[str, int]
@@ -28,8 +29,8 @@ class CheckSummary:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A model on one data set, with all results behind it. `label` tells it apart from others; `headline` is its cell
-    of the highest robust accuracy in `table`, that of the middle epsilon of its first norm."""
+    """A model on one data set with all its results. `label` distinguishes it; `headline` is its cell of the highest
+    robust accuracy in `table`, the table of the middle epsilon of its first norm."""
 
     label: str
     table: Table
@@ -41,13 +42,8 @@ class ModelCard:
     strip: ExampleStrip | None
 
 
-def label_of(row: Row) -> str:
-    """A row's model with its details."""
-    return row.model + (f" ({', '.join(row.details)})" if row.details else "")
-
-
-def profiles_of(tables: Sequence[Table], strips: Sequence[ExampleStrip]) -> list[ModelCard]:
-    """A profile for each model of each data set: by data set, then as the table of the middle epsilon ranks them."""
+def model_cards(tables: Sequence[Table], strips: Sequence[ExampleStrip]) -> list[ModelCard]:
+    """A card for each model of each data set: by data set, then as the table of the middle epsilon ranks them."""
     by_run_key = {strip.examples.run_key: strip for strip in strips}
     found: list[ModelCard] = []
     for same in group(tables, lambda table: (table.dataset, table.split, table.dataset_sha256)).values():
@@ -60,7 +56,7 @@ def profiles_of(tables: Sequence[Table], strips: Sequence[ExampleStrip]) -> list
             shown = (by_run_key[item.result.run_key] for item in results if item.result.run_key in by_run_key)
             found.append(
                 ModelCard(
-                    label=max((label_of(one) for _, one in of_model), key=len),
+                    label=max((one.label for _, one in of_model), key=len),
                     table=table,
                     row=row,
                     headline=max(row.cells.values(), key=lambda cell: (cell.ranked, cell.robust_accuracy.value)),
@@ -76,10 +72,7 @@ def profiles_of(tables: Sequence[Table], strips: Sequence[ExampleStrip]) -> list
 def _in_order(tables: Sequence[Table]) -> list[Table]:
     """The middle epsilon of each norm first (linf before l2), then the others."""
     norms = group(sorted(tables, key=lambda table: table.norm, reverse=True), lambda table: table.norm)
-    middles = [
-        next(table for table in same if table.epsilon == middle_epsilon([table.epsilon for table in same]))
-        for same in norms.values()
-    ]
+    middles = [middle(sorted(same, key=lambda table: table.epsilon)) for same in norms.values()]
     return [*middles, *(table for table in tables if table not in middles)]
 
 

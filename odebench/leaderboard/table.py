@@ -1,4 +1,4 @@
-"""The leaderboard's values: a table a data set and threat model, rows of models, cells by horizon."""
+"""The leaderboard's values: a table for each data set and epsilon, rows of models, cells by horizon."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from odebench.result.schema import Figure
 
 @dataclass(frozen=True)
 class Cell:
-    """What is known of one model at one horizon (null: a model without one) at the table's epsilon.
+    """What is known of one model at one horizon (null for a model without one) at the table's epsilon.
 
-    Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells for each attack of
-    the union what it was asked about. NFE is a mean an image, null for a model without a field.
-    Each flag comes with its meaning. `credits` are those whose candidates, made elsewhere, were judged. `files` are the
-    largest results by train seed, which the figures rest on first; `results` are all that the union is made of.
+    Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells on how many seeds and images
+    each attack of the union was run. NFE is a mean per image, null for a model without a field. `flags` have their
+    meanings as values. `credits` name the authors of candidates made elsewhere. `files` are the largest results by
+    train seed; `results` are all that the union is made of.
     """
 
     horizon: float | None
@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Reach:
-    """What an attack of a union was asked about: how many train seeds, and how many images of a cell at least."""
+    """On how many train seeds of a cell an attack was run, and on how many of its images at least."""
 
     seeds: int
     images: int
@@ -51,10 +51,10 @@ class Reach:
 
 @dataclass(frozen=True)
 class Row:
-    """A model at its horizons, the rising order of which `cells` keeps, null last.
+    """A model at its horizons: `cells` by rising horizon, null last.
 
-    `arguments` are those of the model but for its train seed. `details` tells apart what the name alone does
-    not: the arguments, a train horizon that differs from the horizon, the solver where a name has several.
+    `arguments` are those of the model without its train seed. `details` are what the name alone does not tell: the
+    arguments, a train horizon that differs from the horizon, the solver where a name has several.
     """
 
     model: str
@@ -65,29 +65,34 @@ class Row:
 
     @property
     def identity(self) -> tuple[str, str, Solver | None, float | None]:
-        """What rows of one model have in common in all tables: name, arguments, solver, a train horizon of its own."""
+        """What is equal in the rows of one model in all tables: name, arguments, solver, a fixed train horizon."""
         fixed = (cell.train_horizon for cell in self.cells.values() if cell.train_horizon != cell.horizon)
         return self.model, canonical_json(dict(self.arguments)), self.solver, next(fixed, None)
 
     @property
     def name(self) -> str:
-        """The model with its arguments; not with its solver."""
+        """The model with its arguments, without its solver."""
         return " ".join([self.model, *(f"{name}={value}" for name, value in self.arguments.items())])
 
     @property
+    def label(self) -> str:
+        """The model with all that tells the row apart."""
+        return self.model + (f" ({', '.join(self.details)})" if self.details else "")
+
+    @property
     def matched(self) -> tuple[Cell, ...]:
-        """The ranked cells at the horizon trained at."""
+        """The ranked cells whose horizon is that of training."""
         return tuple(cell for cell in self.cells.values() if cell.ranked and cell.train_horizon == cell.horizon)
 
     @property
     def best(self) -> float | None:
-        """The highest robust accuracy among the ranked cells, which orders the rows; null: unranked."""
+        """The highest robust accuracy among the ranked cells, by which rows are ordered; null where none is ranked."""
         return max((cell.robust_accuracy.value for cell in self.cells.values() if cell.ranked), default=None)
 
 
 @dataclass(frozen=True)
 class Table:
-    """All models at one epsilon. `name_is_shared` where several data sets go by the name of this one."""
+    """All models at one epsilon. `name_is_shared` where several data sets have the name of this one."""
 
     dataset: str
     split: str
@@ -99,19 +104,19 @@ class Table:
 
     @property
     def horizons(self) -> tuple[float | None, ...]:
-        """The columns: rising, and at the end null where a model has no horizon."""
+        """The columns: horizons rising, and null at the end where a model has none."""
         return tuple(in_order({horizon for row in self.rows for horizon in row.cells}))
 
     @property
     def usual(self) -> tuple[Row, ...]:
-        """The rows that stand for their models: of several of one name and arguments that with the most ranked cells at
-        the horizon trained at, a fixed step before an adaptive one; all of them where none has such a cell."""
+        """One row for each model and its arguments: that with the most ranked cells at the horizon of training, a fixed
+        step before an adaptive solver. All rows of a model that has no such cell."""
         chosen = {row.name: row for row in sorted(self.rows, key=_weight)}
         return tuple(row for row in self.rows if row is chosen[row.name] or _weight(chosen[row.name])[0] == 0)
 
     @property
     def others(self) -> tuple[Row, ...]:
-        """The rows of other solvers, and of other horizons than that trained at, beside the usual row of the model."""
+        """The rows that are not usual: other solvers, and horizons other than that of training."""
         usual = self.usual
         return tuple(row for row in self.rows if not any(row is one for one in usual))
 
@@ -126,7 +131,7 @@ def in_order(horizons: set[float | None]) -> list[float | None]:
 
 
 def short_solver(solver: Solver) -> str:
-    """A solver in as few words as tell it apart from others: "rk4 step 0.25", "dopri5 rtol 0.001"."""
+    """A solver in as few words as distinguish it: "rk4 step 0.25", "dopri5 rtol 0.001"."""
     if not solver.adaptive:
         return f"{solver.method} step {solver.step:g}"
     atol = "" if solver.atol == solver.rtol else f" atol {solver.atol:g}"

@@ -1,7 +1,7 @@
 """The union of results: what all attacks on one model found together, image by image (docs/protocol.md).
 
-A set of images is an integer whose bit i stands for image i of the data set's fixed order. Merging is
-therefore a bitwise "or", and the order in which results are read cannot matter.
+A set of images is an integer whose bit i stands for image i of the data set's fixed order. Merging is therefore a
+bitwise "or", and the order in which results are read cannot matter.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from itertools import combinations
 from pathlib import Path
 
 from odebench.errors import ResultError
-from odebench.result.schema import OUTCOMES, Result
+from odebench.protocol.spec import Evaluation
+from odebench.result.outcome import FAILED, FOOLED, OUTCOMES, ROBUST, UNSOLVED, WRONG
+from odebench.result.schema import Result
 
 DISAGREEMENT_PERCENT = 1
-_BITS = {letter: str.maketrans({other: "1" if other == letter else "0" for other in OUTCOMES}) for letter in OUTCOMES}
+_BITS = {one: str.maketrans({other: "1" if other == one else "0" for other in OUTCOMES}) for one in OUTCOMES}
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,18 @@ class StoredResult:
     path: Path
     result: Result
 
+    @property
+    def evaluation(self) -> Evaluation:
+        """What was evaluated."""
+        return self.result.evaluation
+
 
 @dataclass(frozen=True)
 class OutcomeSets:
-    """All that is known of one model's images: as sets of images, on the clean image and by epsilon.
+    """What is known of one model's images, as sets of images: of the clean images, and by epsilon.
 
-    `judged[epsilon]` holds the images that some result evaluated at epsilon. Where several results spoke of
-    one image the sets may overlap; `at` decides.
+    `judged[epsilon]` holds the images that some result evaluated at epsilon. Of an image that several results judged
+    the sets may overlap; `at` decides.
     """
 
     images: int
@@ -43,17 +50,17 @@ class OutcomeSets:
     failed: Mapping[float, int]
 
     def at(self, epsilon: float) -> dict[str, int]:
-        """The images under each outcome at `epsilon`, in disjoint sets: m > u > f > x > r.
+        """The images of each outcome at `epsilon`, in disjoint sets: m > u > f > x > r.
 
-        A fall at a smaller epsilon carries to this one. An image is robust only where `epsilon` itself was
-        evaluated on it: standing at a larger radius proves nothing about this attack at a smaller one.
+        An adversarial image at a smaller epsilon counts at this one. An image is robust only where `epsilon` itself
+        was evaluated on it: an attack that fails at a larger radius proves nothing about a smaller one.
         """
         claims = {
-            "m": self.wrong,
-            "u": self.unsolved,
-            "f": _up_to(self.fooled, epsilon),
-            "x": _up_to(self.failed, epsilon),
-            "r": self.judged.get(epsilon, 0),
+            WRONG: self.wrong,
+            UNSOLVED: self.unsolved,
+            FOOLED: _up_to(self.fooled, epsilon),
+            FAILED: _up_to(self.failed, epsilon),
+            ROBUST: self.judged.get(epsilon, 0),
         }
         taken = 0
         for letter, images in claims.items():
@@ -65,27 +72,27 @@ class OutcomeSets:
         """Clean and robust accuracy at `epsilon` over `images`, which must all have been judged there."""
         assert images
         assert images & ~self.judged.get(epsilon, 0) == 0
-        letters = self.at(epsilon)
+        found = self.at(epsilon)
         n = images.bit_count()
-        wrong = ((letters["m"] | letters["u"]) & images).bit_count()
-        return (n - wrong) / n, (letters["r"] & images).bit_count() / n
+        wrong = ((found[WRONG] | found[UNSOLVED]) & images).bit_count()
+        return (n - wrong) / n, (found[ROBUST] & images).bit_count() / n
 
 
-def letters_of(result: Result) -> OutcomeSets:
-    """The letters of one result, its images at their places in the data set's order."""
+def outcome_sets(result: Result) -> OutcomeSets:
+    """The outcomes of one result as sets of images, these at their places in the data set's order."""
     offset = result.evaluation.dataset.offset
     sets = {
-        item.epsilon: {letter: _image_set(item.outcomes, letter) << offset for letter in OUTCOMES}
+        item.epsilon: {outcome: _image_set(item.outcomes, outcome) << offset for outcome in OUTCOMES}
         for item in result.epsilons
     }
     images = image_set(result)
     return OutcomeSets(
         images=images,
-        wrong=reduce(int.__or__, (item["m"] for item in sets.values())),
-        unsolved=reduce(int.__or__, (item["u"] for item in sets.values())),
+        wrong=reduce(int.__or__, (item[WRONG] for item in sets.values())),
+        unsolved=reduce(int.__or__, (item[UNSOLVED] for item in sets.values())),
         judged=dict.fromkeys(sets, images),
-        fooled={epsilon: item["f"] for epsilon, item in sets.items()},
-        failed={epsilon: item["x"] for epsilon, item in sets.items()},
+        fooled={epsilon: item[FOOLED] for epsilon, item in sets.items()},
+        failed={epsilon: item[FAILED] for epsilon, item in sets.items()},
     )
 
 
@@ -95,8 +102,13 @@ def image_set(result: Result) -> int:
     return ((1 << dataset.n) - 1) << dataset.offset
 
 
+def could_lower(item: StoredResult, epsilon: float, images: int) -> bool:
+    """Whether a result judged some of these images at `epsilon` or a smaller one, so that it could lower a figure."""
+    return item.evaluation.threat_model.epsilons[0] <= epsilon and bool(image_set(item.result) & images)
+
+
 def merge(first: OutcomeSets, second: OutcomeSets) -> OutcomeSets:
-    """What two sets of letters of one model say together."""
+    """What the outcomes of two results of one model say together."""
     return OutcomeSets(
         images=first.images | second.images,
         wrong=first.wrong | second.wrong,
@@ -113,8 +125,8 @@ def union(stored: Sequence[StoredResult]) -> OutcomeSets:
     Raises ResultError, naming both files, where two results judge more than 1% of the clean images that they
     share differently: hardware explains less than that.
     """
-    letters = [letters_of(item.result) for item in stored]
-    for (one, first), (other, second) in combinations(zip(stored, letters, strict=True), 2):
+    found = [outcome_sets(item.result) for item in stored]
+    for (one, first), (other, second) in combinations(zip(stored, found, strict=True), 2):
         shared = first.images & second.images
         differing = ((first.wrong ^ second.wrong) | (first.unsolved ^ second.unsolved)) & shared
         if 100 * differing.bit_count() > DISAGREEMENT_PERCENT * shared.bit_count():
@@ -123,11 +135,11 @@ def union(stored: Sequence[StoredResult]) -> OutcomeSets:
                 f"{shared.bit_count()} clean images differently (m or u), more than "
                 f"{DISAGREEMENT_PERCENT}%; run both evaluations again with --force, or delete the wrong file"
             )
-    return reduce(merge, letters)
+    return reduce(merge, found)
 
 
-def _image_set(outcomes: str, letter: str) -> int:
-    return int(outcomes[::-1].translate(_BITS[letter]), 2)
+def _image_set(outcomes: str, outcome: str) -> int:
+    return int(outcomes[::-1].translate(_BITS[outcome]), 2)
 
 
 def _up_to(sets: Mapping[float, int], epsilon: float) -> int:

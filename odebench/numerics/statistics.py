@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from statistics import NormalDist, fmean, stdev
 
 _ZERO = 1e-12
-"""What sums of floats may leave of a zero."""
+"""Rounding errors of sums stay below this."""
 
 
 def wilson(successes: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """The two-sided score interval of a proportion (Wilson 1927, JASA 22, p. 209), in [0, 1].
 
-    `successes` may be a mean over seeds, hence a fraction. With n = 0 nothing is known: (0, 1).
+    `successes` may be a mean over seeds, hence a fraction. With n = 0 the interval is (0, 1).
     """
     if n == 0:
         return 0.0, 1.0
@@ -25,7 +25,7 @@ def wilson(successes: float, n: int, *, confidence: float = 0.95) -> tuple[float
 
 
 def wilson_lower(successes: int, n: int, *, confidence: float = 0.95) -> float:
-    """The one-sided lower bound of a proportion: 0 where n is 0."""
+    """The one-sided lower bound of a proportion by Wilson's interval; 0 where n is 0."""
     return wilson(successes, n, confidence=2 * confidence - 1)[0] if n else 0.0
 
 
@@ -40,10 +40,10 @@ def student(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float
 
 
 def share_interval(shares: Sequence[float], n: int) -> tuple[float, float, float]:
-    """Mean, low and high of a share over train seeds that saw the same `n` images.
+    """Mean, low and high end of a share over train seeds judged on the same `n` images.
 
-    The wider of Wilson's interval at n images (the images are shared, so never n x seeds) and Student's over
-    the seeds, kept within [0, 1].
+    The interval is the wider of Wilson's at n images (not n x seeds: the images are the same) and Student's over the
+    seeds, within [0, 1].
     """
     mean = fmean(shares)
     low, high = wilson(mean * n, n)
@@ -57,7 +57,7 @@ def share_interval(shares: Sequence[float], n: int) -> tuple[float, float, float
 def student_p(values: Sequence[float]) -> float:
     """The one-sided p of a mean above zero over train seeds, by Student's t.
 
-    Values without any scatter decide by their sign. Raises ValueError for fewer than two values.
+    It is 0 or 1 where all values are equal. Raises ValueError for fewer than two values.
     """
     if len(values) < 2:
         raise ValueError("a test over seeds needs at least two of them")
@@ -72,11 +72,11 @@ def student_p(values: Sequence[float]) -> float:
 def bootstrap(
     values: Sequence[float], *, draws: int = 10_000, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Low and high end of the mean's percentile interval over images drawn again, and the one-sided p of a mean above
+    """Low and high end of the mean's percentile interval over resampled images, and the one-sided p of a mean above
     zero, (1 + draws at or below zero) / (1 + draws) (Davison and Hinkley 1997, equation 4.11).
 
-    Whatever was measured on one image is one value, so images are drawn jointly for all seeds, horizons and models.
-    Equal values are drawn together: how often each occurs among n images drawn is multinomial.
+    There is one value per image, so images are drawn jointly for all seeds, horizons and models. Equal values are drawn
+    together: the number of times that each occurs among n images is multinomial.
     """
     import numpy as np
 
@@ -94,7 +94,7 @@ def bootstrap(
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """The p of each claim of a family, adjusted for their number (Holm 1979), in the order given."""
+    """The p of each member of a family, adjusted for their number (Holm 1979), in the order given."""
     adjusted = [0.0] * len(ps)
     largest = 0.0
     for rank, index in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
@@ -104,8 +104,9 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def paired_interval(gained: int, lost: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of (gained - lost) / n, a difference of two shares of the same n images, of which `gained` and
-    `lost` changed (Bonett and Price 2012, J. Educ. Behav. Stat. 37, p. 479: Wald's, with one image more of each)."""
+    """The interval of (gained - lost) / n, the difference of two shares of the same n images, of which `gained` changed
+    one way and `lost` the other (Bonett and Price 2012, J. Educ. Behav. Stat. 37, p. 479: Wald's with one image more of
+    each kind)."""
     if n == 0:
         return -1.0, 1.0
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -117,8 +118,8 @@ def paired_interval(gained: int, lost: int, n: int, *, confidence: float = 0.95)
 def difference_interval(
     first: float, n_first: int, second: float, n_second: int, *, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """The interval of a difference of two shares, first / n_first - second / n_second, of two samples of images
-    (Newcombe 1998, Statist. Med. 17, p. 876, method 10: from both of Wilson's intervals)."""
+    """The interval of first / n_first - second / n_second, the difference of the shares of two samples of images
+    (Newcombe 1998, Statist. Med. 17, p. 876, method 10: from Wilson's interval of each)."""
     if n_first == 0 or n_second == 0:
         return -1.0, 1.0
     one, other = first / n_first, second / n_second

@@ -1,4 +1,4 @@
-"""A protocol: a grid of evaluations with a name and a version, written as YAML and read strictly. No torch here."""
+"""A protocol: a grid of evaluations with a name and a version, written as YAML and read strictly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def _number(value: Any) -> Any:
-    """A number as it stands, or as its text says: 8/255, and 1e-3, which YAML takes for a text."""
+    """The number that a text writes, such as 8/255, or 1e-3, which YAML reads as text; other values as they are."""
     if not isinstance(value, str):
         return value
     try:
@@ -46,7 +46,7 @@ Seed = Annotated[int, Field(ge=0)]
 
 
 class Images(Spec):
-    """Which images. An image folder, which is known by its name alone, says its shape, classes and sizes here."""
+    """Which images. Of an image folder, of which only the name is known, shape, classes and sizes are given here."""
 
     name: str
     n: Annotated[int, Field(ge=1)]
@@ -58,7 +58,7 @@ class Images(Spec):
 
 
 class SolverChoice(Spec):
-    """The solver of an evaluation, in the words of the command line: a step, or a tolerance (rtol and atol)."""
+    """The solver of an evaluation in the words of the command line: a step, or a tolerance (rtol and atol)."""
 
     method: str
     step: Positive | None = None
@@ -80,7 +80,7 @@ class SolverChoice(Spec):
         return self
 
     def solver(self) -> Solver:
-        """The solver that is meant."""
+        """The solver as an evaluation holds it. Raises ValueError where step and tolerance do not fit the method."""
         if self.method in FIXED_STEP_STAGES:
             if self.step is None or self.tolerance is not None:
                 raise ValueError(f"{self.method} takes a step and no tolerance")
@@ -92,7 +92,7 @@ class SolverChoice(Spec):
 
 
 class Threat(Spec):
-    """A norm and its radii: "default" are the data set's."""
+    """A norm and its radii; null, written "default", for those of the data set."""
 
     norm: Norm
     epsilons: Annotated[
@@ -101,7 +101,7 @@ class Threat(Spec):
 
 
 class AttackChoice(Spec):
-    """An attack with what is changed in its parameters; `n` images where they are other than the protocol's."""
+    """An attack, the parameters that differ from its defaults, and `n` images where these are not the protocol's."""
 
     name: str
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
@@ -112,9 +112,9 @@ class AttackChoice(Spec):
 class Section(Spec):
     """One part of the grid: every model at every horizon and train seed, under every threat model and attack.
 
-    A model without a horizon is judged once. With `train_horizons` a model trained at each of them is judged at every
-    horizon; without, at the horizon it was trained at. With `equal_nfe` the step of the fixed-step method is chosen so
-    that one integration asks the field this often, whatever the horizon.
+    A model without a horizon is evaluated once. With `train_horizons` a model trained at each of them is evaluated at
+    every horizon; without, at the horizon of its training. With `equal_nfe` the step of the fixed-step method is chosen
+    so that one integration evaluates the field this often at any horizon.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Section(Spec):
 
 
 class Protocol(Spec):
-    """A grid of evaluations. A changed protocol is a new version. `recipes` are changes of a model's recipe."""
+    """A grid of evaluations. A changed protocol is a new version. `recipes` are changes to recipes, by model."""
 
     name: str
     version: Annotated[int, Field(ge=1)]
@@ -157,18 +157,18 @@ _PARTS: Parts = {
 
 
 def protocol_folder() -> Path:
-    """The folder of the protocols that odebench brings: beside this module if it is installed, else the checkout's."""
+    """The folder of odebench's own protocols: beside this module if it is installed, else in the checkout."""
     installed = Path(__file__).with_name("protocols")
     return installed if installed.is_dir() else Path(__file__).parents[2] / "benchmarks" / "protocols"
 
 
 def protocol_files() -> dict[str, Path]:
-    """The protocols that odebench brings, by name."""
+    """The files of odebench's own protocols, by name."""
     return {path.stem: path for path in sorted(protocol_folder().glob("*.yaml"))}
 
 
 def find_protocol(name: str) -> Path:
-    """The file of a protocol that odebench brings, or the path itself where one is given. Raises UsageError."""
+    """The file of one of odebench's own protocols, or a path that is given. Raises UsageError for an unknown name."""
     if name.endswith(SUFFIXES):
         return Path(name)
     files = protocol_files()
@@ -179,7 +179,7 @@ def find_protocol(name: str) -> Path:
 
 
 def read_protocol(path: Path) -> tuple[Protocol, Document]:
-    """A protocol and the file that it stands in. Raises DocumentError, with the line, for all that does not fit."""
+    """A protocol and its document. Raises DocumentError, with the line, for anything that does not fit."""
     document = read_document(path)
     if not isinstance(document.value, dict):
         raise document.error((), f"a protocol is a list of keys and values: {', '.join(Protocol.model_fields)}")

@@ -1,4 +1,4 @@
-"""A recipe: all that training depends on. Its digest finds the weights."""
+"""A recipe: all that training depends on. Its digest names the weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ RECIPE_VERSION: Literal[1] = 1
 """Raised when the training code computes something else from the same recipe."""
 
 BETA = 6.0
-"""What TRADES weighs its divergence with unless told otherwise, as its authors do."""
+"""The default weight of the divergence in TRADES, its authors' own."""
 ADVERSARIAL_SHARE = 5 / 6
-"""How much of RSLAD's loss is that at the adversarial image, as its authors weigh it."""
+"""The weight in RSLAD of the loss at the adversarial image, its authors' own."""
 
 
 class Loss(Spec):
@@ -41,7 +41,7 @@ class Loss(Spec):
 
 
 class Adversary(Spec):
-    """Adversarial training: which images x' near x a batch is trained on, and how they are found.
+    """Adversarial training: on which images x' near x a model is trained, and how these are found.
 
     "madry" (Madry et al. 2018, eq. 2.1): the recipe's own loss at x', where x' maximises CE(s(x'), y). "trades"
     (Zhang et al. 2019, algorithm 1): the recipe's own loss at x plus beta KL(p(x) || p(x')), where x' maximises that
@@ -84,9 +84,9 @@ class Schedule(Spec):
 
 
 class Recipe(Spec):
-    """Architecture and its arguments, data, losses, schedule, train seed, the teacher's own recipe, the adversary.
+    """Architecture and its arguments, data, loss, schedule, train seed, the teacher's own recipe, the adversary.
 
-    A recipe without an adversary is written without the key, so that its digest is what it was before there were any.
+    A recipe without an adversary is written without that key, so that digests are those of before there was one.
     """
 
     version: Literal[1] = RECIPE_VERSION
@@ -119,12 +119,12 @@ class Recipe(Spec):
 
     @property
     def key(self) -> str:
-        """The digest that names the weights."""
+        """The digest of the recipe, which names its weights."""
         return digest(self)
 
 
 def find_weights(recipe: Recipe, folders: Sequence[Path] | None = None) -> Path | None:
-    """The weights of a recipe, None where there are none: in the cache folder, else published, unless told where."""
+    """The file of the weights of a recipe, or None: in the `folders`, else in the cache folder, else published."""
     if folders is None:
         folders = weights_folders(cache_folder(), published_folder())
     paths = [weights_path(recipe, folder) for folder in folders]
@@ -132,5 +132,5 @@ def find_weights(recipe: Recipe, folders: Sequence[Path] | None = None) -> Path 
 
 
 def weights_path(recipe: Recipe, folder: Path | None = None) -> Path:
-    """Where the weights of a recipe lie: named by its digest, in the cache folder unless another is given."""
+    """The path of the weights of a recipe: named by its digest, in the cache folder unless another is given."""
     return (folder or cache_folder() / "weights") / f"{recipe.key}.safetensors"

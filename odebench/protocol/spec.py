@@ -1,11 +1,11 @@
-"""What can be written down before anything is loaded or trained: solver, threat model, evaluation, digest."""
+"""What can be written down before anything is loaded or trained: solver, threat model, evaluation, run key."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
@@ -16,22 +16,25 @@ FIXED_STEP_STAGES = {"euler": 1, "midpoint": 2, "heun3": 3, "rk4": 4}
 PER_SAMPLE_METHODS = ("dopri5", "heun", "tsit5")
 JOINT_METHODS = ("adaptive_heun", "bosh3", "dopri5", "dopri8", "fehlberg2")
 VERDICT_BATCH = 100
-"""Images that the verdict asks a model about at once, whatever the chunk."""
+"""Images of one batch of the verdict, whatever the chunk."""
+TRAIN_SEED = "train_seed"
+"""The argument of a model that is the seed of its training."""
 MAX_FIXED_STEPS = 10_000
 
 Backend = Literal["torchdiffeq", "torchode"]
 Norm = Literal["linf", "l2"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Item = TypeVar("Item")
 
 
 class Spec(BaseModel):
-    """A frozen value with known keys only; numbers are numbers, and finite."""
+    """A frozen value: no unknown keys, no strings for numbers, only finite numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Solver(Spec):
-    """A numerical ODE solver: a `step` if it is fixed, else `rtol`, `atol` and `max_steps`.
+    """A numerical ODE solver: with a `step` if that is fixed, else with `rtol`, `atol` and `max_steps`.
 
     Adaptive methods run per sample on torchode unless `backend` says torchdiffeq, which shares one step size
     among all images of a batch.
@@ -74,7 +77,7 @@ class Solver(Spec):
 
     @property
     def couples_batch(self) -> bool:
-        """Whether an image's logits depend on the images beside it: torchdiffeq's adaptive methods."""
+        """Whether an image's logits depend on the images in its batch: so with torchdiffeq's adaptive methods."""
         return self.adaptive and self.backend == "torchdiffeq"
 
     def __str__(self) -> str:
@@ -84,7 +87,7 @@ class Solver(Spec):
 
 
 def fixed_step(method: str = "rk4", *, step: float) -> Solver:
-    """A fixed-step solver on torchdiffeq, `step` in units of the horizon's time."""
+    """A fixed-step solver on torchdiffeq; `step` is in the unit of the horizon."""
     return Solver(method=method, backend="torchdiffeq", step=float(step))
 
 
@@ -101,13 +104,13 @@ def adaptive(
     return Solver(method=method, backend=backend, rtol=float(rtol), atol=float(atol), max_steps=max_steps)
 
 
-def middle_epsilon(epsilons: Sequence[float]) -> float:
-    """The middle one of rising epsilons; of an even number the upper of the two."""
-    return epsilons[len(epsilons) // 2]
+def middle(items: Sequence[Item]) -> Item:
+    """The item of the middle epsilon, of items by rising epsilon; of an even number the upper of the two."""
+    return items[len(items) // 2]
 
 
 class ThreatModel(Spec):
-    """A norm and the radii at which robustness is asked for, in units of the image range [0, 1], rising."""
+    """A norm and the radii of its balls, rising, in units of the image range [0, 1]."""
 
     norm: Norm
     epsilons: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
@@ -123,20 +126,30 @@ class ThreatModel(Spec):
 
     @property
     def middle_epsilon(self) -> float:
-        """The epsilon that claims and examples are about; the upper of two."""
-        return middle_epsilon(self.epsilons)
+        """The epsilon that claims and examples are about."""
+        return middle(self.epsilons)
 
 
 class ModelSpec(Spec):
-    """Which model: its name, the arguments that were given, and a digest that identifies its weights.
+    """A model: its name, the arguments that were given, and a digest that identifies its weights.
 
-    `weights` is the digest of a recipe (built-in models), the sha256 of a weights file, or for a module
-    handed over the sha256 of its class name and state dict.
+    `weights` is the digest of a recipe (built-in models), the sha256 of a weights file, or for a module that was handed
+    over the sha256 of its class name and state dict.
     """
 
     name: str
     arguments: dict[str, JsonValue]
     weights: Sha256
+
+    @property
+    def train_seed(self) -> JsonValue:
+        """The seed of its training; null for a model that was handed over without one."""
+        return self.arguments.get(TRAIN_SEED)
+
+    @property
+    def other_arguments(self) -> dict[str, JsonValue]:
+        """The arguments without the train seed."""
+        return {name: value for name, value in self.arguments.items() if name != TRAIN_SEED}
 
 
 class DatasetSlice(Spec):
@@ -155,7 +168,7 @@ class CoarseSolver(Spec):
 
 
 class AttackSpec(Spec):
-    """Which attack, with all its parameters, its seed, and the models that transfer candidates come from."""
+    """An attack with all its parameters, its seed, and the models that transfer candidates come from."""
 
     name: str
     parameters: dict[str, JsonValue]
@@ -165,7 +178,7 @@ class AttackSpec(Spec):
 
 
 class Evaluation(Spec):
-    """All that determines a result and can be written down beforehand. Its digest is the run key."""
+    """All that determines a result and is known before the run. Its digest is the run key."""
 
     model: ModelSpec
     train_horizon: float | None
@@ -184,7 +197,7 @@ class Evaluation(Spec):
 
 
 def parse_number(text: str, *, name: str) -> float:
-    """The number that `text` writes, as a decimal ("0.1") or a fraction ("8/255").
+    """The number of a text: a decimal ("0.1") or a fraction ("8/255").
 
     Raises UsageError for anything else, for a division by zero, and for numbers that are not finite.
     """
@@ -202,7 +215,7 @@ def parse_number(text: str, *, name: str) -> float:
 
 
 def parse_epsilons(text: str, norm: str) -> tuple[float, ...]:
-    """The radii in a list such as "0.1,8/255", rising. Raises UsageError when one is out of range."""
+    """The radii of a text such as "0.1,8/255", rising. Raises UsageError where one is out of range."""
     values = tuple(parse_number(part.strip(), name="epsilon") for part in text.split(","))
     for value in values:
         check_epsilon(value, norm)
@@ -218,7 +231,7 @@ def radius(epsilon: float) -> str:
 
 
 def check_epsilon(epsilon: float, norm: str) -> None:
-    """Raises UsageError unless `epsilon` is a radius that makes sense: above 0, and for linf at most 1."""
+    """Raises UsageError unless `epsilon` is finite, above 0, and for linf at most 1."""
     if not math.isfinite(epsilon) or epsilon <= 0:
         raise UsageError(f"epsilon {epsilon:g} must be a finite number above 0 (images are in [0, 1])")
     if norm == "linf" and epsilon > 1:

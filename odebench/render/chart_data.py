@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from odebench.leaderboard.table import Cell, Row, Table, in_order
-from odebench.protocol.spec import radius
+from odebench.protocol.spec import middle, radius
 from odebench.result.schema import Figure
 
 
@@ -41,7 +41,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Chart:
     """Rows of panels with one legend. `doubling`: x is drawn on a scale where each doubling is a step.
 
     `names` are all lines, in the order of the legend; `known` are those of all pictures shown together, sorted, so that
@@ -58,16 +58,16 @@ class Picture:
     rows: tuple[tuple[Panel, ...], ...]
 
 
-def stem(table: Table) -> str:
+def file_stem(table: Table) -> str:
     """The beginning of the file names of a data set's pictures."""
     parts = [table.dataset, *([] if table.split == "test" else [table.split])]
     return "-".join([*parts, *([table.dataset_sha256[:12]] if table.name_is_shared else [])])
 
 
-def horizon_picture(tables: Sequence[Table]) -> Picture | None:
+def horizon_chart(tables: Sequence[Table]) -> Chart | None:
     """Accuracy against horizon of one data set's ranked models: clean, and in the worst case at the middle epsilon of
     each norm. Models are drawn where they were trained, at their usual solver. None where nothing is ranked."""
-    middles = [_middle(same) for same in _norms(tables).values()]
+    middles = [middle(same) for same in _norms(tables).values()]
     if not middles:
         return None
     names = _names(middles)
@@ -78,8 +78,8 @@ def horizon_picture(tables: Sequence[Table]) -> Picture | None:
         )
         for table in middles
     ]
-    return Picture(
-        name=f"{stem(tables[0])}-accuracy",
+    return Chart(
+        name=f"{file_stem(tables[0])}-accuracy",
         title=f"{tables[0].dataset}: accuracy against time horizon T ({_images(middles)}; {_radii(middles)})",
         subtitle=_subtitle(middles, dashed=True),
         x_name="time horizon T",
@@ -90,7 +90,7 @@ def horizon_picture(tables: Sequence[Table]) -> Picture | None:
     )
 
 
-def security_picture(tables: Sequence[Table]) -> Picture | None:
+def security_chart(tables: Sequence[Table]) -> Chart | None:
     """Robust accuracy against epsilon of one data set's ranked models: a row a norm, a panel a horizon, in each of
     which the models without a horizon stand too. None where nothing is ranked."""
     norms = _norms(tables)
@@ -105,8 +105,8 @@ def security_picture(tables: Sequence[Table]) -> Picture | None:
             Panel(f"{norm}, T={horizon:g}", _security_lines(same, names, horizon), full=True) for horizon in horizons
         ]
         rows.append(tuple(panels or [Panel(norm, _security_lines(same, names, None), full=True)]))
-    return Picture(
-        name=f"{stem(tables[0])}-security",
+    return Chart(
+        name=f"{file_stem(tables[0])}-security",
         title=f"{tables[0].dataset}: robust accuracy against epsilon ({_images(every)})",
         subtitle=_subtitle(every, dashed=False),
         x_name="epsilon",
@@ -117,24 +117,22 @@ def security_picture(tables: Sequence[Table]) -> Picture | None:
     )
 
 
-def shown_together(pictures: Sequence[Picture]) -> list[Picture]:
+def shown_together(charts: Sequence[Chart]) -> list[Chart]:
     """The pictures for one page: a line has one colour and shape in all of them, and only its model's name where no
     other line is of that model; what its settings are stands in the tables."""
-    models = {
-        line.name: line.model for picture in pictures for row in picture.rows for panel in row for line in panel.lines
-    }
+    models = {line.name: line.model for chart in charts for row in chart.rows for panel in row for line in panel.lines}
     count = Counter(models.values())
     short = {name: model if count[model] == 1 else name for name, model in models.items()}
     if len(set(short.values())) < len(short):  # a model whose own name reads like another one with its settings
         short = {name: name for name in short}
     return [
         replace(
-            picture,
-            names=tuple(short[name] for name in picture.names),
+            chart,
+            names=tuple(short[name] for name in chart.names),
             known=tuple(sorted(short.values())),
-            rows=tuple(tuple(_renamed(panel, short) for panel in row) for row in picture.rows),
+            rows=tuple(tuple(_renamed(panel, short) for panel in row) for row in chart.rows),
         )
-        for picture in pictures
+        for chart in charts
     ]
 
 
@@ -147,10 +145,6 @@ def _norms(tables: Sequence[Table]) -> dict[str, list[Table]]:
     ranked = [table for table in tables if _drawn(table)]
     norms = sorted({table.norm for table in ranked}, reverse=True)
     return {norm: sorted((t for t in ranked if t.norm == norm), key=lambda t: t.epsilon) for norm in norms}
-
-
-def _middle(tables: Sequence[Table]) -> Table:
-    return tables[len(tables) // 2]
 
 
 def _drawn(table: Table) -> dict[str, Row]:

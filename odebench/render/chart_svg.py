@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from odebench.render.chart_data import Panel, Picture
+from odebench.render.chart_data import Chart, Panel
 from odebench.render.vega import Marks, panel_chart
 
 _TITLE = {"anchor": "start", "fontSize": 16, "subtitleFontSize": 12, "offset": 12}
@@ -34,24 +34,24 @@ _CONFIG = {
 _DIGEST = re.compile(r"<metadata>results sha256 ([0-9a-f]{64})</metadata>")
 
 
-def picture_svg(picture: Picture, results_sha256: str) -> str:
+def chart_svg(chart: Chart, results_sha256: str) -> str:
     """The picture, with the digest of the results that it shows embedded. It needs altair and vl-convert."""
     import vl_convert
 
-    svg: str = vl_convert.vegalite_to_svg(picture_specification(picture))
+    svg: str = vl_convert.vegalite_to_svg(chart_specification(chart))
     head, bracket, rest = svg.partition(">")
     return f"{head}{bracket}<metadata>results sha256 {results_sha256}</metadata>{rest.rstrip()}\n"
 
 
-def picture_specification(picture: Picture) -> dict[str, Any]:
+def chart_specification(chart: Chart) -> dict[str, Any]:
     """The picture as Vega-Lite: its panels below and beside each other."""
     import altair
 
     data: dict[str, Marks] = {}
-    rows = [[panel_chart(altair, picture, panel, data) for panel in row] for row in picture.rows]
+    rows = [[panel_chart(altair, chart, panel, data) for panel in row] for row in chart.rows]
     return {
         "$schema": altair.SCHEMA_URL,
-        "title": {"text": picture.title, "subtitle": picture.subtitle, **_TITLE},
+        "title": {"text": chart.title, "subtitle": chart.subtitle, **_TITLE},
         "vconcat": [{"hconcat": row, "spacing": 30} for row in rows],
         "spacing": 24,
         "background": "white",
@@ -67,15 +67,15 @@ def embedded_sha256(svg: str) -> str | None:
     return None if found is None else found[1]
 
 
-def panel_specification(picture: Picture, panel: Panel) -> dict[str, Any]:
+def panel_specification(chart: Chart, panel: Panel) -> dict[str, Any]:
     """A panel for the page as Vega-Lite, as wide as its place, with a tooltip for each point and interval."""
     import altair
 
     data: dict[str, Marks] = {}
-    chart = panel_chart(altair, picture, panel, data, hover=True)
+    layers = panel_chart(altair, chart, panel, data, hover=True)
     return {
         "$schema": altair.SCHEMA_URL,
-        **chart,
+        **layers,
         "background": "transparent",
         "datasets": data,
         "autosize": {"type": "fit-x", "contains": "padding"},

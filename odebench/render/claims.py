@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-from odebench.analysis.claims import Beside, Claim, ClaimVerdict
+from odebench.analysis.claim_figures import Beside
+from odebench.analysis.claims import Claim, ClaimVerdict
 from odebench.analysis.contrasts import Estimate
 from odebench.io.text import fill
 from odebench.protocol.spec import radius
@@ -33,9 +34,9 @@ PAPER = (
 
 
 def claims_markdown(claims: Sequence[Claim], *, link: Callable[[str, Claim], str] | None = None, level: int = 1) -> str:
-    """A table a data set, and for each claim a line that says what it rests on; `level` is that of the title.
+    """A table for each data set, and for each claim a sentence on what it rests on; `level` is that of the title.
 
-    `link` writes the text of an estimate as a link.
+    `link` makes a link of the text of an estimate.
     """
     parts = [f"{'#' * level} Claims", "", fill(INTRODUCTION), ""]
     for (dataset, digest), found in groupby(claims, lambda claim: (claim.dataset, claim.dataset_sha256)):
@@ -70,7 +71,7 @@ def _table(claims: Sequence[Claim], link: Callable[[str, Claim], str] | None) ->
 
 
 def sentence(claim: Claim) -> str:
-    """What a claim rests on, why it got its word, and what stands beside it."""
+    """A sentence with the word of a claim, the reason for it, what it rests on, and what stands beside it."""
     parts = [f"{name_of(claim)}{over(claim)}: {claim.word.value}, {claim.why}"]
     if claim.relative is not None:
         parts.append(f"relative gain {100 * claim.relative:+.1f}%")
@@ -90,7 +91,7 @@ def sentence(claim: Claim) -> str:
 
 
 def _beside(beside: Beside, claim: Claim) -> str:
-    """A figure beside a claim with its images; its seeds, and whose the interval is, where the claim's differ."""
+    """A figure beside a claim with its images; with its seeds and the kind of its interval where the claim's differ."""
     found = beside.estimate
     assert found is not None
     parts = [points_text(found), f"{found.images} images"]
@@ -153,7 +154,7 @@ def _estimate(found: Estimate | None) -> dict[str, Any] | None:
 
 
 def name_of(claim: Claim) -> str:
-    """What is claimed, of which model."""
+    """The kind of a claim with its norm and model."""
     norm = "" if claim.norm is None else f" {claim.norm}"
     return f"{claim.kind}{norm}, {claim.models[0]}"
 

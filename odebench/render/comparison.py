@@ -79,7 +79,7 @@ def _pair(pair: ComparedPair) -> list[str]:
 
 def _differing(pair: ComparedPair) -> list[str]:
     """What differs between the two evaluations, in the words of the titles."""
-    one, other = (item.result.evaluation for item in (pair.first, pair.second))
+    one, other = (item.evaluation for item in (pair.first, pair.second))
     parts = {
         "attack": (one.attack, other.attack),
         "horizon": (one.horizon, other.horizon),
@@ -94,7 +94,7 @@ def _differing(pair: ComparedPair) -> list[str]:
 
 
 def _title(item: StoredResult) -> str:
-    evaluation = item.result.evaluation
+    evaluation = item.evaluation
     arguments = [f"{name}={value}" for name, value in sorted(evaluation.model.arguments.items())]
     horizon = [] if evaluation.horizon is None else [f"T={evaluation.horizon:g}"]
     solver = [] if evaluation.solver is None else [str(evaluation.solver)]

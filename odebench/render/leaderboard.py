@@ -9,9 +9,9 @@ from urllib.parse import quote
 from odebench.analysis.claims import Claim
 from odebench.io.text import fill
 from odebench.leaderboard.grouping import group
-from odebench.leaderboard.table import Row, Table
+from odebench.leaderboard.table import Table
 from odebench.protocol.spec import radius
-from odebench.render.chart_data import Picture, horizon_picture, security_picture, shown_together, stem
+from odebench.render.chart_data import Chart, file_stem, horizon_chart, security_chart, shown_together
 from odebench.render.claims import claims_markdown
 from odebench.render.tables import EMPTY, LEGEND, TITLE, escape, grid, horizon_name, nfe_text, sections
 
@@ -41,31 +41,31 @@ class _Links:
         return [f"[{number}]: {target}" for target, number in self._numbers.items()]
 
 
-def pictures_of(tables: Sequence[Table]) -> list[tuple[Table, Picture]]:
+def charts_of(tables: Sequence[Table]) -> list[tuple[Table, Chart]]:
     """All pictures, each with a table of its data set: accuracy against horizon, then security curves."""
-    by_data = group(tables, stem).values()
-    found = [(same[0], draw(same)) for draw in (horizon_picture, security_picture) for same in by_data]
-    drawn = [(table, picture) for table, picture in found if picture is not None]
-    pictures = shown_together([picture for _, picture in drawn])
-    return [(table, picture) for (table, _), picture in zip(drawn, pictures, strict=True)]
+    by_data = group(tables, file_stem).values()
+    found = [(same[0], draw(same)) for draw in (horizon_chart, security_chart) for same in by_data]
+    drawn = [(table, chart) for table, chart in found if chart is not None]
+    charts = shown_together([chart for _, chart in drawn])
+    return [(table, chart) for (table, _), chart in zip(drawn, charts, strict=True)]
 
 
-def board_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, folder: Path) -> str:
+def leaderboard_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, folder: Path) -> str:
     """LEADERBOARD.md, in `folder`: results lie below it, and pictures in its folder of charts."""
     if not tables:
         return f"{TITLE}\n{EMPTY}"
     link = _Links(folder)
-    pictures = {picture.name: picture for _, picture in pictures_of(tables)}
+    charts = {chart.name: chart for _, chart in charts_of(tables)}
     parts = [TITLE, fill(INTRODUCTION), ""]
-    by_data = group(tables, stem)
+    by_data = group(tables, file_stem)
     for name, same in by_data.items():
-        if picture := pictures.get(f"{name}-accuracy"):
-            parts += [_image(picture), ""]
+        if chart := charts.get(f"{name}-accuracy"):
+            parts += [_image(chart), ""]
         else:
             parts += [f"{escape(same[0].dataset)}: no worst-case result yet, so no picture.", ""]
     for name, same in by_data.items():
         parts += [f"## {escape(name)}", "", *sections(same, level=3, link=link)]
-        parts += _curves(same, pictures.get(f"{name}-security"), link)
+        parts += _curves(same, charts.get(f"{name}-security"), link)
         parts += _nfe(same, link)
     parts += ["## How to read the tables", "", fill(LEGEND), ""]
     anchor = FILES.lower().replace(" ", "-")
@@ -74,23 +74,23 @@ def board_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, folder: 
     return "\n".join([*parts, *link.targets(), ""])
 
 
-def _image(picture: Picture) -> str:
-    panels = "; ".join(panel.title for row in picture.rows for panel in row)
-    alternative = f"{picture.title}. {picture.subtitle}. Panels: {panels}. The figures are in the tables below."
-    return f"![{escape(alternative)}]({CHARTS}/{quote(picture.name)}.svg)"
+def _image(chart: Chart) -> str:
+    panels = "; ".join(panel.title for row in chart.rows for panel in row)
+    alternative = f"{chart.title}. {chart.subtitle}. Panels: {panels}. The figures are in the tables below."
+    return f"![{escape(alternative)}]({CHARTS}/{quote(chart.name)}.svg)"
 
 
-def _curves(tables: Sequence[Table], picture: Picture | None, link: _Links) -> list[str]:
+def _curves(tables: Sequence[Table], chart: Chart | None, link: _Links) -> list[str]:
     """Robust accuracy against epsilon: a row a model and horizon, a table a norm."""
-    parts = [f"### {escape(stem(tables[0]))}: security curves", ""]
-    parts += [_image(picture), ""] if picture is not None else []
+    parts = [f"### {escape(file_stem(tables[0]))}: security curves", ""]
+    parts += [_image(chart), ""] if chart is not None else []
     for norm, same in group(tables, lambda table: table.norm).items():
         epsilons = [table.epsilon for table in same]
         values: dict[tuple[str, float | None], dict[float, str]] = {}
         for table in same:
             for row in table.rows:
                 for horizon, cell in row.cells.items():
-                    line = values.setdefault((_label(row), horizon), {})
+                    line = values.setdefault((row.label, horizon), {})
                     path = next(iter(cell.files.values()))
                     line[0.0] = link(f"{100 * cell.clean_accuracy.value:.1f}", path)
                     line[table.epsilon] = link(f"{100 * cell.robust_accuracy.value:.1f}", path)
@@ -110,14 +110,14 @@ def _nfe(tables: Sequence[Table], link: _Links) -> list[str]:
         for row in table.rows:
             for horizon, cell in row.cells.items():
                 if text := nfe_text(cell):
-                    rows.setdefault(_label(row), {}).setdefault(horizon, link(text, next(iter(cell.files.values()))))
+                    rows.setdefault(row.label, {}).setdefault(horizon, link(text, next(iter(cell.files.values()))))
     if not rows:
         return []
     horizons = sorted({horizon for row in rows.values() for horizon in row if horizon is not None})
     lines = [(escape(name), *(row.get(horizon, "") for horizon in horizons)) for name, row in sorted(rows.items())]
     heading = ("model", *(horizon_name(horizon) for horizon in horizons))
     note = "Mean evaluations of the vector field an image, clean / under attack."
-    return [f"### {escape(stem(tables[0]))}: NFE", "", note, "", *grid(heading, lines, left=(0,)), ""]
+    return [f"### {escape(file_stem(tables[0]))}: NFE", "", note, "", *grid(heading, lines, left=(0,)), ""]
 
 
 def _claim_files(claims: Sequence[Claim], link: _Links) -> list[str]:
@@ -128,10 +128,6 @@ def _claim_files(claims: Sequence[Claim], link: _Links) -> list[str]:
             listed = ", ".join(link(f"{path.parent.name} {index}", path) for index, path in enumerate(files, 1))
             parts += [f"- {escape(dataset)}: {listed}"]
     return [*parts, ""]
-
-
-def _label(row: Row) -> str:
-    return row.model + (f" ({', '.join(row.details)})" if row.details else "")
 
 
 def _by_name_and_horizon(item: tuple[tuple[str, float | None], Mapping[float, str]]) -> tuple[str, bool, float]:

@@ -18,8 +18,8 @@ from typing import Any
 from odebench.errors import UsageError
 from odebench.leaderboard.example_images import GAIN
 from odebench.render.chart_svg import panel_specification
-from odebench.render.leaderboard import pictures_of
-from odebench.render.page_data import Content, Link, panel_key, sheet
+from odebench.render.leaderboard import charts_of
+from odebench.render.page_data import Link, PageContent, page_values, panel_key
 
 _DIGEST = re.compile(r'<meta name="odebench-results" content="([0-9a-f]{64})">')
 
@@ -30,7 +30,7 @@ def check_page() -> None:
         raise UsageError(f"the page needs {' and '.join(missing)}: pip install 'odebench[page]'")
 
 
-def page_html(content: Content, *, link: Link, sha256: str = "") -> str:
+def page_html(content: PageContent, *, link: Link, sha256: str = "") -> str:
     """The page. `link` gives the address of a file; `sha256` is the digest of what it shows. See check_page."""
     import jinja2
     from markupsafe import Markup
@@ -48,7 +48,7 @@ def page_html(content: Content, *, link: Link, sha256: str = "") -> str:
     if specifications:
         scripts.insert(0, _vega())
     html: str = environment.get_template("page.html").render(
-        sheet(content, link=link),
+        page_values(content, link=link),
         sha256=sha256,
         gain=GAIN,
         css=Markup(template.joinpath("page.css").read_text(encoding="utf-8")),
@@ -82,11 +82,11 @@ def _script_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _specifications(content: Content) -> dict[str, Any]:
+def _specifications(content: PageContent) -> dict[str, Any]:
     """The Vega-Lite of every panel, by the key that its place in the page bears."""
     return {
-        panel_key(number, place, index): panel_specification(picture, panel)
-        for number, (_, picture) in enumerate(pictures_of(content.tables))
-        for place, row in enumerate(picture.rows)
+        panel_key(number, place, index): panel_specification(chart, panel)
+        for number, (_, chart) in enumerate(charts_of(content.tables))
+        for place, row in enumerate(chart.rows)
         for index, panel in enumerate(row)
     }

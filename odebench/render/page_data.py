@@ -1,4 +1,4 @@
-"""What the page shows, as plain values for its template: figures, pictures, models, claims."""
+"""What the page shows, as plain values for its template: figures, charts, models, claims."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from typing import Any
 
 from odebench.analysis.claims import Claim, ClaimVerdict
 from odebench.io.canonical_json import digest
-from odebench.leaderboard.build import TRAIN_SEED, attack_label, build_tables
+from odebench.leaderboard.build import attack_label, build_tables
 from odebench.leaderboard.credit import author_of
 from odebench.leaderboard.example_images import ExampleStrip, file_names
 from odebench.leaderboard.grouping import group
-from odebench.leaderboard.model_card import ModelCard, profiles_of
+from odebench.leaderboard.model_card import ModelCard, model_cards
 from odebench.leaderboard.table import Table, short_solver
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
-from odebench.render.chart_data import Picture, stem
+from odebench.render.chart_data import Chart, file_stem
 from odebench.render.claims import INTRODUCTION, PAPER, WORDS, name_of, over, p_text, points_text, sentence
-from odebench.render.leaderboard import pictures_of
+from odebench.render.leaderboard import charts_of
 from odebench.render.tables import attack_names, credit_texts, horizon_name, nfe_text
 from odebench.render.vega import style
+from odebench.result.outcome import FAILED, FOOLED, ROBUST
 from odebench.result.schema import Figure, Result
 
 UNION = "union of all"
@@ -32,17 +33,17 @@ CLAIMS = {
     "robust": "More robust",
     "slope": "More robust with a longer horizon",
 }
-OUTCOMES = {"f": "fooled", "x": "solver failed", "r": "robust"}
+OUTCOMES = {FOOLED: "fooled", FAILED: "solver failed", ROBUST: "robust"}
 
 Link = Callable[[Path], str]
 """The address of a result file, as seen from the page."""
 Values = dict[str, Any]
 Names = dict[Path, tuple[str, str, str]]
-"""Data set, model and the model's place in the page, by result file: some of the results alone may need fewer words."""
+"""Data set, label of the model and anchor of its card, by result file: tables of few results have shorter labels."""
 
 
 @dataclass(frozen=True)
-class Content:
+class PageContent:
     """All that a page shows."""
 
     stored: tuple[StoredResult, ...]
@@ -51,7 +52,7 @@ class Content:
     strips: tuple[ExampleStrip, ...]
 
     def sha256(self, folder: Path) -> str:
-        """The digest of the results and images that it shows, and of their places below `folder`."""
+        """The digest of the results and images shown, and of their paths below `folder`."""
         results = [
             [item.path.relative_to(folder).as_posix(), item.result.model_dump(mode="json")] for item in self.stored
         ]
@@ -59,35 +60,35 @@ class Content:
         return digest({"results": sorted(results, key=lambda pair: str(pair[0])), "strips": strips})
 
 
-def sheet(content: Content, *, link: Link) -> Values:
+def page_values(content: PageContent, *, link: Link) -> Values:
     """The values of the template, by name."""
-    profiles = profiles_of(content.tables, content.strips)
+    cards = model_cards(content.tables, content.strips)
     names = {
-        item.path: (stem(profile.table), profile.label, f"model-{number}")
-        for number, profile in enumerate(profiles, 1)
-        for item in profile.results
+        item.path: (file_stem(card.table), card.label, f"model-{number}")
+        for number, card in enumerate(cards, 1)
+        for item in card.results
     }
     figures = _figures(content, names, link)
     return {
-        "pictures": [_picture(picture, number) for number, (_, picture) in enumerate(pictures_of(content.tables))],
+        "charts": [_chart(chart, number) for number, (_, chart) in enumerate(charts_of(content.tables))],
         "figures": figures,
         "choices": {name: _different(figure[name] for figure in figures) for name in ("data", "threat")},
         "attacks": sorted({figure["attack"] for figure in figures} - {UNION}),
         "union": UNION,
         "notes": dict(sorted({flag: why for figure in figures for flag, why in figure["notes"].items()}.items())),
-        "profiles": [_profile(profile, f"model-{number}", link) for number, profile in enumerate(profiles, 1)],
+        "cards": [_card(card, f"model-{number}", link) for number, card in enumerate(cards, 1)],
         "claims": _claims(content.claims, link),
         "texts": {"claims": INTRODUCTION, "words": WORDS, "paper": PAPER},
     }
 
 
-def panel_key(picture: int, row: int, panel: int) -> str:
+def panel_key(chart: int, row: int, panel: int) -> str:
     """The name of a panel's place in the page."""
-    return f"{picture}-{row}-{panel}"
+    return f"{chart}-{row}-{panel}"
 
 
-def _figures(content: Content, names: Names, link: Link) -> list[Values]:
-    """A row a figure: the union of all attacks first, as the tables have it, then each attack alone."""
+def _figures(content: PageContent, names: Names, link: Link) -> list[Values]:
+    """One row per figure: first the union of all attacks, as the tables have it, then each attack alone."""
     cells = [cell for table in content.tables for row in table.rows for cell in row.cells.values()]
     kept = {item.path: item for cell in cells for item in cell.results}
     found = _rows(content.tables, UNION, names, link)
@@ -129,33 +130,32 @@ def _share(figure: Figure) -> Values:
     return {"value": figure.value, "text": value, "interval": f"[{low}, {high}]"}
 
 
-def _picture(picture: Picture, number: int) -> Values:
+def _chart(chart: Chart, number: int) -> Values:
     return {
         "id": f"picture-{number}",
-        "title": picture.title,
-        "subtitle": picture.subtitle,
+        "title": chart.title,
+        "subtitle": chart.subtitle,
         "legend": [
-            {"name": name, **dict(zip(("colour", "shape"), style(picture, name), strict=True))}
-            for name in picture.names
+            {"name": name, **dict(zip(("colour", "shape"), style(chart, name), strict=True))} for name in chart.names
         ],
         "rows": [
             [{"key": panel_key(number, place, index), "title": panel.title} for index, panel in enumerate(row)]
-            for place, row in enumerate(picture.rows)
+            for place, row in enumerate(chart.rows)
         ],
     }
 
 
-def _profile(profile: ModelCard, anchor: str, link: Link) -> Values:
-    table, cell = profile.table, profile.headline
+def _card(card: ModelCard, anchor: str, link: Link) -> Values:
+    table, cell = card.table, card.headline
     robust = _share(cell.robust_accuracy)
     return {
         "anchor": anchor,
-        "label": profile.label,
-        "data": stem(table),
+        "label": card.label,
+        "data": file_stem(table),
         "headline": f"{robust['text']}% {robust['interval']} robust at {table.norm} {radius(table.epsilon)}, "
         f"{horizon_name(cell.horizon)}" + ("" if cell.ranked else ", unranked"),
-        "flags": dict(sorted(profile.flags.items())),
-        "recipe": _recipe(profile),
+        "flags": dict(sorted(card.flags.items())),
+        "recipe": _recipe(card),
         "checks": [
             {
                 "id": one.check.id,
@@ -164,37 +164,37 @@ def _profile(profile: ModelCard, anchor: str, link: Link) -> Values:
                 "counts": ", ".join(f"{status} in {count}" for status, count in one.counts.items()),
                 "found": "" if one.check.k is None else f"{one.check.k} of {one.check.n} images",
                 "speaks_of": one.check.speaks_of,
-                # what to do, after the colon, is said of flags alone
+                # what to do stands after the colon, and only a flag needs it
                 "why": one.check.why.partition(": ")[0] if one.check.status == "pass" else one.check.why,
                 "file": link(one.item.path),
             }
-            for one in profile.checks
+            for one in card.checks
         ],
-        "files": [_file(item, link) for item in sorted(profile.results, key=_file_order)],
-        "strip": None if profile.strip is None else _strip(profile.strip),
+        "files": [_file(item, link) for item in sorted(card.results, key=_file_order)],
+        "strip": None if card.strip is None else _strip(card.strip),
     }
 
 
-def _recipe(profile: ModelCard) -> list[tuple[str, str]]:
-    """What results say of how a model was made and judged: a name and a text each."""
-    results = [item.result for item in profile.results]
+def _recipe(card: ModelCard) -> list[tuple[str, str]]:
+    """How a model was made and judged, as pairs of a name and a text."""
+    results = [item.result for item in card.results]
     evaluations = [result.evaluation for result in results]
-    solver = profile.row.solver
+    solver = card.row.solver
     trained = _listed(horizon_name(e.train_horizon) for e in evaluations)
     weights = {
         f"{horizon_name(r.evaluation.train_horizon)} seed {_seed(r)}": r.found.weights_sha256[:12] for r in results
     }
     created = sorted(result.created[:10] for result in results)
-    arguments = [f"{name} = {json.dumps(value)}" for name, value in profile.row.arguments.items()]
+    arguments = [f"{name} = {json.dumps(value)}" for name, value in card.row.arguments.items()]
     return [
-        ("model", profile.row.model),
+        ("model", card.row.model),
         ("arguments", ", ".join(arguments) or "the model's defaults"),
         ("parameters", _listed(f"{result.found.parameters:,}" for result in results)),
         ("trained at", trained),
         ("evaluated at", _listed(horizon_name(e.horizon) for e in evaluations)),
         ("solver", "none: no field is integrated" if solver is None else f"{short_solver(solver)} ({solver.backend})"),
         ("weights (sha256)", "; ".join(f"{name}: {sha256}" for name, sha256 in sorted(weights.items()))),
-        ("attacked with", _listed(sorted(attack_label(item) for item in profile.results))),
+        ("attacked with", _listed(sorted(attack_label(item) for item in card.results))),
         ("crafted on", _listed(name for e in evaluations for name in e.attack.sources) or "no other model"),
         (
             "computed with",
@@ -217,11 +217,12 @@ def _different(texts: Iterable[str]) -> list[str]:
 
 
 def _seed(result: Result) -> str:
-    return str(result.evaluation.model.arguments.get(TRAIN_SEED, ""))
+    seed = result.evaluation.model.train_seed
+    return "" if seed is None else str(seed)
 
 
 def _file_order(item: StoredResult) -> tuple[Any, ...]:
-    e = item.result.evaluation
+    e = item.evaluation
     return (
         e.horizon is None,
         e.horizon or 0.0,
@@ -234,7 +235,7 @@ def _file_order(item: StoredResult) -> tuple[Any, ...]:
 
 
 def _file(item: StoredResult, link: Link) -> Values:
-    evaluation = item.result.evaluation
+    evaluation = item.evaluation
     part = evaluation.dataset
     return {
         "href": link(item.path),
@@ -268,7 +269,7 @@ def _strip(strip: ExampleStrip) -> Values:
 
 
 def _claims(claims: Sequence[Claim], link: Link) -> list[Values]:
-    """The claims of each data set; of one without results the reason alone."""
+    """The claims of each data set; of a data set without results only the reason."""
     return [
         {
             "data": same[0].dataset + (f" ({str(same[0].dataset_sha256)[:12]})" if _shared(same[0], claims) else ""),

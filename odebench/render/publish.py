@@ -18,13 +18,13 @@ from odebench.leaderboard.example_images import read_examples
 from odebench.leaderboard.read import read_results
 from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
-from odebench.render.chart_data import Picture
-from odebench.render.chart_svg import embedded_sha256, picture_svg
-from odebench.render.leaderboard import CHARTS, PAGE, board_markdown, pictures_of
+from odebench.render.chart_data import Chart
+from odebench.render.chart_svg import chart_svg, embedded_sha256
+from odebench.render.leaderboard import CHARTS, PAGE, charts_of, leaderboard_markdown
 from odebench.render.page import check_page, embedded_page_sha256, page_html
-from odebench.render.page_data import Content
+from odebench.render.page_data import PageContent
 
-BOARD = "LEADERBOARD.md"
+LEADERBOARD_FILE = "LEADERBOARD.md"
 
 
 @dataclass(frozen=True)
@@ -36,32 +36,32 @@ class LeaderboardFiles:
     """
 
     text: str
-    pictures: tuple[tuple[Picture, str], ...]
-    page: Content
+    charts: tuple[tuple[Chart, str], ...]
+    page: PageContent
     page_sha256: str
     problems: tuple[ResultError, ...]
 
 
-def publication_of(folder: Path) -> LeaderboardFiles:
+def leaderboard_files(folder: Path) -> LeaderboardFiles:
     """The board of `folder`, from its folder of results alone. Raises ResultError where that does not exist."""
-    content, problems = content_of([PublishedFolder(folder).results])
-    pictures = pictures_of(content.tables)
+    content, problems = page_content([PublishedFolder(folder).results])
+    charts = charts_of(content.tables)
     return LeaderboardFiles(
-        text=board_markdown(content.tables, content.claims, folder=folder),
-        pictures=tuple((picture, _digest(content.stored, table)) for table, picture in pictures),
+        text=leaderboard_markdown(content.tables, content.claims, folder=folder),
+        charts=tuple((chart, _digest(content.stored, table)) for table, chart in charts),
         page=content,
         page_sha256=content.sha256(folder),
         problems=tuple(problems),
     )
 
 
-def content_of(folders: Sequence[Path]) -> tuple[Content, list[ResultError]]:
+def page_content(folders: Sequence[Path]) -> tuple[PageContent, list[ResultError]]:
     """What a page of the results below `folders` shows, and the problems: what was left out. Raises ResultError where a
     folder does not exist."""
     stored, problems = read_results(folders)
     tables, contradictions = build_tables(stored)
     strips, damaged = read_examples(folders, stored)
-    content = Content(tuple(stored), tuple(tables), tuple(claims_of(stored)), tuple(strips))
+    content = PageContent(tuple(stored), tuple(tables), tuple(claims_of(stored)), tuple(strips))
     return content, [*problems, *contradictions, *damaged]
 
 
@@ -69,14 +69,14 @@ def publish(folder: Path) -> tuple[list[Path], tuple[ResultError, ...]]:
     """Writes the board, its pictures and the page, takes away pictures of what is no longer there, and returns the
     files written and the problems of the results. Raises UsageError without the extra `page`, and FileError."""
     check_page()
-    found = publication_of(folder)
+    found = leaderboard_files(folder)
     html = page_html(found.page, link=lambda path: quote(path.relative_to(folder).as_posix()), sha256=found.page_sha256)
-    drawn = {_svg(folder, picture): picture_svg(picture, sha256) for picture, sha256 in found.pictures}
+    drawn = {_svg(folder, chart): chart_svg(chart, sha256) for chart, sha256 in found.charts}
     # All is rendered before anything is written, so that what fails leaves the old board whole.
-    texts = {folder / BOARD: found.text, **drawn, folder / PAGE: html}
+    texts = {folder / LEADERBOARD_FILE: found.text, **drawn, folder / PAGE: html}
     for path, text in texts.items():
         write_atomically(path, text.encode())
-    for path in _other_pictures(folder, list(texts)):
+    for path in _other_charts(folder, list(texts)):
         path.unlink()
     return list(texts), found.problems
 
@@ -84,17 +84,17 @@ def publish(folder: Path) -> tuple[list[Path], tuple[ResultError, ...]]:
 def stale(folder: Path) -> tuple[list[str], tuple[ResultError, ...]]:
     """What `publish` would change, a line each, and the problems of the results. Pictures and page are compared by the
     digest of their results: another version of the drawing library writes other bytes."""
-    found = publication_of(folder)
+    found = leaderboard_files(folder)
     lines = []
-    board = folder / BOARD
+    board = folder / LEADERBOARD_FILE
     if (given := _text(board)) is None:
         lines.append(f"{board} is missing")
     elif given != found.text:
         pairs = enumerate(zip_longest(given.splitlines(), found.text.splitlines()), 1)
         where = next((number for number, (old, new) in pairs if old != new), 1)
         lines.append(f"{board} is stale: line {where} is not what the results say")
-    files = [_svg(folder, picture) for picture, _ in found.pictures]
-    for path, (_, sha256) in zip(files, found.pictures, strict=True):
+    files = [_svg(folder, chart) for chart, _ in found.charts]
+    for path, (_, sha256) in zip(files, found.charts, strict=True):
         if (svg := _text(path)) is None:
             lines.append(f"{path} is missing")
         elif embedded_sha256(svg) != sha256:
@@ -104,7 +104,7 @@ def stale(folder: Path) -> tuple[list[str], tuple[ResultError, ...]]:
         lines.append(f"{page} is missing")
     elif embedded_page_sha256(html) != found.page_sha256:
         lines.append(f"{page} is stale: it was made from other results or images")
-    lines += [f"{path} is stale: nothing asks for it any more" for path in _other_pictures(folder, files)]
+    lines += [f"{path} is stale: nothing asks for it any more" for path in _other_charts(folder, files)]
     return lines, found.problems
 
 
@@ -114,17 +114,17 @@ def _digest(stored: Sequence[StoredResult], table: Table) -> str:
         [item.result.run_key, item.result.outcomes_sha256, item.result.found.weights_sha256, [*item.result.flags]]
         for item in stored
         if item.result.found.dataset_sha256 == table.dataset_sha256
-        and item.result.evaluation.dataset.name == table.dataset
-        and item.result.evaluation.dataset.split == table.split
+        and item.evaluation.dataset.name == table.dataset
+        and item.evaluation.dataset.split == table.split
     ]
     return digest({"results": sorted(same)})
 
 
-def _svg(folder: Path, picture: Picture) -> Path:
-    return folder / CHARTS / f"{picture.name}.svg"
+def _svg(folder: Path, chart: Chart) -> Path:
+    return folder / CHARTS / f"{chart.name}.svg"
 
 
-def _other_pictures(folder: Path, files: Sequence[Path]) -> list[Path]:
+def _other_charts(folder: Path, files: Sequence[Path]) -> list[Path]:
     return sorted(path for path in (folder / CHARTS).glob("*.svg") if path not in files)
 
 

@@ -157,13 +157,13 @@ def _notes(table: Table) -> list[str]:
         horizons_by_note: dict[str, list[str]] = {}
         for horizon, cell in row.cells.items():
             horizons_by_note.setdefault(_note(cell, with_n=several_n), []).append(horizon_name(horizon))
-        label = _label(row)
+        label = row.label
         for note, horizons in horizons_by_note.items():
             at = f" at {', '.join(horizons)}" if len(horizons_by_note) > 1 else ""
             rows_by_note.setdefault(note, []).append(label + at)
     notes = [f"{', '.join(labels)}: {note}" for note, labels in rows_by_note.items()]
     notes += [
-        f"{_label(row)} at {horizon_name(horizon)}: {said}"
+        f"{row.label} at {horizon_name(horizon)}: {said}"
         for row in table.rows
         for horizon, cell in row.cells.items()
         for said in credit_texts(cell)
@@ -171,10 +171,6 @@ def _notes(table: Table) -> list[str]:
     meanings = {flag: why for cell in _cells(table) for flag, why in cell.flags.items()}
     notes += [f"[{mark}] {flag}: {meanings[flag]}" for flag, mark in _marks(table).items()]
     return [item(note) for note in notes]
-
-
-def _label(row: Row) -> str:
-    return row.model + (f" ({', '.join(row.details)})" if row.details else "")
 
 
 def _note(cell: Cell, *, with_n: bool) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from odebench.protocol.spec import radius
-from odebench.render.chart_data import Line, Panel, Picture, Point
+from odebench.render.chart_data import Chart, Line, Panel, Point
 from odebench.render.tables import horizon_name, nfe_text
 
 COLOURS = (
@@ -26,14 +26,14 @@ HOVER = ("model", "at", "accuracy", "95% interval", "train seeds", "images", "NF
 Marks = list[dict[str, Any]]
 
 
-def style(picture: Picture, name: str) -> tuple[str, str]:
+def style(chart: Chart, name: str) -> tuple[str, str]:
     """The colour and shape of a line, the same in all pictures shown together."""
-    index = picture.known.index(name)
+    index = chart.known.index(name)
     return COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)]
 
 
 def panel_chart(
-    altair: Any, picture: Picture, panel: Panel, data: dict[str, Marks], *, hover: bool = False
+    altair: Any, chart: Chart, panel: Panel, data: dict[str, Marks], *, hover: bool = False
 ) -> dict[str, Any]:
     """A panel in Vega-Lite, layers of charts that altair makes; its marks are added to `data` by name. With `hover` it
     is for the page: as wide as its place, with what HOVER names, and without a legend.
@@ -42,21 +42,21 @@ def panel_chart(
     and over: that took a third of the time in which a board is drawn.
     """
     ticks = sorted({point.x for line in panel.lines for point in line.points if point.x is not None})
-    places = {tick: math.log2(tick) if picture.doubling else tick for tick in ticks}
+    places = {tick: math.log2(tick) if chart.doubling else tick for tick in ticks}
     without = [line for line in panel.lines if _is_level(line)]
     first, last = (min(places.values()), max(places.values())) if places else (0.0, 0.0)
     step = (last - first) / max(1, len(ticks) - 1) or 1.0
     aside = last + 0.9 * step if without else last
-    labels = _labels(picture, places) | ({aside: "no T"} if without else {})
-    domain = (first - 0.35 * step, aside + 0.35 * step) if picture.doubling else (-0.12 * step, last + 0.25 * step)
-    marks = _marks(picture, panel, places, aside=aside, step=step)
+    labels = _labels(chart, places) | ({aside: "no T"} if without else {})
+    domain = (first - 0.35 * step, aside + 0.35 * step) if chart.doubling else (-0.12 * step, last + 0.25 * step)
+    marks = _marks(chart, panel, places, aside=aside, step=step)
     if hover:
         points = [point for _, line in _in_place(panel) for point in line.points]
-        marks = [{**mark, **_said(picture, mark, point)} for mark, point in zip(marks, points, strict=True)]
+        marks = [{**mark, **_said(chart, mark, point)} for mark, point in zip(marks, points, strict=True)]
 
     expression = " : ".join(f"abs(datum.value - ({place!r})) < 1e-9 ? '{label}'" for place, label in labels.items())
     axis = altair.Axis(
-        values=list(labels), labelExpr=f"{expression} : ''", title=picture.x_name, gridOpacity=0.6, labelOverlap=False
+        values=list(labels), labelExpr=f"{expression} : ''", title=chart.x_name, gridOpacity=0.6, labelOverlap=False
     )
     x = altair.X("x:Q", axis=axis, scale=altair.Scale(domain=list(domain), nice=False, zero=False))
     heights = _heights(panel)
@@ -65,30 +65,30 @@ def panel_chart(
         axis=altair.Axis(title="accuracy, %", values=heights, tickCount=len(heights)),  # else Vega drops some of them
         scale=altair.Scale(domain=[heights[0], heights[-1]], nice=False),
     )
-    names = list(picture.names)
-    colours, shapes = zip(*(style(picture, name) for name in names), strict=True)
+    names = list(chart.names)
+    colours, shapes = zip(*(style(chart, name) for name in names), strict=True)
     legend: dict[str, Any] = {"legend": None} if hover else {}
     colour = altair.Color("line:N", scale=altair.Scale(domain=names, range=list(colours)), sort=names, **legend)
     shape = altair.Shape("line:N", scale=altair.Scale(domain=names, range=list(shapes)), sort=names, **legend)
     told: dict[str, Any] = {"tooltip": [altair.Tooltip(f"{name}:N") for name in HOVER]} if hover else {}
     name = f"panel {len(data)}"
     data[name] = marks
-    chart = altair.Chart(altair.NamedData(name=name))
-    drawn, level = chart.transform_filter("!datum.level"), chart.transform_filter("datum.level")
+    base = altair.Chart(altair.NamedData(name=name))
+    drawn, level = base.transform_filter("!datum.level"), base.transform_filter("datum.level")
     edges = [{**mark, "x": edge} for mark in marks if mark["level"] for edge in (domain[0], mark["x"])]
     data[f"{name} levels"] = edges
-    begin = altair.Chart(altair.NamedData(name=f"{name} levels"))
-    size = 75 if picture.doubling else 45
+    levels_base = altair.Chart(altair.NamedData(name=f"{name} levels"))
+    size = 75 if chart.doubling else 45
     layers = [
-        begin.mark_line(strokeDash=[5, 4], strokeWidth=1.3, opacity=0.75).encode(x=x, y=y, color=colour),
+        levels_base.mark_line(strokeDash=[5, 4], strokeWidth=1.3, opacity=0.75).encode(x=x, y=y, color=colour),
         drawn.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
-        chart.mark_rule(strokeWidth=1.6, opacity=0.8).encode(
+        base.mark_rule(strokeWidth=1.6, opacity=0.8).encode(
             x=x, y=altair.Y("low:Q"), y2="high:Q", color=colour, **told
         ),
         drawn.mark_point(filled=True, size=size, opacity=1).encode(x=x, y=y, color=colour, shape=shape, **told),
         level.mark_point(filled=True, size=size, opacity=1).encode(x=x, y=y, color=colour, shape=shape, **told),
     ]
-    width: int | str = "container" if hover else {1: 420, 2: 360, 3: 270}.get(len(picture.rows[0]), 210)
+    width: int | str = "container" if hover else {1: 420, 2: 360, 3: 270}.get(len(chart.rows[0]), 210)
     return {
         "layer": [_bare(layer.to_dict(validate=False)) for layer in layers],
         "width": width,
@@ -97,30 +97,30 @@ def panel_chart(
     }
 
 
-def _labels(picture: Picture, places: Mapping[float, float]) -> dict[float, str]:
+def _labels(chart: Chart, places: Mapping[float, float]) -> dict[float, str]:
     """What stands at each place; nothing where the label to the right would touch it."""
     labels: dict[float, str] = {}
     shown = math.inf
     span = max(places.values(), default=0.0) - min(places.values(), default=0.0)
     for tick, place in sorted(places.items(), reverse=True):
         fits = shown - place >= _APART * span
-        labels[place] = _tick(tick, picture) if fits else ""
+        labels[place] = _tick(tick, chart) if fits else ""
         shown = place if fits else shown
     return dict(sorted(labels.items()))
 
 
-def _bare(chart: dict[str, Any]) -> dict[str, Any]:
+def _bare(layer: dict[str, Any]) -> dict[str, Any]:
     """A chart as a part of another: without what only the whole may say."""
-    return {name: value for name, value in chart.items() if name not in ("$schema", "config")}
+    return {name: value for name, value in layer.items() if name not in ("$schema", "config")}
 
 
-def _marks(picture: Picture, panel: Panel, places: Mapping[float, float], *, aside: float, step: float) -> Marks:
+def _marks(chart: Chart, panel: Panel, places: Mapping[float, float], *, aside: float, step: float) -> Marks:
     """Every point with its place. Lines stand a little beside each other, so that their intervals can be told apart."""
     marks = []
     count = {level: sum(level is other for other, _ in _in_place(panel)) for level in (False, True)}
     seen = {False: 0, True: 0}
     for level, line in _in_place(panel):
-        gap = min(0.09, 0.5 / count[level]) * step if picture.doubling else 0.025 * step
+        gap = min(0.09, 0.5 / count[level]) * step if chart.doubling else 0.025 * step
         shift = (seen[level] - (count[level] - 1) / 2) * gap
         seen[level] += 1
         for point in line.points:
@@ -142,10 +142,10 @@ def _in_place(panel: Panel) -> list[tuple[bool, Line]]:
     return sorted(((_is_level(line), line) for line in panel.lines), key=lambda pair: pair[0])
 
 
-def _said(picture: Picture, mark: Mapping[str, Any], point: Point) -> dict[str, str]:
+def _said(chart: Chart, mark: Mapping[str, Any], point: Point) -> dict[str, str]:
     cell = point.cell
     horizon = horizon_name(cell.horizon)
-    at = horizon if picture.doubling else f"{horizon}, epsilon {_tick(point.x or 0.0, picture)}"
+    at = horizon if chart.doubling else f"{horizon}, epsilon {_tick(point.x or 0.0, chart)}"
     values = (
         *(str(mark["line"]), at, f"{mark['y']:.1f} %", f"{mark['low']:.1f} to {mark['high']:.1f} %"),
         *(str(cell.seeds), str(cell.n), nfe_text(cell) or "no field", ", ".join(cell.attacks)),
@@ -166,5 +166,5 @@ def _heights(panel: Panel) -> list[int]:
     return list(range(step * math.floor(low / step), min(100, step * math.ceil(high / step)) + 1, step))
 
 
-def _tick(value: float, picture: Picture) -> str:
-    return f"{value:g}" if picture.doubling or value == 0 else radius(value)
+def _tick(value: float, chart: Chart) -> str:
+    return f"{value:g}" if chart.doubling or value == 0 else radius(value)

@@ -85,7 +85,7 @@ def parse_result(text: str, path: Path) -> Result:
         what = " ".join(f"{where}: {first['msg']}".split())
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ResultError(f"{path} is not a result: {what}{more}") from error
-    for what in disagreements(result.model_dump(mode="json")):
+    for what in disagreements(result):
         raise ResultError(f"{path} is not a result: {' '.join(what.split())}")
     return result
 

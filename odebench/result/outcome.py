@@ -1,4 +1,4 @@
-"""Names for what a result says: the five outcomes of an image, the flags of a result, the numbers of the checks."""
+"""Names of what a result says: the five outcomes of an image, the flags of a result, the numbers of the checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CORRECT = SUCCESSFUL + ROBUST
 
 
 class Flag(str, Enum):
-    """The flags of a result beside the names of checks that flag."""
+    """The flags of a result that are not the names of checks; as text they are their values."""
 
     BATCH_COUPLED = "batch-coupled"
     RANDOMISED = "randomised"
@@ -31,6 +31,9 @@ class Flag(str, Enum):
     NO_TRANSFER = "no-transfer"
     UNSEEDED = "unseeded"
     FEW_CANDIDATES = "few-candidates"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class CheckId(IntEnum):

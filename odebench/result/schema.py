@@ -11,11 +11,11 @@ from odebench.errors import ResultError
 from odebench.io.canonical_json import digest
 from odebench.numerics.statistics import wilson
 from odebench.protocol.spec import Evaluation, Sha256, Spec, radius
+from odebench.result.outcome import CORRECT, OUTCOMES, ROBUST, SUCCESSFUL
 
 SCHEMA_VERSION = 1
-OUTCOMES = "mufxr"
-FALLEN = "fx"
 UNFELLED = "-"
+_HIDE_CORRECT = str.maketrans(dict.fromkeys(CORRECT, "."))
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -36,7 +36,7 @@ class Versions(Spec):
 
 
 class Found(Spec):
-    """What was at hand when the evaluation ran."""
+    """What was at hand when the evaluation ran: data, weights, packages, device."""
 
     dataset_sha256: Sha256
     weights_sha256: Sha256
@@ -66,7 +66,7 @@ class Quantiles(Spec):
 
 
 class Figures(Spec):
-    """All that the letters say, and how far the felling candidates lie from their images.
+    """The figures of one epsilon, and the norms of the perturbations that fooled an image.
 
     `invalid` counts candidates that were not finite, or that a fixed-budget attack placed outside its ball.
     """
@@ -79,7 +79,7 @@ class Figures(Spec):
 
 
 class FelledBy(Spec):
-    """A letter an image: which attack or stage felled it, "-" for none; `legend` says what a letter means."""
+    """One letter per image for the attack or stage that succeeded, "-" for none; `legend` says what a letter means."""
 
     letters: str
     legend: dict[str, str]
@@ -95,7 +95,7 @@ class EpsilonResult(Spec):
 
 
 class NfeSummary(Spec):
-    """Evaluations of the vector field an image: mean, 95th percentile, largest."""
+    """Evaluations of the vector field per image: mean, 95th percentile, largest."""
 
     mean: float
     p95: float
@@ -110,7 +110,7 @@ class Nfe(Spec):
 
 
 class Cost(Spec):
-    """Passes through the model an image, and wall-clock seconds of attack and verdict together."""
+    """Passes through the model per image, and wall-clock seconds of attack and verdict together."""
 
     forward: float
     backward: float
@@ -118,7 +118,7 @@ class Cost(Spec):
 
 
 class Check(Spec):
-    """One automated check (docs/protocol.md): what it looked at, what it found, whether that is a flag."""
+    """One automated check (docs/protocol.md): what it measured, and whether that is a flag."""
 
     id: Annotated[int, Field(ge=1, le=18)]
     name: str
@@ -169,8 +169,9 @@ def _check_letters(item: EpsilonResult, n: int) -> None:
         raise ValueError(f"{where}: {n} images need {n} letters")
     if strange := set(item.outcomes) - set(OUTCOMES):
         raise ValueError(f"{where}: {sorted(strange)} are no outcomes; known: {', '.join(OUTCOMES)}")
-    for outcome, felled in zip(item.outcomes, item.felled_by.letters, strict=True):
-        if (outcome in FALLEN) != (felled != UNFELLED):
+    # each pair of letters once, in order: images are many, pairs are few
+    for outcome, felled in dict.fromkeys(zip(item.outcomes, item.felled_by.letters, strict=True)):
+        if (outcome in SUCCESSFUL) != (felled != UNFELLED):
             raise ValueError(f"{where}: an image is felled by something exactly when its letter is f or x")
         if felled != UNFELLED and felled not in item.felled_by.legend:
             raise ValueError(f"{where}: felled_by {felled!r} has no legend")
@@ -184,14 +185,14 @@ def _check_letters(item: EpsilonResult, n: int) -> None:
 
 
 def _clean_letters(outcomes: str) -> str:
-    return outcomes.translate({ord(letter): "." for letter in "fxr"})
+    return outcomes.translate(_HIDE_CORRECT)
 
 
 def letter_figures(outcomes: str) -> dict[str, Figure]:
     """Clean accuracy, robust accuracy and conditional robustness, from the letters alone."""
     n = len(outcomes)
-    robust = outcomes.count("r")
-    correct = robust + outcomes.count("f") + outcomes.count("x")
+    robust = outcomes.count(ROBUST)
+    correct = sum(outcomes.count(letter) for letter in CORRECT)
     return {
         "clean_accuracy": figure(correct, n),
         "robust_accuracy": figure(robust, n),
@@ -211,7 +212,7 @@ def outcomes_digest(epsilons: tuple[EpsilonResult, ...]) -> str:
 
 
 def felled_letters(stages: list[str]) -> dict[str, str]:
-    """A letter for each stage name, in order: a, b, c and so on."""
+    """The stage names by letters in order: a, b, c and so on. Raises ResultError for more than 52."""
     if len(stages) > len(string.ascii_letters):
         raise ResultError(
             f"{len(stages)} stages and epsilons are more than the {len(string.ascii_letters)} that felled_by can name; "

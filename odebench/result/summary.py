@@ -1,4 +1,4 @@
-"""Summaries of what an evaluation measured: quantiles of norms, NFE, flags."""
+"""Summaries of what an evaluation measured: quantiles of norms, NFE."""
 
 from __future__ import annotations
 
@@ -6,35 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from odebench.result.consistency import SAID_OTHERWISE
-from odebench.result.schema import Check, NfeSummary, Quantiles
-
-
-def flags_of(
-    checks: Sequence[Check],
-    *,
-    alone: bool,
-    randomised: bool = False,
-    opaque: bool = False,
-    left_out: bool = False,
-    few_candidates: bool = False,
-) -> tuple[str, ...]:
-    """The flags of a result: its flagged checks by name, and others beside them.
-
-    batch-coupled where images were judged alone, randomised where over repeated passes, unseeded where a model draws
-    from a generator of its own, opaque-gradient where a module's gradient could not be confirmed, no-transfer where
-    that stage was left out, few-candidates where a file had none for some images that could be attacked.
-    """
-    found = [check.name for check in checks if check.status == "flag" and check.id not in SAID_OTHERWISE]
-    others = {
-        "batch-coupled": alone,
-        "randomised": randomised,
-        "opaque-gradient": opaque,
-        "no-transfer": left_out,
-        "unseeded": any(check.id == 2 and not check.evidence.get("seeded", True) for check in checks),
-        "few-candidates": few_candidates,
-    }
-    return tuple([*found, *(flag for flag, raised in others.items() if raised)])
+from odebench.result.schema import NfeSummary, Quantiles
 
 
 def quantiles(distances: Sequence[float]) -> Quantiles | None:
@@ -46,7 +18,7 @@ def quantiles(distances: Sequence[float]) -> Quantiles | None:
 
 
 def nfe_summary(counts: Sequence[int]) -> NfeSummary | None:
-    """Mean, 95th percentile and largest of the field evaluations an image; None where there are none."""
+    """Mean, 95th percentile and largest of the field evaluations per image; None where there are none."""
     if not counts:
         return None
     return NfeSummary(mean=float(np.mean(counts)), p95=float(np.quantile(counts, 0.95)), max=max(counts))

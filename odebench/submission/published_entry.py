@@ -17,6 +17,7 @@ from odebench.io.folders import PublishedFolder
 from odebench.model.definition import ModelDefinition, changeable, load_definition
 from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Recipe, weights_path
+from odebench.protocol.spec import middle
 from odebench.result.file import read_result, result_files
 from odebench.result.schema import Result
 from odebench.submission.entry import ENTRY_FILE, READ_ME, ClaimedFigure, Entry, Weights
@@ -84,7 +85,7 @@ def published_entry(name: str, published: PublishedFolder) -> Entry:
 def _recipe_of(definition: ModelDefinition, result: Result) -> Recipe | None:
     """The recipe behind a result; None unless it is the default one, evaluated at its horizon and with its solver."""
     evaluation = result.evaluation
-    seed = evaluation.model.arguments.get("train_seed")
+    seed = evaluation.model.train_seed
     data = DATASETS.load(evaluation.dataset.name) if evaluation.dataset.name in DATASETS.entries() else None
     if not isinstance(data, DatasetDefinition) or not isinstance(seed, int) or len(evaluation.model.arguments) > 1:
         return None
@@ -150,7 +151,7 @@ def _claims(found: Sequence[tuple[Result, Recipe]]) -> list[ClaimedFigure]:
         attack = load_attack(evaluation.attack.name)
         if not attack.runs_by_chunk:
             continue
-        item = result.epsilons[len(result.epsilons) // 2]
+        item = middle(result.epsilons)
         plain = attack.complete()
         parameters = {key: value for key, value in evaluation.attack.parameters.items() if plain.get(key) != value}
         if attack.complete(parameters) != evaluation.attack.parameters:

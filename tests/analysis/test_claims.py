@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from result_factory import make_result
 
 from odebench.analysis.claims import Claim, ClaimVerdict, claims_of, word_of
+from odebench.analysis.comparable_cells import Arm, comparable_cells
 from odebench.analysis.contrasts import estimate, weights_of
-from odebench.analysis.sections import Arm, sections_of
 from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import holm, student, student_p
-from odebench.protocol.spec import adaptive, fixed_step, middle_epsilon
+from odebench.protocol.spec import adaptive, fixed_step, middle
 from odebench.render.claims import claims_json, claims_markdown, sentence
 from odebench.result.schema import Check, Result
 
@@ -379,12 +379,12 @@ def test_sections_hold_matched_horizons_of_one_setting() -> None:
         make_result({0.1: "r" * N}, model="mine", train_seed=None, attack="worst-case"),
     ]
     stored = [StoredResult(Path(f"{index}.json"), result) for index, result in enumerate(results)]
-    section, weaker = sorted(sections_of(stored), key=lambda section: -len(section.cells))
+    comparable, weaker = sorted(comparable_cells(stored), key=lambda comparable: -len(comparable.cells))
     assert {key.model for key in weaker.cells} == {"ode"}
-    assert (section.attack, section.arm, section.epsilon) == ("worst-case", Arm.fixed_step, 0.1)
-    assert {key.model for key in section.cells} == {"ode", "kd-ode"}
-    assert len(section.cells) == 18
-    assert middle_epsilon((0.05, 0.1, 0.15)) == 0.1
+    assert (comparable.attack, comparable.arm, comparable.epsilon) == ("worst-case", Arm.fixed_step, 0.1)
+    assert {key.model for key in comparable.cells} == {"ode", "kd-ode"}
+    assert len(comparable.cells) == 18
+    assert middle((0.05, 0.1, 0.15)) == 0.1
 
 
 # Statistics

@@ -187,7 +187,7 @@ def test_what_cannot_be_is_one_line_and_nothing_is_trained(
 
 
 def test_without_the_extra_nothing_is_trained_for_a_chart(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odebench.render.chart.find_spec", lambda name: None)
+    monkeypatch.setattr("odebench.render.diagnosis.find_spec", lambda name: None)
     said = call("diagnose -m ode --chart curves.svg")
     assert (said.code, said.out) == (2, "")
     assert said.err == "odebench: a chart needs altair and vl_convert: pip install 'odebench[chart]'\n"

@@ -20,7 +20,7 @@ from odebench.errors import ResultError
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
 from odebench.leaderboard.table import Cell, Reach, Table
-from odebench.leaderboard.union import OutcomeSets, StoredResult, image_set, letters_of, merge, union
+from odebench.leaderboard.union import OutcomeSets, StoredResult, image_set, merge, outcome_sets, union
 from odebench.numerics.statistics import student, wilson
 from odebench.protocol.spec import adaptive, fixed_step, radius
 from odebench.render.records import FIELDS, csv_text, json_text
@@ -113,7 +113,7 @@ def test_union_does_not_know_the_order_of_results(results: list[Result], random:
 def test_merging_is_commutative_associative_and_idempotent(
     first: list[Result], second: list[Result], third: list[Result]
 ) -> None:
-    a, b, c = (letters_of(results[0]) for results in (first, second, third))
+    a, b, c = (outcome_sets(results[0]) for results in (first, second, third))
     assert merge(a, b) == merge(b, a)
     assert merge(merge(a, b), c) == merge(a, merge(b, c))
     assert merge(a, a) == a
@@ -135,7 +135,7 @@ def test_one_result_alone_keeps_its_figures(outcomes: str, offset: int) -> None:
     result = make_result({0.1: outcomes}, offset=offset)
     figures = result.epsilons[0].figures
     expected = (figures.clean_accuracy.value, figures.robust_accuracy.value)
-    assert letters_of(result).shares(0.1, image_set(result)) == expected
+    assert outcome_sets(result).shares(0.1, image_set(result)) == expected
 
 
 def test_a_fall_carries_to_larger_radii_and_robustness_to_none() -> None:

@@ -223,7 +223,7 @@ def test_the_page_names_who_made_the_candidates(tmp_path: Path) -> None:
     pytest.importorskip("vl_convert")
     pytest.importorskip("jinja2")
     from odebench.render.page import page_html
-    from odebench.render.publish import content_of
+    from odebench.render.publish import page_content
 
     for result in (
         make_result({0.1: "r" * 100}, attack="worst-case"),
@@ -231,7 +231,7 @@ def test_the_page_names_who_made_the_candidates(tmp_path: Path) -> None:
         candidates_of(HOSTILE, {0.1: "rfff" + "r" * 96}),
     ):
         write_result(result, tmp_path)
-    content, problems = content_of([tmp_path])
+    content, problems = page_content([tmp_path])
     assert problems == []
     html = page_html(content, link=lambda path: path.name)
     assert "3 of 100 images fell to candidates of A. Reviewer, 1 of them to nothing else" in html

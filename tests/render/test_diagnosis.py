@@ -13,9 +13,16 @@ from result_factory import make_result
 from odebench.errors import UsageError
 from odebench.evaluation.checks.rule import count_check, threshold_check
 from odebench.io.files import FileError
-from odebench.render.chart import chart_svg, check_charts
-from odebench.render.diagnosis import Bars, Curve, curves, nfe_bars
-from odebench.render.terminal import bars_text, curve_text
+from odebench.render.diagnosis import (
+    Bars,
+    Curve,
+    bars_text,
+    check_charts,
+    curve_text,
+    curves,
+    diagnosis_svg,
+    nfe_bars,
+)
 from odebench.result.schema import Check, Result
 
 LOSS, ACCURACY, ADJOINT = "loss against steps", "accuracy against epsilon", "adjoint's gradient against horizon"
@@ -129,7 +136,9 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 def test_a_chart_is_svg_with_its_titles() -> None:
     pytest.importorskip("altair")
-    svg = chart_svg("ode on digits", CURVES, Bars("NFE an image", "evaluations", (("mean", 16.0), ("largest", 20.0))))
+    svg = diagnosis_svg(
+        "ode on digits", CURVES, Bars("NFE an image", "evaluations", (("mean", 16.0), ("largest", 20.0)))
+    )
     root = ElementTree.fromstring(svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     said = " ".join(part.text or "" for part in root.iter())
@@ -140,12 +149,12 @@ def test_a_chart_is_svg_with_its_titles() -> None:
 
 def test_a_chart_without_bars_is_drawn_too() -> None:
     pytest.importorskip("altair")
-    assert "falling" in chart_svg("t", CURVES[:1], None)
+    assert "falling" in diagnosis_svg("t", CURVES[:1], None)
 
 
 def test_names_are_escaped_in_a_chart() -> None:
     pytest.importorskip("altair")
-    root = ElementTree.fromstring(chart_svg("a <b> & c", CURVES[:1], None))
+    root = ElementTree.fromstring(diagnosis_svg("a <b> & c", CURVES[:1], None))
     assert "a <b> & c" in " ".join(part.text or "" for part in root.iter())
 
 
@@ -173,7 +182,7 @@ def test_a_chart_that_could_not_be_written_is_found_before(tmp_path: Path) -> No
 def test_without_the_extra_a_chart_says_what_to_install(
     missing: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("odebench.render.chart.find_spec", lambda name: None if name in missing else object())
+    monkeypatch.setattr("odebench.render.diagnosis.find_spec", lambda name: None if name in missing else object())
     with pytest.raises(UsageError) as caught:
         check_charts(tmp_path / "curves.svg")
     assert str(caught.value) == f"a chart needs {' and '.join(missing)}: pip install 'odebench[chart]'"

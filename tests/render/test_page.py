@@ -29,7 +29,7 @@ from odebench.leaderboard.read import read_results
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import adaptive
 from odebench.render.page import _vega, check_page, embedded_page_sha256, page_html
-from odebench.render.publish import content_of, publish, stale
+from odebench.render.publish import page_content, publish, stale
 from odebench.render.records import records
 from odebench.render.tables import horizon_name
 
@@ -136,7 +136,7 @@ def test_of_several_weights_single_attacks_show_the_ones_that_the_tables_show(tm
             make_result(letters, attack="worst-case", weights="new", created="2025-01-01T00:00:00Z"),
         ],
     )
-    content, problems = content_of([tmp_path])
+    content, problems = page_content([tmp_path])
     assert "different weights" in str(problems[0])
     assert 'data-attack="fgsm"' not in page_html(content, link=str)
 
@@ -228,7 +228,7 @@ def test_whatever_a_result_holds_is_text(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text(result.model_dump_json())
     item = StoredResult(path, result)
-    content, problems = content_of([tmp_path / "results"])
+    content, problems = page_content([tmp_path / "results"])
     assert problems == []
     html = page_html(content, link=lambda path: path.name)
     plain = Reader(html_of_plain(tmp_path))

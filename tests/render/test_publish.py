@@ -19,10 +19,10 @@ from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import adaptive
-from odebench.render.chart_data import Picture, horizon_picture, security_picture
-from odebench.render.chart_svg import embedded_sha256, panel_specification, picture_specification, picture_svg
-from odebench.render.leaderboard import pictures_of
-from odebench.render.publish import publication_of, publish, stale
+from odebench.render.chart_data import Chart, horizon_chart, security_chart
+from odebench.render.chart_svg import chart_specification, chart_svg, embedded_sha256, panel_specification
+from odebench.render.leaderboard import charts_of
+from odebench.render.publish import leaderboard_files, publish, stale
 from odebench.render.vega import style
 from odebench.result.file import write_result
 from odebench.result.schema import Result
@@ -86,7 +86,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_accuracy_against_horizon_at_the_middle_epsilon() -> None:
-    picture = horizon_picture(tables_of(*results()))
+    picture = horizon_chart(tables_of(*results()))
     assert picture is not None
     assert (picture.name, picture.names) == ("digits-accuracy", ("resnet", "kd-ode", "ode"))
     assert picture.title == "digits: accuracy against time horizon T (100 test images; linf epsilon 0.05)"
@@ -104,7 +104,7 @@ def test_accuracy_against_horizon_at_the_middle_epsilon() -> None:
 
 
 def test_security_curves_begin_at_the_clean_accuracy() -> None:
-    picture = security_picture(tables_of(*results()))
+    picture = security_chart(tables_of(*results()))
     assert picture is not None
     assert [[panel.title for panel in row] for row in picture.rows] == [["linf, T=0.5", "linf, T=2"]]
     for panel in picture.rows[0]:
@@ -123,20 +123,20 @@ def test_only_what_is_ranked_where_it_was_trained_at_its_usual_solver_is_drawn()
         make_result(letters, model="pgd-only"),
         make_result(letters, model="ode", horizon=2.0, arguments={"width": 8}, attack="worst-case"),
     ]
-    picture = horizon_picture(tables_of(*results(), *more))
+    picture = horizon_chart(tables_of(*results(), *more))
     assert picture is not None
     assert set(picture.names) <= {"resnet", "kd-ode", "ode", "ode width=8"}
-    curves = security_picture(tables_of(*results(), *more))
+    curves = security_chart(tables_of(*results(), *more))
     assert curves is not None
     assert picture.known == curves.known == tuple(sorted(curves.names))
     assert len([name for name in picture.names if name == "ode"]) == 1
-    assert horizon_picture(tables_of(more[2])) is None
-    assert security_picture(tables_of(more[2])) is None
+    assert horizon_chart(tables_of(more[2])) is None
+    assert security_chart(tables_of(more[2])) is None
 
 
 def test_a_model_looks_the_same_on_all_data_sets() -> None:
     few = make_result({0.1: "r" * 50 + "f" * 50}, model="ode", attack="worst-case", dataset="svhn")
-    pictures = [picture for _, picture in pictures_of(tables_of(*results(), few))]
+    pictures = [picture for _, picture in charts_of(tables_of(*results(), few))]
     drawn = [picture for picture in pictures if "ode" in picture.names]
     assert len({picture.title.partition(":")[0] for picture in drawn}) == 2
     assert len({style(picture, "ode") for picture in drawn}) == 1
@@ -146,7 +146,7 @@ def test_a_line_has_one_colour_and_shape_in_all_pictures_of_a_data_set() -> None
     # worse than kd-ode at one epsilon, better at the next: the legends list the models in different orders
     turned = {8 / 255: "r" * 65 + "f" * 35, 0.05: "r" * 65 + "f" * 35, 0.1: "f" * 100}
     tables = tables_of(*results(), make_result(turned, model="a", attack="worst-case"))
-    pictures = [picture for _, picture in pictures_of(tables)]
+    pictures = [picture for _, picture in charts_of(tables)]
     assert len({picture.names for picture in pictures}) == 2
     for name in pictures[0].names:
         assert len({style(picture, name) for picture in pictures}) == 1
@@ -157,7 +157,7 @@ def test_a_line_is_named_by_its_model_alone_where_no_other_line_is_of_that_model
     letters = {0.1: "r" * 50 + "f" * 50}
     settings = ({"model": "trades", "arguments": {"adversary": "trades"}}, {"model": "ode", "arguments": {"width": 8}})
     more = [make_result(letters, attack="worst-case", **one) for one in settings]
-    for _, picture in pictures_of(tables_of(*results(), *more)):
+    for _, picture in charts_of(tables_of(*results(), *more)):
         assert picture.known == ("kd-ode", "ode", "ode width=8", "resnet", "trades")
         assert {line.name for row in picture.rows for panel in row for line in panel.lines} == set(picture.names)
 
@@ -165,10 +165,10 @@ def test_a_line_is_named_by_its_model_alone_where_no_other_line_is_of_that_model
 def test_lines_of_any_data_set_and_of_any_name_stay_apart() -> None:
     letters = {0.1: "r" * 50 + "f" * 50}
     wide = make_result(letters, model="ode", arguments={"width": 8}, attack="worst-case", dataset="svhn")
-    pictures = [picture for _, picture in pictures_of(tables_of(*results(), wide))]
+    pictures = [picture for _, picture in charts_of(tables_of(*results(), wide))]
     assert {picture.known for picture in pictures} == {("kd-ode", "ode", "ode width=8", "resnet")}
     alike = make_result(letters, model="ode width=8", arguments={"depth": 1}, attack="worst-case")
-    for _, picture in pictures_of(tables_of(*results(), wide, alike)):
+    for _, picture in charts_of(tables_of(*results(), wide, alike)):
         assert picture.known == ("kd-ode", "ode", "ode width=8", "ode width=8 depth=1", "resnet")
 
 
@@ -176,7 +176,7 @@ def test_lines_of_any_data_set_and_of_any_name_stay_apart() -> None:
 
 
 def test_every_link_of_the_board_leads_to_a_file(folder: Path) -> None:
-    found = publication_of(folder)
+    found = leaderboard_files(folder)
     assert found.problems == ()
     targets = dict(re.findall(r"^\[(\d+)\]: (.*)$", found.text, re.M))
     used = set(re.findall(r"\]\[(\d+)\]", found.text))
@@ -191,7 +191,7 @@ def test_every_link_of_the_board_leads_to_a_file(folder: Path) -> None:
 
 
 def test_the_board_goes_from_pictures_to_tables_to_curves_to_claims(folder: Path) -> None:
-    text = publication_of(folder).text
+    text = leaderboard_files(folder).text
     parts = [
         "![digits: accuracy",
         "### digits (test): linf",
@@ -208,15 +208,15 @@ def test_the_board_goes_from_pictures_to_tables_to_curves_to_claims(folder: Path
 
 def test_a_board_without_results_says_how_to_begin(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    found = publication_of(tmp_path)
+    found = leaderboard_files(tmp_path)
     assert "No results yet" in found.text
-    assert found.pictures == ()
+    assert found.charts == ()
 
 
 def test_a_name_cannot_break_the_board(tmp_path: Path) -> None:
     result = make_result({0.1: "r" * 10}, model="a b|c", attack="worst-case")
     write_result(result, tmp_path / "results")
-    text = publication_of(tmp_path).text
+    text = leaderboard_files(tmp_path).text
     assert "results/a%20b%7Cc/" in text
     assert r"a b\|c" in text
 
@@ -255,7 +255,7 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
 
 
 @drawing
-@pytest.mark.parametrize("drawn", ["page_html", "picture_svg"])
+@pytest.mark.parametrize("drawn", ["page_html", "chart_svg"])
 def test_what_cannot_be_drawn_leaves_the_old_board_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch, drawn: str
 ) -> None:
@@ -302,14 +302,14 @@ def test_publishing_needs_a_folder_of_results(tmp_path: Path, monkeypatch: pytes
 
 @drawing
 def test_a_picture_says_what_it_shows_and_holds_the_digest() -> None:
-    picture = horizon_picture(tables_of(*results()))
-    assert isinstance(picture, Picture)
-    svg = picture_svg(picture, "0" * 64)
+    picture = horizon_chart(tables_of(*results()))
+    assert isinstance(picture, Chart)
+    svg = chart_svg(picture, "0" * 64)
     assert embedded_sha256(svg) == "0" * 64
     assert embedded_sha256("<svg></svg>") is None
     shown = set(re.findall(r">([^<>]+)</text>", svg))
     assert {picture.title, "clean images", "kd-ode", "resnet", "0.5", "2", "no T", "time horizon T"} <= shown
-    assert svg == picture_svg(picture, "0" * 64)
+    assert svg == chart_svg(picture, "0" * 64)
 
 
 def test_the_board_of_this_repository_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,11 +324,11 @@ def test_what_is_drawn_is_vega_lite_that_altair_knows() -> None:
     import jsonschema
 
     tables = tables_of(*results())
-    found = [horizon_picture(tables), security_picture(tables)]
+    found = [horizon_chart(tables), security_chart(tables)]
     drawn = [picture for picture in found if picture]
     assert len(drawn) == 2
     for picture in drawn:
-        whole = picture_specification(picture)
+        whole = chart_specification(picture)
         altair.VConcatChart.from_dict(whole)
         for row in picture.rows:
             for panel in row:
@@ -351,8 +351,8 @@ def test_what_is_drawn_is_vega_lite_that_altair_knows() -> None:
     ],
 )
 def test_labels_of_an_axis_do_not_touch(epsilons: tuple[float, ...], labels: list[str]) -> None:
-    picture = security_picture(tables_of(make_result(dict.fromkeys(epsilons, "r" * 100), attack="worst-case")))
-    assert isinstance(picture, Picture)
+    picture = security_chart(tables_of(make_result(dict.fromkeys(epsilons, "r" * 100), attack="worst-case")))
+    assert isinstance(picture, Chart)
     (panel,) = picture.rows[0]
     expression = panel_specification(picture, panel)["layer"][1]["encoding"]["x"]["axis"]["labelExpr"]
     assert re.findall(r"\? '([^']*)'", expression) == labels
@@ -369,11 +369,11 @@ def test_labels_of_an_axis_do_not_touch(epsilons: tuple[float, ...], labels: lis
     ],
 )
 def test_an_axis_ends_at_a_tick(letters: str, panel: int, heights: list[int]) -> None:
-    picture = horizon_picture(tables_of(make_result({0.1: letters}, attack="worst-case")))
-    assert isinstance(picture, Picture)
+    picture = horizon_chart(tables_of(make_result({0.1: letters}, attack="worst-case")))
+    assert isinstance(picture, Chart)
     worst = picture.rows[0][panel]
     shown = re.findall(
-        r'<text text-anchor="end"[^>]*>(\d+)</text>', picture_svg(replace(picture, rows=((worst,),)), "0" * 64)
+        r'<text text-anchor="end"[^>]*>(\d+)</text>', chart_svg(replace(picture, rows=((worst,),)), "0" * 64)
     )
     assert sorted(map(int, shown)) == heights
     y = panel_specification(picture, worst)["layer"][1]["encoding"]["y"]

@@ -60,7 +60,7 @@ Splits = Mapping[tuple[str, str], SplitImages]
 
 def train_seed(evaluation: Evaluation) -> int:
     """The train seed of an evaluation; 0 if it names none."""
-    seed = evaluation.model.arguments.get("train_seed")
+    seed = evaluation.model.train_seed
     return seed if isinstance(seed, int) else 0
 
 

@@ -1,7 +1,6 @@
-"""Sections: results that one claim may compare, all of one data set, norm and attack with equal settings.
+"""The cells that one claim may compare: results of one data set, norm and attack with equal settings.
 
-A section holds one result a cell: model, horizon (trained and evaluated at it) and train seed. `sections_of` finds them
-in results alone; whoever knows the run keys of a protocol builds them himself.
+A cell is one model at one horizon (trained and evaluated at it) with one train seed, and has one result.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from odebench.io.canonical_json import canonical_json
-from odebench.leaderboard.build import TRAIN_SEED, WORST_CASE, attack_label
+from odebench.leaderboard.build import WORST_CASE, attack_label
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import Norm
 
 SINGLE_ATTACKS = ("fgsm", "pgd")
-"""The attacks whose word a claim is not to take, in the order in which they are asked."""
+"""Attacks that are too weak for a claim to rest on, in the order in which they are named."""
 
 
 class Arm(str, Enum):
-    """How the field is integrated over the horizons of a section."""
+    """How the field is integrated over the horizons that are compared."""
 
     fixed_step = "fixed step"
     equal_nfe = "equal NFE"
@@ -52,27 +51,28 @@ class ComparableCells:
     cells: Mapping[CellKey, StoredResult]
 
 
-def sections_of(stored: Sequence[StoredResult]) -> list[ComparableCells]:
-    """All sections that results of one data set hold: one for each norm, attack with its settings, and solver; and one
-    for each NFE that fixed steps keep equal at two or more horizons."""
+def comparable_cells(stored: Sequence[StoredResult]) -> list[ComparableCells]:
+    """All cells that can be compared, from results of one data set: for each norm, attack with its settings, and
+    solver; and for each NFE that fixed steps keep equal at two or more horizons."""
     known = [item for item in stored if _cell_key(item) is not None]
-    sections: list[ComparableCells] = []
+    found: list[ComparableCells] = []
     for (norm, attack), same in sorted(group(known, _attack).items()):
         if attack not in (WORST_CASE, *SINGLE_ATTACKS):
             continue
         for _, alike in sorted(group(same, _settings).items()):
             first = alike[0]
-            epsilon = first.result.evaluation.threat_model.middle_epsilon
+            epsilon = first.evaluation.threat_model.middle_epsilon
             for arm in Arm:
                 for cells in _arm(arm, alike):
-                    sections.append(ComparableCells(norm, epsilon, attack, attack_label(first), arm, cells))
-    return sections
+                    found.append(ComparableCells(norm, epsilon, attack, attack_label(first), arm, cells))
+    return found
 
 
 def _arm(arm: Arm, stored: Sequence[StoredResult]) -> list[dict[CellKey, StoredResult]]:
+    """The cells of each solver of an arm, or of each method and NFE where that is equal."""
     of_arm: dict[str, list[StoredResult]] = defaultdict(list)
     for item in stored:
-        solver, nfe = item.result.evaluation.solver, item.result.nfe.clean
+        solver, nfe = item.evaluation.solver, item.result.nfe.clean
         if solver is None or solver.adaptive != (arm is Arm.adaptive):
             continue
         if arm is not Arm.equal_nfe:
@@ -84,14 +84,16 @@ def _arm(arm: Arm, stored: Sequence[StoredResult]) -> list[dict[CellKey, StoredR
 
 
 def _cells(stored: Iterable[StoredResult]) -> dict[CellKey, StoredResult]:
-    """A result a cell: of several sets of arguments of one model that with the most cells, then the shortest; of
+    """One result per cell: of several sets of arguments of one model that with the most cells, then the shortest; of
     several slices of the images the largest."""
     cells: dict[CellKey, StoredResult] = {}
-    for of_model in group(stored, lambda item: item.result.evaluation.model.name).values():
+    for of_model in group(stored, lambda item: item.evaluation.model.name).values():
         by_arguments: list[tuple[str, dict[CellKey, StoredResult]]] = []
-        for arguments, items in group(of_model, _arguments).items():
+        for arguments, items in group(
+            of_model, lambda item: canonical_json(item.evaluation.model.other_arguments)
+        ).items():
             found: dict[CellKey, StoredResult] = {}
-            for item in sorted(items, key=lambda item: (item.result.evaluation.dataset.n, item.result.run_key)):
+            for item in sorted(items, key=lambda item: (item.evaluation.dataset.n, item.result.run_key)):
                 if (key := _cell_key(item)) is not None:
                     found[key] = item
             by_arguments.append((arguments, found))
@@ -100,27 +102,22 @@ def _cells(stored: Iterable[StoredResult]) -> dict[CellKey, StoredResult]:
 
 
 def _cell_key(item: StoredResult) -> CellKey | None:
-    """None where a result is in no cell: no horizon, another train horizon, no train seed."""
-    evaluation = item.result.evaluation
-    seed = evaluation.model.arguments.get(TRAIN_SEED)
+    """The cell of a result; None without a horizon, with another train horizon, or without a train seed."""
+    evaluation = item.evaluation
+    seed = evaluation.model.train_seed
     if evaluation.horizon is None or evaluation.train_horizon != evaluation.horizon or type(seed) is not int:
         return None
     return CellKey(evaluation.model.name, evaluation.horizon, seed)
 
 
-def _arguments(item: StoredResult) -> str:
-    arguments = item.result.evaluation.model.arguments
-    return canonical_json({name: value for name, value in arguments.items() if name != TRAIN_SEED})
-
-
 def _attack(item: StoredResult) -> tuple[Norm, str]:
-    evaluation = item.result.evaluation
+    evaluation = item.evaluation
     return evaluation.threat_model.norm, evaluation.attack.name
 
 
 def _settings(item: StoredResult) -> str:
-    """All that must be equal in every cell but model, horizon, solver, images and sources, which follow the seed."""
-    evaluation = item.result.evaluation
+    """What must be equal in every cell: all but model, horizon, solver, images, and sources, which follow the seed."""
+    evaluation = item.evaluation
     attack = evaluation.attack.model_dump(mode="json", exclude={"sources"})
     epsilons: list[JsonValue] = [*evaluation.threat_model.epsilons]
     return canonical_json([attack, epsilons, evaluation.chunk, evaluation.precision])
