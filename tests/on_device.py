@@ -20,8 +20,8 @@ import odebench
 from odebench.dataset import Dataset, Split, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import ModelError, UsageError
+from odebench.evaluation import environment
 from odebench.evaluation.checks.gradient import gradient_fidelity
-from odebench.evaluation.evaluate import environment
 from odebench.evaluation.verdict import Judge
 from odebench.io.tensor_file import read_tensors
 from odebench.model import training
