@@ -382,7 +382,7 @@ def trained(digits: Dataset, trained_folder: Path) -> Callable[..., nn.Module]:
 
     def train(**changes: Any) -> nn.Module:
         definition = taught if changes.get("adversary") == "rslad" else own
-        recipe = definition.recipe(DIGITS, changes={"epochs": 8, "batch_size": 64, **changes})
+        recipe = definition.recipe(DIGITS, changes={"epochs": 15, "batch_size": 64, **changes})
         return training.find_or_train(recipe, digits, folder=trained_folder).module
 
     return train
