@@ -6,10 +6,14 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+
+from odebench.model.definition import load_definition
+from odebench.model.registry import MODELS
 
 # Equal bytes are promised for equal threads. A pytest plugin may have imported torch before, so the variable, which
 # the tests' own processes inherit, is not enough here.
@@ -17,6 +21,20 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 # Published weights would stand in for the trainings that are tested; fixtures of a session see this, too.
 os.environ["ODEBENCH_LEADERBOARD"] = ""
+
+
+MOST_PROCESSES = 8
+"""Each holds torch and has read all test files; more of them wait for memory on a large machine."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes run the tests: one a core; this one alone where there is one core or one file is asked for."""
+    asked = {Path(word.partition("::")[0]) for word in config.args}
+    if len(asked) == 1 and next(iter(asked)).is_file():
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_PROCESSES) if cores > 1 else 0
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +62,23 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
             connect(self, address)
 
         monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in models of 8x8 images with four channels: the same code, trained and asked in less time."""
+    for name in MODELS.entries():
+        settings = load_definition(name).settings
+        narrower = {"channels": 4, "widths": [4, 8]}
+        if 8 in settings:
+            given = {key: narrower.get(key, value) for key, value in settings[8].arguments.items()}
+            monkeypatch.setitem(settings, 8, replace(settings[8], arguments=given))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Randomised models are asked in three passes: with twenty, an image asked alone costs seconds."""
+    monkeypatch.setattr("odebench.evaluation.preflight.RANDOMISED_PASSES", 3)
 
 
 @pytest.fixture(scope="session")

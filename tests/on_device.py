@@ -20,8 +20,8 @@ import odebench
 from odebench.dataset import Dataset, Split, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import ModelError, UsageError
+from odebench.evaluation import environment
 from odebench.evaluation.checks.gradient import gradient_fidelity
-from odebench.evaluation.evaluate import environment
 from odebench.evaluation.verdict import Judge
 from odebench.io.tensor_file import read_tensors
 from odebench.model import training
@@ -305,6 +305,7 @@ def said(recipe: Recipe, tensors: dict[str, Tensor], data: Dataset) -> Tensor:
     return training.predict(module.eval(), data.test.images[:50]).softmax(1)
 
 
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("adversary", ["none", "madry", "trades"])
 def test_a_training_on_the_device_learns_the_same_and_goes_on_where_it_stopped(
     adversary: str, device: str, digits: Dataset, tmp_path: Path
@@ -352,6 +353,7 @@ class Noisy(Linear):
         return logits + 0.05 * torch.randn_like(logits)
 
 
+@pytest.mark.usefixtures("few_passes")
 def test_a_model_that_draws_on_the_device_is_voted_on(device: str) -> None:
     net, images = linear(4), grey_images(2)
     labels = predicted(net, images)

@@ -23,7 +23,8 @@ HEAD = """\
 name: tiny
 version: 1
 summary: as little as can be
-dataset: {name: digits, n: 100}
+dataset: {name: digits, n: 20}
+chunk: 20
 recipes:
   ode: {epochs: 1}
   ode-ablated: {epochs: 1}

@@ -21,7 +21,7 @@ UNAVAILABLE = "torch before 2.10 takes no device written in Python"
 
 @pytest.mark.parametrize("which", ["not gpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 def test_the_pipeline_does_the_same_on_another_device(which: str) -> None:
-    asked = ["-q", "-p", "no:cacheprovider", "-rs", "-m", which]
+    asked = ["-q", "-n", "0", "-p", "no:cacheprovider", "-rs", "-m", which]
     command = [sys.executable, "-m", "pytest", *asked, str(HERE / "on_device.py")]
     alone = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     done = subprocess.run(command, cwd=HERE.parent, env=alone, capture_output=True, text=True, timeout=600)

@@ -240,6 +240,20 @@ def test_an_installed_plugin_is_listed_and_used(tmp_path: Path) -> None:
 
     assert any(line.split()[0] == "linear" and "twisted-pack 0.3" in line for line in odebench("models").splitlines())
     assert "twisted-pack 0.3" in odebench("attacks")
-    said = odebench("run", "-m", "linear", "-a", "twist", "-n", "100", "--parameter", "share=0.5", "--epsilon", "0.1")
-    assert "linear on digits (test), 100 images, twist in linf" in said
+    said = odebench(
+        "run",
+        "-m",
+        "linear",
+        "-a",
+        "twist",
+        "-n",
+        "20",
+        "--chunk",
+        "20",
+        "--parameter",
+        "share=0.5",
+        "--epsilon",
+        "0.1",
+    )
+    assert "linear on digits (test), 20 images, twist in linf" in said
     assert [path.parent.name for path in (empty / "results").rglob("*.json")] == ["linear"]

@@ -33,7 +33,10 @@ from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.result.file import read_result, write_result
 from odebench.result.schema import Result
 
-MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", "--set", "epochs=2", "-n", "100")
+FEW = ("-n", "20", "--chunk", "20")
+SHORT = ("--set", "epochs=2", "--set", "teacher_epochs=4", *FEW)
+MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", *SHORT)
+TEACHER = ("run", "-m", "resnet", "-a", "fgsm", "--set", "epochs=4")
 SCRIPT = Path(sys.executable).with_name("odebench")
 COMMANDS = (
     "run",
@@ -159,7 +162,7 @@ def test_run_trains_attacks_and_shows_the_result(main_path: MainPath) -> None:
     result = read_result(path)
     assert path.relative_to(place.folder).parts[:2] == ("results", "kd-ode")
     lines = said.out.splitlines()
-    assert lines[0] == "kd-ode on digits (test), 100 images, pgd in linf"
+    assert lines[0] == "kd-ode on digits (test), 20 images, pgd in linf"
     assert lines[1] == "T=1, rk4 step 0.25, NFE 16 clean, 16 under attack"
     assert lines[-1] == f"result: {path.relative_to(place.folder)}"
     rows = [line.split() for line in lines if re.match(r" *0\.\d", line)]
@@ -176,7 +179,7 @@ def test_run_tells_of_its_training_and_of_the_time_on_standard_error(main_path: 
     teacher, student, estimate = said.err.splitlines()
     assert re.fullmatch(r"training ResNet seed 0: trained, \d+\.\d% on the validation images", teacher)
     assert re.fullmatch(r"distilling OdeNet T=1 seed 0: trained, \d+\.\d% on the validation images", student)
-    assert re.fullmatch(r"pgd on 100 images, 3 epsilons, 20 passes each: at most about .* on free cores", estimate)
+    assert re.fullmatch(r"pgd on 20 images, 3 epsilons, 20 passes each: at most about .* on free cores", estimate)
 
 
 def test_run_writes_where_it_says_and_nowhere_else(main_path: MainPath) -> None:
@@ -190,7 +193,7 @@ def test_leaderboard_shows_it_without_a_path(main_path: MainPath) -> None:
     said = place.type("leaderboard")
     assert (said.code, said.err) == (0, "")
     for epsilon in ("0.05", "0.1", "0.15"):
-        assert f"## digits (test): linf, epsilon {epsilon}, 100 images" in said.out
+        assert f"## digits (test): linf, epsilon {epsilon}, 20 images" in said.out
     robust = read_result(only_result(place.folder)).epsilons[0].figures.robust_accuracy.value
     assert f" {100 * robust:.1f} [" in said.out
     assert "| kd-ode " in said.out
@@ -240,7 +243,7 @@ def test_the_options_of_an_attack_reach_the_result(main_path: MainPath, call: Ca
     place, _ = main_path
     parameters = ("--parameter", "steps=2", "--parameter", "searches=1", "--attack-seed", "7")
     said = call(
-        *("run", "-m", "kd-ode", "-a", "cw", "--set", "epochs=2", "-n", "100", "--epsilon", "0.5", *parameters),
+        *("run", "-m", "kd-ode", "-a", "cw", *SHORT, "--epsilon", "0.5", *parameters),
         *("--results", tmp_path / "new", "--json"),
         place=place,
     )
@@ -250,7 +253,7 @@ def test_the_options_of_an_attack_reach_the_result(main_path: MainPath, call: Ca
     threat, attack = result.evaluation.threat_model, result.evaluation.attack
     assert (threat.norm, threat.epsilons) == ("l2", (0.5,)), "cw knows l2 alone, so --norm need not be given"
     assert (attack.parameters["steps"], attack.parameters["searches"], attack.seed) == (2, 1, 7)
-    assert result.evaluation.model.arguments == {"train_seed": 0, "epochs": 2}
+    assert result.evaluation.model.arguments == {"train_seed": 0, "epochs": 2, "teacher_epochs": 4}
 
 
 def test_run_evaluates_with_another_solver_on_the_same_weights(main_path: MainPath, call: Call, tmp_path: Path) -> None:
@@ -273,7 +276,7 @@ def test_run_evaluates_with_another_solver_on_the_same_weights(main_path: MainPa
 
 def test_run_of_a_model_without_a_field(main_path: MainPath, call: Call, tmp_path: Path) -> None:
     place, _ = main_path
-    said = call("run", "-m", "resnet", "-a", "fgsm", "-n", "100", "--results", tmp_path / "new", place=place)
+    said = call(*TEACHER, "-n", "100", "--results", tmp_path / "new", place=place)
     assert said.code == 0, said.err
     assert "trained" not in said.err, "kd-ode has trained its teacher"
     assert said.out.splitlines()[0] == "resnet on digits (test), 100 images, fgsm in linf"
@@ -290,7 +293,7 @@ def test_run_takes_weights_from_a_file(main_path: MainPath, call: Call, tmp_path
         place.cache / "weights" / f"{first.evaluation.model.weights}.safetensors", tmp_path / "mine.safetensors"
     )
     options = ("--weights", weights, "--parameter", "steps=1", "--epsilon", "0.1", "--results", tmp_path / "new")
-    said = call("run", "-m", "ode", "-a", "pgd", "-n", "100", *options, place=place)
+    said = call("run", "-m", "ode", "-a", "pgd", *FEW, *options, place=place)
     assert said.code == 0, said.err
     assert "trained" not in said.err
     result = read_result(only_result(tmp_path / "new"))
@@ -300,7 +303,7 @@ def test_run_takes_weights_from_a_file(main_path: MainPath, call: Call, tmp_path
 
 def test_run_takes_the_validation_images(main_path: MainPath, call: Call, tmp_path: Path) -> None:
     place, _ = main_path
-    words = ("run", "-m", "resnet", "-a", "fgsm", "--split", "validation", "--offset", "100", "--epsilon", "0.1")
+    words = (*TEACHER, "--split", "validation", "--offset", "100", "--epsilon", "0.1")
     said = call(*words, "--results", tmp_path / "new", "--json", place=place)
     assert said.code == 0, said.err
     data = Result.model_validate_json(said.out).evaluation.dataset

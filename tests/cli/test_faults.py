@@ -303,12 +303,12 @@ def test_bad_weights_are_one_line(name: str, message: str, weights: Path, call: 
 
 
 def test_weights_in_the_cache_that_were_damaged_are_named(call: Call, tmp_path: Path) -> None:
-    trained = call("train -m ode --set epochs=1")
+    trained = call("train -m ode --horizon 0.25 --set epochs=1")
     assert trained.code == 0, trained.err
     path = Path(re.findall("weights: (.*)", trained.out)[0])
     path.write_bytes(path.read_bytes()[:-5])
     before = files(tmp_path)
-    assert_one_line(call(f"{RUN} --set epochs=1"), 1, f"{path.name} is not a whole safetensors file")
+    assert_one_line(call(f"{RUN} --horizon 0.25 --set epochs=1"), 1, f"{path.name} is not a whole safetensors file")
     assert files(tmp_path) == before
 
 
@@ -417,26 +417,13 @@ def test_weights_that_do_not_fit_the_disk_leave_nothing(call: Call, tmp_path: Pa
     assert files(tmp_path) == {}
 
 
-def test_a_result_that_does_not_fit_the_disk_leaves_nothing(weights: Path, tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-
+def test_a_result_that_does_not_fit_the_disk_leaves_nothing(call: Call, weights: Path, tmp_path: Path) -> None:
     line = f"{RUN} --epsilon 0.1 --parameter steps=1 --weights {weights / 'good.safetensors'}"
-    done = subprocess.run(
-        command(line),
-        cwd=tmp_path / "work",
-        env=environment(tmp_path / "cache"),
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-    )
-    estimate, _, rest = done.stderr.partition("\n")
+    with full_disk(1000):
+        said = call(line)
+    estimate, _, rest = said.err.partition("\n")
     assert estimate.startswith("pgd on 100 images")
-    assert_one_line(
-        Said(done.returncode, done.stdout, rest), 1, r"cannot write results/ode/digits-pgd-.*\.json: File too large"
-    )
+    assert_one_line(Said(said.code, said.out, rest), 1, r"cannot write results/ode/digits-pgd-.*\.json: File too large")
     assert files(tmp_path) == {}
 
 
@@ -444,7 +431,7 @@ def test_a_result_that_does_not_fit_the_disk_leaves_nothing(weights: Path, tmp_p
 
 
 def test_an_interrupted_run_goes_on_from_its_last_whole_epoch(call: Call, tmp_path: Path) -> None:
-    line = f"{RUN} --set epochs=3 --epsilon 0.1 --parameter steps=1"
+    line = f"{RUN} -n 20 --chunk 20 --horizon 0.25 --set epochs=3 --epsilon 0.1 --parameter steps=1"
     process = subprocess.Popen(
         command(line),
         cwd=tmp_path / "work",
@@ -474,7 +461,7 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_epoch(call: Call, tmp_pa
     assert 1 <= epoch < 3
     said = call(line)
     assert said.code == 0, said.err
-    assert f"training OdeNet T=1 seed 0: going on after epoch {epoch} of 3\n" in said.err
+    assert f"training OdeNet T=0.25 seed 0: going on after epoch {epoch} of 3\n" in said.err
     assert not partial.exists()
     assert len(list(Path("results").rglob("*.json"))) == 1
 

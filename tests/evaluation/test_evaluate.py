@@ -428,12 +428,13 @@ class NoisyInItsBatch(Noisy):
         return super().forward(images / 2 + images.mean(0, keepdim=True) / 2)
 
 
+@pytest.mark.usefixtures("few_passes")
 def test_a_random_model_that_looks_at_its_batch_is_attacked_as_it_is_judged(linear: Linear, halves: Dataset) -> None:
     attacked: dict[str, Any] = {
         "attacks": ["pgd"],
         "parameters": {"pgd": {"steps": 5}},
         "threat_model": ThreatModel(norm="linf", epsilons=(0.02,)),
-        "images": Slice(n=40, chunk=40),
+        "images": Slice(n=20, chunk=20),
     }
     honest = evaluate(Noisy(linear, 1e-3), halves, **attacked)
     hidden = evaluate(NoisyInItsBatch(linear, 1e-3), halves, **attacked)
@@ -444,6 +445,7 @@ def test_a_random_model_that_looks_at_its_batch_is_attacked_as_it_is_judged(line
     assert abs(outcomes(hidden).count("r") - outcomes(honest).count("r")) <= 1
 
 
+@pytest.mark.usefixtures("few_passes")
 def test_a_generator_that_no_seed_reaches_is_said(linear: Linear, halves: Dataset) -> None:
     class Own(Noisy):
         def forward(self, images: Tensor) -> Tensor:
@@ -646,6 +648,7 @@ def replace_attack(evaluation: Evaluation) -> Evaluation:
     return evaluation.model_copy(update={"attack": attack})
 
 
+@pytest.mark.usefixtures("few_passes")
 def test_letters_of_a_random_model_do_not_depend_on_the_slice(linear: Linear, halves: Dataset) -> None:
     noisy = Noisy(linear, 0.05)
     given: dict[str, Any] = {"attacks": ["fgsm"], "threat_model": ThreatModel(norm="linf", epsilons=(0.02,))}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_model import Told, small_ode
+from small_model import Told, fitted
 from torch import Tensor, nn
 
 from odebench.attack.definition import DiagnosisDefinition, load_attack
@@ -25,8 +25,9 @@ from odebench.evaluation.sliced import join_slices, run_slice
 from odebench.evaluation.slices import cut, slice_folder, slice_path
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.model.classifier import Classifier
+from odebench.numerics.seeding import seeded
 from odebench.protocol.recipe import Recipe, weights_path
-from odebench.protocol.spec import AttackSpec, DatasetSlice, Evaluation, ModelSpec, ThreatModel, adaptive
+from odebench.protocol.spec import AttackSpec, DatasetSlice, Evaluation, ModelSpec, ThreatModel, adaptive, fixed_step
 from odebench.result.file import read_result, result_files, result_json, result_path
 from odebench.result.schema import Result
 
@@ -39,7 +40,7 @@ def digits() -> Dataset:
 
 
 @pytest.fixture(autouse=True)
-def trained(trained_folder: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> Path:
+def trained(trained_folder: Path, digits: Dataset, narrow: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with the weights of a short training of each model, which is shared."""
     cache = trained_folder / "instalment"
     monkeypatch.setenv("ODEBENCH_CACHE", str(cache))
@@ -47,12 +48,21 @@ def trained(trained_folder: Path, digits: Dataset, monkeypatch: pytest.MonkeyPat
 
 
 def a_plan(
-    attack: str, *, n: int = 300, offset: int = 0, solver: Any = None, norm: str = "linf", **parameters: Any
+    attack: str,
+    *,
+    n: int = 300,
+    offset: int = 0,
+    chunk: int = 20,
+    solver: Any = None,
+    norm: str = "linf",
+    **parameters: Any,
 ) -> Plan:
+    """Of a model that is trained for little. A chunk is short where it is asked for its batch independence, and long
+    where there are many steps."""
     request = EvaluationRequest(
         "ode",
         attack,
-        images=Slice(n=n, offset=offset),
+        images=Slice(n=n, offset=offset, chunk=chunk),
         horizon=0.5,
         norm=norm,
         epsilons=EPSILONS if norm == "linf" else (0.5, 1.0),
@@ -75,9 +85,9 @@ def without_times(result: Result) -> Result:
 
 
 PLANS: dict[str, Callable[[], Plan]] = {
-    "pgd, rk4": lambda: a_plan("pgd", steps=5),
-    "worst case, rk4": lambda: a_plan("worst-case", n=200),
-    "pgd, dopri5 of torchode": lambda: a_plan("pgd", n=200, solver=adaptive("dopri5", rtol=1e-2), steps=3),
+    "pgd, rk4": lambda: a_plan("pgd", chunk=100, steps=5),
+    "worst case, euler": lambda: a_plan("worst-case", n=200, chunk=100, solver=fixed_step("euler", step=0.5)),
+    "pgd, dopri5 of torchode": lambda: a_plan("pgd", n=200, chunk=50, solver=adaptive("dopri5", rtol=1e-2), steps=3),
     "fgsm in l2, from an offset on": lambda: a_plan("fgsm", n=400, offset=100, norm="l2"),
     "fgsm, judged alone": lambda: a_plan("fgsm", n=200, solver=adaptive("dopri5", rtol=1e-2, backend="torchdiffeq")),
 }
@@ -139,23 +149,25 @@ def in_slices(module: nn.Module, images: Tensor, labels: Tensor, *, attack: str,
         dataset=DatasetSlice(name="mine", split="test", n=len(images), offset=0),
         threat_model=ThreatModel(norm="linf", epsilons=EPSILONS),
         attack=AttackSpec(name=attack, parameters=load_attack(attack).complete(parameters), seed=0, sources=()),
-        chunk=50,
+        chunk=10,
         precision="fp32",
     )
     models, split = LoadedModels(classifier, "0" * 64, handed_over=False), Split(images, labels)
     whole = measure(evaluation, models, split, progress=Told()).result(evaluation)
-    slices = cut(evaluation, 50)
-    assert [(rows.start, rows.stop) for rows in slices] == [(0, 100), (100, 200)], "whole batches of the verdict"
+    slices = cut(evaluation, 10)
+    assert [(rows.start, rows.stop) for rows in slices] == [(0, 100), (100, 110)], "whole batches of the verdict"
     parts = [measure(evaluation, models, split, rows=rows, progress=Told()) for rows in slices]
     return [whole, concatenate(parts[::-1]).result(evaluation)]
 
 
+@pytest.mark.usefixtures("few_passes")
 @pytest.mark.parametrize(("kind", "flag"), [("marked", "randomised"), ("coupled", "batch-coupled")])
 def test_how_a_model_is_asked_is_decided_on_the_first_chunk_of_the_whole(kind: str, flag: str, digits: Dataset) -> None:
-    images, labels = digits.test.images[:200].clone(), digits.test.labels[:200]
+    images, labels = digits.test.images[:110].clone(), digits.test.labels[:110]
     images[:, 0, 0, 0] = 0.0
     images[7, 0, 0, 0] = 0.625
-    net = small_ode(digits)
+    with seeded(0):
+        net = fitted(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits, epochs=2)
     module = Coupled(net) if kind == "coupled" else Noisy(net, mark=0.625)
     whole, apart = in_slices(module.eval(), images, labels, attack="fgsm")
     assert flag in whole.flags
@@ -247,11 +259,11 @@ def test_slices_may_come_from_processors_of_several_names(digits: Dataset, tmp_p
         join_slices(planned.evaluation, slices=slices, results=whole)
     write_measurements(path, named("cpu (Another, AVX2)"))
     joint = read_result(join_slices(planned.evaluation, slices=slices, results=whole))
-    assert joint.found.device == f"cpu (Another, AVX2); {ours}"
+    assert joint.found.device == "; ".join(sorted(["cpu (Another, AVX2)", ours]))
 
 
 def test_a_portion_comes_back_from_its_file(digits: Dataset, tmp_path: Path) -> None:
-    planned = a_plan("worst-case", n=200)
+    planned = a_plan("worst-case", n=200, chunk=100, solver=fixed_step("euler", step=0.5))
     path = run_slice(planned, digits, rows=slice(100, 200), results=tmp_path)
     portion = read_measurements(path)
     write_measurements(tmp_path / "again", portion)

@@ -9,6 +9,7 @@ import torch
 from small_model import (
     Linear,
     Told,
+    fitted,
     grey_images,
     judged,
     linear,
@@ -28,6 +29,7 @@ from odebench.dataset import Dataset, load_dataset
 from odebench.errors import ModelError, ResultError
 from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
+from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import fixed_step
 
 FAST = ["fgsm", "pgd 20", "apgd-ce 50", "apgd-t 3x50", "transfer 50", "square 500"]
@@ -42,6 +44,14 @@ def digits() -> Dataset:
 @pytest.fixture(scope="module")
 def ode(digits: Dataset) -> nn.Module:
     return small_ode(digits)
+
+
+@pytest.fixture(scope="module")
+def net(digits: Dataset) -> nn.Module:
+    """A model without a field, which is quick to ask."""
+    with seeded(0):
+        module = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
+    return fitted(module, digits)
 
 
 def names(effort: str, *, norm: str = "linf", n_classes: int = 10) -> list[str]:
@@ -121,13 +131,13 @@ def test_standard_runs_every_stage_and_is_no_weaker_than_fast() -> None:
 
 
 @pytest.fixture(scope="module")
-def worst(ode: nn.Module, digits: Dataset) -> Any:
+def worst(net: nn.Module, digits: Dataset) -> Any:
     """Two epsilons on two chunks of fifty."""
     images, labels = digits.test.images[:100], digits.test.labels[:100]
-    return judged(ode, images, labels, epsilons=(0.06, 0.09), sources={"twin": ode})
+    return judged(net, images, labels, epsilons=(0.06, 0.09), sources={"twin": net})
 
 
-def test_no_single_stage_finds_more(worst: Any, ode: nn.Module, digits: Dataset, monkeypatch: Any) -> None:
+def test_no_single_stage_finds_more(worst: Any, net: nn.Module, digits: Dataset, monkeypatch: Any) -> None:
     images, labels = digits.test.images[:100], digits.test.labels[:100]
     robust = outcomes(worst, 0).count("r")
     assert 10 < robust < 90
@@ -135,7 +145,7 @@ def test_no_single_stage_finds_more(worst: Any, ode: nn.Module, digits: Dataset,
     for stage in every:
         # The same stage under the same name has the same seeds.
         monkeypatch.setattr("odebench.attack.worst_case.stages", lambda *_, only=stage, **__: (only,))
-        alone = judged(ode, images, labels, epsilons=(0.06,), sources={"twin": ode})
+        alone = judged(net, images, labels, epsilons=(0.06,), sources={"twin": net})
         assert list(alone.epsilons[0].felled_by.legend.values()) == [f"{stage.name} at 0.06"]
         assert outcomes(alone).count("r") >= robust
         if stage is every[0]:
@@ -160,9 +170,9 @@ def test_falls_carry_to_larger_epsilons_and_keep_their_stage(worst: Any) -> None
     assert 0 < carried < larger.outcomes.count("f")
 
 
-def test_letters_do_not_depend_on_how_many_images_were_asked_for(worst: Any, ode: nn.Module, digits: Dataset) -> None:
+def test_letters_do_not_depend_on_how_many_images_were_asked_for(worst: Any, net: nn.Module, digits: Dataset) -> None:
     images, labels = digits.test.images[:50], digits.test.labels[:50]
-    first = judged(ode, images, labels, epsilons=(0.06, 0.09), sources={"twin": ode})
+    first = judged(net, images, labels, epsilons=(0.06, 0.09), sources={"twin": net})
     for whole, part in zip(worst.epsilons, first.epsilons, strict=True):
         assert part.outcomes == whole.outcomes[:50]
         assert part.felled_by.letters == whole.felled_by.letters[:50]
@@ -181,18 +191,18 @@ def test_the_transfer_stage_is_left_out_without_a_source_and_said_so() -> None:
 
 
 def test_a_module_handed_over_names_its_sources(ode: nn.Module, digits: Dataset) -> None:
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    source = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     options: dict[str, Any] = {
         "threat_model": ThreatModel(norm="linf", epsilons=(0.1,)),
         "images": Slice(n=20, chunk=20),
-        "sources": {"linear": net},
+        "sources": {"linear": source},
     }
     transferred, plain = odebench.evaluate(ode, digits, attacks=["transfer", "fgsm"], **options)
     assert transferred.evaluation.attack.sources == ("linear",)
     assert set(transferred.found.sources_sha256) == {"linear"}
     assert plain.evaluation.attack.sources == ()
-    assert net.training, "a source is handed back as it was"
-    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert source.training, "a source is handed back as it was"
+    assert all(parameter.requires_grad for parameter in source.parameters())
     with pytest.raises(ModelError, match=r"expected a torch.nn.Module, not function"):
         odebench.evaluate(ode, digits, **{**options, "sources": {"mine": lambda images: images}})
 

@@ -35,7 +35,11 @@ Call = Callable[[str], tuple[int, str, str]]
 
 @pytest.fixture
 def call(
-    tmp_path: Path, trained_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    trained_folder: Path,
+    narrow: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Call:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")

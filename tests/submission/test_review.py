@@ -385,7 +385,7 @@ def found(main: Clone, tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 @pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_this_process(few_passes: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Contributed code without a process and a guard of its own, random models over fewer passes: both cost seconds,
     and have tests elsewhere."""
 
@@ -396,7 +396,6 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     monkeypatch.setattr("odebench.submission.verification.verify.inspect_in_subprocess", inspected)
-    monkeypatch.setattr("odebench.evaluation.preflight.RANDOMISED_PASSES", 4)
 
 
 def submit(clone: Clone, result: Result, *, code: str = PLAIN, claims: str = "[]") -> str:
