@@ -55,7 +55,7 @@ def parse_address(text: str) -> Address:
     size = given.get("bytes")
     if size is not None and (not re.fullmatch(r"[0-9]{1,15}", size) or int(size) == 0):
         raise UsageError(f"{url}: bytes is the size of the file, a whole number above 0, not {size!r}")
-    _check_words(url, given.get("sha256"))
+    _check_address(url, given.get("sha256"))
     return Address(url, given.get("sha256"), None if size is None else int(size))
 
 
@@ -73,7 +73,7 @@ def fetch(
     the exact size, if known. If the connection breaks, the next call continues; any other failure leaves nothing.
     Raises UsageError for an invalid address, FileError for a full disk, else RemoteError.
     """
-    _check_words(url, sha256)
+    _check_address(url, sha256)
     sha256 = None if sha256 is None else sha256.lower()
     if url.startswith(_HUB):
         return _from_hub(url, sha256=sha256, bytes=bytes)
@@ -81,7 +81,7 @@ def fetch(
     path = folder / f"{sha256}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with _locked(folder):
             if not path.exists() or sha256_file(path) != sha256:
                 download(url, path, sha256=str(sha256), bytes=bytes, progress=progress)
     except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
@@ -96,7 +96,7 @@ def fetch(
     return path
 
 
-def _check_words(url: str, sha256: str | None) -> None:
+def _check_address(url: str, sha256: str | None) -> None:
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise UsageError(f"{url}: a sha256 is 64 hexadecimal digits, not {sha256!r}; sha256sum FILE prints it")
     if url.startswith(_HUB):
@@ -108,7 +108,7 @@ def _check_words(url: str, sha256: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """A context that one process at a time enters, if the system can lock a folder."""
     descriptor = None
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from odebench.errors import WeightError
@@ -24,6 +25,8 @@ MAX_REMOTE_TOTAL_BYTES = 10_000_000_000
 """The most bytes of all files of an entry that lie elsewhere: whoever verifies it fetches them all."""
 _HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(:\d{1,5})?/[!-?A-~]*")
 _HUB = re.compile(r"hf://[\w.-]+/[\w.-]+/[\w./-]+@[\w./-]+")
+
+_FILE_OR_URL = "weights have either a file or a url; give one of the two"
 
 RecipeOf = Callable[[Use, Weights], Recipe | None]
 Fetch = Callable[[Weights], Path | None]
@@ -79,14 +82,15 @@ def weights_findings(
         elif (said_of_horizon := horizon_problem(use, weights.horizon)) is not None:
             yield finding_at(document, (*where, "horizon"), "horizon", said_of_horizon)
         else:
-            yield from _one(folder, document, where, weights, use, contents, recipe_of(use, weights), fetch)
+            listed = _Listed(folder, document, where, weights, use, recipe_of(use, weights))
+            yield from listed.in_repository(contents) if weights.url is None else listed.elsewhere(fetch)
     total = sum(weights.bytes for weights in entry.weights if weights.url is not None)
     if total > MAX_REMOTE_TOTAL_BYTES:
         said = f"{total:,} bytes elsewhere are more than the {MAX_REMOTE_TOTAL_BYTES:,} of an entry; list fewer"
         yield finding_at(document, ("weights",), "size", said)
-    listed = {weights.file for weights in entry.weights}
+    listed_files = {weights.file for weights in entry.weights}
     for name in contents.headers:
-        if name not in listed:
+        if name not in listed_files:
             said = "is not listed under weights in entry.yaml; list or delete it"
             yield finding(str(folder / name), None, "weights", said)
     if entry.contributed is not None:
@@ -114,105 +118,102 @@ def _missing(entry: Entry, document: Document) -> Iterator[Finding]:
                 yield finding_at(document, ("datasets", index), "weights", said)
 
 
-def _one(
-    folder: Path,
-    document: Document,
-    where: Where,
-    weights: Weights,
-    use: Use,
-    contents: Contents,
-    recipe: Recipe | None,
-    fetch: Fetch | None,
-) -> Iterator[Finding]:
-    if (weights.file is None) == (weights.url is None):
-        yield finding_at(document, where, "weights", "weights have either a file or a url; give one of the two")
-        return
-    if weights.url is not None:
-        fit = True
-        if not _HTTPS.fullmatch(weights.url) and not _HUB.fullmatch(weights.url):
-            said = (
-                f"url {weights.url!r} must be like https://host/path or hf://owner/name/file@revision, "
-                "without user or password"
-            )
-            fit = False
-            yield finding_at(document, (*where, "url"), "url", said)
-        if weights.bytes > MAX_REMOTE_BYTES:
-            said = f"{weights.bytes:,} bytes are more than the {MAX_REMOTE_BYTES:,} that weights may have"
-            fit = False
-            yield finding_at(document, (*where, "bytes"), "size", said)
-        if fit and fetch is not None:
-            yield from _fetched(document, where, weights, use, recipe, fetch)
-        return
-    file = str(weights.file)
-    header = contents.headers.get(file)
-    path = folder / file
-    if (shared := shared_weights(folder, file)) is not None:
-        path = shared
-        header, problem = _shared_header(path)
-        if problem is not None:
-            yield finding_at(document, (*where, "file"), "weights", f"{file} {problem}")
+@dataclass(frozen=True)
+class _Listed:
+    """One item of the list of weights, with its location in the document and the recipe that it must come from."""
+
+    folder: Path
+    document: Document
+    where: Where
+    weights: Weights
+    use: Use
+    recipe: Recipe | None
+
+    def finding(self, key: str, rule: str, message: str) -> Finding:
+        """A finding about one key of the item."""
+        return finding_at(self.document, (*self.where, key), rule, message)
+
+    def elsewhere(self, fetch: Fetch | None) -> Iterator[Finding]:
+        """What is wrong with weights that have a url; the file is checked if `fetch` fetches it."""
+        weights, fit = self.weights, True
+        if weights.file is not None:
+            yield finding_at(self.document, self.where, "weights", _FILE_OR_URL)
             return
-    elif header is None:
-        if ".." in Path(file).parts or Path(file).is_absolute():
-            said = "lies outside the folder; name a file in it, or ../../weights/<64 hexadecimal digits>.safetensors"
-        elif not file.endswith(WEIGHTS_SUFFIX):
-            said = f"must be a safetensors file whose name ends in {WEIGHTS_SUFFIX}"
+        if not _HTTPS.fullmatch(str(weights.url)) and not _HUB.fullmatch(str(weights.url)):
+            fit = False
+            form = "like https://host/path or hf://owner/name/file@revision, without user or password"
+            yield self.finding("url", "url", f"url {weights.url!r} must be {form}")
+        if weights.bytes > MAX_REMOTE_BYTES:
+            fit = False
+            said = f"{weights.bytes:,} bytes are more than the {MAX_REMOTE_BYTES:,} that weights may have"
+            yield self.finding("bytes", "size", said)
+        if not fit or fetch is None:
+            return
+        try:
+            path = fetch(weights)
+        except RemoteError as error:
+            yield self.finding("url", "url", str(error))
         else:
-            said = "is not there as a whole safetensors file; put it there, or mend the name"
-        yield finding_at(document, (*where, "file"), "weights", f"{file} {said}")
-        return
-    if header is not None:
-        yield from _compared(path, document, where, weights, use, header, recipe)
+            yield from () if path is None else self._fetched(path)
 
+    def _fetched(self, path: Path) -> Iterator[Finding]:
+        try:
+            header = read_header(path)
+        except WeightError as error:
+            yield self.finding("url", "weights", f"{self.weights.url} {error}; publish a whole one")
+            return
+        small = self.weights.bytes <= MAX_WEIGHTS_BYTES
+        with path.open("rb") as file:
+            kind = hidden_kind(file.read(MAX_WEIGHTS_BYTES)) if small else zip_kind(path)
+        if kind is not None:
+            said = f"{self.weights.url} can be read as {kind}, too; save the weights afresh"
+            yield self.finding("url", "weights", said)
+        yield from self._compared(path, header)
 
-def _fetched(
-    document: Document, where: Where, weights: Weights, use: Use, recipe: Recipe | None, fetch: Fetch
-) -> Iterator[Finding]:
-    """What is wrong with weights that lie elsewhere, after fetching them."""
-    try:
-        path = fetch(weights)
-    except RemoteError as error:
-        yield finding_at(document, (*where, "url"), "url", str(error))
-        return
-    if path is None:
-        return
-    try:
-        header = read_header(path)
-    except WeightError as error:
-        yield finding_at(document, (*where, "url"), "weights", f"{weights.url} {error}; publish a whole one")
-        return
-    with path.open("rb") as file:
-        kind = hidden_kind(file.read(MAX_WEIGHTS_BYTES)) if weights.bytes <= MAX_WEIGHTS_BYTES else zip_kind(path)
-    if kind is not None:
-        said = f"{weights.url} can be read as {kind}, too; save the weights afresh"
-        yield finding_at(document, (*where, "url"), "weights", said)
-    yield from _compared(path, document, where, weights, use, header, recipe)
+    def in_repository(self, contents: Contents) -> Iterator[Finding]:
+        """What is wrong with weights that lie in the folder or among the published weights."""
+        if self.weights.file is None:
+            yield finding_at(self.document, self.where, "weights", _FILE_OR_URL)
+            return
+        file, problem = self.weights.file, None
+        path, header = self.folder / file, contents.headers.get(file)
+        if (shared := shared_weights(self.folder, file)) is not None:
+            path = shared
+            header, problem = _shared_header(shared)
+        elif header is None and (".." in Path(file).parts or Path(file).is_absolute()):
+            problem = "lies outside the folder; name a file in it, or ../../weights/<64 hexadecimal digits>.safetensors"
+        elif header is None and not file.endswith(WEIGHTS_SUFFIX):
+            problem = f"must be a safetensors file whose name ends in {WEIGHTS_SUFFIX}"
+        elif header is None:
+            problem = "is not there as a whole safetensors file; put it there, or mend the name"
+        if problem is not None:
+            yield self.finding("file", "weights", f"{file} {problem}")
+        elif header is not None:
+            yield from self._compared(path, header)
 
-
-def _compared(
-    path: Path, document: Document, where: Where, weights: Weights, use: Use, header: Header, recipe: Recipe | None
-) -> Iterator[Finding]:
-    size, sha256 = path.stat().st_size, sha256_file(path)
-    key, name = ("url", weights.url) if weights.file is None else ("file", weights.file)
-    if weights.bytes != size:
-        yield finding_at(document, (*where, "bytes"), "bytes", f"{name} has {size} bytes; write bytes: {size}")
-    if weights.sha256 != sha256:
-        said = f"{name} has another sha256 than {weights.sha256[:12]}...; write sha256: {sha256}"
-        yield finding_at(document, (*where, "sha256"), "sha256", said)
-    if header.numbers != use.parameters:
-        said = (
-            f"{name} holds {header.numbers} numbers in {len(header.shapes)} tensors, the entry says "
-            f"{use.parameters} parameters on {use.name}; write parameters: {header.numbers}, or list the right file"
-        )
-        yield finding_at(document, (*where, key), "parameters", said)
-    if (unfit := unfit_tensor(path)) is not None:
-        yield finding_at(document, (*where, key), "weights", f"{name}: {unfit}")
-    if recipe is not None and header.metadata.get("recipe") != recipe.model_dump(mode="json"):
-        said = (
-            f"{name} does not come from the recipe of this model, data set, horizon, train seed and "
-            "arguments (odebench train writes such files); list the right file"
-        )
-        yield finding_at(document, (*where, key), "recipe", said)
+    def _compared(self, path: Path, header: Header) -> Iterator[Finding]:
+        """Where a file is not what the entry says of it."""
+        weights, use, size, sha256 = self.weights, self.use, path.stat().st_size, sha256_file(path)
+        key, name = ("url", weights.url) if weights.file is None else ("file", weights.file)
+        if weights.bytes != size:
+            yield self.finding("bytes", "bytes", f"{name} has {size} bytes; write bytes: {size}")
+        if weights.sha256 != sha256:
+            said = f"{name} has another sha256 than {weights.sha256[:12]}...; write sha256: {sha256}"
+            yield self.finding("sha256", "sha256", said)
+        if header.numbers != use.parameters:
+            said = (
+                f"{name} holds {header.numbers} numbers in {len(header.shapes)} tensors, the entry says "
+                f"{use.parameters} parameters on {use.name}; write parameters: {header.numbers}, or list the right file"
+            )
+            yield self.finding(key, "parameters", said)
+        if (unfit := unfit_tensor(path)) is not None:
+            yield self.finding(key, "weights", f"{name}: {unfit}")
+        if self.recipe is not None and header.metadata.get("recipe") != self.recipe.model_dump(mode="json"):
+            said = (
+                f"{name} does not come from the recipe of this model, data set, horizon, train seed and "
+                "arguments (odebench train writes such files); list the right file"
+            )
+            yield self.finding(key, "recipe", said)
 
 
 def _shared_header(path: Path) -> tuple[Header | None, str | None]:
