@@ -209,7 +209,7 @@ def test_a_second_run_computes_nothing_and_says_so(
         raise AssertionError("nothing is to be done again")
 
     monkeypatch.setattr("odebench.evaluation.loading.find_or_train", refuse)
-    monkeypatch.setattr("odebench.evaluation.evaluate.execute", refuse)
+    monkeypatch.setattr("odebench.evaluation.evaluate.measure", refuse)
     before = only_result(place.folder).stat()
     said = call(*MAIN_PATH, place=place)
     assert (said.code, said.err) == (0, "")

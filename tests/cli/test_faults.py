@@ -241,7 +241,7 @@ def test_a_defect_of_ours_is_one_line_that_asks_for_a_report(call: Call, monkeyp
     def defect(*_: object, **__: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("odebench.evaluation.plan.plan", defect)
+    monkeypatch.setattr("odebench.cli.evaluation.plan", defect)
     said = call(RUN)
     expected = "odebench: RuntimeError: first line second line (ODEBENCH_DEBUG=1 shows where; please report it)\n"
     assert said == Said(1, "", expected)

@@ -848,7 +848,7 @@ def test_parameters_reach_their_attack(linear: Linear, halves: Dataset) -> None:
 def test_parameters_that_are_none_are_refused(
     linear: Linear, halves: Dataset, monkeypatch: pytest.MonkeyPatch, parameters: Any, message: str
 ) -> None:
-    monkeypatch.setattr("odebench.evaluation.evaluate.execute", untouchable)
+    monkeypatch.setattr("odebench.evaluation.evaluate.measure", untouchable)
     with pytest.raises(UsageError, match=message):
         evaluate(linear, halves, parameters=parameters)
 
@@ -1201,7 +1201,7 @@ def test_a_failure_at_one_epsilon_is_remembered() -> None:
 def test_what_cannot_be_asked_for_is_refused_before_any_work(
     linear: Linear, halves: Dataset, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr("odebench.evaluation.evaluate.execute", untouchable)
+    monkeypatch.setattr("odebench.evaluation.evaluate.measure", untouchable)
     with pytest.raises(UsageError, match=message):
         evaluate(linear, halves, **options)
 
@@ -1266,7 +1266,7 @@ def test_a_plan_is_run_once(trained: Path, digits: Dataset, tmp_path: Path, monk
     assert result.epsilons[0].figures.clean_accuracy.value > 0.2
     written = path.read_bytes()
     monkeypatch.setattr("odebench.evaluation.loading.find_or_train", untouchable)
-    monkeypatch.setattr("odebench.evaluation.evaluate.execute", untouchable)
+    monkeypatch.setattr("odebench.evaluation.evaluate.measure", untouchable)
     again, same, new = run(planned, digits, results=tmp_path)
     assert (again, same, new) == (result, path, False)
     assert path.read_bytes() == written
