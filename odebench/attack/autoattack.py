@@ -52,8 +52,8 @@ def apgd_ce(
     """
     attack = _apgd(images, norm=norm, epsilon=epsilon, seed=seed, steps=steps, loss="ce")
 
-    def run(asked: nn.Module) -> Images:
-        return _single_run(attack, asked, images, labels, best=best, start=start)
+    def run(active: nn.Module) -> Images:
+        return _single_run(attack, active, images, labels, best=best, start=start)
 
     return with_early_stopping(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
 
@@ -76,8 +76,8 @@ def apgd_dlr(
         raise AttackError("the DLR loss needs at least three classes; use apgd-ce")
     attack = _apgd(images, norm=norm, epsilon=epsilon, seed=seed, steps=steps, loss="dlr")
 
-    def run(asked: nn.Module) -> Images:
-        return _single_run(attack, asked, images, labels, start=start)
+    def run(active: nn.Module) -> Images:
+        return _single_run(attack, active, images, labels, start=start)
 
     return with_early_stopping(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
 
@@ -118,9 +118,9 @@ def apgd_targeted(
         rows = attacked.repeat(len(aims) // len(attacked))
         points, own = images[rows], labels[rows]
 
-        def run(asked: nn.Module, points: Images = points, own: Labels = own, aims: Labels = aims) -> Images:
+        def run(active: nn.Module, points: Images = points, own: Labels = own, aims: Labels = aims) -> Images:
             attack.y_target = aims
-            return _single_run(attack, asked, points, own)
+            return _single_run(attack, active, points, own)
 
         once = None if fallen is None else OncePerImage(fallen, rows, images)
         candidates = with_early_stopping(
@@ -144,7 +144,7 @@ def _margin_of_target(logits: Logits, labels: Labels, targets: Labels) -> Float[
 
 def _single_run(
     attack: Any,
-    asked: nn.Module,
+    model: nn.Module,
     images: Images,
     labels: Labels,
     *,
@@ -153,7 +153,7 @@ def _single_run(
 ) -> Images:
     """The candidates of one run of an APGD object, from random points or from `start`. Its `perturb` is not used: it
     seeds anew and leaves out images that are misclassified."""
-    attack.model = asked
+    attack.model = model
     attack.init_hyperparam(images)
     largest_loss, correct, _, adversarial = attack.attack_single_run(images.clone(), labels.long(), x_init=start)
     # For an image that never fooled the model APGD returns its random start as adversarial.
@@ -278,7 +278,7 @@ def noise(
     """For each image a random point on the sphere of radius `epsilon` (for linf: a corner of the ball) that fools the
     model, or the image itself if none of `draws` points does."""
 
-    def run(asked: nn.Module) -> Images:
+    def run(active: nn.Module) -> Images:
         found = images.clone()
         for _ in range(draws):
             shift = torch.randn(images.shape, dtype=images.dtype).to(images.device)
@@ -288,7 +288,7 @@ def noise(
                 shift = shift * (epsilon / shift.flatten(1).norm(dim=1).clamp_min(1e-12))[:, None, None, None]
             candidates = project(images, images + shift, norm=norm, epsilon=epsilon)
             with torch.no_grad():
-                fooled = ~strictly_correct(asked(candidates), labels)
+                fooled = ~strictly_correct(active(candidates), labels)
             found[fooled] = candidates[fooled]
         return found
 

@@ -75,8 +75,8 @@ def pgd(
             drawn(eagerpy.astensor(around.raw.cpu()), radius).raw.to(images.device)
         )
 
-    def run(asked: nn.Module) -> Images:
-        return _run(attack, asked, images, labels, epsilon=epsilon)
+    def run(active: nn.Module) -> Images:
+        return _run(attack, active, images, labels, epsilon=epsilon)
 
     return with_early_stopping(run, model, images, labels, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
 
@@ -109,8 +109,8 @@ def cw(
         abort_early=False,
     )
 
-    def run(asked: nn.Module) -> Images:
-        found = _run(attack, asked, images, labels)
+    def run(active: nn.Module) -> Images:
+        found = _run(attack, active, images, labels)
         unsolved = (found == 0).flatten(1).all(1)
         return torch.where(unsolved[:, None, None, None], images, found)
 
@@ -119,6 +119,6 @@ def cw(
 
 def _run(attack: Any, model: nn.Module, images: Images, labels: Labels, **budget: float) -> Images:
     # Without a device foolbox would move the model to cuda:0 where there is one.
-    asked = PyTorchModel(model, bounds=(0, 1), device=images.device)
-    found: Images = attack.run(asked, images, labels.long(), **budget)
+    wrapped = PyTorchModel(model, bounds=(0, 1), device=images.device)
+    found: Images = attack.run(wrapped, images, labels.long(), **budget)
     return found.detach()

@@ -1,4 +1,4 @@
-"""SPSA: an attack whose gradients are estimated from logits alone, for modules whose own gradient cannot be trusted."""
+"""SPSA: an attack by gradients that are estimated from logits, for modules whose own gradient cannot be trusted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def spsa(
     pixels = images[0].numel()
     reach = REACH * epsilon if norm == "linf" else REACH * epsilon / pixels**0.5
     # Always in fp32: differences of bf16 logits are noise.
-    asked = Estimated(model.fp32, directions=min(directions, pixels), reach=reach)
+    estimated = Estimated(model.fp32, directions=min(directions, pixels), reach=reach)
     given: dict[str, Any] = {"norm": norm, "epsilon": epsilon, "seed": seed}
     succeeded = torch.zeros(len(images), dtype=torch.bool, device=images.device)
 
@@ -51,11 +51,13 @@ def spsa(
         return adversarial
 
     verify = None if fallen is None else verified
-    found = apgd_ce(asked, images, labels, fallen=verify, steps=2 * steps, **given)
+    found = apgd_ce(estimated, images, labels, fallen=verify, steps=2 * steps, **given)
     rows = (~succeeded).nonzero().flatten()
     if len(rows):
         again = None if verify is None else lambda some, candidates: verified(rows[some], candidates)
-        aimed = apgd_targeted(asked, images[rows], labels[rows], fallen=again, steps=steps, targets=targets, **given)
+        aimed = apgd_targeted(
+            estimated, images[rows], labels[rows], fallen=again, steps=steps, targets=targets, **given
+        )
         with torch.no_grad():
             only_first = ~strictly_correct(model(found[rows]), labels[rows])
             only_first &= strictly_correct(model(aimed), labels[rows])
