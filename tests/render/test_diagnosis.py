@@ -23,6 +23,7 @@ from odebench.render.diagnosis import (
     diagnosis_svg,
     nfe_bars,
 )
+from odebench.result.outcome import CheckId
 from odebench.result.schema import Check, Result
 
 LOSS, ACCURACY, ADJOINT = "loss against steps", "accuracy against epsilon", "adjoint's gradient against horizon"
@@ -30,13 +31,19 @@ LOSS, ACCURACY, ADJOINT = "loss against steps", "accuracy against epsilon", "adj
 
 def silent(losses: list[Any]) -> Check:
     evidence: Any = {"median_loss": losses}
-    return count_check(8, "silent success", speaks_of="settings", k=0, n=10, why="w", evidence=evidence)
+    return count_check(CheckId.SILENT_SUCCESS, speaks_of="settings", k=0, n=10, why="w", evidence=evidence)
 
 
 def fidelity(horizons: list[Any], cosines: list[Any]) -> Check:
     evidence: Any = {"horizons": horizons, "adjoint_cosine": cosines}
     return threshold_check(
-        17, "fidelity", speaks_of="model", flagged=False, figure=1.0, threshold=0.95, why="w", evidence=evidence
+        CheckId.GRADIENT_FIDELITY,
+        speaks_of="model",
+        flagged=False,
+        figure=1.0,
+        threshold=0.95,
+        why="w",
+        evidence=evidence,
     )
 
 
