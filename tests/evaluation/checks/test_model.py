@@ -33,6 +33,7 @@ from odebench.model.resnet import ResNet
 from odebench.numerics.seeding import seeded
 from odebench.numerics.statistics import wilson_lower
 from odebench.protocol.spec import Solver, adaptive, fixed_step
+from odebench.result.outcome import CheckId
 from odebench.result.schema import Check
 
 N = 100
@@ -557,12 +558,12 @@ def test_a_solver_out_of_steps_is_flagged() -> None:
     ],
 )
 def test_counts_flag_by_the_lower_bound(k: int, n: int, status: str) -> None:
-    check = count_check(5, "five", speaks_of="settings", k=k, n=n, why="because", evidence={"a": 1})
+    check = count_check(CheckId.CONVERGENCE, speaks_of="settings", k=k, n=n, why="because", evidence={"a": 1})
     assert (check.status, check.k, check.n, check.threshold) == (status, k, n, 0.01)
     assert check.figure == wilson_lower(k, n)
     assert (check.id, check.name, check.speaks_of, check.why, check.evidence) == (
-        5,
-        "five",
+        6,
+        "convergence",
         "settings",
         "because",
         {"a": 1},
@@ -570,11 +571,16 @@ def test_counts_flag_by_the_lower_bound(k: int, n: int, status: str) -> None:
 
 
 def test_measured_and_skipped_checks() -> None:
-    check = threshold_check(7, "seven", speaks_of="settings", flagged=True, figure=0.06, threshold=0.05, why="moves")
+    check = threshold_check(
+        CheckId.INCOMPLETE_OPTIMISATION, speaks_of="settings", flagged=True, figure=0.06, threshold=0.05, why="moves"
+    )
+    assert (check.id, check.name) == (7, "incomplete optimisation")
     assert (check.status, check.figure, check.threshold, check.k, check.n) == ("flag", 0.06, 0.05, None, None)
-    check = threshold_check(7, "seven", speaks_of="settings", flagged=False, figure=0.04, threshold=0.05, why="moves")
+    check = threshold_check(
+        CheckId.INCOMPLETE_OPTIMISATION, speaks_of="settings", flagged=False, figure=0.04, threshold=0.05, why="moves"
+    )
     assert check.status == "pass"
-    check = skipped(12, "twelve", speaks_of="model", why="no source")
+    check = skipped(CheckId.TRANSFER, speaks_of="model", why="no source")
     assert (check.status, check.figure, check.why) == ("skipped", None, "no source")
 
 
