@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def trusted_model(name: str, *, weights: Path | None = None, trust: bool = False) -> ModelReference:
-    """The model that a name stands for. Raises UsageError where it is an entry's code that may not run."""
+    """The model that a name stands for. Raises UsageError if it is an entry whose code may not run."""
     from odebench.submission.submitted_model import SubmittedModel, find_model
 
     found = find_model(name, weights=weights)

@@ -41,10 +41,9 @@ class Diagnosis:
     """
 
     def __init__(self, definition: DiagnosisDefinition, attack: StagedAttack, preflight: Preflight, step: Step) -> None:
-        self.attack, self.preflight, self.step = attack, preflight, step
+        self.definition, self.attack, self.preflight, self.step = definition, attack, preflight, step
         self.evaluation, self.judge, self.clean = attack.evaluation, attack.judge, preflight.clean
         self.images, self.labels = attack.images, attack.labels
-        self.definition = definition
         self.threat = self.evaluation.threat_model
         self.middle = self.threat.middle_epsilon
         self.outcomes = {epsilon: Outcomes.of(self.clean) for epsilon in self.threat.epsilons}

@@ -20,6 +20,7 @@ from odebench.evaluation.checks.rule import skipped
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge, Opinion
 from odebench.model.classifier import Classifier
 from odebench.numerics.seeding import seeded
+from odebench.numerics.shapes import Images
 from odebench.progress import Progress
 from odebench.protocol.spec import Evaluation
 from odebench.result.outcome import ROBUST, UNSOLVED, WRONG, CheckId
@@ -135,7 +136,7 @@ def _how_to_ask(
     return coupled or independence.status == "flag", passes, [steady, independence]
 
 
-def fidelity_check(judge: Judge, images: torch.Tensor, *, adjoint: bool = False) -> Check:
+def fidelity_check(judge: Judge, images: Images, *, adjoint: bool = False) -> Check:
     """Check 17 on images that are classified correctly; skipped for a randomised model."""
     if judge.passes > 1:
         why = "the model draws random numbers: its gradient is another one at every pass"

@@ -21,6 +21,7 @@ from odebench.model.classifier import Answer, Classifier
 from odebench.numerics.precision import full_fp32
 from odebench.numerics.projection import ROUNDING, distance, project
 from odebench.numerics.seeding import seeded
+from odebench.numerics.shapes import Images, Labels
 from odebench.protocol.spec import VERDICT_BATCH as VERDICT_BATCH
 from odebench.result.outcome import FAILED, FOOLED, ROBUST, UNSOLVED, WRONG
 
@@ -28,9 +29,6 @@ NEAR_TIE = 1e-3
 """A gap between the two largest logits below this share of the largest |logit| is judged again alone."""
 RANDOMISED_PASSES = 20
 """How many passes a randomised model takes for one point; an attack averages the gradients of as many."""
-
-Images = Float[Tensor, "batch channel height width"]
-Labels = Int[Tensor, " batch"]
 
 
 @dataclass(frozen=True)

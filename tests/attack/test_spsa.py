@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from small_model import grey_images, judged, linear, predicted, smallest_radius
 from torch import Tensor, nn
 
-from odebench.attack import worst_case
-from odebench.attack.definition import AttackDefinition, Stage
 from odebench.attack.spsa import Estimated, spsa
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.model.classifier import Classifier
@@ -118,14 +114,8 @@ def test_a_false_gradient_hides_nothing_from_it(norm: str) -> None:
     assert (predicted(model, found) != labels)[near].all()
 
 
-def test_standard_ends_with_it_where_a_gradient_could_not_be_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(definition: AttackDefinition, **given: int) -> Stage:
-        """The stage of that name with a tenth of its work."""
-        parameters = {name: max(1, number // 10) for name, number in given.items()}
-        return replace(stage(definition, **given), parameters=definition.complete(parameters))
-
-    stage = worst_case._stage
-    monkeypatch.setattr(worst_case, "_stage", short)
+@pytest.mark.usefixtures("short_stages")
+def test_standard_ends_with_it_where_a_gradient_could_not_be_confirmed() -> None:
     images = grey_images(20)
     labels = predicted(Bent(), images)
 

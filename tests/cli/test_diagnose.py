@@ -19,7 +19,7 @@ from odebench.result.schema import Result
 
 QUICK = [1, 2, 3, 5, 8, 11, 14, 15, 16, 17, 18]
 FULL = [number for number in range(1, 19) if number != 13]
-WORDS = "diagnose -m ode --set epochs=1 -n 50 --chunk 50 --parameter steps=3"
+WORDS = "diagnose -m ode --set epochs=1 -n 100 --parameter steps=3"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def test_a_diagnosis_prints_every_check_in_80_columns(call: Call, trained: Path)
     assert result.evaluation.threat_model.epsilons == (0.1,), "the middle of the grid"
     assert [check.id for check in result.checks] == QUICK
     heading, *rest = said.out.splitlines()
-    assert heading == "ode on digits (test), 50 images, T=1, rk4 step 0.25"
+    assert heading == "ode on digits (test), 100 images, T=1, rk4 step 0.25"
     assert check_rows(said.out) == {check.id: [check.name, check.status, check.speaks_of] for check in result.checks}
     assert rest[-1] == f"result: {only_result()}"
     assert max(len(line) for line in said.out.splitlines()[:-1]) <= 80

@@ -121,6 +121,13 @@ def test_sha256_does_not_depend_on_how_pixels_are_stored():
     assert Split(pixels, labels).sha256 == Split(pixels.float() / 255, labels).sha256
 
 
+def test_a_part_of_a_split_has_its_images_and_labels_in_order() -> None:
+    split = Split(images(), torch.arange(4))
+    part = split.part(slice(1, 3))
+    assert torch.equal(part.images, split.images[1:3])
+    assert part.labels.tolist() == [1, 2]
+
+
 def test_sha256_changes_with_a_pixel_a_label_the_order_and_the_shape():
     pixels, labels = images(), torch.tensor([0, 1, 1, 0])
     other = pixels.clone()

@@ -93,6 +93,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
 }
 
 
+@pytest.mark.usefixtures("short_stages")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if "alone" in name else ()) for name in PLANS]
 )
@@ -262,6 +263,7 @@ def test_slices_may_come_from_processors_of_several_names(digits: Dataset, tmp_p
     assert joint.found.device == "; ".join(sorted(["cpu (Another, AVX2)", ours]))
 
 
+@pytest.mark.usefixtures("short_stages")
 def test_a_portion_comes_back_from_its_file(digits: Dataset, tmp_path: Path) -> None:
     planned = a_plan("worst-case", n=200, chunk=100, solver=fixed_step("euler", step=0.5))
     path = run_slice(planned, digits, rows=slice(100, 200), results=tmp_path)

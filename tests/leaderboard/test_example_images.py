@@ -107,6 +107,7 @@ def test_examples_show_what_the_result_says(call: Call) -> None:
     assert {path: path.read_bytes() for path in folder.iterdir()} == written
 
 
+@pytest.mark.usefixtures("short_stages")
 def test_a_candidate_that_fell_at_a_smaller_epsilon_is_shown_where_it_fell(call: Call) -> None:
     line = "run -m resnet --set epochs=1 -a worst-case -n 100 --epsilon 0.08,0.2,0.3"
     assert call(line)[0] == 0

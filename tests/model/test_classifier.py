@@ -243,3 +243,13 @@ def test_the_answer_is_that_of_solver_and_head() -> None:
         assert torch.equal(answer.logits, module(IMAGES))
     assert answer.nfe is not None
     assert torch.equal(answer.nfe, solution.nfe)
+
+
+def test_a_modified_classifier_differs_in_what_is_named_alone() -> None:
+    growing = Classifier(Growing(fixed_step(step=0.5)), n_classes=2, horizon=2.0, solver=fixed_step(step=0.25))
+    finer = growing.modified(solver=fixed_step(step=0.125))
+    assert (finer.module, finer.horizon, finer.solver) == (growing.module, 2.0, fixed_step(step=0.125))
+    other = growing.modified(module=Growing(fixed_step(step=0.5)), horizon=3.0, gradient="adjoint")
+    assert other.module is not growing.module
+    assert (other.horizon, other.solver, other.gradient) == (3.0, fixed_step(step=0.25), "adjoint")
+    assert (growing.horizon, growing.solver, growing.gradient) == (2.0, fixed_step(step=0.25), "direct")

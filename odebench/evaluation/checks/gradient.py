@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import JsonValue
 from torch import Tensor
 
 from odebench.evaluation.checks.rule import skipped, threshold_check
 from odebench.io.text import first_line
 from odebench.model.classifier import Classifier
+from odebench.numerics.shapes import Images, Labels
 from odebench.result.outcome import CheckId
 from odebench.result.schema import Check
-
-Images = Float[Tensor, "batch channel height width"]
-Labels = Int[Tensor, " batch"]
 
 DIRECTIONS = 8
 FIDELITY_IMAGES = 32

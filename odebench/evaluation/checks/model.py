@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from odebench.errors import ModelError
@@ -13,12 +13,10 @@ from odebench.io.text import first_line
 from odebench.model.classifier import Classifier
 from odebench.numerics.projection import project
 from odebench.numerics.seeding import seeded
+from odebench.numerics.shapes import Images, Labels
 from odebench.protocol.spec import Norm, Solver
 from odebench.result.outcome import FAILED, ROBUST, UNSOLVED, CheckId
 from odebench.result.schema import Check
-
-Images = Float[Tensor, "batch channel height width"]
-Labels = Int[Tensor, " batch"]
 
 DETERMINISM_PASSES = 5
 DETERMINISM_THRESHOLD = 1e-4
