@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from pydantic import JsonValue
 
@@ -39,10 +40,8 @@ class NamedAttack:
     needs_candidates: bool = field(default=False, kw_only=True)
     fixed_budget: bool = field(default=True, kw_only=True)
 
-    @property
-    def carries_over(self) -> bool:
-        """Whether an image that is adversarial at one epsilon counts at every larger one without a new attack."""
-        return False
+    carries_over: ClassVar[bool] = False
+    """Whether an image that is adversarial at one epsilon counts at every larger one without a new attack."""
 
     @property
     def runs_by_chunk(self) -> bool:
@@ -128,10 +127,7 @@ class StagedAttackDefinition(NamedAttack):
     `function` names a function (parameters, *, norm, n_classes) -> stages.
     """
 
-    @property
-    def carries_over(self) -> bool:
-        """True: an image stays adversarial at every larger epsilon."""
-        return True
+    carries_over: ClassVar[bool] = True
 
     def stages(
         self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, gradient_unconfirmed: bool = False
@@ -152,10 +148,7 @@ class DiagnosisDefinition(StagedAttackDefinition):
     checks: tuple[int, ...] = field(kw_only=True)
     only_middle: bool = field(default=False, kw_only=True)
 
-    @property
-    def carries_over(self) -> bool:
-        """False: every epsilon is attacked afresh."""
-        return False
+    carries_over: ClassVar[bool] = False
 
     @property
     def runs_by_chunk(self) -> bool:

@@ -12,7 +12,7 @@ import torchvision.datasets
 
 from odebench.dataset.base import Dataset, Split
 from odebench.dataset.definition import DatasetDefinition
-from odebench.dataset.download import damaged, fetch, file_md5, quiet
+from odebench.dataset.download import damaged, fetch_missing, file_md5, quiet
 from odebench.errors import DatasetError
 from odebench.progress import Progress
 
@@ -29,10 +29,7 @@ def load_cifar10(definition: DatasetDefinition, data_dir: Path, progress: Progre
             raise damaged(definition.name, path, "its checksum is not the published one")
     if not all(path.is_file() for path, _ in batches):
         archive = data_dir / source.filename
-        if not archive.is_file():
-            fetch([source.url], archive, md5=source.tgz_md5, name=definition.name, progress=progress)
-        elif file_md5(archive) != source.tgz_md5:
-            raise damaged(definition.name, archive, "its checksum is not the published one")
+        fetch_missing([source.url], archive, md5=source.tgz_md5, name=definition.name, progress=progress)
     try:
         with quiet():
             train, test = (source(data_dir, train=train, download=True) for train in (True, False))

@@ -42,6 +42,14 @@ def fetch(urls: Sequence[str], path: Path, *, md5: str, name: str, progress: Pro
     )
 
 
+def fetch_missing(urls: Sequence[str], path: Path, *, md5: str, name: str, progress: Progress) -> None:
+    """Downloads a file of the data set `name` if it is not there. Raises DatasetError where it is damaged."""
+    if not path.is_file():
+        fetch(urls, path, md5=md5, name=name, progress=progress)
+    elif file_md5(path) != md5:
+        raise damaged(name, path, "its checksum is not the published one")
+
+
 def damaged(name: str, path: Path, reason: str) -> DatasetError:
     """The error for a damaged file of the data set `name`."""
     return DatasetError(

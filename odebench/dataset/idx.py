@@ -13,7 +13,7 @@ import torch
 
 from odebench.dataset.base import Dataset, Split
 from odebench.dataset.definition import DatasetDefinition
-from odebench.dataset.download import damaged, fetch, file_md5
+from odebench.dataset.download import damaged, fetch_missing
 from odebench.progress import Progress
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -53,16 +53,8 @@ def _find_or_fetch(
         stem, path = file.removesuffix(".gz"), raw / file
         if files[stem].is_file():
             continue
-        if not path.is_file():
-            fetch(
-                [mirror + file for mirror in source.mirrors],
-                path,
-                md5=md5,
-                name=definition.name,
-                progress=progress,
-            )
-        elif file_md5(path) != md5:
-            raise damaged(definition.name, path, "its checksum is not the published one")
+        urls = [mirror + file for mirror in source.mirrors]
+        fetch_missing(urls, path, md5=md5, name=definition.name, progress=progress)
         files[stem] = path
     return files
 

@@ -11,7 +11,7 @@ import torchvision.datasets
 
 from odebench.dataset.base import Dataset, Split
 from odebench.dataset.definition import DatasetDefinition
-from odebench.dataset.download import damaged, fetch, file_md5, quiet
+from odebench.dataset.download import fetch_missing, quiet
 from odebench.progress import Progress
 
 
@@ -25,10 +25,7 @@ def _read(part: str, definition: DatasetDefinition, data_dir: Path, progress: Pr
     source: Any = torchvision.datasets.SVHN
     url, file, md5 = source.split_list[part]
     path = data_dir / file
-    if not path.is_file():
-        fetch([url], path, md5=md5, name=definition.name, progress=progress)
-    elif file_md5(path) != md5:
-        raise damaged(definition.name, path, "its checksum is not the published one")
+    fetch_missing([url], path, md5=md5, name=definition.name, progress=progress)
     with quiet():
         found = source(data_dir, split=part)
     return Split(torch.from_numpy(np.ascontiguousarray(found.data)), torch.from_numpy(found.labels))

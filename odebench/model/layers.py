@@ -19,22 +19,11 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 def conv_stem(image_channels: int, channels: int, side: int) -> nn.Sequential:
     """A learned stem: ODENet's three convolutions to a quarter of the side, or below 28 two to half of it."""
-    if side < 28:
-        return nn.Sequential(
-            nn.Conv2d(image_channels, channels, 3, 1, 1),
-            group_norm(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 4, 2, 1),
-        )
-    return nn.Sequential(
-        nn.Conv2d(image_channels, channels, 3, 1),
-        group_norm(channels),
-        nn.ReLU(),
-        nn.Conv2d(channels, channels, 4, 2, 1),
-        group_norm(channels),
-        nn.ReLU(),
-        nn.Conv2d(channels, channels, 4, 2, 1),
-    )
+    small = side < 28
+    layers: list[nn.Module] = [nn.Conv2d(image_channels, channels, 3, padding=1 if small else 0)]
+    for _ in range(1 if small else 2):
+        layers += [group_norm(channels), nn.ReLU(), nn.Conv2d(channels, channels, 4, 2, 1)]
+    return nn.Sequential(*layers)
 
 
 def pooled_stem(image_channels: int, channels: int, side: int) -> nn.Sequential:
