@@ -18,6 +18,7 @@ from torch import Tensor
 
 from odebench.errors import OdebenchError
 from odebench.io.tensor_file import read_tensors, write_tensors
+from odebench.numerics.shapes import Images
 
 _TENSORS = ("candidates", "indices", "epsilons")
 _KEYS = ("dataset", "split", "dataset_sha256", "norm", "source")
@@ -46,7 +47,7 @@ class Candidates:
         """The epsilons that occur, in rising order."""
         return tuple(sorted(set(self.epsilons.tolist())))
 
-    def by_epsilon(self, clean: Float[Tensor, "n channel height width"], *, offset: int) -> dict[float, Tensor]:
+    def by_epsilon(self, clean: Images, *, offset: int) -> dict[float, Tensor]:
         """The candidates for the images of a slice by epsilon: the clean image where the file has none.
 
         `clean` holds these images, the first of which is at position `offset` of the split. Raises CandidateError where

@@ -21,14 +21,14 @@ class Trace:
     """The path of an attack for each image, by its position.
 
     `losses` holds the cross-entropy at each point that the attack asked about, `suspects` the first of these points
-    within the budget that the model misclassified, `ends` the candidate that the attack returned. `silent` counts the
-    images with an adversarial point on their path but not at its end.
+    within the budget that the model misclassified, `ends` the candidate that the attack returned. `silent_successes`
+    counts the images with an adversarial point on their path but not at its end.
     """
 
     losses: dict[int, list[float]] = field(default_factory=dict)
     suspects: dict[int, Tensor] = field(default_factory=dict)
     ends: dict[int, Tensor] = field(default_factory=dict)
-    silent: int = 0
+    silent_successes: int = 0
 
     @contextmanager
     def watching(

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from odebench.evaluation.checks.model import gradient_availability, logits_not_p
 from odebench.evaluation.checks.settings import reach
 from odebench.evaluation.outcomes import Outcomes, ever_failed
 from odebench.io.tensor_file import read_tensors, write_tensors
+from odebench.numerics.shapes import Logits
 from odebench.protocol.spec import Evaluation, Sha256, Spec
 from odebench.result.flags import flags_of
 from odebench.result.outcome import ROBUST, Flag
@@ -67,7 +68,7 @@ class Measurements:
     setup: Setup
     first: int
     clean: np.ndarray
-    logits: Float[Tensor, "n classes"]
+    logits: Logits
     nfe: Int[Tensor, " n"] | None
     useless: int
     outcomes: tuple[Outcomes, ...]

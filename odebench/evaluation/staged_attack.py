@@ -242,7 +242,7 @@ class _StageRun:
         suspected = [index for index in robust if self.rows[index] in trace.suspects]
         if suspected:
             points = torch.stack([trace.suspects[int(self.rows[index])] for index in suspected])
-            trace.silent += int(self._successful(torch.tensor(suspected), points).sum())
+            trace.silent_successes += int(self._successful(torch.tensor(suspected), points).sum())
 
     def _judge_failures(self) -> None:
         """Judges each input at which the model failed as a candidate for every robust image within reach of it."""

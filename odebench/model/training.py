@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
 from pydantic import JsonValue
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from odebench.model.adversarial_training import adversarial_images
 from odebench.model.augmentation import augment
 from odebench.model.losses import divergence, loss_function
 from odebench.numerics.precision import full_fp32
+from odebench.numerics.shapes import Images, Logits
 from odebench.progress import SILENT, Progress, Step
 from odebench.protocol.recipe import ADVERSARIAL_SHARE, Recipe, Schedule, find_weights, weights_path
 from odebench.registry import load_target
@@ -275,11 +275,11 @@ class _Training:
 
 def predict(
     module: nn.Module,
-    images: Float[Tensor, "n channel height width"],
+    images: Images,
     *,
     device: str = "cpu",
     batch_size: int = 500,
-) -> Float[Tensor, "n classes"]:
+) -> Logits:
     """The logits of many images, in batches and without gradients, as one tensor on the CPU."""
     with torch.no_grad(), full_fp32():
         parts: Sequence[Tensor] = [module(part.to(device)).cpu() for part in torch.split(images, batch_size)]

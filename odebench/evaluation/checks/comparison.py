@@ -98,7 +98,7 @@ def silent_success(trace: Trace, n: int) -> Check:
     return count_check(
         CheckId.SILENT_SUCCESS,
         speaks_of="settings",
-        k=trace.silent,
+        k=trace.silent_successes,
         n=n,
         why="images fooled on the attack's way and not at its end: an attack that returns its last point overstates "
         "robustness; keep the first fall, as every evaluation here does",

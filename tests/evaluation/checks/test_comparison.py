@@ -35,7 +35,7 @@ COUNTS: dict[str, tuple[int, str, Callable[[int], Check]]] = {
     "black box": (4, "model", lambda k: black_box(k, 200)),
     "iterative beats single step": (5, "model", lambda k: single_step(STANDS, felling(k))),
     "convergence": (6, "settings", lambda k: convergence(STANDS, felling(k), STANDS)),
-    "silent success": (8, "settings", lambda k: silent_success(Trace(silent=k), 200)),
+    "silent success": (8, "settings", lambda k: silent_success(Trace(silent_successes=k), 200)),
     "unbounded attack": (9, "model", lambda k: unbounded(STANDS, felling(k))),
     "monotone budget": (10, "settings", lambda k: monotone_budget({0.1: felling(k), 0.2: STANDS})),
     "random noise": (11, "model", lambda k: random_noise(STANDS, felling(k))),
@@ -190,7 +190,7 @@ def test_the_curve_of_median_losses_is_the_evidence_of_silent_success() -> None:
 
 
 def test_the_points_of_a_trace_are_not_part_of_the_evidence() -> None:
-    trace = Trace(suspects={0: torch.zeros(1, 2, 2)}, ends={0: torch.zeros(1, 2, 2)}, silent=1)
+    trace = Trace(suspects={0: torch.zeros(1, 2, 2)}, ends={0: torch.zeros(1, 2, 2)}, silent_successes=1)
     assert silent_success(trace, 10).evidence == {}
 
 
