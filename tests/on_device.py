@@ -305,7 +305,6 @@ def said(recipe: Recipe, tensors: dict[str, Tensor], data: Dataset) -> Tensor:
     return training.predict(module.eval(), data.test.images[:50]).softmax(1)
 
 
-@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("adversary", ["none", "madry", "trades"])
 def test_a_training_on_the_device_learns_the_same_and_goes_on_where_it_stopped(
     adversary: str, device: str, digits: Dataset, tmp_path: Path
