@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import ClassVar
 
 from pydantic import JsonValue
@@ -21,9 +21,9 @@ class NamedAttack:
     """What all kinds of attack have in common.
 
     `function` is "module:attribute"; each kind says of what. `norms` are "linf", "l2" or both, the default first.
-    `parameters` holds the default of each parameter, `choices` the values that a text may take, and `summary` is the
-    line that `odebench attacks` prints. With a `step_share` there is also the parameter relative_step, the length of a
-    step in units of epsilon, whose default is `step_share` over the number of steps.
+    `parameters` holds the default of each parameter, `choices` the values that a text may take. `summary` is the line
+    that `odebench attacks` prints of a built-in one. With a `step_share` there is also the parameter relative_step, the
+    length of a step in units of epsilon, whose default is `step_share` over the number of steps.
 
     `needs_sources`: it crafts candidates on other models. `needs_candidates`: it judges candidates from a file.
     `fixed_budget`: its candidates should lie within epsilon by themselves; an attack that minimises the norm has none.
@@ -33,12 +33,13 @@ class NamedAttack:
     function: str
     norms: tuple[str, ...]
     parameters: Mapping[str, JsonValue]
-    summary: str = field(default="", kw_only=True)
-    step_share: float | None = field(default=None, kw_only=True)
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict, kw_only=True)
-    needs_sources: bool = field(default=False, kw_only=True)
-    needs_candidates: bool = field(default=False, kw_only=True)
-    fixed_budget: bool = field(default=True, kw_only=True)
+    _: KW_ONLY
+    summary: str = ""
+    step_share: float | None = None
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    needs_sources: bool = False
+    needs_candidates: bool = False
+    fixed_budget: bool = True
 
     carries_over: ClassVar[bool] = False
     """Whether an image that is adversarial at one epsilon counts at every larger one without a new attack."""
@@ -102,11 +103,12 @@ class AttackDefinition(NamedAttack):
     """
 
     passes: tuple[str, ...] = ()
-    uses_gradients: bool = field(default=True, kw_only=True)
-    verifies_falls: bool = field(default=True, kw_only=True)
-    resumes: str | None = field(default=None, kw_only=True)
-    doubles: str | None = field(default=None, kw_only=True)
-    restarts: bool = field(default=False, kw_only=True)
+    _: KW_ONLY
+    uses_gradients: bool = True
+    verifies_falls: bool = True
+    resumes: str | None = None
+    doubles: str | None = None
+    restarts: bool = False
 
     def stages(
         self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, gradient_unconfirmed: bool = False
@@ -145,8 +147,9 @@ class DiagnosisDefinition(StagedAttackDefinition):
     the data set alone.
     """
 
-    checks: tuple[int, ...] = field(kw_only=True)
-    only_middle: bool = field(default=False, kw_only=True)
+    _: KW_ONLY
+    checks: tuple[int, ...]
+    only_middle: bool = False
 
     carries_over: ClassVar[bool] = False
 

@@ -13,7 +13,7 @@ class DatasetDefinition:
     `epsilons` maps a norm ("linf" or "l2") to rising radii in units of the image range [0, 1]; for a norm that is not
     in it the user has to name them. `loader` is "module:attribute" of a function (definition, data_dir, progress) ->
     Dataset, whose `data_dir` need not exist. `sizes` maps "train", "validation" and "test" to the number of images,
-    where that is known beforehand. `summary` is the line that `odebench datasets` prints.
+    where that is known beforehand. `summary` is the line that `odebench datasets` prints of a built-in one.
     """
 
     name: str

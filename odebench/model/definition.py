@@ -59,7 +59,7 @@ class ModelDefinition:
     `architecture` is "module:attribute" of an nn.Module class, which is called with image_shape, n_classes, the
     arguments of a setting and, if `has_horizon`, horizon and solver. `settings` holds the defaults by the smallest
     image side that they are for. `teacher` names the model that this one is distilled from, and `summary` is the line
-    that `odebench models` prints.
+    that `odebench models` prints of a built-in one.
     """
 
     name: str
