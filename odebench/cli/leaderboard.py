@@ -115,7 +115,7 @@ def _serve(folders: Sequence[Path], port: int | None, *, browser: bool) -> None:
 
 
 def publish_leaderboard() -> None:
-    """Writes leaderboard/LEADERBOARD.md and its pictures, and names the files."""
+    """Writes leaderboard/LEADERBOARD.md, its charts and the page, and prints the paths."""
     from odebench.render.publish import publish
 
     files, problems = publish(LEADERBOARD.path)
@@ -137,7 +137,7 @@ def _check() -> None:
 
 
 def end_with(problems: Sequence[ResultError]) -> None:
-    """Names the problems on standard error, a line each, and ends with exit 1 where there are any."""
+    """Prints the problems on standard error, one line each, and exits with 1 where there are any."""
     for problem in problems:
         print(f"odebench: {problem}", file=sys.stderr)
     if problems:
@@ -150,7 +150,7 @@ def end_with(problems: Sequence[ResultError]) -> None:
 
 
 def default_folders() -> list[Path]:
-    """What `run` wrote here, else what is published here: weights trained on two machines are never joined."""
+    """The folder that `run` wrote to here, else the published one; not both: their weights may differ."""
     for folder in (LOCAL_RESULTS, LEADERBOARD.results):
         if folder.is_dir():
             return [folder]

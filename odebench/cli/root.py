@@ -1,4 +1,4 @@
-"""The command `odebench` itself, that all others register with."""
+"""The command `odebench` itself, with which all others are registered."""
 
 from __future__ import annotations
 

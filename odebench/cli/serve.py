@@ -1,4 +1,4 @@
-"""`odebench leaderboard --serve`: the page and its result files on loopback, for one's own browser."""
+"""`odebench leaderboard --serve`: the page and its result files on 127.0.0.1, for one's own browser."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ HOST, PORT = "127.0.0.1", 8000
 
 
 class _Server(ThreadingHTTPServer):
-    """Hands out one page at / and the files named, and nothing else."""
+    """Serves one page at / and the files that are named, and nothing else."""
 
     daemon_threads = True
-    # Where the port of a server that runs is taken, starting another is an error and no silent sharing.
+    # On Windows a second server would silently share a port that is taken; it must be an error.
     allow_reuse_address = sys.platform != "win32"
 
     def __init__(self, port: int, html: str, files: Mapping[str, Path]) -> None:
@@ -34,7 +34,7 @@ class _Handler(BaseHTTPRequestHandler):
         """The page, a result file, or 404."""
         path = urlsplit(self.path).path
         if self.headers.get("Host", "").partition(":")[0] not in (HOST, "localhost"):
-            self.send_error(403)  # another name that leads here: a page of somebody else asks
+            self.send_error(403)  # by another name for this address a page of somebody else could ask
         elif path == "/":
             self._send(self.server.html, "text/html; charset=utf-8")
         elif path in self.server.files:
@@ -58,19 +58,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: requests of one's own browser are no news."""
+        """Logs nothing."""
 
 
 def _has_screen() -> bool:
-    """Whether a browser would open in a window: one in the terminal would stand where the address does."""
+    """Whether a browser would open in a window; one in the terminal would hide the address."""
     named = any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
     return named or sys.platform in ("darwin", "win32")
 
 
 def serve(html: str, files: Mapping[str, Path], *, port: int | None, browser: bool) -> None:
-    """Serves the page on loopback, says where, opens it; returns when interrupted. `files` are result files by path.
+    """Serves the page on 127.0.0.1, prints its address and opens it, until interrupted. `files` are result files by
+    their path in the address.
 
-    Without a port it is PORT, or any where that is taken. Raises UsageError where a given port cannot be had.
+    Without a port it takes PORT, or any free one where that is taken. Raises UsageError where a given port is taken.
     """
     try:
         server = _Server(PORT if port is None else port, html, files)

@@ -1,4 +1,4 @@
-"""Examples: up to six images of a published result with what the attack made of them, as PNG beside the result.
+"""Examples: up to six images of a published result, clean and adversarial, as PNG beside the result.
 
 A folder holds `examples.json` and, for each pair, INDEX-clean.png and INDEX-adversarial.png. PNG has 8 bits a channel,
 so an adversarial image is rounded there; letter and prediction are those of the candidate itself.
@@ -18,7 +18,6 @@ from pydantic import Field, ValidationError
 
 from odebench.errors import ResultError
 from odebench.io.canonical_json import digest
-from odebench.leaderboard.build import attack_label
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Row, Table
 from odebench.leaderboard.union import StoredResult
@@ -28,14 +27,14 @@ from odebench.result.schema import Count, Result
 
 MOST = 6
 GAIN = 10
-"""How many times the difference is shown."""
+"""The factor by which differences are enlarged."""
 _MAX_SIDE, _MAX_BYTES = 512, 1 << 20
 _FOLDER = re.compile(r".+-examples-[0-9a-f]{16}")
 _IMAGE = re.compile(r"\d+-(clean|adversarial)\.png")
 
 
 class ExamplePair(Spec):
-    """An image, by its place in the fixed order, and what the result says of it: letter, who felled it, labels.
+    """An image by its place in the fixed order, with its labels, its letter and the attack that succeeded.
 
     `predicted` is null where the solver failed.
     """
@@ -61,7 +60,7 @@ class Examples(Spec):
 
 @dataclass(frozen=True)
 class ExampleStrip:
-    """Examples as they are shown: for each pair the PNG of the clean image, the adversarial one, their difference."""
+    """Examples as they are shown: for each pair the PNGs of the clean image, the adversarial one, their difference."""
 
     folder: Path
     examples: Examples
@@ -74,8 +73,8 @@ class ExampleStrip:
 
 
 def results_to_show(tables: Sequence[Table]) -> list[StoredResult]:
-    """One result a model and data set, on test images: the largest worst-case result of the usual solver and the first
-    norm (linf first), trained and evaluated at the horizon nearest 1, of the lowest train seed."""
+    """One result for each model and data set, on test images: the largest worst-case result of the usual solver and the
+    first norm (linf before l2), trained and evaluated at the horizon nearest 1, of the lowest train seed."""
     found: dict[str, StoredResult] = {}
     by_data = group((t for t in tables if t.split == "test"), lambda table: (table.dataset, table.dataset_sha256))
     for same in by_data.values():
@@ -87,7 +86,7 @@ def results_to_show(tables: Sequence[Table]) -> list[StoredResult]:
 
 
 def examples_folder(item: StoredResult) -> Path:
-    """Where the examples of a result lie: beside its file."""
+    """The folder of the examples of a result, beside its file."""
     return item.path.parent / f"{item.evaluation.dataset.name}-examples-{item.result.run_key[:16]}"
 
 
@@ -102,8 +101,8 @@ def example_files(folders: Iterable[Path]) -> list[Path]:
 
 
 def remove_examples(folder: Path) -> bool:
-    """Takes away the files of one folder of examples, then the folder; nothing where its name is not that of one.
-    Whether there was one."""
+    """Removes the files of one folder of examples, then the folder, and returns whether there was one; does nothing
+    where the name is not that of such a folder."""
     if not _FOLDER.fullmatch(folder.name) or not folder.is_dir():
         return False
     for path in folder.iterdir():
@@ -117,8 +116,8 @@ def remove_examples(folder: Path) -> bool:
 def read_examples(
     folders: Sequence[Path], stored: Sequence[StoredResult]
 ) -> tuple[list[ExampleStrip], list[ResultError]]:
-    """The examples below `folders` of the results `stored`, and the problems: what is damaged, contradicts its result,
-    or belongs to no result is left out."""
+    """The examples below `folders` of the results `stored`, and the problems: what is left out because it is damaged,
+    contradicts its result, or belongs to none."""
     results = {item.result.run_key: item.result for item in stored}
     strips: list[ExampleStrip] = []
     problems: list[ResultError] = []
@@ -128,16 +127,6 @@ def read_examples(
         except ResultError as error:
             problems.append(error)
     return strips, problems
-
-
-def epsilon_of(result: Result) -> float:
-    """The epsilon of a result that examples are shown at: the middle one."""
-    return result.evaluation.threat_model.middle_epsilon
-
-
-def attack_of(item: StoredResult) -> str:
-    """The attack of examples, as tables name it."""
-    return attack_label(item)
 
 
 def read_file(path: Path) -> Examples:
@@ -162,16 +151,16 @@ def _read(path: Path, results: dict[str, Result]) -> ExampleStrip:
             "or delete its folder"
         )
     evaluation = result.evaluation
-    letters = {item.epsilon: item.outcomes for item in result.epsilons}.get(examples.epsilon, "")
+    outcomes = {item.epsilon: item.outcomes for item in result.epsilons}.get(examples.epsilon, "")
     for pair in examples.pairs:
         place = pair.index - evaluation.dataset.offset
-        letter = letters[place] if 0 <= place < len(letters) else "nothing"
-        if letter != pair.outcome or (examples.dataset, examples.norm) != (
+        outcome = outcomes[place] if 0 <= place < len(outcomes) else "nothing"
+        if outcome != pair.outcome or (examples.dataset, examples.norm) != (
             evaluation.dataset.name,
             evaluation.threat_model.norm,
         ):
             raise ResultError(
-                f"{path} contradicts its result: image {pair.index} is {pair.outcome}, the result says {letter}; "
+                f"{path} contradicts its result: image {pair.index} is {pair.outcome}, the result says {outcome}; "
                 "run odebench examples --force"
             )
     return ExampleStrip(path.parent, examples, tuple(_images(path.parent, pair) for pair in examples.pairs))
@@ -194,7 +183,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _difference(folder: Path, clean: bytes, adversarial: bytes) -> bytes:
-    """The difference times GAIN around mid-grey, as PNG. Raises ResultError where the two cannot be compared."""
+    """The difference times GAIN around mid-grey, as PNG. Raises ResultError where the images cannot be compared."""
     import numpy as np
     from PIL import Image
 
@@ -215,7 +204,7 @@ def _difference(folder: Path, clean: bytes, adversarial: bytes) -> bytes:
 
 
 def _cell(row: Row) -> Cell:
-    """The cell at the horizon nearest 1, of those where the model was trained if there is one."""
+    """The cell at the horizon nearest 1, if possible of those whose horizon is that of training."""
     matched = [cell for cell in row.cells.values() if cell.train_horizon == cell.horizon] or [*row.cells.values()]
     return min(matched, key=lambda cell: 0.0 if cell.horizon is None else abs(math.log2(cell.horizon)))
 

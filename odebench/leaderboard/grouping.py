@@ -11,7 +11,7 @@ Key = TypeVar("Key")
 
 
 def group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """Items by their key, both in the order in which they come."""
+    """The items by their keys, both in the order of `items`."""
     groups: dict[Key, list[Item]] = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)

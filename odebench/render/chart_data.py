@@ -1,4 +1,4 @@
-"""The pictures of the leaderboard, as values: panels of lines with intervals, ready to be drawn."""
+"""The charts of the leaderboard as values: panels of lines with intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from odebench.result.schema import Figure
 
 @dataclass(frozen=True)
 class Point:
-    """A share with its interval, and the cell that it is of; `x` is null where a model has no horizon."""
+    """An accuracy with its interval, and its cell; `x` is null for a model without a horizon."""
 
     x: float | None
     share: Figure
@@ -23,8 +23,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """A model's points by rising x; a single one without x is drawn as a level line. `name` is the model with its
-    settings, or the model alone after `shown_together`."""
+    """A model's points by rising x; one point without x is a level line. `name` is the model with its settings, or
+    after `shown_together` the model alone."""
 
     name: str
     model: str
@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over one axis. `full` asks for an axis that begins at 0."""
+    """Lines over one axis, which begins at 0 if `full`."""
 
     title: str
     lines: tuple[Line, ...]
@@ -42,10 +42,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """Rows of panels with one legend. `doubling`: x is drawn on a scale where each doubling is a step.
+    """Rows of panels with one legend. `doubling`: x has a logarithmic scale.
 
-    `names` are all lines, in the order of the legend; `known` are those of all pictures shown together, sorted, so that
-    a line has one colour and shape in all of them. `name` is that of the file, without its ending.
+    `names` are all lines in the order of the legend; `known` are those of all charts shown together, sorted, so that a
+    line has one colour and shape in all of them. `name` is the name of the file without its suffix.
     """
 
     name: str
@@ -59,14 +59,15 @@ class Chart:
 
 
 def file_stem(table: Table) -> str:
-    """The beginning of the file names of a data set's pictures."""
+    """The beginning of the file names of a data set's charts."""
     parts = [table.dataset, *([] if table.split == "test" else [table.split])]
     return "-".join([*parts, *([table.dataset_sha256[:12]] if table.name_is_shared else [])])
 
 
 def horizon_chart(tables: Sequence[Table]) -> Chart | None:
     """Accuracy against horizon of one data set's ranked models: clean, and in the worst case at the middle epsilon of
-    each norm. Models are drawn where they were trained, at their usual solver. None where nothing is ranked."""
+    each norm. Models are shown at the horizons of their training, with their usual solver. None where nothing is
+    ranked."""
     middles = [middle(same) for same in _norms(tables).values()]
     if not middles:
         return None
@@ -91,8 +92,8 @@ def horizon_chart(tables: Sequence[Table]) -> Chart | None:
 
 
 def security_chart(tables: Sequence[Table]) -> Chart | None:
-    """Robust accuracy against epsilon of one data set's ranked models: a row a norm, a panel a horizon, in each of
-    which the models without a horizon stand too. None where nothing is ranked."""
+    """Robust accuracy against epsilon of one data set's ranked models: one row per norm and one panel per horizon, with
+    the models without a horizon in each. None where nothing is ranked."""
     norms = _norms(tables)
     if not norms:
         return None
@@ -118,8 +119,8 @@ def security_chart(tables: Sequence[Table]) -> Chart | None:
 
 
 def shown_together(charts: Sequence[Chart]) -> list[Chart]:
-    """The pictures for one page: a line has one colour and shape in all of them, and only its model's name where no
-    other line is of that model; what its settings are stands in the tables."""
+    """The charts of one page: a line has one colour and shape in all of them, and the name of its model alone where no
+    other line is of that model; its settings are in the tables."""
     models = {line.name: line.model for chart in charts for row in chart.rows for panel in row for line in panel.lines}
     count = Counter(models.values())
     short = {name: model if count[model] == 1 else name for name, model in models.items()}
@@ -148,7 +149,7 @@ def _norms(tables: Sequence[Table]) -> dict[str, list[Table]]:
 
 
 def _drawn(table: Table) -> dict[str, Row]:
-    """The row of each line, whose ranked cells it shows: the usual row of each model."""
+    """The row of each line, whose ranked cells are drawn: the usual row of each model."""
     return {row.name: row for row in table.usual if row.matched}
 
 
@@ -162,7 +163,7 @@ def _names(tables: Sequence[Table]) -> tuple[str, ...]:
 
 
 def _known(tables: Sequence[Table]) -> tuple[str, ...]:
-    """All lines that any picture of these tables draws: sorted, so that no rank changes a colour."""
+    """The lines of all charts of these tables, sorted, so that no rank changes a colour."""
     return tuple(sorted(_names(tables)))
 
 
@@ -177,7 +178,7 @@ def _lines(table: Table, names: Sequence[str], *, clean: bool) -> tuple[Line, ..
 
 
 def _security_lines(tables: Sequence[Table], names: Sequence[str], horizon: float | None) -> tuple[Line, ...]:
-    """Clean accuracy at epsilon 0, then robust accuracy; of the models at this horizon and those without any."""
+    """Clean accuracy at epsilon 0, then robust accuracy, of the models at this horizon and of those without one."""
     points: dict[str, list[Point]] = {}
     models: dict[str, str] = {}
     for table in tables:

@@ -1,4 +1,4 @@
-"""The pictures of the leaderboard as SVG, and as Vega-Lite for the page, drawn by altair and vl-convert."""
+"""The charts of the leaderboard as SVG and, for the page, as Vega-Lite, made by altair and vl-convert."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DIGEST = re.compile(r"<metadata>results sha256 ([0-9a-f]{64})</metadata>")
 
 
 def chart_svg(chart: Chart, results_sha256: str) -> str:
-    """The picture, with the digest of the results that it shows embedded. It needs altair and vl-convert."""
+    """The chart as SVG, with the digest of its results embedded. It needs altair and vl-convert."""
     import vl_convert
 
     svg: str = vl_convert.vegalite_to_svg(chart_specification(chart))
@@ -44,7 +44,7 @@ def chart_svg(chart: Chart, results_sha256: str) -> str:
 
 
 def chart_specification(chart: Chart) -> dict[str, Any]:
-    """The picture as Vega-Lite: its panels below and beside each other."""
+    """The chart as Vega-Lite, its rows of panels below each other."""
     import altair
 
     data: dict[str, Marks] = {}
@@ -62,7 +62,7 @@ def chart_specification(chart: Chart) -> dict[str, Any]:
 
 
 def embedded_sha256(svg: str) -> str | None:
-    """The digest of the results that a picture shows; None where there is none."""
+    """The digest of its results that a chart holds; None where there is none."""
     found = _DIGEST.search(svg)
     return None if found is None else found[1]
 

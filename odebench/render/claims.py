@@ -1,4 +1,4 @@
-"""The answers to the claims as Markdown that reads as plain text in 80 columns, and as records for programs."""
+"""The answers to the claims, as Markdown that reads as plain text in 80 columns and as JSON."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def name_of(claim: Claim) -> str:
 
 
 def over(claim: Claim) -> str:
-    """The baseline of a gain; nothing for a slope."""
+    """The baseline of a gain; empty for a slope."""
     return f" over {claim.models[1]}" if len(claim.models) > 1 else ""
 
 

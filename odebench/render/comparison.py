@@ -1,4 +1,4 @@
-"""Differences between results as text in 80 columns, and as records for programs."""
+"""Differences between two sets of results, as text in 80 columns and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from odebench.render.tables import grid
 
 
 def difference_text(found: Difference, first: str, second: str) -> str:
-    """What differs between two sets of results that go by these names; pairs with the same letters are counted only."""
+    """What differs between two sets of results of these names; pairs with the same letters are only counted."""
     differing = [pair for pair in found.pairs if pair.changed or not pair.same_evaluation]
     same = len(found.pairs) - len(differing)
     parts = [f"A: {first}", f"B: {second}", "", f"{_evaluations(same)} with the same letters in both"]
@@ -36,7 +36,7 @@ def difference_text(found: Difference, first: str, second: str) -> str:
 
 
 def difference_json(found: Difference) -> str:
-    """The differences as one JSON object; shares in [0, 1]."""
+    """The differences as one JSON object, shares in [0, 1]."""
     record = {
         "pairs": [_record(pair) for pair in found.pairs],
         "only_first": [item.path.as_posix() for item in found.only_first],

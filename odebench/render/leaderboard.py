@@ -1,4 +1,4 @@
-"""The leaderboard that is published: pictures first, then tables, curves, NFE and claims, each figure with its file."""
+"""The published leaderboard in Markdown: charts, tables, curves, NFE and claims, each figure with its file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILES = "Result files of the claims"
 
 
 class _Links:
-    """Links by number, so that the source of a table stays readable; their targets stand at the end."""
+    """Links by number, so that the source of a table stays readable; their targets are listed at the end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,7 +42,7 @@ class _Links:
 
 
 def charts_of(tables: Sequence[Table]) -> list[tuple[Table, Chart]]:
-    """All pictures, each with a table of its data set: accuracy against horizon, then security curves."""
+    """All charts, each with a table of its data set: accuracy against horizon, then security curves."""
     by_data = group(tables, file_stem).values()
     found = [(same[0], draw(same)) for draw in (horizon_chart, security_chart) for same in by_data]
     drawn = [(table, chart) for table, chart in found if chart is not None]
@@ -51,7 +51,7 @@ def charts_of(tables: Sequence[Table]) -> list[tuple[Table, Chart]]:
 
 
 def leaderboard_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, folder: Path) -> str:
-    """LEADERBOARD.md, in `folder`: results lie below it, and pictures in its folder of charts."""
+    """The text of LEADERBOARD.md in `folder`, which holds the results and the folder of charts."""
     if not tables:
         return f"{TITLE}\n{EMPTY}"
     link = _Links(folder)
@@ -81,7 +81,7 @@ def _image(chart: Chart) -> str:
 
 
 def _curves(tables: Sequence[Table], chart: Chart | None, link: _Links) -> list[str]:
-    """Robust accuracy against epsilon: a row a model and horizon, a table a norm."""
+    """Robust accuracy against epsilon: one row per model and horizon, one table per norm."""
     parts = [f"### {escape(file_stem(tables[0]))}: security curves", ""]
     parts += [_image(chart), ""] if chart is not None else []
     for norm, same in group(tables, lambda table: table.norm).items():
@@ -104,7 +104,7 @@ def _curves(tables: Sequence[Table], chart: Chart | None, link: _Links) -> list[
 
 
 def _nfe(tables: Sequence[Table], link: _Links) -> list[str]:
-    """Mean NFE an image, clean and under attack, of the largest result of each model and horizon."""
+    """Mean NFE per image, clean and under attack, of the largest result of each model and horizon."""
     rows: dict[str, dict[float | None, str]] = {}
     for table in tables:
         for row in table.rows:

@@ -1,8 +1,8 @@
-"""The leaderboard as one HTML page without a network: tables to sort and filter, charts, a panel a model, claims.
+"""The leaderboard as one HTML page that needs no network: tables to sort and filter, charts, model cards, claims.
 
 It needs the extra `page`: jinja2 fills in the template and escapes every text, altair describes the charts, vl-convert
-brings the Vega libraries that draw them. Whatever a result holds is shown as text, and the page forbids itself, by its
-content security policy, any script but its own and any address but data: for its images.
+holds the Vega libraries that draw them. Whatever a result holds is shown as text, and the content security policy of
+the page allows no script but its own, and no addresses but data: for its images.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _DIGEST = re.compile(r'<meta name="odebench-results" content="([0-9a-f]{64})">')
 
 
 def check_page() -> None:
-    """Raises UsageError, before anything is written, where no page could be made."""
+    """Raises UsageError, before anything is written, where no page can be made."""
     if missing := [name for name in ("altair", "vl_convert", "jinja2") if find_spec(name) is None]:
         raise UsageError(f"the page needs {' and '.join(missing)}: pip install 'odebench[page]'")
 
 
 def page_html(content: PageContent, *, link: Link, sha256: str = "") -> str:
-    """The page. `link` gives the address of a file; `sha256` is the digest of what it shows. See check_page."""
+    """The page. `link` returns the address of a file; `sha256` is the digest of what it shows. See check_page."""
     import jinja2
     from markupsafe import Markup
 
@@ -60,21 +60,21 @@ def page_html(content: PageContent, *, link: Link, sha256: str = "") -> str:
 
 
 def embedded_page_sha256(html: str) -> str | None:
-    """The digest of what a page shows; None where there is none."""
+    """The digest of its content that a page holds; None where there is none."""
     found = _DIGEST.search(html[:4096])
     return None if found is None else found[1]
 
 
 @cache
 def _vega() -> str:
-    """The Vega libraries as one script, which takes seconds to put together."""
+    """The Vega libraries as one script; to put it together takes seconds."""
     import vl_convert
 
     return _inline(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _inline(script: str) -> str:
-    """A script that cannot end the element that it stands in."""
+    """The script, escaped so that it cannot end its element."""
     return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE)
 
 
@@ -83,7 +83,7 @@ def _script_hash(script: str) -> str:
 
 
 def _specifications(content: PageContent) -> dict[str, Any]:
-    """The Vega-Lite of every panel, by the key that its place in the page bears."""
+    """The Vega-Lite of every panel, by the key of its place in the page."""
     return {
         panel_key(number, place, index): panel_specification(chart, panel)
         for number, (_, chart) in enumerate(charts_of(content.tables))

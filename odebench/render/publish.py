@@ -1,4 +1,4 @@
-"""Publishing the leaderboard: LEADERBOARD.md, its pictures and the page, from the results beside them alone."""
+"""Publishing the leaderboard: LEADERBOARD.md, its charts and the page, made from the results beside them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ LEADERBOARD_FILE = "LEADERBOARD.md"
 
 @dataclass(frozen=True)
 class LeaderboardFiles:
-    """What the results below a folder say: the text of the board, each picture with the digest of its results, and what
-    the page shows with the digest of that.
+    """What is written to a leaderboard's folder: the text of LEADERBOARD.md, each chart with the digest of its results,
+    and the content of the page with its digest.
 
-    `problems` name what was left out.
+    `problems` name the files that were left out.
     """
 
     text: str
@@ -43,7 +43,7 @@ class LeaderboardFiles:
 
 
 def leaderboard_files(folder: Path) -> LeaderboardFiles:
-    """The board of `folder`, from its folder of results alone. Raises ResultError where that does not exist."""
+    """The files of `folder`, from its results alone. Raises ResultError where there is no folder of results."""
     content, problems = page_content([PublishedFolder(folder).results])
     charts = charts_of(content.tables)
     return LeaderboardFiles(
@@ -56,8 +56,8 @@ def leaderboard_files(folder: Path) -> LeaderboardFiles:
 
 
 def page_content(folders: Sequence[Path]) -> tuple[PageContent, list[ResultError]]:
-    """What a page of the results below `folders` shows, and the problems: what was left out. Raises ResultError where a
-    folder does not exist."""
+    """The content of a page of the results below `folders`, and the problems: what was left out. Raises ResultError
+    for a folder that does not exist."""
     stored, problems = read_results(folders)
     tables, contradictions = build_tables(stored)
     strips, damaged = read_examples(folders, stored)
@@ -66,13 +66,13 @@ def page_content(folders: Sequence[Path]) -> tuple[PageContent, list[ResultError
 
 
 def publish(folder: Path) -> tuple[list[Path], tuple[ResultError, ...]]:
-    """Writes the board, its pictures and the page, takes away pictures of what is no longer there, and returns the
-    files written and the problems of the results. Raises UsageError without the extra `page`, and FileError."""
+    """Writes LEADERBOARD.md, its charts and the page, removes other charts, and returns the files written and the
+    problems of the results. Raises UsageError without the extra `page`, and FileError."""
     check_page()
     found = leaderboard_files(folder)
     html = page_html(found.page, link=lambda path: quote(path.relative_to(folder).as_posix()), sha256=found.page_sha256)
     drawn = {_svg(folder, chart): chart_svg(chart, sha256) for chart, sha256 in found.charts}
-    # All is rendered before anything is written, so that what fails leaves the old board whole.
+    # everything is rendered before anything is written, so that an error leaves the old board whole
     texts = {folder / LEADERBOARD_FILE: found.text, **drawn, folder / PAGE: html}
     for path, text in texts.items():
         write_atomically(path, text.encode())
@@ -82,8 +82,8 @@ def publish(folder: Path) -> tuple[list[Path], tuple[ResultError, ...]]:
 
 
 def stale(folder: Path) -> tuple[list[str], tuple[ResultError, ...]]:
-    """What `publish` would change, a line each, and the problems of the results. Pictures and page are compared by the
-    digest of their results: another version of the drawing library writes other bytes."""
+    """What `publish` would change, one line each, and the problems of the results. Charts and page are compared by the
+    digest of their results, because another version of the drawing library writes other bytes."""
     found = leaderboard_files(folder)
     lines = []
     board = folder / LEADERBOARD_FILE
@@ -109,7 +109,7 @@ def stale(folder: Path) -> tuple[list[str], tuple[ResultError, ...]]:
 
 
 def _digest(stored: Sequence[StoredResult], table: Table) -> str:
-    """The sha256 of all that a picture may show of one data set's results."""
+    """The sha256 of all that a chart may show of one data set's results."""
     same = [
         [item.result.run_key, item.result.outcomes_sha256, item.result.found.weights_sha256, [*item.result.flags]]
         for item in stored

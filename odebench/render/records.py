@@ -1,4 +1,4 @@
-"""The leaderboard for programs: one record a cell, as CSV or JSON. Accuracies are in [0, 1]."""
+"""The leaderboard for programs: one record per cell, as CSV or JSON. Accuracies are in [0, 1]."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIELDS = (
 
 
 def csv_text(tables: Sequence[Table]) -> str:
-    """The records as CSV with a heading: empty for null, lists parted by a space, arguments and credits as JSON."""
+    """The records as CSV with a heading: empty for null, lists separated by spaces, arguments and credits as JSON."""
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -32,12 +32,12 @@ def csv_text(tables: Sequence[Table]) -> str:
 
 
 def json_text(tables: Sequence[Table]) -> str:
-    """The records as a JSON list of objects, ended by a new line; numbers are numbers."""
+    """The records as a JSON list of objects, with a new line at the end."""
     return json.dumps(records(tables), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def records(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """One record a cell, in the order of the tables, with the keys of FIELDS."""
+    """One record per cell, in the order of the tables, with the keys of FIELDS."""
     return [_record(table, row, cell) for table in tables for row in table.rows for cell in row.cells.values()]
 
 

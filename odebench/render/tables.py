@@ -1,4 +1,4 @@
-"""The leaderboard as GitHub-flavoured Markdown whose source reads as plain text, 80 columns if it can."""
+"""The leaderboard as GitHub-flavoured Markdown whose source reads as plain text, in 80 columns where possible."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Link = Callable[[str, Path], str]
 def markdown(tables: Sequence[Table]) -> str:
     """All tables, each with its notes, and a legend at the end.
 
-    Intervals stand beside their figures, or beneath them in every table where one would pass 80 columns.
+    Intervals stand beside their figures; below them in all tables if a table would be wider than 80 columns.
     """
     if not tables:
         return f"{TITLE}\n{EMPTY}"
@@ -51,7 +51,7 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def sections(tables: Sequence[Table], *, level: int = 2, link: Link | None = None) -> list[str]:
-    """Each table under a heading of this level, with its notes. `link` leads from a figure to its result file."""
+    """Each table under a heading of this level, with its notes. `link` links a figure to its result file."""
     beside = [_grid(table, rows, stacked=False, link=None) for table in tables for rows in (table.usual, table.others)]
     stacked = any(len(line) > WIDTH for lines in beside for line in lines)
     parts = []
@@ -64,7 +64,7 @@ def sections(tables: Sequence[Table], *, level: int = 2, link: Link | None = Non
 
 
 def item(text: str) -> str:
-    """An entry of a list in lines of at most 80 columns."""
+    """An item of a list in lines of at most 80 columns."""
     return textwrap.fill(
         f"- {escape(text)}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
@@ -76,7 +76,7 @@ def _labels(row: Row) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Lines of a row's label; a setting that is too long for one is broken after its equals sign."""
+    """The lines of a row's label; a setting too long for a line is broken after its equals sign."""
     words = (word if len(word) <= LABEL_WIDTH else word.replace("=", "= ", 1) for word in text.split(" "))
     return textwrap.wrap(" ".join(words), LABEL_WIDTH)
 
@@ -103,7 +103,7 @@ def _grid(table: Table, rows: Sequence[Row], *, stacked: bool, link: Link | None
 
 
 def grid(heading: Line, lines: Sequence[Line], *, left: tuple[int, ...]) -> list[str]:
-    """The lines of a table whose source reads as plain text; the columns in `left` are aligned there."""
+    """The lines of a table whose source reads as plain text; the columns in `left` are aligned left."""
     widths = [max(3, *(len(line[column]) for line in [heading, *lines])) for column in range(len(heading))]
     rule = tuple(
         f":{'-' * (width - 1)}" if column in left else f"{'-' * (width - 1)}:" for column, width in enumerate(widths)
@@ -145,12 +145,12 @@ def _figure_lines(
 
 
 def _linked(text: str, cell: Cell, link: Link) -> str:
-    """A figure with a link to the first file that it rests on; where there are several, their seeds link to each."""
+    """A figure with a link to the first of its files; where there are several, the seeds link to each."""
     return link(text, next(iter(cell.files.values()))) if cell.files else text
 
 
 def _notes(table: Table) -> list[str]:
-    """A line for all rows with the same seeds, attacks and rank, and one for each flag."""
+    """One item for all rows with the same seeds, attacks and rank, one for each credit and one for each flag."""
     several_n = len(_image_counts(table)) > 1
     rows_by_note: dict[str, list[str]] = {}
     for row in table.rows:
@@ -186,7 +186,7 @@ def _note(cell: Cell, *, with_n: bool) -> str:
 
 
 def credit_texts(cell: Cell) -> list[str]:
-    """A sentence for each author whose candidates, made elsewhere, felled an image of the cell."""
+    """A sentence for each author whose candidates, made elsewhere, succeeded on an image of the cell."""
     texts = []
     for credit in cell.credits:
         count = f"{credit.felled} of {cell.n * credit.seeds} images"
@@ -199,7 +199,7 @@ def credit_texts(cell: Cell) -> list[str]:
 
 
 def attack_names(cell: Cell) -> list[str]:
-    """The attacks of a union; of those that were not asked about all train seeds and images about how many."""
+    """The attacks of a union, with the number of train seeds and images where an attack was not run on all."""
     names = []
     for name, reach in cell.attacks.items():
         parts = [f"{reach.seeds} of {cell.seeds} seeds"] * (reach.seeds < cell.seeds)
@@ -209,7 +209,7 @@ def attack_names(cell: Cell) -> list[str]:
 
 
 def _marks(table: Table) -> dict[str, str]:
-    """A letter for each flag of the table: a, b and so on, after z the flag's own name."""
+    """The mark of each flag of the table: a, b and so on; after z the flag's own name."""
     flags = sorted({flag for cell in _cells(table) for flag in cell.flags})
     return {flag: mark or flag for flag, mark in zip_longest(flags, string.ascii_lowercase[: len(flags)])}
 
@@ -244,9 +244,9 @@ def _join(line: Line, widths: Sequence[int], left: tuple[int, ...]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that stays text in one line of Markdown, whoever wrote it: it ends no cell, marks nothing up, leads nowhere.
+    """The text in one line of Markdown with all markup escaped: cells, emphasis, links, HTML.
 
-    What is not printable, such as codes that a terminal obeys, is a question mark.
+    What is not printable, such as the control codes of terminals, becomes a question mark.
     """
     line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
     return _ACTIVE.sub(lambda found: re.sub(r"(\W|_)", r"\\\1", found[0]), line)

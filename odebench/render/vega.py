@@ -1,4 +1,4 @@
-"""One panel of a picture in Vega-Lite, for the SVG and for the page. It needs altair, which is handed over."""
+"""One panel of a chart in Vega-Lite, for the SVG and for the page. Altair, an extra, is handed over."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
     *("#000000", "#8c564b", "#7f7f7f", "#bcbd22"),
 )
-"""Okabe and Ito's, which colour-blind readers tell apart, and four more."""
+"""Okabe and Ito's colours, which colour-blind readers can distinguish, and four more."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 HEIGHT = 240
 _APART = 0.11
-"""The share of an axis that two labels are apart at least."""
+"""The smallest distance of two labels, as a share of the axis."""
 _STEPS = ((5, 40), (10, 80), (20, 100))
-"""Percent from tick to tick, and the longest axis that has such ticks."""
+"""Percent from tick to tick, and the length of the longest axis with such ticks."""
 HOVER = ("model", "at", "accuracy", "95% interval", "train seeds", "images", "NFE clean / attacked", "attacks")
 """What the page shows of a point under the pointer."""
 Marks = list[dict[str, Any]]
 
 
 def style(chart: Chart, name: str) -> tuple[str, str]:
-    """The colour and shape of a line, the same in all pictures shown together."""
+    """The colour and shape of a line, the same in all charts shown together."""
     index = chart.known.index(name)
     return COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)]
 
@@ -35,11 +35,11 @@ def style(chart: Chart, name: str) -> tuple[str, str]:
 def panel_chart(
     altair: Any, chart: Chart, panel: Panel, data: dict[str, Marks], *, hover: bool = False
 ) -> dict[str, Any]:
-    """A panel in Vega-Lite, layers of charts that altair makes; its marks are added to `data` by name. With `hover` it
-    is for the page: as wide as its place, with what HOVER names, and without a legend.
+    """A panel in Vega-Lite; its marks are added to `data` by name. With `hover` it is for the page: as wide as its
+    place, with the tooltips of HOVER, and without a legend.
 
-    Layers and panels are put together without altair, which copies and checks whatever it puts into another chart over
-    and over: that took a third of the time in which a board is drawn.
+    Altair makes the layers; they are put together without it, because it copies and checks a chart each time that it
+    becomes a part of another, which took a third of the time of drawing a board.
     """
     ticks = sorted({point.x for line in panel.lines for point in line.points if point.x is not None})
     places = {tick: math.log2(tick) if chart.doubling else tick for tick in ticks}
@@ -98,7 +98,7 @@ def panel_chart(
 
 
 def _labels(chart: Chart, places: Mapping[float, float]) -> dict[float, str]:
-    """What stands at each place; nothing where the label to the right would touch it."""
+    """The label at each place; empty where it would touch the label to the right."""
     labels: dict[float, str] = {}
     shown = math.inf
     span = max(places.values(), default=0.0) - min(places.values(), default=0.0)
@@ -110,12 +110,12 @@ def _labels(chart: Chart, places: Mapping[float, float]) -> dict[float, str]:
 
 
 def _bare(layer: dict[str, Any]) -> dict[str, Any]:
-    """A chart as a part of another: without what only the whole may say."""
+    """A layer without the keys that only a whole chart may have."""
     return {name: value for name, value in layer.items() if name not in ("$schema", "config")}
 
 
 def _marks(chart: Chart, panel: Panel, places: Mapping[float, float], *, aside: float, step: float) -> Marks:
-    """Every point with its place. Lines stand a little beside each other, so that their intervals can be told apart."""
+    """Every point with its place. Lines are shifted a little, so that their intervals do not cover each other."""
     marks = []
     count = {level: sum(level is other for other, _ in _in_place(panel)) for level in (False, True)}
     seen = {False: 0, True: 0}
@@ -138,7 +138,7 @@ def _marks(chart: Chart, panel: Panel, places: Mapping[float, float], *, aside: 
 
 
 def _in_place(panel: Panel) -> list[tuple[bool, Line]]:
-    """The lines in the order in which they stand beside each other, those without a horizon (true) last."""
+    """The lines in the order in which they are shifted, those without a horizon (true) last."""
     return sorted(((_is_level(line), line) for line in panel.lines), key=lambda pair: pair[0])
 
 
@@ -158,7 +158,7 @@ def _is_level(line: Line) -> bool:
 
 
 def _heights(panel: Panel) -> list[int]:
-    """The ticks of the axis in percent, around all intervals. It ends at ticks, so that titles above are level."""
+    """The ticks of the axis in percent, around all intervals. The axis ends at ticks, so that all titles are level."""
     shares = [point.share for line in panel.lines for point in line.points]
     low = 0.0 if panel.full else min(99.0, 100 * min(share.low for share in shares))
     high = max(low + 1, 100 * max(share.high for share in shares))

@@ -7,7 +7,6 @@ it cannot find a result that is made up as a whole.
 from __future__ import annotations
 
 import string
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
@@ -97,9 +96,10 @@ def _checks(result: Result) -> Iterator[str]:
     for check in result.checks:
         if what := _contradiction(check, images=result.evaluation.dataset.n):
             yield f"check {check.id}, {check.name}: {what}"
-    by_image = Counter(zip(*(item.outcomes for item in result.epsilons), strict=True))
-    failed = sum(n for outcomes, n in by_image.items() if UNSOLVED in outcomes or FAILED in outcomes)
-    correct = sum(n for outcomes, n in by_image.items() if outcomes[0] in CORRECT)
+    outcomes = [item.outcomes for item in result.epsilons]
+    failing = [letters for letters in outcomes if UNSOLVED in letters or FAILED in letters]
+    failed = sum(UNSOLVED in image or FAILED in image for image in zip(*failing, strict=True))
+    correct = sum(outcomes[0].count(letter) for letter in CORRECT)
     for check in result.checks:
         if check.id == CheckId.SOLVER_FAILURE and check.k not in (None, failed):
             yield f"check 18, {check.name}: k is {check.k}, but the letters say {failed}"

@@ -1,4 +1,4 @@
-"""The files of results: one JSON file an evaluation, read strictly, written whole, never changed."""
+"""The files of results: one JSON file per evaluation, read strictly, written whole, never changed."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from odebench.result.consistency import disagreements
 from odebench.result.schema import SCHEMA_VERSION, Result
 
 EXAMPLES_FILE = "examples.json"
-"""Beside results may lie folders of images with this file in them; it is no result."""
+"""The file in folders of images beside results; it is not a result."""
 
 
 def result_path(folder: Path, evaluation: Evaluation) -> Path:
-    """Where the result of an evaluation lies: <model>/<data set>-<attack>-<norm>-<run key>.json."""
+    """The path of an evaluation's result: <model>/<data set>-<attack>-<norm>-<run key>.json."""
     model, dataset = evaluation.model.name, evaluation.dataset.name
     name = f"{dataset}-{evaluation.attack.name}-{evaluation.threat_model.norm}-{evaluation.run_key[:16]}.json"
     return folder / model / name
 
 
 def result_json(result: Result) -> str:
-    """The text of a result file: indented JSON, ended by a new line."""
+    """The text of a result file: indented JSON, with a new line at the end."""
     return json.dumps(result.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_result(result: Result, folder: Path | str, *, replace: bool = False) -> Path:
     """Writes a result below `folder`, whole or not at all, and returns its path.
 
-    Raises FileError, and ResultError where the same run key lies there with other letters, unless `replace`.
+    Raises FileError, and unless `replace` ResultError where there is a result of this run key with other letters.
     """
     path = result_path(Path(folder), result.evaluation)
     if path.exists() and not replace and read_result(path).outcomes_sha256 != result.outcomes_sha256:
@@ -49,8 +49,8 @@ def write_result(result: Result, folder: Path | str, *, replace: bool = False) -
 def read_result(path: Path) -> Result:
     """Reads one result and recomputes its figures from its letters.
 
-    Raises ResultError, in one line, for a file that is truncated, of another schema version, with unknown
-    keys, with strings for numbers, or that contradicts itself.
+    Raises ResultError, in one line, for a file that is truncated, of another schema version, with unknown keys, with
+    strings for numbers, or that contradicts itself.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -62,7 +62,7 @@ def read_result(path: Path) -> Result:
 
 
 def parse_result(text: str, path: Path) -> Result:
-    """The result that a text holds; `path` names it in errors, which are those of `read_result`."""
+    """The result of a text; `path` names it in errors, which are those of `read_result`."""
     try:
         raw: Any = json.loads(text, object_pairs_hook=_each_key_once)
     except _TwiceError as error:
@@ -91,7 +91,7 @@ def parse_result(text: str, path: Path) -> Result:
 
 
 class _TwiceError(Exception):
-    """A key stands twice in one object, so that readers may take either value."""
+    """A key stands twice in one object, so that readers differ in the value that they take."""
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -103,10 +103,10 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def result_files(folder: Path) -> Iterator[Path]:
-    """All files below `folder` that should be results, in order of their names."""
+    """All files below `folder` that should be results, by path."""
     yield from sorted(path for path in folder.rglob("*.json") if is_result_name(path.name))
 
 
 def is_result_name(name: str) -> bool:
-    """Whether a file of this name should be a result: JSON, not hidden, no examples."""
+    """Whether a file of this name should be a result: JSON, not hidden, not the file of examples."""
     return name.endswith(".json") and not name.startswith(".") and name != EXAMPLES_FILE

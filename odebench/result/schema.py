@@ -16,6 +16,7 @@ from odebench.result.outcome import CORRECT, OUTCOMES, ROBUST, SUCCESSFUL
 SCHEMA_VERSION = 1
 UNFELLED = "-"
 _HIDE_CORRECT = str.maketrans(dict.fromkeys(CORRECT, "."))
+_SUCCEEDED = str.maketrans({outcome: "+" if outcome in SUCCESSFUL else UNFELLED for outcome in OUTCOMES})
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -169,12 +170,13 @@ def _check_letters(item: EpsilonResult, n: int) -> None:
         raise ValueError(f"{where}: {n} images need {n} letters")
     if strange := set(item.outcomes) - set(OUTCOMES):
         raise ValueError(f"{where}: {sorted(strange)} are no outcomes; known: {', '.join(OUTCOMES)}")
-    # each pair of letters once, in order: images are many, pairs are few
-    for outcome, felled in dict.fromkeys(zip(item.outcomes, item.felled_by.letters, strict=True)):
-        if (outcome in SUCCESSFUL) != (felled != UNFELLED):
-            raise ValueError(f"{where}: an image is felled by something exactly when its letter is f or x")
-        if felled != UNFELLED and felled not in item.felled_by.legend:
-            raise ValueError(f"{where}: felled_by {felled!r} has no legend")
+    # whole texts are translated, because to look at one letter after the other would take longer than all the rest
+    felled = set(item.felled_by.letters) - {UNFELLED}
+    named = item.felled_by.letters.translate({ord(letter): "+" for letter in felled})
+    if item.outcomes.translate(_SUCCEEDED) != named:
+        raise ValueError(f"{where}: an image is felled by something exactly when its letter is f or x")
+    if unknown := felled - item.felled_by.legend.keys():
+        raise ValueError(f"{where}: felled_by {min(unknown)!r} has no legend")
     for name, expected in letter_figures(item.outcomes).items():
         stored: Figure = getattr(item.figures, name)
         for part in ("value", "low", "high"):

@@ -21,12 +21,11 @@ from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import Plan, planned_again
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge
 from odebench.io.files import write_atomically
+from odebench.leaderboard.build import attack_label
 from odebench.leaderboard.example_images import (
     MOST,
     ExamplePair,
     Examples,
-    attack_of,
-    epsilon_of,
     examples_folder,
     file_names,
     remove_examples,
@@ -58,7 +57,7 @@ def make_examples(
     result.
     """
     evaluation = item.result.evaluation
-    epsilon, split = epsilon_of(item.result), data_split(dataset, evaluation.dataset.split)
+    epsilon, split = evaluation.threat_model.middle_epsilon, data_split(dataset, evaluation.dataset.split)
     _planned(item, model, definition, len(split), evaluation)
     part = _planned(item, model, definition, len(split), _first_chunk(evaluation, epsilon))
     with TemporaryDirectory() as folder:
@@ -94,7 +93,7 @@ def make_examples(
         dataset=evaluation.dataset.name,
         norm=evaluation.threat_model.norm,
         epsilon=epsilon,
-        attack=attack_of(item),
+        attack=attack_label(item),
         pairs=tuple(pairs),
     )
     return _write(examples_folder(item), examples, split, points)
