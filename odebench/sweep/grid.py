@@ -88,7 +88,7 @@ def read_grid(name: str) -> Grid:
 
 def lay_out(protocol: Protocol, document: Document) -> Grid:
     """The grid of a protocol that was read from a document. Raises DocumentError."""
-    dataset = document.blame(("dataset", "name"), lambda: describe(protocol.dataset))
+    dataset = document.blame(("dataset", "name"), partial(describe, protocol.dataset))
     for model, changes in protocol.recipes.items():
         _check_changes(model, changes, dataset, document)
     document.check_distinct(("sections",), [section.name for section in protocol.sections], "a section called")
@@ -127,12 +127,12 @@ def _check_changes(
 ) -> None:
     """Raises DocumentError for an unknown model, and for changes that its recipe does not accept."""
     where: Where = ("recipes", model)
-    definition = document.blame(where, lambda: load_definition(model))
-    default = document.blame(where, lambda: definition.recipe(dataset))
+    definition = document.blame(where, partial(load_definition, model))
+    default = document.blame(where, partial(definition.recipe, dataset))
     document.check_known(
         where, changes, [name for name in changeable(default) if not name.endswith("kind")], "field of a recipe"
     )
-    document.blame(where, lambda: definition.recipe(dataset, changes=changes))
+    document.blame(where, partial(definition.recipe, dataset, changes=changes))
 
 
 def _spelled(attack: AttackChoice) -> str:
@@ -154,7 +154,7 @@ class _SectionLayout:
     def cells(self) -> Iterator[PlannedCell]:
         section, document = self.section, self.document
         definitions = [
-            document.blame((*self.where, "models", index), lambda name=name: load_definition(name))  # type: ignore[misc]
+            document.blame((*self.where, "models", index), partial(load_definition, name))
             for index, name in enumerate(section.models)
         ]
         self._check_lists()
@@ -192,16 +192,11 @@ class _SectionLayout:
         for index, threat in enumerate(section.threat_models):
             document.check_distinct((*self.where, "threat_models", index, "epsilons"), threat.epsilons or (), "epsilon")
         for index, attack in enumerate(section.attacks):
-            found = document.blame(
-                (*self.where, "attacks", index, "name"),
-                lambda name=attack.name: load_attack(name),  # type: ignore[misc]
-            )
+            where: Where = (*self.where, "attacks", index)
+            found = document.blame((*where, "name"), partial(load_attack, attack.name))
             known = [*found.parameters, *(["relative_step"] if found.step_share is not None else [])]
-            document.check_known((*self.where, "attacks", index, "parameters"), attack.parameters, known, "parameter")
-            document.blame(
-                (*self.where, "attacks", index, "parameters"),
-                lambda found=found, given=attack.parameters: found.complete(given),  # type: ignore[misc]
-            )
+            document.check_known((*where, "parameters"), attack.parameters, known, "parameter")
+            document.blame((*where, "parameters"), partial(found.complete, attack.parameters))
 
     def _cells(
         self, definition: ModelDefinition, threat: Threat, attack: AttackChoice, numbers: tuple[int, int, int]
