@@ -47,7 +47,7 @@ TESTED_BY = {
         "cli/test_commands.py::test_run_evaluates_with_another_solver_on_the_same_weights"
     ),
     "odebench run -m kd-ode -a worst-case -n 200": (
-        "evaluation/test_sliced.py::test_slices_joined_are_the_whole_byte_for_byte"
+        "evaluation/test_slice_run.py::test_slices_joined_are_the_whole_byte_for_byte"
     ),
     "odebench train --model kd-ode --horizon 2": "cli/test_commands.py::test_train_names_the_weights_and_trains_once",
     "odebench diagnose -m kd-ode": "cli/test_diagnose.py::test_a_diagnosis_prints_every_check_in_80_columns",
@@ -63,7 +63,7 @@ TESTED_BY = {
     "odebench sweep digits-full --section cw": "sweep/test_publish.py::test_sweep_takes_some_sections_and_names_them",
     "odebench sweep digits --results again": "sweep/test_scheduler.py::test_a_cell_is_what_run_makes_of_it",
     "odebench sweep digits --results mine": "sweep/test_scheduler.py::test_a_cell_is_what_run_makes_of_it",
-    "odebench protocols --time": "protocol/test_protocol.py::test_the_time_is_estimated_when_asked_for",
+    "odebench protocols --time": "protocol/test_protocol_file.py::test_the_time_is_estimated_when_asked_for",
     "odebench verify kd-ode": "submission/verification/test_verify.py::test_a_published_model_is_found_again",
     "odebench verify kd-ode --dataset digits": (
         "submission/verification/test_verify.py::test_a_published_model_is_found_again"

@@ -12,7 +12,7 @@ from odebench.cli import app
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
 from odebench.render.claims import claims_markdown
-from odebench.render.tables import markdown
+from odebench.render.markdown_tables import markdown
 from odebench.result.file import read_result, result_files
 
 ROOT = Path(__file__).parents[1]

@@ -40,7 +40,7 @@ def check_pr(
     from odebench.cli.console import ScreenProgress, write_text
     from odebench.io.files import write_output
     from odebench.io.text import fill
-    from odebench.render.tables import LEGEND, sections
+    from odebench.render.markdown_tables import LEGEND, sections
     from odebench.submission.review import review
     from odebench.submission.review_markdown import entry_lines, outside_lines, review_markdown, verdict
 

@@ -73,7 +73,7 @@ def leaderboard(
     stored, problems = read_results(results or default_folders())
     tables, contradictions = build_tables(stored)
     if format is Format.md:
-        from odebench.render.tables import markdown as render
+        from odebench.render.markdown_tables import markdown as render
     elif format is Format.csv:
         from odebench.render.records import csv_text as render
     else:

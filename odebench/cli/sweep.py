@@ -14,7 +14,7 @@ from odebench.cli.options import AsJson, DataDir, Device, Results
 from odebench.cli.root import app
 from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD, published_folder
-from odebench.protocol.protocol import protocol_files
+from odebench.protocol.protocol_file import protocol_files
 from odebench.sweep.grid import read_grid
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from odebench.analysis.claims import Claim, ClaimVerdict
 from odebench.analysis.contrasts import Estimate
 from odebench.io.text import fill
 from odebench.protocol.spec import radius
-from odebench.render.tables import escape, grid, item
+from odebench.render.markdown_tables import escape, grid, item
 
 INTRODUCTION = (
     "Does distilling from a ResNet make a Neural ODE more accurate and more robust, and does integrating longer make "

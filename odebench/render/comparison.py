@@ -10,7 +10,7 @@ from odebench.analysis.comparison import ComparedPair, Difference, EpsilonDiffer
 from odebench.io.text import fill
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
-from odebench.render.tables import grid
+from odebench.render.markdown_tables import grid
 
 
 def difference_text(found: Difference, first: str, second: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from odebench.errors import UsageError
 from odebench.leaderboard.example_images import GAIN
 from odebench.render.chart_svg import panel_specification
-from odebench.render.leaderboard import charts_of
+from odebench.render.leaderboard_markdown import charts_of
 from odebench.render.page_data import Link, PageContent, page_values, panel_key
 
 _DIGEST = re.compile(r'<meta name="odebench-results" content="([0-9a-f]{64})">')

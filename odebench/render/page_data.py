@@ -21,8 +21,8 @@ from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
 from odebench.render.chart_data import Chart, file_stem
 from odebench.render.claims import INTRODUCTION, PAPER, WORDS, name_of, over, p_text, points_text, sentence
-from odebench.render.leaderboard import charts_of
-from odebench.render.tables import attack_names, credit_texts, horizon_name, nfe_text
+from odebench.render.leaderboard_markdown import charts_of
+from odebench.render.markdown_tables import attack_names, credit_texts, horizon_name, nfe_text
 from odebench.render.vega import style
 from odebench.result.outcome import FAILED, FOOLED, ROBUST
 from odebench.result.schema import Figure, Result

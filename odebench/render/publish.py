@@ -20,7 +20,7 @@ from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
 from odebench.render.chart_data import Chart
 from odebench.render.chart_svg import chart_svg, embedded_sha256
-from odebench.render.leaderboard import CHARTS, PAGE, charts_of, leaderboard_markdown
+from odebench.render.leaderboard_markdown import CHARTS, PAGE, charts_of, leaderboard_markdown
 from odebench.render.page import check_page, embedded_page_sha256, page_html
 from odebench.render.page_data import PageContent
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from odebench.protocol.spec import radius
 from odebench.render.chart_data import Chart, Line, Panel, Point
-from odebench.render.tables import horizon_name, nfe_text
+from odebench.render.markdown_tables import horizon_name, nfe_text
 
 COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),

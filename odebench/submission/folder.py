@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import stat
-import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +26,6 @@ _EXPECTED = (
     f"an entry holds {ENTRY_FILE}, {READ_ME}, LICENSE, modules (*{CODE_SUFFIX}) and weights (*{WEIGHTS_SUFFIX}, "
     f"here or in {WEIGHTS_FOLDER}/)"
 )
-_ENCODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-_.a-zA-Z0-9]+)")
-"""The encoding that a line declares, as Python looks for it in the first two lines (PEP 263)."""
-_RESERVED = {*sys.stdlib_module_names, "odebench", "torch", "torchvision", "torchdiffeq", "torchode", "numpy"}
 
 
 @dataclass(frozen=True)
@@ -140,67 +134,3 @@ def _item_problem(name: str, status: os.stat_result) -> tuple[str, str] | None:
         elsewhere = "; publish it elsewhere and give its url" if limit == MAX_WEIGHTS_BYTES else ""
         return "size", f"has {status.st_size:,} bytes, more than the {limit:,} that such a file may have{elsewhere}"
     return None
-
-
-def module_problem(name: str, attribute: str, texts: Mapping[str, str]) -> tuple[str, int | None, str] | None:
-    """The file, line and sentence that say why the module `name` does not define `attribute`; None if it does. Modules
-    are parsed, never imported."""
-    file = f"{name}{CODE_SUFFIX}"
-    if file not in texts:
-        modules = [one.removesuffix(CODE_SUFFIX) for one in texts if one.endswith(CODE_SUFFIX)]
-        return ENTRY_FILE, None, f"there is no {file} in the folder; its modules: {', '.join(modules) or 'none'}"
-    try:
-        defined = top_level_names(texts[file])
-    except SyntaxError as error:
-        return file, error.lineno, f"is no Python: {error.msg}"
-    if attribute not in defined:
-        known = ", ".join(sorted(defined)[:20]) or "nothing"
-        return ENTRY_FILE, None, f"{file} defines no {attribute!r} at its top level; it defines {known}"
-    return None
-
-
-def module_findings(folder: Path, texts: Mapping[str, str]) -> list[Finding]:
-    """Findings about modules that are not Python, have another encoding, or hide other modules of the same name."""
-    found = []
-    for file, text in texts.items():
-        if not file.endswith(CODE_SUFFIX):
-            continue
-        if file.removesuffix(CODE_SUFFIX) in _RESERVED:
-            said = "would hide a module of that name that others import; rename it"
-            found.append(finding(str(folder / file), None, "code", said))
-        named = [match[1] for line in text.splitlines()[:2] if (match := _ENCODING.match(line)) is not None]
-        if named and named[0].lower() not in ("utf-8", "utf_8", "utf8"):
-            said = f"names the encoding {named[0]}, with which it may be other code than it looks; save it as UTF-8"
-            found.append(finding(str(folder / file), None, "code", said))
-        try:
-            top_level_names(text)
-        except SyntaxError as error:
-            found.append(finding(str(folder / file), error.lineno, "code", f"is no Python: {error.msg}"))
-    return found
-
-
-def top_level_names(text: str) -> set[str]:
-    """The names that a module defines or imports at its top level, also inside branches. Raises SyntaxError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # as bytes, so that a declared encoding is used as Python would use it
-            waiting: list[ast.stmt] = list(ast.parse(text.encode()).body)
-    except SyntaxError:
-        raise
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise SyntaxError(f"it is nested too deeply, or not a text ({type(error).__name__})") from error
-    found: set[str] = set()
-    while waiting:
-        statement = waiting.pop()
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(statement.name)
-        elif isinstance(statement, ast.Import | ast.ImportFrom):
-            found |= {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
-        elif isinstance(statement, ast.Assign | ast.AnnAssign):
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            found |= {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
-        elif isinstance(statement, ast.If | ast.Try | ast.With):
-            waiting += [node for node in ast.iter_child_nodes(statement) if isinstance(node, ast.stmt)]
-            waiting += [line for handler in getattr(statement, "handlers", []) for line in handler.body]
-    return found

@@ -16,7 +16,15 @@ from odebench.errors import UsageError, unknown_name
 from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan
 from odebench.io.yaml_document import Document, Where
 from odebench.model.definition import ModelDefinition, changeable, load_definition
-from odebench.protocol.protocol import AttackChoice, Images, Protocol, Section, Threat, find_protocol, read_protocol
+from odebench.protocol.protocol_file import (
+    AttackChoice,
+    Images,
+    Protocol,
+    Section,
+    Threat,
+    find_protocol,
+    read_protocol,
+)
 from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, fixed_step
 from odebench.sweep.trainings import Training, trainings
 

@@ -94,7 +94,7 @@ def evaluate(plan: Plan, workspace: Workspace) -> None:
 def evaluate_slice(plan: Plan, rows: slice, workspace: Workspace) -> None:
     """Runs an evaluation on some rows of its images and writes the slice, unless that exists. Raises TaskError."""
     with _one_task(workspace):
-        from odebench.evaluation.sliced import run_slice
+        from odebench.evaluation.slice_run import run_slice
 
         data = _dataset(plan.evaluation.dataset.name, workspace.data_dir)
         run_slice(plan, data, rows=rows, results=workspace.results, device=workspace.device)
@@ -103,7 +103,7 @@ def evaluate_slice(plan: Plan, rows: slice, workspace: Workspace) -> None:
 def join(plan: Plan, slices: tuple[slice, ...], workspace: Workspace) -> None:
     """Writes the result of an evaluation from its slices. Raises TaskError where one is missing."""
     with _one_task(workspace):
-        from odebench.evaluation.sliced import join_slices
+        from odebench.evaluation.slice_run import join_slices
 
         join_slices(plan.evaluation, slices=slices, results=workspace.results)
 

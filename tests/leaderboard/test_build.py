@@ -23,8 +23,8 @@ from odebench.leaderboard.table import Cell, Reach, Table
 from odebench.leaderboard.union import OutcomeSets, StoredResult, image_set, merge, outcome_sets, union
 from odebench.numerics.statistics import student, wilson
 from odebench.protocol.spec import adaptive, fixed_step, radius
+from odebench.render.markdown_tables import attack_names, markdown
 from odebench.render.records import FIELDS, csv_text, json_text
-from odebench.render.tables import attack_names, markdown
 from odebench.result.file import result_json, write_result
 from odebench.result.schema import Check, Result
 
@@ -515,7 +515,7 @@ def test_csv_and_json_tell_the_same() -> None:
 
 def test_the_leaderboard_needs_no_torch() -> None:
     code = (
-        "import sys, odebench.leaderboard.build, odebench.render.tables, odebench.render.records; "
+        "import sys, odebench.leaderboard.build, odebench.render.markdown_tables, odebench.render.records; "
         "print([name for name in ('torch', 'numpy', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -26,8 +26,8 @@ from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.credit import MAX_NAME_LETTERS, NOBODY, Credit, checked_name, shown_name
 from odebench.leaderboard.table import Cell, Table
 from odebench.leaderboard.union import StoredResult
+from odebench.render.markdown_tables import escape, markdown
 from odebench.render.records import csv_text, json_text, records
-from odebench.render.tables import escape, markdown
 from odebench.result.file import read_result, write_result
 from odebench.result.schema import Result
 

@@ -28,10 +28,10 @@ from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import adaptive
+from odebench.render.markdown_tables import horizon_name
 from odebench.render.page import _vega, check_page, embedded_page_sha256, page_html
 from odebench.render.publish import page_content, publish, stale
 from odebench.render.records import records
-from odebench.render.tables import horizon_name
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert", "jinja2")),

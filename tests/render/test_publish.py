@@ -21,7 +21,7 @@ from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import adaptive
 from odebench.render.chart_data import Chart, horizon_chart, security_chart
 from odebench.render.chart_svg import chart_specification, chart_svg, embedded_sha256, panel_specification
-from odebench.render.leaderboard import charts_of
+from odebench.render.leaderboard_markdown import charts_of
 from odebench.render.publish import leaderboard_files, publish, stale
 from odebench.render.vega import style
 from odebench.result.file import write_result

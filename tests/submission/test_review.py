@@ -24,8 +24,8 @@ from odebench.evaluation.plan import EvaluationRequest, plan
 from odebench.result.file import read_result, result_json, result_path, write_result
 from odebench.result.schema import Result, letter_figures, outcomes_digest
 from odebench.submission.submitted_model import find_model
-from odebench.submission.verification.inspection import Job, inspect
 from odebench.submission.verification.isolated_process import ProcessAnswer
+from odebench.submission.verification.jobs import Job, inspect
 from odebench.submission.verification.sampling import drawn_chunks
 
 pytestmark = needs_git

@@ -9,7 +9,7 @@ from odebench.numerics.statistics import wilson_lower
 from odebench.result.outcome import CheckId, Flag
 from odebench.result.schema import Check
 from odebench.submission.finding import Finding, finding
-from odebench.submission.verification.inspection import Inspected
+from odebench.submission.verification.jobs import Inspected
 
 _REFUSED = {
     CheckId.GRADIENT_AVAILABILITY: "gradient",

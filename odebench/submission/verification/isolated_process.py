@@ -28,7 +28,7 @@ from odebench.io.text import printable
 from odebench.protocol.spec import Spec
 from odebench.submission.entry import TIME_LIMIT
 from odebench.submission.verification.guard import Breach, Guard
-from odebench.submission.verification.inspection import Inspected, Job, inspect
+from odebench.submission.verification.jobs import Inspected, Job, inspect
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "ODEBENCH_DATA")
 """The environment variables that the process gets, with those of threads and GPUs: no tokens, no keys."""

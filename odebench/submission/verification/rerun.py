@@ -29,7 +29,7 @@ from odebench.submission.verification.agreement import (
     shares_of,
 )
 from odebench.submission.verification.committed_results import Committed
-from odebench.submission.verification.inspection import Inspected, Job, RepeatedAttack
+from odebench.submission.verification.jobs import Inspected, Job, RepeatedAttack
 from odebench.submission.verification.sampling import rows_of
 
 FALSE_ALARMS = 0.05

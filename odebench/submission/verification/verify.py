@@ -25,8 +25,8 @@ from odebench.submission.verification.committed_results import (
     coverage_findings,
     planned_weights,
 )
-from odebench.submission.verification.inspection import Inspected, inspect
 from odebench.submission.verification.isolated_process import inspect_in_subprocess
+from odebench.submission.verification.jobs import Inspected, inspect
 from odebench.submission.verification.rerun import Rerun
 from odebench.submission.verification.sampling import (
     all_results,

@@ -31,8 +31,8 @@ from odebench.submission.entry import read_entry
 from odebench.submission.submitted_model import find_entry, find_model, results_beside
 from odebench.submission.verification.agreement import TOLERATED, differing, disagreement
 from odebench.submission.verification.committed_results import COVERED, SplitImages, committed_results
-from odebench.submission.verification.inspection import Job
 from odebench.submission.verification.isolated_process import ProcessAnswer, inspect_guarded, inspect_in_subprocess
+from odebench.submission.verification.jobs import Job
 from odebench.submission.verification.sampling import drawn_chunks, drawn_results, given_chunks
 from odebench.submission.verification.verify import Verification, verify_entry
 

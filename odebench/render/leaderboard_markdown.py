@@ -13,7 +13,7 @@ from odebench.leaderboard.table import Table
 from odebench.protocol.spec import radius
 from odebench.render.chart_data import Chart, file_stem, horizon_chart, security_chart, shown_together
 from odebench.render.claims import claims_markdown
-from odebench.render.tables import EMPTY, LEGEND, TITLE, escape, grid, horizon_name, nfe_text, sections
+from odebench.render.markdown_tables import EMPTY, LEGEND, TITLE, escape, grid, horizon_name, nfe_text, sections
 
 CHARTS = "charts"
 PAGE = "index.html"

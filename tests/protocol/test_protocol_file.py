@@ -17,7 +17,7 @@ from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import UsageError
 from odebench.io.yaml_document import DocumentError, near_word, read_document
-from odebench.protocol.protocol import find_protocol, protocol_files, read_protocol
+from odebench.protocol.protocol_file import find_protocol, protocol_files, read_protocol
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.sweep.cost import evaluation_work, field_calls, training_work
 from odebench.sweep.grid import Grid, PlannedCell, read_grid
@@ -212,7 +212,8 @@ def test_what_entries_must_cover_on_digits_is_asked_of_all_that_is_published_the
 
 def test_protocols_are_read_without_torch_and_soon() -> None:
     code = (
-        "import sys; from odebench.sweep.grid import read_grid; from odebench.protocol.protocol import protocol_files\n"
+        "import sys; from odebench.sweep.grid import read_grid\n"
+        "from odebench.protocol.protocol_file import protocol_files\n"
         "for name in protocol_files(): read_grid(name)\n"
         "assert 'torch' not in sys.modules and 'distributed' not in sys.modules"
     )
@@ -416,7 +417,7 @@ def test_the_time_is_estimated_when_asked_for(
 ) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(TEXT, encoding="utf-8")
-    monkeypatch.setattr("odebench.protocol.protocol.protocol_folder", lambda: tmp_path)
+    monkeypatch.setattr("odebench.protocol.protocol_file.protocol_folder", lambda: tmp_path)
     (row,) = json.loads(typed(monkeypatch, capsys, "protocols", "--time", "--json"))
     assert row["name"] == "tiny"
     assert 1 <= row["seconds"] < 3600
