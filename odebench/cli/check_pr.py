@@ -10,7 +10,7 @@ import typer
 
 from odebench.cli.options import AsJson, DataDir, Device, TimeLimit
 from odebench.cli.root import app
-from odebench.submission.entry import TIME_LIMIT
+from odebench.submission.limits import TIME_LIMIT
 
 
 @app.command(

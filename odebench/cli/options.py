@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import JsonValue, ValidationError
 
 from odebench.attack.registry import ATTACKS
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError, invalid_value
-from odebench.evaluation.plan import Precision, Split
 from odebench.model.registry import MODELS
-from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, parse_epsilons, parse_number
 from odebench.registry import Registry
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from odebench.evaluation.plan import Precision, Split
+    from odebench.protocol.spec import Solver
 
 
 def _names(registry: Registry, incomplete: str) -> list[str]:
@@ -119,6 +122,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def number(text: str | None, name: str) -> float | None:
     """The value of a numeric option; None if it is not given. Raises UsageError."""
+    from odebench.protocol.spec import parse_number
+
     return None if text is None else parse_number(text, name=name)
 
 
@@ -139,6 +144,7 @@ def precision_name(text: str) -> Precision:
 def radii_of(texts: list[str] | None, attack: str, norm: str | None) -> tuple[float, ...] | None:
     """The epsilons of all --epsilon together, None if there is none. Raises UsageError."""
     from odebench.attack.definition import load_attack
+    from odebench.protocol.spec import parse_epsilons
 
     return parse_epsilons(",".join(texts), load_attack(attack).norm(norm)) if texts else None
 
@@ -168,6 +174,10 @@ def solver(
     method: str | None, step: str | None, tolerance: str | None, backend: str | None, max_steps: int | None
 ) -> Solver | None:
     """The solver that the options describe; None if there is none of them. Raises UsageError."""
+    from pydantic import ValidationError
+
+    from odebench.protocol.spec import FIXED_STEP_STAGES, Solver
+
     if method is None:
         given = {"--step": step, "--tolerance": tolerance, "--backend": backend, "--max-steps": max_steps}
         if idle := [option for option, value in given.items() if value is not None]:

@@ -14,8 +14,6 @@ from odebench.cli.options import AsJson, DataDir, Device, Results
 from odebench.cli.root import app
 from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD, published_folder
-from odebench.protocol.protocol_file import protocol_files
-from odebench.sweep.grid import read_grid
 
 if TYPE_CHECKING:
     from odebench.sweep.grid import Grid
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
 
 def complete_protocol(incomplete: str) -> list[str]:
     """Protocol names for the shell."""
+    from odebench.protocol.protocol_file import protocol_files
+
     return [name for name in protocol_files() if name.startswith(incomplete)]
 
 
@@ -67,6 +67,8 @@ def sweep(
     force: Annotated[bool, typer.Option("--force", help="--publish: replace what differs.")] = False,
 ) -> None:
     """Train and evaluate all that a protocol names, in parallel; what is there already is not done again."""
+    from odebench.sweep.grid import read_grid
+
     grid = read_grid(protocol)
     name = f"{grid.protocol.name} {grid.protocol.version}"
     if section:
@@ -167,6 +169,8 @@ def protocols(
 ) -> None:
     """List the protocols: data set, trainings and evaluations (--json: sections, too); with --time about how long."""
     from odebench.cli.console import print_table, write_text
+    from odebench.protocol.protocol_file import protocol_files
+    from odebench.sweep.grid import read_grid
 
     rows: list[dict[str, object]] = []
     for name in protocol_files():

@@ -12,8 +12,7 @@ from odebench.cli.options import AsJson, DataDir, Device, TimeLimit, Trust, comp
 from odebench.cli.root import app
 from odebench.cli.trust import check_trust
 from odebench.errors import UsageError
-from odebench.protocol.spec import middle
-from odebench.submission.entry import TIME_LIMIT
+from odebench.submission.limits import TIME_LIMIT
 
 if TYPE_CHECKING:
     from odebench.submission.verification.agreement import ComparedChunk
@@ -114,6 +113,8 @@ def _show(verified: Verification) -> None:
 
 
 def _row(chunk: ComparedChunk) -> list[str]:
+    from odebench.protocol.spec import middle
+
     share = middle(chunk.shares)
     return [
         chunk.dataset,

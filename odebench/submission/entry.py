@@ -20,8 +20,6 @@ ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 MAX_ID_LETTERS = 40
 _SHARED_WEIGHTS = re.compile(r"\.\./\.\./weights/[0-9a-f]{64}\.safetensors")
 """How an entry names a file of the published weights, which entries share; any other file lies in its own folder."""
-TIME_LIMIT = 3600
-"""The default number of seconds that an entry's own code may take when it is verified."""
 
 
 def _radius(value: Any) -> Any:

@@ -14,11 +14,8 @@ from odebench.io.safetensors_file import Header, read_header
 from odebench.submission.entry import ENTRY_FILE, READ_ME
 from odebench.submission.file_kind import foreign_kind, hidden_kind
 from odebench.submission.finding import Finding, finding
+from odebench.submission.limits import MAX_FILES, MAX_FOLDER_BYTES, MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES
 
-MAX_FILES = 100
-MAX_TEXT_BYTES = 100_000
-MAX_WEIGHTS_BYTES = 10_000_000
-MAX_FOLDER_BYTES = 30_000_000
 WEIGHTS_FOLDER, WEIGHTS_SUFFIX, CODE_SUFFIX = "weights", ".safetensors", ".py"
 _TEXTS = (ENTRY_FILE, READ_ME, "LICENSE", "LICENSE.txt", "LICENSE.md")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")

@@ -17,8 +17,9 @@ from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
 from odebench.model.registry import MODELS
 from odebench.progress import SILENT, Progress
-from odebench.submission.entry import ENTRY_FILE, ID, TIME_LIMIT, read_entry
+from odebench.submission.entry import ENTRY_FILE, ID, read_entry
 from odebench.submission.finding import Finding, finding
+from odebench.submission.limits import TIME_LIMIT
 from odebench.submission.pull_request import (
     ENTRIES,
     RESULTS,

@@ -19,7 +19,8 @@ from odebench.submission.builtin import built_in_dataset, built_in_model
 from odebench.submission.claims import claim_findings
 from odebench.submission.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, Entry, Use, Weights, licence_problem, open_entry
 from odebench.submission.finding import Finding, finding, finding_at
-from odebench.submission.folder import CODE_SUFFIX, MAX_TEXT_BYTES, Contents, contents_of
+from odebench.submission.folder import CODE_SUFFIX, Contents, contents_of
+from odebench.submission.limits import MAX_TEXT_BYTES
 from odebench.submission.module_source import module_findings, module_problem
 from odebench.submission.weights import Fetch, weights_findings
 

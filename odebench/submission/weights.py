@@ -18,7 +18,8 @@ from odebench.protocol.recipe import Recipe
 from odebench.submission.entry import Entry, Use, Weights, shared_weights
 from odebench.submission.file_kind import hidden_kind, zip_kind
 from odebench.submission.finding import Finding, finding, finding_at
-from odebench.submission.folder import MAX_WEIGHTS_BYTES, WEIGHTS_SUFFIX, Contents, weights_header
+from odebench.submission.folder import WEIGHTS_SUFFIX, Contents, weights_header
+from odebench.submission.limits import MAX_WEIGHTS_BYTES
 
 MAX_REMOTE_BYTES = 2_000_000_000
 MAX_REMOTE_TOTAL_BYTES = 10_000_000_000

@@ -25,7 +25,7 @@ from odebench.io.safetensors_file import unfit_tensor
 from odebench.submission.entry import Weights
 from odebench.submission.file_kind import foreign_kind
 from odebench.submission.finding import finding
-from odebench.submission.folder import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES
+from odebench.submission.limits import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES
 from odebench.submission.module_source import top_level_names
 from odebench.submission.validate import validate_entry
 from odebench.submission.weights import fetching

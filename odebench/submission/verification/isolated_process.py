@@ -26,7 +26,7 @@ from odebench.errors import ModelError
 from odebench.io.folders import cache_folder, published_folder
 from odebench.io.text import printable
 from odebench.protocol.spec import Spec
-from odebench.submission.entry import TIME_LIMIT
+from odebench.submission.limits import TIME_LIMIT
 from odebench.submission.verification.guard import Breach, Guard
 from odebench.submission.verification.jobs import Inspected, Job, inspect
 

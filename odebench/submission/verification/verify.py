@@ -12,8 +12,9 @@ from odebench.dataset import Dataset, load_dataset
 from odebench.errors import ModelError, UsageError
 from odebench.evaluation.environment import device_name, usable_device
 from odebench.progress import SILENT, Progress
-from odebench.submission.entry import TIME_LIMIT, read_entry
+from odebench.submission.entry import read_entry
 from odebench.submission.finding import Finding, finding
+from odebench.submission.limits import TIME_LIMIT
 from odebench.submission.submitted_model import SubmittedModel
 from odebench.submission.validate import Report, validate_entry
 from odebench.submission.verification.agreement import ComparedChunk
