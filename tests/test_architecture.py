@@ -48,7 +48,7 @@ LIGHT_MODULES = {
     *("model.definition", "model.registry", "model.builtin"),
     *("attack.definition", "attack.registry", "attack.builtin", "attack.worst_case", "attack.probes"),
     *("evaluation.plan", "evaluation.model_reference", "evaluation.transfer_source", "evaluation.slices"),
-    *("evaluation.checks.rule", "evaluation.checks.settings"),
+    *("evaluation.checks.rule", "evaluation.checks.reach"),
     *(
         "submission.entry",
         "submission.folder",

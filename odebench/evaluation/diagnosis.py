@@ -22,8 +22,8 @@ from odebench.evaluation.checks.comparison import (
     transferred,
     unbounded,
 )
-from odebench.evaluation.checks.model import solver_gap
-from odebench.evaluation.checks.settings import reach
+from odebench.evaluation.checks.reach import reach
+from odebench.evaluation.checks.solver import solver_gap
 from odebench.evaluation.outcomes import Outcomes
 from odebench.evaluation.preflight import Preflight, fidelity_check
 from odebench.evaluation.staged_attack import StagedAttack

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from odebench.attack.definition import load_attack
 from odebench.errors import ResultError, WeightError
-from odebench.evaluation.checks.model import gradient_availability, logits_not_probabilities, solver_failure
-from odebench.evaluation.checks.settings import reach
+from odebench.evaluation.checks.model import gradient_availability, logits_not_probabilities
+from odebench.evaluation.checks.reach import reach
+from odebench.evaluation.checks.solver import solver_failure
 from odebench.evaluation.outcomes import Outcomes, ever_failed
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.numerics.shapes import Logits

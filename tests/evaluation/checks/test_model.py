@@ -16,16 +16,14 @@ from odebench.errors import ModelError
 from odebench.evaluation.checks.model import (
     batch_independence,
     determinism,
-    finer,
     gradient_availability,
     logits_not_probabilities,
     mean_batch_independence,
-    solver_failure,
-    solver_gap,
     useless_gradients,
 )
+from odebench.evaluation.checks.reach import reach
 from odebench.evaluation.checks.rule import count_check, skipped, threshold_check
-from odebench.evaluation.checks.settings import reach
+from odebench.evaluation.checks.solver import finer, solver_failure, solver_gap
 from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet

@@ -1,4 +1,4 @@
-"""The check of the attack's settings."""
+"""Whether the steps of an attack can cross the ball."""
 
 from __future__ import annotations
 
