@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 os.environ["ODEBENCH_LEADERBOARD"] = ""
 
 
-MOST_PROCESSES = 8
+MOST_PROCESSES = 4
 """Each holds torch and has read all test files; more of them wait for memory on a large machine."""
 
 

@@ -205,6 +205,13 @@ def test_torch_is_not_imported_before_it_is_needed() -> None:
     assert not early, f"importing these modules imports something heavy: {early}"
 
 
+def test_what_reads_a_leaderboard_opens_no_connection() -> None:
+    """Results are read, claims answered and pages drawn from files alone."""
+    network = {"odebench.io.https", "odebench.io.remote_weights", "urllib.request", "http.client", "socket"}
+    readers = [m for m in MODULES if package_of(m) in {"result", "leaderboard", "analysis", "render"}]
+    assert {module: opened for module in readers if (opened := loaded_with(module) & network)} == {}
+
+
 def test_the_package_itself_imports_the_registry_alone() -> None:
     assert {name for name in imports_at_once(MODULES[""]) if is_own(name)} == {"odebench.registry"}
 

@@ -114,8 +114,9 @@ class AttackDefinition(NamedAttack):
         self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, gradient_unconfirmed: bool = False
     ) -> tuple[Stage, ...]:
         """The attack itself as the only stage; for candidates from a file named with who made them."""
-        credit = f" of {parameters['credit']}" if self.needs_candidates else ""
-        return (Stage(f"{self.name}{credit}", self, dict(parameters)),)
+        credit = parameters.get("credit") if self.needs_candidates else None
+        name = self.name if credit is None else f"{self.name} of {credit}"
+        return (Stage(name, self, dict(parameters)),)
 
     def gradients(self, parameters: Mapping[str, JsonValue]) -> int:
         """The largest number of gradients (or queries) that the attack takes per image."""

@@ -56,6 +56,9 @@ class WrappedModel(nn.Module):
         """The same classifier in fp32: this object, if that is its precision."""
         return self if self._other is None else self._other
 
+    exact = fp32
+    """The name that attacks of earlier plugins use."""
+
     def forward(self, images: Images) -> Logits:
         """The logits, differentiable in `images`. The model gets a copy and cannot change the attack's images."""
         if self.passes > 1:

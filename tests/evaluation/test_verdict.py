@@ -517,7 +517,7 @@ def test_the_majority_of_twenty_passes_decides(script: str, clean: str, attacked
 
 
 @given(st.text("rftx", min_size=20, max_size=20))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_stopping_early_gives_the_letter_of_all_passes(script: str) -> None:
     counts = {kind: script.count(kind) for kind in "rftx"}
     mistakes = counts["f"] + counts["t"]

@@ -365,7 +365,7 @@ def test_a_worker_keeps_the_memory_of_its_tensors() -> None:
         assert client.submit(faults).result(timeout=60) < 1024
 
 
-SOON = 28
+SOON = 20
 """Seconds in which a command begins, on a busy machine, and waits for a scheduler; distributed alone waits for 30."""
 
 
