@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import ClassVar
@@ -17,7 +18,7 @@ Parameters = dict[str, JsonValue]
 
 
 @dataclass(frozen=True)
-class NamedAttack:
+class NamedAttack(ABC):
     """What all kinds of attack have in common.
 
     `function` is "module:attribute"; each kind says of what. `norms` are "linf", "l2" or both, the default first.
@@ -49,12 +50,12 @@ class NamedAttack:
         """Whether a chunk of images can be attacked by itself, with the same outcome as within the whole."""
         return not self.needs_candidates
 
+    @abstractmethod
     def stages(
         self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, gradient_unconfirmed: bool = False
     ) -> tuple[Stage, ...]:
         """The stages that make up the attack, in order; with `gradient_unconfirmed` also those that are only for a
         model whose gradient could not be confirmed."""
-        raise NotImplementedError
 
     def norm(self, given: str | None) -> str:
         """The norm to attack in: `given`, or the default if that is None. Raises UsageError for an unknown one."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_model import Told
+from small_model import SmallOde, Told
 from torch import Tensor, nn
 
 import odebench
@@ -74,26 +74,6 @@ class Linear(nn.Module):
 def linear(digits: Dataset) -> Linear:
     assert digits.train is not None
     return Linear(digits.train.images, (digits.train.labels >= 5).long())
-
-
-class SmallOde(nn.Module):
-    """A Neural ODE of 16 units, quick to train."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
-        self.rate = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 16))
-        self.head = nn.Linear(16, 10)
-        self.horizon, self.solver = 1.0, fixed_step(step=0.5)
-
-    def field(self, t: Tensor, state: Tensor) -> Tensor:
-        rate: Tensor = self.rate(state)
-        return rate
-
-    def forward(self, images: Tensor) -> Tensor:
-        solution = odebench.integrate(self.field, self.stem(images), horizon=self.horizon, solver=self.solver)
-        logits: Tensor = self.head(solution.state)
-        return logits
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from odebench.errors import OdebenchError
 from odebench.io.versions import package_versions
 from odebench.protocol.recipe import weights_path
 from odebench.result.file import read_result, result_json
+from odebench.sweep.cluster import remote_cluster
 from odebench.sweep.grid import read_grid
 from odebench.sweep.scheduler import Cluster, State, SweepError, Task, _conduct, sweep, tasks_of, workspace_of
 from odebench.sweep.task import TaskError, evaluate, prepare, train
@@ -184,7 +185,7 @@ def test_a_second_start_does_nothing_and_says_so_without_torch(swept: Swept) -> 
         f"sys.argv = ['odebench', 'sweep', {protocol!r}]\n"
         "code = _exit_code(); assert 'torch' not in sys.modules and 'distributed' not in sys.modules; sys.exit(code)"
     )
-    before_it = seconds_of_children()
+    before_it, began = seconds_of_children(), time.monotonic()
     said = subprocess.run(
         [sys.executable, "-c", code],
         cwd=swept.desk.folder,
@@ -194,6 +195,7 @@ def test_a_second_start_does_nothing_and_says_so_without_torch(swept: Swept) -> 
         timeout=60,
     )
     assert seconds_of_children() - before_it < 5
+    assert time.monotonic() - began < 60, "it waits for something"
     assert (said.returncode, said.stdout, said.stderr) == (
         0,
         "tiny 1: nothing to do: all 4 results are in results\n",
@@ -367,6 +369,18 @@ def test_a_worker_keeps_the_memory_of_its_tensors() -> None:
 
 SOON = 20
 """Seconds in which a command begins, on a busy machine, and waits for a scheduler; distributed alone waits for 30."""
+
+
+def test_what_is_no_scheduler_is_waited_for_less_than_ten_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        began = time.monotonic()
+        with (
+            pytest.raises(OdebenchError, match="no scheduler answers at"),
+            remote_cluster(address, tls=None, say=pytest.fail),
+        ):
+            pass
+    assert time.monotonic() - began < 10
 
 
 def test_a_scheduler_that_is_not_there_is_said_soon(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def batch_independence(classifier: Classifier, images: Images, labels: Labels, *
 
 
 def mean_batch_independence(classifier: Classifier, images: Images, *, seed: int = 0) -> Check:
-    """Check 15 of a randomised model: clean images in one batch and alone, 20 passes each; k of n images move.
+    """Check 15 of a randomised model: clean images in one batch and alone, MEAN_PASSES each; k of n images move.
 
     An image moves if the two means of a logit lie more than six standard errors apart and differ by more than 1e-4 of
     the image's largest |logit|.
