@@ -22,6 +22,7 @@ PGD = AttackDefinition(
     step_share=2.5,
     resumes="steps",
     restarts=True,
+    examines_model=True,
 )
 CW = AttackDefinition(
     "cw",
@@ -126,6 +127,7 @@ WORST_CASE = StagedAttackDefinition(
     summary="several of these in stages, each on what still stands",
     choices={"effort": ("fast", "standard")},
     needs_sources=True,
+    examines_model=True,
 )
 
 _SETTINGS_OF_PGD = {"steps": 20, "random_start": True}
@@ -139,6 +141,7 @@ QUICK_DIAGNOSIS = DiagnosisDefinition(
     step_share=2.5,
     checks=(5, 8, 11, 16, 17),
     only_middle=True,
+    examines_model=True,
 )
 DIAGNOSIS = DiagnosisDefinition(
     "diagnosis",
@@ -149,4 +152,5 @@ DIAGNOSIS = DiagnosisDefinition(
     step_share=2.5,
     needs_sources=True,
     checks=(4, 5, 6, 7, 8, 9, 10, 11, 12, 16, 17),
+    examines_model=True,
 )

@@ -27,6 +27,8 @@ class NamedAttack(ABC):
     length of a step in units of epsilon, whose default is `step_share` over the number of steps.
 
     `needs_sources`: it crafts candidates on other models. `needs_candidates`: it judges candidates from a file.
+    `needs_train_images`: it trains a model of its own. `examines_model`: an evaluation with it makes the checks that
+    look for masked gradients.
     `fixed_budget`: its candidates should lie within epsilon by themselves; an attack that minimises the norm has none.
     """
 
@@ -40,6 +42,8 @@ class NamedAttack(ABC):
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     needs_sources: bool = False
     needs_candidates: bool = False
+    needs_train_images: bool = False
+    examines_model: bool = False
     fixed_budget: bool = True
 
     carries_over: ClassVar[bool] = False
@@ -167,6 +171,8 @@ class Stage:
 
     `starts` is how many times it runs, each from other random numbers, which are drawn by the name of the stage or of
     another one, `seeded_as`. `only_unconfirmed`: it runs only against a model whose gradient could not be confirmed.
+    `most_images` bounds how many images of a chunk it attacks. A success of a `tripwire` raises doubt about the model's
+    gradients, and with doubt the stages run that are `only_in_doubt`.
     """
 
     name: str
@@ -175,6 +181,9 @@ class Stage:
     seeded_as: str | None = None
     starts: int = 1
     only_unconfirmed: bool = False
+    most_images: int | None = None
+    tripwire: bool = False
+    only_in_doubt: bool = False
 
     @property
     def passes(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from odebench.model.classifier import Classifier
+from odebench.attack.zero_gradient import completed
+from odebench.model.classifier import Answer, Classifier
 from odebench.numerics.shapes import Images, Logits
 
 MAX_RECORDED = 1000
@@ -20,6 +22,8 @@ class WrappedModel(nn.Module):
     - `failures` are the inputs at which it failed: each is judged as a candidate afterwards.
     - A gradient that is not finite is replaced by zero, so that a failing image stays where it is and disturbs no
       other. It is also zero for a model that is cut off from its input, which check 1 flags.
+    - Pixels whose gradient is exactly zero take that of a point nearby, at the scale of the attack that
+      `at_scale_of` names (odebench.attack.zero_gradient).
     - `forward_images` and `backward_images` count the images that went through.
     - `precision` "bf16" runs the model under autocast, to propose candidates. `fp32` is the same classifier in fp32,
       for an attack that has to know whether a candidate is adversarial.
@@ -46,6 +50,7 @@ class WrappedModel(nn.Module):
         self.n_classes = classifier.n_classes
         self.failures: list[Tensor] = []
         self.forward_images = self.backward_images = 0
+        self._scale: tuple[str, float] | None = None
         self._other = None if precision == "fp32" else WrappedModel(classifier, passes=passes, alone=alone)
         if self._other is not None:
             self._other.failures = self.failures
@@ -58,6 +63,11 @@ class WrappedModel(nn.Module):
 
     exact = fp32
     """The name that attacks of earlier plugins use."""
+
+    def at_scale_of(self, norm: str, epsilon: float) -> None:
+        """Says in which ball the model is attacked from now on."""
+        for wrapped in {self, self.fp32}:
+            wrapped._scale = (norm, epsilon)
 
     def forward(self, images: Images) -> Logits:
         """The logits, differentiable in `images`. The model gets a copy and cannot change the attack's images."""
@@ -72,25 +82,70 @@ class WrappedModel(nn.Module):
 
     def _pass(self, images: Tensor) -> Tensor:
         self.forward_images += len(images)
-        guarded: Tensor = _Guarded.apply(images, self)
-        with torch.autocast(guarded.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            answer = self.classifier.answer(guarded)
+        call = _Call(images.detach(), self)
+        guarded: Tensor = _Guarded.apply(images, call)
+        answer = self._answer(guarded)
         if answer.failed.any() and len(self.failures) < MAX_RECORDED:
             self.failures.extend(images[answer.failed].detach().clone())
         logits = answer.logits.float()
         if guarded.requires_grad and not logits.requires_grad:
             logits = logits + 0 * guarded.flatten(1).sum(1, keepdim=True)
-        return logits
+        noted: Tensor = _Noted.apply(logits, call)
+        return noted
+
+    def _answer(self, images: Tensor) -> Answer:
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.classifier.answer(images)
+
+    def _gradient(self, call: _Call, gradient: Tensor) -> Tensor:
+        """The gradient that an attack sees: finite, and with no pixel at zero that is so at this very point alone."""
+        self.backward_images += len(gradient)
+        finite = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+        if self._scale is None or call.cotangent is None:
+            return finite
+        norm, epsilon = self._scale
+        whole, asked = completed(
+            finite,
+            call.images,
+            call.cotangent,
+            lambda points: self._answer(points).logits.float(),
+            norm=norm,
+            epsilon=epsilon,
+        )
+        self.forward_images += asked
+        self.backward_images += asked
+        return whole
+
+
+@dataclass
+class _Call:
+    """One call of a model: the images, and the gradient of the loss in its logits once it is known."""
+
+    images: Tensor
+    model: WrappedModel
+    cotangent: Tensor | None = None
 
 
 class _Guarded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, model: WrappedModel) -> Tensor:
-        ctx.model = model
+    def forward(ctx: Any, images: Tensor, call: _Call) -> Tensor:
+        ctx.call = call
         return images.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        gradient = gradients[0]
-        ctx.model.backward_images += len(gradient)
-        return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0), None
+        return ctx.call.model._gradient(ctx.call, gradients[0]), None
+
+
+class _Noted(torch.autograd.Function):
+    """The identity, which notes the gradient in the logits on its way back to the images."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, call: _Call) -> Tensor:
+        ctx.call = call
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        ctx.call.cotangent = gradients[0]
+        return gradients[0], None

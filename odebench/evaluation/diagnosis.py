@@ -113,8 +113,8 @@ class Diagnosis:
 
     def _count(self, outcomes: Outcomes, stages: Sequence[Stage]) -> int:
         """On how many images one of the stages succeeded."""
-        letters = [self.attack.letter(stage, self.middle) for stage in self._possible(stages)]
-        return int(np.isin(outcomes.felled_by, letters).sum())
+        codes = [self.attack.code(stage, self.middle) for stage in self._possible(stages)]
+        return int(np.isin(outcomes.felled_by, codes).sum())
 
     def _solver_gap(self, trace: Trace) -> Check:
         rows = torch.tensor(sorted(trace.ends), dtype=torch.int64)
@@ -126,7 +126,9 @@ class Diagnosis:
     def _gradient_fidelity(self) -> Check:
         rows = self.attack.chunks[0]
         correct = torch.from_numpy(rows[self.clean[rows] == ROBUST])
-        return fidelity_check(self.judge, self.images[correct], adjoint=True)
+        return fidelity_check(
+            self.judge, self.images[correct], norm=self.threat.norm, epsilon=self.middle, adjoint=True
+        )
 
     def _unbounded(self, stage: Stage) -> Check:
         """Check 9, in the smallest ball that contains plain grey for every image."""

@@ -18,7 +18,7 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError, ModelError, ResultError, UsageError
 from odebench.evaluation.environment import usable_device
 from odebench.evaluation.execution import measure
-from odebench.evaluation.loading import LoadedModels, known_weights, load_models
+from odebench.evaluation.loading import LoadedModels, known_weights, load_models, train_images
 from odebench.evaluation.measurements import Measurements
 from odebench.evaluation.plan import Plan, Slice
 from odebench.evaluation.plan import threat_model as default_threat_model
@@ -125,6 +125,7 @@ def _wrapped_modules(
         module_digest(model),
         {name: Classifier(source, n_classes=data.n_classes, device=device) for name, source in sources.items()},
         {name: module_digest(source) for name, source in sources.items()},
+        train_images=train_images(data),
     )
 
 

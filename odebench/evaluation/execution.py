@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from odebench.attack.definition import DiagnosisDefinition, Stage, load_attack
+from odebench.attack.probes import probes
 from odebench.dataset import Split
 from odebench.errors import UsageError
 from odebench.evaluation.diagnosis import Diagnosis
 from odebench.evaluation.environment import device_name, versions
+from odebench.evaluation.examination import Examination, examine
 from odebench.evaluation.loading import LoadedModels
 from odebench.evaluation.measurements import Measurements, Setup
 from odebench.evaluation.outcomes import Outcomes
 from odebench.evaluation.preflight import ALL, Preflight, chunks, run_preflight
 from odebench.evaluation.staged_attack import StagedAttack
+from odebench.evaluation.verdict import Judge
 from odebench.numerics.precision import full_fp32
 from odebench.progress import SILENT, Progress, Step
 from odebench.protocol.spec import Evaluation, ThreatModel
@@ -52,7 +56,7 @@ def measure(
     with ExitStack() as frozen, full_fp32():
         for classifier in [models.classifier, *models.sources.values()]:
             frozen.enter_context(classifier.frozen())
-        run = _Run(evaluation, models, images.part(rows), rows.start or 0, candidates or {}, keep_candidates, progress)
+        run = _Run(evaluation, models, images, rows, candidates or {}, keep_candidates, progress)
         preflight = preflights.get(evaluation.threat_model)
         if preflight is None:
             preflight = run_preflight(
@@ -68,22 +72,23 @@ def measure(
 
 
 class _Run:
-    """One evaluation under way on `images`, which begin at `first` of its slice."""
+    """One evaluation under way on the `rows` of its slice `whole`."""
 
     def __init__(
         self,
         evaluation: Evaluation,
         models: LoadedModels,
-        images: Split,
-        first: int,
+        whole: Split,
+        rows: slice,
         candidates: Mapping[float, Tensor],
         keep_candidates: bool,
         progress: Progress,
     ) -> None:
-        self.evaluation, self.models, self.images, self.first = evaluation, models, images, first
+        self.evaluation, self.models = evaluation, models
+        self.whole, self.images, self.first = whole, whole.part(rows), rows.start or 0
         self.candidates, self.keep_candidates, self.progress = candidates, keep_candidates, progress
         self.attack = load_attack(evaluation.attack.name)
-        self.chunks = chunks(evaluation, len(images))
+        self.chunks = chunks(evaluation, len(self.images))
         self.stages, self.left_out = self._stages(gradient_unconfirmed=False)
         if not self.stages:
             raise UsageError(f"{self.attack.name} needs other models to craft candidates on; name them as sources")
@@ -92,6 +97,10 @@ class _Run:
         missing = set(evaluation.threat_model.epsilons) - set(candidates)
         if missing and any(stage.definition.needs_candidates for stage in self.stages):
             raise UsageError(f"{self.attack.name} are made elsewhere: judge a file of them with odebench judge")
+
+    @property
+    def _usual(self) -> list[Stage]:
+        return [stage for stage in self.stages if not stage.only_in_doubt]
 
     def _stages(self, *, gradient_unconfirmed: bool) -> tuple[list[Stage], bool]:
         """The stages that there are sources for, and whether others are left out."""
@@ -107,7 +116,7 @@ class _Run:
     @property
     def passes(self) -> int:
         """How many gradients of one image the attack takes at most, at one epsilon."""
-        return sum(stage.passes for stage in self.stages)
+        return sum(stage.passes for stage in self._usual)
 
     def measure(self, preflight: Preflight, dataset_sha256: str) -> Measurements:
         """Attacks all images and returns what was found."""
@@ -119,13 +128,18 @@ class _Run:
             restarts = steady and not isinstance(self.attack, DiagnosisDefinition)
             self.stages = [stage.doubled(restarts=restarts) for stage in stages]
         judge = preflight.judge(classifier)
-        attack = StagedAttack(
-            evaluation, self.stages, self.models, judge, self.images, first=self.first, candidates=self.candidates
-        )
+        attack = self._attack_on(self.images, self.first, judge)
         self._say_estimate(preflight)
         started = time.perf_counter()
         outcomes, checks = self._attack_all(attack, preflight)
         seconds = time.perf_counter() - started + preflight.seconds
+        examination = self._examine(outcomes, preflight, [*preflight.checks, *checks])
+        checks = [*examination.checks, *checks]
+        if examination.doubt and len(self._usual) < len(self.stages):
+            self.progress.say(f"doubt: {examination.doubt[0]}; attacks that need no true gradient run in full")
+            started = time.perf_counter()
+            self._attack_in_doubt(attack, outcomes)
+            seconds += time.perf_counter() - started
         forward, backward = attack.passes
         return Measurements(
             setup=Setup(
@@ -138,6 +152,8 @@ class _Run:
                     versions=versions(),
                     device=device_name(str(classifier.device)),
                     threads=torch.get_num_threads(),
+                    trained_on=self.models.trained_on,
+                    candidates=None,
                 ),
                 alone=judge.alone,
                 randomised=judge.passes > 1,
@@ -146,6 +162,7 @@ class _Run:
                 few_candidates=self._few_candidates(preflight),
                 legend=attack.legend,
                 checks=(*preflight.checks, *checks),
+                doubt=examination.doubt,
             ),
             first=self.first,
             clean=preflight.clean,
@@ -156,7 +173,46 @@ class _Run:
             forward_images=forward + judge.forward_images,
             backward_images=backward,
             seconds=seconds,
+            stages=dict(attack.taken),
         )
+
+    def _attack_on(self, images: Split, first: int, judge: Judge) -> StagedAttack:
+        return StagedAttack(
+            self.evaluation, self.stages, self.models, judge, images, first=first, candidates=self.candidates
+        )
+
+    @property
+    def _examination_passes(self) -> float:
+        parts = probes({}, norm=self.evaluation.threat_model.norm, n_classes=self.models.classifier.n_classes)
+        attack = self.passes * len(self.evaluation.threat_model.epsilons) if self.first else 0
+        return attack + parts.single_step.passes + parts.random.passes
+
+    def _examine(self, outcomes: Sequence[Outcomes], preflight: Preflight, checks: Sequence[Check]) -> Examination:
+        """The checks of the first chunk after the attack on it, and the reasons for doubt.
+
+        Where these images do not begin with the first chunk, it is attacked for this alone: the reasons must be those
+        of the whole evaluation.
+        """
+        if not self.attack.examines_model:
+            return Examination()
+        judge = preflight.judge(self.models.classifier)
+        probing = self._attack_on(self.whole.part(slice(0, self.evaluation.chunk)), 0, judge)
+        with self.progress.track("examining the model", total=self._examination_passes) as step:
+            if self.first:
+                found = self._attack_each_epsilon(probing, preflight.first_clean, step)
+            else:
+                found = [one.first(len(probing.images)) for one in outcomes]
+            return examine(probing, found, preflight, self.stages, checks, step)
+
+    def _attack_in_doubt(self, attack: StagedAttack, outcomes: Sequence[Outcomes]) -> None:
+        """Runs the stages for doubt on the images that are still robust, at rising epsilon."""
+        stages = [stage for stage in self.stages if stage.only_in_doubt]
+        total = sum(stage.passes for stage in stages) * len(self.chunks) * len(outcomes)
+        with self.progress.track(f"attacking with {self.attack.name}, in doubt", total=total) as step:
+            for index, epsilon in enumerate(self.evaluation.threat_model.epsilons):
+                if index:
+                    outcomes[index].join_letters(outcomes[index - 1])
+                attack.attack_images(epsilon, outcomes[index], step, stages=stages)
 
     def _say_estimate(self, preflight: Preflight) -> None:
         """Says how long the attack may take, from the time that the gradients of one chunk took."""
@@ -184,15 +240,15 @@ class _Run:
         with self.progress.track(f"attacking with {self.attack.name}", total=total) as step:
             if isinstance(self.attack, DiagnosisDefinition):
                 return Diagnosis(self.attack, attack, preflight, step).run()
-            return self._attack_each_epsilon(attack, preflight, step), []
+            return self._attack_each_epsilon(attack, preflight.clean, step), []
 
-    def _attack_each_epsilon(self, attack: StagedAttack, preflight: Preflight, step: Step) -> list[Outcomes]:
+    def _attack_each_epsilon(self, attack: StagedAttack, clean: np.ndarray, step: Step) -> list[Outcomes]:
         found: list[Outcomes] = []
         for epsilon in self.evaluation.threat_model.epsilons:
-            outcomes = Outcomes.of(preflight.clean, keep_candidates=self.keep_candidates)
+            outcomes = Outcomes.of(clean, keep_candidates=self.keep_candidates)
             if found and self.attack.carries_over:
                 outcomes.carry_over(found[-1])
-            attack.attack_images(epsilon, outcomes, step)
+            attack.attack_images(epsilon, outcomes, step, stages=self._usual)
             found.append(outcomes)
         return found
 

@@ -17,8 +17,9 @@ from odebench.model.classifier import Classifier
 from odebench.model.contributed import load_contribution
 from odebench.model.definition import Contributed
 from odebench.model.training import build, find_or_train
+from odebench.numerics.shapes import Images
 from odebench.progress import SILENT, Progress
-from odebench.protocol.recipe import find_weights
+from odebench.protocol.recipe import TrainedOn, find_weights, trained_on
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class LoadedModels:
     """The classifier of an evaluation and those of its sources by name, each with the sha256 of its weights.
 
     Nothing is known beforehand of the gradient of a module that was `handed_over`: check 17 looks at it first.
+    `trained_on` is None where it is not known what the weights were trained on. `train_images` are those of the data
+    set, for attacks that distil a model of their own; None where it has none.
     """
 
     classifier: Classifier
@@ -33,11 +36,13 @@ class LoadedModels:
     sources: Mapping[str, Classifier] = field(default_factory=dict)
     sources_sha256: Mapping[str, str] = field(default_factory=dict)
     handed_over: bool = True
+    trained_on: TrainedOn | None = None
+    train_images: Images | None = None
 
 
 def load_models(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> LoadedModels:
     """The models of a plan, with weights found or trained. Raises WeightError, ModelError."""
-    module, digest = _model(plan, dataset, device, progress)
+    module, digest, noted = _model(plan, dataset, device, progress)
     classifier = Classifier(
         module,
         n_classes=dataset.n_classes,
@@ -60,7 +65,20 @@ def load_models(plan: Plan, dataset: Dataset, device: str, progress: Progress) -
             solver=source.solver,
             gradient=source.gradient,
         )
-    return LoadedModels(classifier, digest, sources, digests, handed_over=plan.handed_over)
+    return LoadedModels(
+        classifier,
+        digest,
+        sources,
+        digests,
+        handed_over=plan.handed_over,
+        trained_on=noted,
+        train_images=train_images(dataset),
+    )
+
+
+def train_images(dataset: Dataset) -> Images | None:
+    """The train images of a data set; None where it has none."""
+    return None if dataset.train is None else dataset.train.images
 
 
 def weights_of(plan: Plan, progress: Progress = SILENT) -> Path | None:
@@ -82,16 +100,16 @@ def known_weights(plan: Plan) -> str | None:
     return sha256_file(path) if path is not None and path.exists() else None
 
 
-def _model(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> tuple[nn.Module, str]:
-    """The module of a plan and the sha256 of its weights file."""
+def _model(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> tuple[nn.Module, str, TrainedOn | None]:
+    """The module of a plan, the sha256 of its weights file, and what these were trained on."""
     weights = weights_of(plan, progress)
     if weights is None:
         trained = find_or_train(plan.recipe, dataset, device=device, progress=progress)
-        return trained.module, trained.weights_sha256
+        return trained.module, trained.weights_sha256, trained_on(trained.path)
     if isinstance(plan.origin, Contributed):
         module = load_contribution(plan.origin, weights)
     else:
         module = build(plan.origin)
         tensors, _ = read_tensors(weights)
         load_weights(module, tensors, source=weights)
-    return module.to(device), sha256_file(weights)
+    return module.to(device), sha256_file(weights), trained_on(weights)

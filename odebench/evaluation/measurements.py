@@ -26,7 +26,17 @@ from odebench.numerics.shapes import Logits
 from odebench.protocol.spec import Evaluation, Sha256, Spec
 from odebench.result.flags import flags_of
 from odebench.result.outcome import ROBUST, Flag
-from odebench.result.schema import Check, Cost, Found, Nfe, Result, outcomes_digest
+from odebench.result.schema import (
+    SCHEMA_VERSION,
+    UNFELLED,
+    Check,
+    Cost,
+    Found,
+    Nfe,
+    Result,
+    StageCost,
+    outcomes_digest,
+)
 from odebench.result.summary import nfe_summary
 
 
@@ -45,6 +55,22 @@ class Setup(Spec):
     few_candidates: bool
     legend: dict[str, str]
     checks: Annotated[tuple[Check, ...], Field(strict=False)]
+    doubt: Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class Passes(Spec):
+    """How many images went forward and backward through models, and the seconds that this took."""
+
+    forward: int = 0
+    backward: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Passes) -> Passes:
+        return Passes(
+            forward=self.forward + other.forward,
+            backward=self.backward + other.backward,
+            seconds=self.seconds + other.seconds,
+        )
 
 
 class _Metadata(Spec):
@@ -58,13 +84,15 @@ class _Metadata(Spec):
     forward_images: int
     backward_images: int
     seconds: float
+    stages: dict[str, Passes]
     invalid: Annotated[tuple[int, ...], Field(strict=False)]
 
 
 @dataclass(frozen=True)
 class Measurements:
     """Images from `first` on, counted within the evaluation: their clean letters and logits, the outcomes at each
-    epsilon, how many gradients are useless (check 1), images that went through the model, and seconds."""
+    epsilon, how many gradients are useless (check 1), images that went through the model and seconds, of all and by
+    stage."""
 
     setup: Setup
     first: int
@@ -76,6 +104,7 @@ class Measurements:
     forward_images: int
     backward_images: int
     seconds: float
+    stages: Mapping[str, Passes]
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -95,7 +124,7 @@ class Measurements:
             for epsilon, outcomes in zip(evaluation.threat_model.epsilons, self.outcomes, strict=True)
         )
         return Result(
-            schema_version=1,
+            schema_version=SCHEMA_VERSION,
             run_key=evaluation.run_key,
             evaluation=evaluation,
             found=setup.found,
@@ -104,10 +133,19 @@ class Measurements:
                 clean=nfe_summary([] if self.nfe is None else self.nfe.tolist()),
                 adversarial=nfe_summary([count for outcomes in self.outcomes for count in outcomes.nfe]),
             ),
-            cost=Cost(forward=self.forward_images / n, backward=self.backward_images / n, seconds=self.seconds),
+            cost=Cost(
+                forward=self.forward_images / n,
+                backward=self.backward_images / n,
+                seconds=self.seconds,
+                stages=tuple(
+                    StageCost(name=name, forward=one.forward / n, backward=one.backward / n, seconds=one.seconds)
+                    for name, one in self.stages.items()
+                ),
+            ),
             checks=tuple(checks),
             flags=flags_of(evaluation, checks, [flag for flag, raised in told.items() if raised]),
             outcomes_sha256=outcomes_digest(epsilons),
+            doubt=setup.doubt,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
 
@@ -155,6 +193,10 @@ def concatenate(slices: Sequence[Measurements]) -> Measurements:
         forward_images=sum(one.forward_images for one in ordered),
         backward_images=sum(one.backward_images for one in ordered),
         seconds=sum(one.seconds for one in ordered),
+        stages={
+            name: sum((one.stages[name] for one in ordered if name in one.stages), Passes())
+            for name in dict.fromkeys(name for one in ordered for name in one.stages)
+        },
     )
 
 
@@ -175,7 +217,7 @@ def write_measurements(path: Path, measured: Measurements) -> None:
     for index, outcomes in enumerate(measured.outcomes):
         tensors |= {
             f"letters.{index}": _codes(outcomes.letters),
-            f"felled.{index}": _codes(outcomes.felled_by),
+            f"felled.{index}": _codes(outcomes.felled_by, width=len(UNFELLED)),
             f"distances.{index}": torch.tensor(outcomes.distances, dtype=torch.float64),
             f"nfe.{index}": torch.tensor(outcomes.nfe, dtype=torch.int64),
         }
@@ -186,6 +228,7 @@ def write_measurements(path: Path, measured: Measurements) -> None:
         forward_images=measured.forward_images,
         backward_images=measured.backward_images,
         seconds=measured.seconds,
+        stages=dict(measured.stages),
         invalid=tuple(outcomes.invalid for outcomes in measured.outcomes),
     )
     # as text, which keeps the order of the keys in evidence and legend
@@ -208,6 +251,7 @@ def read_measurements(path: Path) -> Measurements:
             forward_images=found.forward_images,
             backward_images=found.backward_images,
             seconds=found.seconds,
+            stages=found.stages,
         )
     except (KeyError, ValueError) as error:
         raise WeightError(f"{path} is no slice of an evaluation: {' '.join(str(error).split())[:200]}") from error
@@ -216,16 +260,19 @@ def read_measurements(path: Path) -> Measurements:
 def _outcomes(tensors: Mapping[str, Tensor], index: int, invalid: int) -> Outcomes:
     return Outcomes(
         letters=_letters(tensors[f"letters.{index}"]),
-        felled_by=_letters(tensors[f"felled.{index}"]),
+        felled_by=_letters(tensors[f"felled.{index}"], width=len(UNFELLED)),
         distances=tensors[f"distances.{index}"].tolist(),
         nfe=tensors[f"nfe.{index}"].tolist(),
         invalid=invalid,
     )
 
 
-def _codes(letters: np.ndarray) -> Tensor:
-    return torch.tensor([ord(letter) for letter in letters.tolist()], dtype=torch.uint8)
+def _codes(letters: np.ndarray, *, width: int = 1) -> Tensor:
+    """The characters of texts of equal width, as bytes of shape (n, width)."""
+    return torch.tensor([ord(letter) for letter in "".join(letters.tolist())], dtype=torch.uint8).view(-1, width)
 
 
-def _letters(codes: Tensor) -> np.ndarray:
-    return np.array([chr(code) for code in codes.tolist()], dtype="<U1")
+def _letters(codes: Tensor, *, width: int = 1) -> np.ndarray:
+    if codes.shape[1:] != (width,):
+        raise ValueError(f"{width} characters per image are expected, not codes of shape {tuple(codes.shape)}")
+    return np.array(["".join(map(chr, code)) for code in codes.tolist()], dtype=f"<U{width}")

@@ -17,7 +17,7 @@ from odebench.result.summary import quantiles
 
 @dataclass
 class Outcomes:
-    """One letter per image, the letter of the stage that succeeded on it, and measurements of the judged candidates.
+    """One letter per image, the code of the stage that succeeded on it, and measurements of the judged candidates.
 
     `distances` are those of fooling candidates, `nfe` those of all. `judged`, if kept, holds the last candidate judged
     for each attacked image, by its position: the one that succeeded, if any did.
@@ -40,12 +40,16 @@ class Outcomes:
         """How many images are robust so far."""
         return int((self.letters == ROBUST).sum())
 
-    def record(self, rows: np.ndarray, verdict: Verdict, stage_letter: str) -> None:
+    def first(self, n: int) -> Outcomes:
+        """A copy of the letters and codes of the first n images."""
+        return Outcomes(self.letters[:n].copy(), self.felled_by[:n].copy())
+
+    def record(self, rows: np.ndarray, verdict: Verdict, stage_code: str) -> None:
         """Records the judged candidates of `rows`, positions in the slice: f outranks x, and x outranks r."""
         for letter in (FAILED, FOOLED):
             here = rows[verdict.letters == letter]
             here = here[self.letters[here] != FOOLED]
-            self.letters[here], self.felled_by[here] = letter, stage_letter
+            self.letters[here], self.felled_by[here] = letter, stage_code
         if self.judged is not None:
             self.judged.update(zip(rows.tolist(), verdict.judged.clone(), strict=True))
         self.distances += verdict.distances[torch.from_numpy(verdict.letters == FOOLED)].tolist()

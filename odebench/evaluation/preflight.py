@@ -22,7 +22,7 @@ from odebench.model.classifier import Classifier
 from odebench.numerics.seeding import seeded
 from odebench.numerics.shapes import Images
 from odebench.progress import Progress
-from odebench.protocol.spec import Evaluation
+from odebench.protocol.spec import Evaluation, Norm
 from odebench.result.outcome import ROBUST, UNSOLVED, WRONG, CheckId
 from odebench.result.schema import Check
 
@@ -33,7 +33,8 @@ ALL = slice(None)
 class Preflight:
     """The clean outcomes and the first checks of one model on some images; several attacks may share them.
 
-    `alone` and `passes` are how the judge asks, `clean` holds one letter per image, `checks` are those made on the
+    `alone` and `passes` are how the judge asks, `clean` holds one letter per image and `first_clean` those
+    of the evaluation's first chunk, `checks` are those made on the
     first chunk of the evaluation. `useless` counts the images of check 1. `gradient_unconfirmed`: a module was handed
     over and check 17 did not pass. `slowest` is the longest that the gradients of one chunk took, `seconds` what the
     clean predictions took.
@@ -44,6 +45,7 @@ class Preflight:
     seed: int
     opinion: Opinion
     clean: np.ndarray
+    first_clean: np.ndarray
     checks: tuple[Check, ...]
     useless: int
     gradient_unconfirmed: bool
@@ -91,9 +93,18 @@ def run_preflight(
     seconds = time.perf_counter() - started
     clean = opinion.letters(wrong=WRONG, failed=UNSOLVED)
     gradient_unconfirmed = False
+    first_clean = clean[: evaluation.chunk]
+    if rows.start:
+        apart = Judge(classifier, alone=alone, passes=passes, seed=evaluation.attack.seed)
+        first_clean = apart.clean(first.images, first.labels)
     if handed_over:
-        clean_first = judge.clean(first.images, first.labels) if rows.start else clean[: evaluation.chunk]
-        fidelity = fidelity_check(judge, first.images[torch.from_numpy(clean_first == ROBUST)])
+        threat = evaluation.threat_model
+        fidelity = fidelity_check(
+            judge,
+            first.images[torch.from_numpy(first_clean == ROBUST)],
+            norm=threat.norm,
+            epsilon=threat.middle_epsilon,
+        )
         gradient_unconfirmed = fidelity.status != "pass"
         checks.append(fidelity)
     useless, slowest = _count_useless(evaluation, classifier, part, clean)
@@ -103,6 +114,7 @@ def run_preflight(
         seed=evaluation.attack.seed,
         opinion=opinion,
         clean=clean,
+        first_clean=first_clean,
         checks=tuple(checks),
         useless=useless,
         gradient_unconfirmed=gradient_unconfirmed,
@@ -136,12 +148,12 @@ def _how_to_ask(
     return coupled or independence.status == "flag", passes, [steady, independence]
 
 
-def fidelity_check(judge: Judge, images: Images, *, adjoint: bool = False) -> Check:
+def fidelity_check(judge: Judge, images: Images, *, norm: Norm, epsilon: float, adjoint: bool = False) -> Check:
     """Check 17 on images that are classified correctly; skipped for a randomised model."""
     if judge.passes > 1:
         why = "the model draws random numbers: its gradient is another one at every pass"
         return skipped(CheckId.GRADIENT_FIDELITY, speaks_of="model", why=why)
-    return gradient_fidelity(judge.classifier, images, adjoint=adjoint)
+    return gradient_fidelity(judge.classifier, images, norm=norm, epsilon=epsilon, alone=judge.alone, adjoint=adjoint)
 
 
 def _count_useless(evaluation: Evaluation, classifier: Classifier, part: Split, clean: np.ndarray) -> tuple[int, float]:

@@ -23,7 +23,15 @@ from odebench.model.losses import divergence, loss_function
 from odebench.numerics.precision import full_fp32
 from odebench.numerics.shapes import Images, Logits
 from odebench.progress import SILENT, Progress, Step
-from odebench.protocol.recipe import ADVERSARIAL_SHARE, Recipe, Schedule, find_weights, weights_path
+from odebench.protocol.recipe import (
+    ADVERSARIAL_SHARE,
+    Recipe,
+    Schedule,
+    TrainedOn,
+    find_weights,
+    note_training,
+    weights_path,
+)
 from odebench.registry import load_target
 
 
@@ -92,6 +100,7 @@ def find_or_train(
     run = _Training(recipe, module.to(device), dataset, teacher, device=device, partial=path.with_suffix(".partial"))
     accuracy = run.finish(progress)
     metadata = {"recipe": recipe.model_dump(mode="json"), "train_sha256": run.train.sha256}
+    note_training(path, TrainedOn(device=torch.device(device).type, torch=torch.__version__))
     write_tensors(path, module.state_dict(), metadata)
     run.partial.unlink(missing_ok=True)
     progress.say(f"{_title(recipe)}: trained, {accuracy:.1%} on the validation images")

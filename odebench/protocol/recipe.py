@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from odebench.io.canonical_json import digest
+from odebench.io.canonical_json import canonical_json, digest
+from odebench.io.files import write_atomically
 from odebench.io.folders import cache_folder, published_folder, weights_folders
-from odebench.protocol.spec import Solver, Spec
+from odebench.protocol.spec import Name, Solver, Spec
 
 RECIPE_VERSION: Literal[1] = 1
 """Raised when the training code computes something else from the same recipe."""
@@ -123,6 +124,13 @@ class Recipe(Spec):
         return digest(self)
 
 
+class TrainedOn(Spec):
+    """What weights were trained on: the kind of device, cpu or cuda, and the version of torch."""
+
+    device: Name
+    torch: Name
+
+
 def find_weights(recipe: Recipe, folders: Sequence[Path] | None = None) -> Path | None:
     """The file of the weights of a recipe, or None: in the `folders`, else in the cache folder, else published."""
     if folders is None:
@@ -134,3 +142,22 @@ def find_weights(recipe: Recipe, folders: Sequence[Path] | None = None) -> Path 
 def weights_path(recipe: Recipe, folder: Path | None = None) -> Path:
     """The path of the weights of a recipe: named by its digest, in the cache folder unless another is given."""
     return (folder or cache_folder() / "weights") / f"{recipe.key}.safetensors"
+
+
+def trained_on(weights: Path) -> TrainedOn | None:
+    """What the weights of a file were trained on, if a training here noted it beside them; None where it is not known,
+    as of weights that were downloaded or published."""
+    try:
+        return TrainedOn.model_validate_json(training_note(weights).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def note_training(weights: Path, trained_on: TrainedOn) -> None:
+    """Notes beside weights what they were trained on; their own bytes are the same wherever they were trained."""
+    write_atomically(training_note(weights), canonical_json(trained_on).encode())
+
+
+def training_note(weights: Path) -> Path:
+    """The file beside weights that says what they were trained on."""
+    return weights.with_suffix(".trained-on.json")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from odebench.errors import UsageError
 from odebench.io.canonical_json import digest
@@ -24,6 +25,12 @@ MAX_FIXED_STEPS = 10_000
 Backend = Literal["torchdiffeq", "torchode"]
 Norm = Literal["linf", "l2"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}$")]
+"""A name, never a path: it becomes part of file names."""
+MAX_IMAGES = 10**6
+"""More images than any test set here has: `offset` and `n` together are at most as many."""
+MAX_JSON = 20_000
+"""Characters of the arguments, parameters or evidence of one object, as JSON."""
 Item = TypeVar("Item")
 
 
@@ -31,6 +38,16 @@ class Spec(BaseModel):
     """A frozen value: no unknown keys, no strings for numbers, only finite numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _bounded(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if len(json.dumps(values)) > MAX_JSON:
+        raise ValueError(f"more than {MAX_JSON} characters of JSON")
+    return values
+
+
+Bounded = Annotated[dict[str, JsonValue], AfterValidator(_bounded)]
+"""Free JSON that is not larger than a reader can bear."""
 
 
 class Solver(Spec):
@@ -42,10 +59,10 @@ class Solver(Spec):
 
     method: str
     backend: Backend
-    step: float | None = None
-    rtol: float | None = None
-    atol: float | None = None
-    max_steps: int | None = None
+    step: Annotated[float, Field(le=1e6)] | None = None
+    rtol: Annotated[float, Field(le=1e6)] | None = None
+    atol: Annotated[float, Field(le=1e6)] | None = None
+    max_steps: Annotated[int, Field(le=10**9)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Solver:
@@ -113,7 +130,7 @@ class ThreatModel(Spec):
     """A norm and the radii of its balls, rising, in units of the image range [0, 1]."""
 
     norm: Norm
-    epsilons: Annotated[tuple[float, ...], Field(min_length=1, strict=False)]
+    epsilons: Annotated[tuple[Annotated[float, Field(le=1e4)], ...], Field(min_length=1, max_length=50, strict=False)]
 
     @field_validator("epsilons")
     @classmethod
@@ -137,8 +154,8 @@ class ModelSpec(Spec):
     over the sha256 of its class name and state dict.
     """
 
-    name: str
-    arguments: dict[str, JsonValue]
+    name: Name
+    arguments: Bounded
     weights: Sha256
 
     @property
@@ -155,10 +172,10 @@ class ModelSpec(Spec):
 class DatasetSlice(Spec):
     """Images `offset` to `offset + n` of one split of a data set, in its fixed stratified order."""
 
-    name: str
+    name: Name
     split: Literal["test", "validation"]
-    n: Annotated[int, Field(ge=1)]
-    offset: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES)]
+    offset: Annotated[int, Field(ge=0, le=MAX_IMAGES)]
 
 
 class CoarseSolver(Spec):
@@ -170,10 +187,10 @@ class CoarseSolver(Spec):
 class AttackSpec(Spec):
     """An attack with all its parameters, its seed, and the models that transfer candidates come from."""
 
-    name: str
-    parameters: dict[str, JsonValue]
-    seed: int
-    sources: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    name: Name
+    parameters: Bounded
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    sources: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(strict=False, max_length=50)] = ()
     surrogate: CoarseSolver | None = None
 
 
@@ -181,13 +198,13 @@ class Evaluation(Spec):
     """All that determines a result and is known before the run. Its digest is the run key."""
 
     model: ModelSpec
-    train_horizon: float | None
-    horizon: float | None
+    train_horizon: Annotated[float, Field(ge=-1e6, le=1e6)] | None
+    horizon: Annotated[float, Field(ge=-1e6, le=1e6)] | None
     solver: Solver | None
     dataset: DatasetSlice
     threat_model: ThreatModel
     attack: AttackSpec
-    chunk: Annotated[int, Field(ge=1)]
+    chunk: Annotated[int, Field(ge=1, le=MAX_IMAGES)]
     precision: Literal["fp32", "bf16"]
 
     @property

@@ -42,8 +42,9 @@ def _legends(result: Result) -> Iterator[str]:
         legend, where = item.felled_by.legend, f"epsilon {radius(item.epsilon)}"
         if legend != first.felled_by.legend:
             yield f"{where}: felled_by has another legend than at {radius(first.epsilon)}"
-        if strange := [letter for letter in legend if len(letter) != 1 or letter not in string.ascii_letters]:
-            yield f"{where}: {strange[0]!r} in the legend of felled_by is not one letter"
+        width = result.schema_version
+        if strange := [code for code in legend if len(code) != width or set(code) - set(string.ascii_letters)]:
+            yield f"{where}: {strange[0]!r} in the legend of felled_by is not {width} letter{'s' * (width > 1)}"
 
 
 def _credit(result: Result) -> Iterator[str]:
@@ -78,9 +79,15 @@ def _nfe(result: Result) -> Iterator[str]:
 
 
 def _cost(result: Result) -> Iterator[str]:
-    for name, value in result.cost:
-        if value < 0:
-            yield f"cost.{name} is {value:g}, below 0"
+    cost = result.cost
+    parts = {"cost": cost} | {f"cost.stages, {stage.name}": stage for stage in cost.stages}
+    for where, part in parts.items():
+        for name in ("forward", "backward", "seconds"):
+            if (value := getattr(part, name)) < 0:
+                yield f"{where}.{name} is {value:g}, below 0"
+    names = [stage.name for stage in cost.stages]
+    if len(set(names)) < len(names):
+        yield f"cost.stages names {max(names, key=names.count)!r} twice"
 
 
 def _sources(result: Result) -> Iterator[str]:

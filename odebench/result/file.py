@@ -13,10 +13,12 @@ from odebench.errors import ResultError
 from odebench.io.files import write_atomically
 from odebench.protocol.spec import Evaluation
 from odebench.result.consistency import disagreements
-from odebench.result.schema import SCHEMA_VERSION, Result
+from odebench.result.schema import READABLE_VERSIONS, Result
 
 EXAMPLES_FILE = "examples.json"
 """The file in folders of images beside results; it is not a result."""
+MAX_BYTES = 50_000_000
+"""A result of a million images and all epsilons is smaller."""
 
 
 def result_path(folder: Path, evaluation: Evaluation) -> Path:
@@ -53,6 +55,8 @@ def read_result(path: Path) -> Result:
     strings for numbers, or that contradicts itself.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ResultError(f"{path} is not a result: larger than {MAX_BYTES / 1e6:g} MB")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ResultError(f"cannot read {path}: {error.strerror}") from error
@@ -72,9 +76,9 @@ def parse_result(text: str, path: Path) -> Result:
     except ValueError as error:
         raise ResultError(f"{path} is not whole JSON ({error}); delete it and run the evaluation again") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if isinstance(raw, dict) and (type(version) is not int or version != SCHEMA_VERSION):
+    if isinstance(raw, dict) and (type(version) is not int or version not in READABLE_VERSIONS):
         raise ResultError(
-            f"{path} has schema version {version!r}, this odebench reads {SCHEMA_VERSION}; "
+            f"{path} has schema version {version!r}, this odebench reads {' and '.join(map(str, READABLE_VERSIONS))}; "
             "run the evaluation again or use the odebench that wrote it"
         )
     try:

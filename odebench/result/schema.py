@@ -1,25 +1,38 @@
-"""The standard result: what stands in it, and what must agree in it."""
+"""The standard result: what stands in it, and what must agree in it.
+
+Results are written in schema version 2. Files of version 1, which stay as they are, are read as well: they lack what
+`SINCE_2` names, and felled_by has one character per image instead of two.
+"""
 
 from __future__ import annotations
 
 import string
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from odebench.errors import ResultError
 from odebench.io.canonical_json import digest
 from odebench.numerics.statistics import wilson
-from odebench.protocol.spec import Evaluation, Sha256, Spec, radius
+from odebench.protocol.recipe import TrainedOn
+from odebench.protocol.spec import Bounded, Evaluation, Name, Sha256, Spec, radius
 from odebench.result.outcome import CORRECT, OUTCOMES, ROBUST, SUCCESSFUL
 
-SCHEMA_VERSION = 1
-UNFELLED = "-"
+SCHEMA_VERSION: Literal[2] = 2
+READABLE_VERSIONS = (1, 2)
+SINCE_2 = frozenset({"found.trained_on", "found.candidates", "cost.stages", "doubt"})
+"""What version 2 added: fields that a file of version 1 must not have, and one of version 2 must."""
+UNFELLED = "--"
 _HIDE_CORRECT = str.maketrans(dict.fromkeys(CORRECT, "."))
-_SUCCEEDED = str.maketrans({outcome: "+" if outcome in SUCCESSFUL else UNFELLED for outcome in OUTCOMES})
+_SUCCEEDED = str.maketrans({outcome: "+" if outcome in SUCCESSFUL else "-" for outcome in OUTCOMES})
+_NAMED = str.maketrans(dict.fromkeys(string.ascii_letters, "+"))
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Text = Annotated[str, Field(max_length=1000)]
+Measure = Annotated[float, Field(ge=-1e15, le=1e15)]
 
 
 class Versions(Spec):
@@ -36,16 +49,38 @@ class Versions(Spec):
     pyautoattack: str | None
 
 
-class Found(Spec):
-    """What was at hand when the evaluation ran: data, weights, packages, device."""
+class _Extended(Spec):
+    """A part of the result to which version 2 added fields: they are written only where they were given."""
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        added = {name.rpartition(".")[2] for name in SINCE_2} - self.model_fields_set
+        return {name: value for name, value in fields.items() if name not in added}
+
+
+class CandidatesFile(Spec):
+    """The file of the candidates that were judged: its sha256, and the address that it can be had from, if any."""
+
+    sha256: Sha256
+    address: Annotated[str, Field(pattern=r"^https://[!-~]{1,1900}$")] | None
+
+
+class Found(_Extended):
+    """What was at hand when the evaluation ran: data, weights, packages, device.
+
+    `trained_on` is null where it is not known, `candidates` where the attack made its own.
+    """
 
     dataset_sha256: Sha256
     weights_sha256: Sha256
     sources_sha256: dict[str, Sha256]
     parameters: Count
     versions: Versions
-    device: str
-    threads: Annotated[int, Field(ge=1)]
+    device: Text
+    threads: Annotated[int, Field(ge=1, le=10**6)]
+    trained_on: TrainedOn | None = None
+    candidates: CandidatesFile | None = None
 
 
 class Figure(Spec):
@@ -59,11 +94,11 @@ class Figure(Spec):
 class Quantiles(Spec):
     """Quantiles of the perturbation norms of the fooled images."""
 
-    q05: float
-    q25: float
-    q50: float
-    q75: float
-    q95: float
+    q05: Measure
+    q25: Measure
+    q50: Measure
+    q75: Measure
+    q95: Measure
 
 
 class Figures(Spec):
@@ -80,10 +115,18 @@ class Figures(Spec):
 
 
 class FelledBy(Spec):
-    """One letter per image for the attack or stage that succeeded, "-" for none; `legend` says what a letter means."""
+    """A code per image for the attack or stage that succeeded, all "-" for none; `legend` says what a code means.
+
+    A code has two letters, in files of version 1 one. `letters` holds the codes one after the other.
+    """
 
     letters: str
-    legend: dict[str, str]
+    legend: Annotated[dict[str, Text], Field(max_length=len(string.ascii_letters) ** 2)]
+
+    def codes(self, n: int) -> list[str]:
+        """The code of each of n images."""
+        width = len(self.letters) // n
+        return [self.letters[start : start + width] for start in range(0, width * n, width)]
 
 
 class EpsilonResult(Spec):
@@ -98,8 +141,8 @@ class EpsilonResult(Spec):
 class NfeSummary(Spec):
     """Evaluations of the vector field per image: mean, 95th percentile, largest."""
 
-    mean: float
-    p95: float
+    mean: Measure
+    p95: Measure
     max: Count
 
 
@@ -110,43 +153,58 @@ class Nfe(Spec):
     adversarial: NfeSummary | None
 
 
-class Cost(Spec):
-    """Passes through the model per image, and wall-clock seconds of attack and verdict together."""
+class StageCost(Spec):
+    """What one stage took at all epsilons together: passes through the model per image, and wall-clock seconds."""
 
-    forward: float
-    backward: float
-    seconds: float
+    name: Text
+    forward: Measure
+    backward: Measure
+    seconds: Measure
+
+
+class Cost(_Extended):
+    """Passes through the model per image, and wall-clock seconds of attack and verdict together, without the checks;
+    and what each stage took of it."""
+
+    forward: Measure
+    backward: Measure
+    seconds: Measure
+    stages: Annotated[tuple[StageCost, ...], Field(strict=False, max_length=1000)] = ()
 
 
 class Check(Spec):
     """One automated check (docs/protocol.md): what it measured, and whether that is a flag."""
 
-    id: Annotated[int, Field(ge=1, le=18)]
-    name: str
+    id: Annotated[int, Field(ge=1, le=999)]
+    name: Name
     status: Literal["pass", "flag", "skipped"]
     speaks_of: Literal["model", "settings"]
-    figure: float | None
-    threshold: float | None
+    figure: Measure | None
+    threshold: Measure | None
     k: Count | None
     n: Count | None
-    why: str
-    evidence: dict[str, JsonValue]
+    why: Text
+    evidence: Bounded
 
 
-class Result(Spec):
-    """What one evaluation found. `run_key` is its identity, `outcomes_sha256` the digest of its letters."""
+class Result(_Extended):
+    """What one evaluation found. `run_key` is its identity, `outcomes_sha256` the digest of its letters.
 
-    schema_version: Literal[1]
+    `doubt` holds the reasons why the attack ran the stages that need no true gradient, a sentence each.
+    """
+
+    schema_version: Literal[1, 2]
     run_key: Sha256
     evaluation: Evaluation
     found: Found
     epsilons: Annotated[tuple[EpsilonResult, ...], Field(min_length=1, strict=False)]
     nfe: Nfe
     cost: Cost
-    checks: Annotated[tuple[Check, ...], Field(strict=False)]
-    flags: Annotated[tuple[str, ...], Field(strict=False)]
+    checks: Annotated[tuple[Check, ...], Field(strict=False, max_length=1000)]
+    flags: Annotated[tuple[Text, ...], Field(strict=False, max_length=1000)]
     outcomes_sha256: Sha256
-    created: str
+    created: Text
+    doubt: Annotated[tuple[Text, ...], Field(strict=False, max_length=1000)] = ()
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Result:
@@ -155,27 +213,41 @@ class Result(Spec):
             raise ValueError("run_key is not the digest of the evaluation")
         if tuple(item.epsilon for item in self.epsilons) != evaluation.threat_model.epsilons:
             raise ValueError("the epsilons of the outcomes are not those of the evaluation")
+        self._check_version()
         for item in self.epsilons:
-            _check_letters(item, evaluation.dataset.n)
+            _check_letters(item, evaluation.dataset.n, width=self.schema_version)
         if len({_clean_letters(item.outcomes) for item in self.epsilons}) > 1:
             raise ValueError("the letters of the clean images (m, u) differ between epsilons")
         if self.outcomes_sha256 != outcomes_digest(self.epsilons):
             raise ValueError("outcomes_sha256 is not the digest of the outcomes")
         return self
 
+    def _check_version(self) -> None:
+        given = {*_given(self, ""), *_given(self.found, "found."), *_given(self.cost, "cost.")}
+        if self.schema_version == 1 and given:
+            raise ValueError(f"{min(given)} does not belong to schema version 1")
+        if self.schema_version > 1 and given != SINCE_2:
+            raise ValueError(f"{min(SINCE_2 - given)} is missing")
 
-def _check_letters(item: EpsilonResult, n: int) -> None:
+
+def _given(part: Spec, prefix: str) -> Iterator[str]:
+    yield from (prefix + name for name in part.model_fields_set if prefix + name in SINCE_2)
+
+
+def _check_letters(item: EpsilonResult, n: int, *, width: int) -> None:
     where = f"epsilon {radius(item.epsilon)}"
-    if len(item.outcomes) != n or len(item.felled_by.letters) != n:
+    if len(item.outcomes) != n:
         raise ValueError(f"{where}: {n} images need {n} letters")
+    if len(item.felled_by.letters) != width * n:
+        raise ValueError(f"{where}: {n} images need {width * n} letters of felled_by")
     if strange := set(item.outcomes) - set(OUTCOMES):
         raise ValueError(f"{where}: {sorted(strange)} are no outcomes; known: {', '.join(OUTCOMES)}")
     # whole texts are translated, because to look at one letter after the other would take longer than all the rest
-    felled = set(item.felled_by.letters) - {UNFELLED}
-    named = item.felled_by.letters.translate({ord(letter): "+" for letter in felled})
-    if item.outcomes.translate(_SUCCEEDED) != named:
+    letters = item.felled_by.letters
+    columns = [letters[place::width] for place in range(width)]
+    if any(item.outcomes.translate(_SUCCEEDED) != column.translate(_NAMED) for column in columns):
         raise ValueError(f"{where}: an image is felled by something exactly when its letter is f or x")
-    if unknown := felled - item.felled_by.legend.keys():
+    if unknown := {"".join(code) for code in zip(*columns, strict=True)} - item.felled_by.legend.keys() - {"-" * width}:
         raise ValueError(f"{where}: felled_by {min(unknown)!r} has no legend")
     for name, expected in letter_figures(item.outcomes).items():
         stored: Figure = getattr(item.figures, name)
@@ -213,11 +285,12 @@ def outcomes_digest(epsilons: tuple[EpsilonResult, ...]) -> str:
     return digest([[item.epsilon, item.outcomes, item.felled_by.model_dump()] for item in epsilons])
 
 
-def felled_letters(stages: list[str]) -> dict[str, str]:
-    """The stage names by letters in order: a, b, c and so on. Raises ResultError for more than 52."""
-    if len(stages) > len(string.ascii_letters):
+def felled_codes(stages: Sequence[str]) -> dict[str, str]:
+    """The stage names by codes in order: aa, ab, ac and so on. Raises ResultError for more than there are codes."""
+    codes = ["".join(pair) for pair in product(string.ascii_letters, repeat=2)]
+    if len(stages) > len(codes):
         raise ResultError(
-            f"{len(stages)} stages and epsilons are more than the {len(string.ascii_letters)} that felled_by can name; "
+            f"{len(stages)} stages and epsilons are more than the {len(codes)} that felled_by can name; "
             "attack fewer epsilons at once"
         )
-    return dict(zip(string.ascii_letters, stages, strict=False))
+    return dict(zip(codes, stages, strict=False))

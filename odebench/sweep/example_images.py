@@ -75,9 +75,10 @@ def make_examples(
     points = _points(candidates, [row + evaluation.dataset.offset for row in rows], epsilon)
     predicted = _predicted(item.result, classifier, split, points, [row + evaluation.dataset.offset for row in rows])
     stored = {found.epsilon: found for found in item.result.epsilons}[epsilon]
+    felled_by = stored.felled_by.codes(evaluation.dataset.n)
     pairs = []
     for row, label in zip(rows, predicted, strict=True):
-        index, outcome, felled = row + evaluation.dataset.offset, stored.outcomes[row], stored.felled_by.letters[row]
+        index, outcome, felled = row + evaluation.dataset.offset, stored.outcomes[row], felled_by[row]
         pairs.append(
             ExamplePair(
                 index=index,

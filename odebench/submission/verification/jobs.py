@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from odebench.dataset import Dataset
 from odebench.errors import OdebenchError
-from odebench.evaluation.checks.gradient import FIDELITY_IMAGES, gradient_fidelity
 from odebench.evaluation.evaluate import data_split
 from odebench.evaluation.execution import measure
 from odebench.evaluation.loading import LoadedModels, load_models
@@ -23,8 +22,7 @@ from odebench.evaluation.preflight import ALL
 from odebench.io.text import printable
 from odebench.progress import SILENT, Progress
 from odebench.protocol.spec import Sha256, Spec
-from odebench.result.outcome import CheckId
-from odebench.result.schema import Check, Result
+from odebench.result.schema import Check
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
     module = model.classifier.module.eval()
     before = _state(module)
     result = _measure(job.diagnosis, model, data).result(job.diagnosis.evaluation)
-    checks = (*result.checks, *_fidelity_beside(job.diagnosis, model, data, result))
+    checks = result.checks
     advance()
     changes = None
     if training := [name or type(module).__name__ for name, part in module.named_modules() if part.training]:
@@ -114,19 +112,6 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
 def _measure(plan: Plan, models: LoadedModels, data: Dataset, rows: slice = ALL) -> Measurements:
     evaluation = plan.evaluation
     return measure(evaluation, models, data_split(data, evaluation.dataset.split), rows=rows)
-
-
-def _fidelity_beside(plan: Plan, model: LoadedModels, data: Dataset, result: Result) -> Iterator[Check]:
-    """Check 17 again at random points of the ball, if it passes at the clean images and flags there. Attacks ask for
-    gradients everywhere, and a model may recognise clean images by their grey levels."""
-    if not any(check.id == CheckId.GRADIENT_FIDELITY and check.status == "pass" for check in result.checks):
-        return
-    part, radius = plan.evaluation.dataset, max(plan.evaluation.threat_model.epsilons)
-    images = data_split(data, part.split).images[part.offset : part.offset + FIDELITY_IMAGES]
-    noise = 2 * torch.rand(images.shape, generator=torch.Generator().manual_seed(plan.evaluation.attack.seed)) - 1
-    found = gradient_fidelity(model.classifier, (images + radius * noise).clamp(0, 1))
-    if found.status == "flag":
-        yield found.model_copy(update={"name": f"{found.name} beside the images"})
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

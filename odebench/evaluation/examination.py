@@ -1,0 +1,98 @@
+"""What an evaluation looks at on its first chunk once that has been attacked: does the model hide anything?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from odebench.attack.definition import Stage, load_attack
+from odebench.attack.probes import probes
+from odebench.evaluation.checks.comparison import random_noise, single_step
+from odebench.evaluation.checks.reach import reach
+from odebench.evaluation.checks.rule import skipped
+from odebench.evaluation.checks.usefulness import useful_gradient, zero_gradients
+from odebench.evaluation.outcomes import Outcomes
+from odebench.evaluation.preflight import Preflight, fidelity_check
+from odebench.evaluation.staged_attack import StagedAttack
+from odebench.progress import Step
+from odebench.result.outcome import ROBUST, CheckId
+from odebench.result.schema import Check
+
+DOUBTFUL = frozenset(
+    {
+        CheckId.GRADIENT_AVAILABILITY,
+        CheckId.LOGITS_NOT_PROBABILITIES,
+        CheckId.ITERATIVE_BEATS_SINGLE_STEP,
+        CheckId.UNBOUNDED_ATTACK,
+        CheckId.RANDOM_NOISE,
+        CheckId.GRADIENT_FIDELITY,
+        CheckId.STATE,
+        CheckId.USEFUL_GRADIENT,
+    }
+)
+"""The checks that raise doubt about a model's gradients where they flag; others speak of randomness or the solver."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The checks made on the first chunk, and why its gradients are in doubt, a sentence each."""
+
+    checks: tuple[Check, ...] = ()
+    doubt: tuple[str, ...] = ()
+
+
+def examine(
+    attack: StagedAttack,
+    found: Sequence[Outcomes],
+    preflight: Preflight,
+    stages: Sequence[Stage],
+    others: Sequence[Check],
+    step: Step,
+) -> Examination:
+    """The checks 5, 11, 17, 19, 20 and 21, and the reasons for doubt.
+
+    `attack` is made for the first chunk alone, `found` holds the outcomes there by epsilon, `others` the checks made
+    before. A reason is a check that flags, a tripwire among the `stages` that succeeded on an image, or a module handed
+    over whose gradient could not be confirmed.
+    """
+    evaluation, judge, clean = attack.evaluation, attack.judge, preflight.first_clean
+    threat = evaluation.threat_model
+    norm, epsilon = threat.norm, threat.middle_epsilon
+    definition, parameters = load_attack(evaluation.attack.name), evaluation.attack.parameters
+    middle = found[threat.epsilons.index(epsilon)]
+    correct = torch.from_numpy(clean == ROBUST)
+    if judge.passes > 1:
+        numbers = (5, 11, 17, 19, 20, 21)
+        why = "the model draws random numbers: it is another one at every pass"
+        return Examination(tuple(skipped(CheckId(number), speaks_of="model", why=why) for number in numbers))
+    parts = probes({}, norm=norm, n_classes=judge.classifier.n_classes)
+    single, noise = Outcomes.of(clean, keep_candidates=True), Outcomes.of(middle.letters)
+    attack.attack_images(epsilon, single, step, stages=[parts.single_step])
+    attack.attack_images(epsilon, noise, step, stages=[parts.random])
+    reaches = reach(definition, parameters).status != "flag"
+    images, labels = attack.images[correct], attack.labels[correct]
+    checks = [
+        single_step(middle.letters, single.letters, reaches=reaches),
+        random_noise(middle.letters, noise.letters, reaches=reaches),
+        fidelity_check(judge, images, norm=norm, epsilon=epsilon),
+        useful_gradient(judge.classifier, images, norm=norm, epsilon=epsilon),
+        zero_gradients(judge.classifier, images, labels, norm=norm, epsilon=epsilon),
+    ]
+    doubt = [
+        f"check {check.id}, {check.name}, flags"
+        for check in (*others, *checks)
+        if check.status == "flag" and check.id in DOUBTFUL
+    ]
+    if preflight.gradient_unconfirmed:
+        doubt.append("the gradient of a module that was handed over could not be confirmed")
+    for stage in stages:
+        codes = [attack.code(stage, epsilon) for epsilon in threat.epsilons] if stage.tripwire else []
+        felled = np.zeros(len(clean), dtype=bool)
+        for outcomes in found:
+            felled |= np.isin(outcomes.felled_by, codes)
+        if felled.any():
+            doubt.append(f"{stage.name} succeeds on {int(felled.sum())} images after every gradient attack had failed")
+    return Examination(tuple(checks), tuple(doubt))
