@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import JsonValue
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from odebench.io.text import first_line
 from odebench.model.classifier import Classifier
 from odebench.numerics.projection import project
 from odebench.numerics.shapes import Images, Labels
-from odebench.protocol.spec import Norm
+from odebench.protocol.spec import VERDICT_BATCH, Norm
 from odebench.result.outcome import CheckId
 from odebench.result.schema import Check
 
@@ -27,6 +27,10 @@ FIDELITY_IMAGES = 32
 """How many images of the first chunk are used, of those classified correctly."""
 FIDELITY_THRESHOLD, ADAPTIVE_THRESHOLD = 0.95, 0.8
 PLACES = ("beside", "inside", "surface", "border")
+NOTHING = 2.0
+"""Stands for the cosine where neither the gradient nor the differences are other than zero."""
+FEW = 4
+"""How many points are asked in small batches."""
 LOGIT_TOLERANCE = 1e-4
 """Logits that differ by more than this share of the largest |logit| are those of another function."""
 WRONG_COSINE, WRONG_SHARE = 0.5, 1 / 8
@@ -61,26 +65,26 @@ def gradient_fidelity(
     place. Flags, too, when for more than an eighth of the points the logits with gradients, or in fp64, differ from
     those without by more than 1e-4 of the largest |logit|: then the differences are of another function.
 
-    `alone`: every point is asked in a batch of its own; otherwise gradients are taken in batches of all points, of a
-    few, and alone. With `adjoint`, the evidence for an ODE classifier also holds the cosine of the direct gradient with
-    that of the adjoint equation at several horizons; it does not decide the status.
+    `alone`: every point is asked in a batch of its own; otherwise gradients are taken in batches of all points, of the
+    verdict's size, of three, and alone. With `adjoint`, the evidence for an ODE classifier also holds the cosine of the
+    direct gradient with that of the adjoint equation at several horizons; it does not decide the status.
     """
     images = images[:FIDELITY_IMAGES].to(classifier.device)
     if not len(images):
         return skipped(CheckId.GRADIENT_FIDELITY, speaks_of="model", why="no image is classified correctly")
     try:
-        found = [_compare(classifier, place, seed, alone) for place in _places(images, norm, epsilon, seed)]
+        found = _compare(classifier, images, norm=norm, epsilon=epsilon, seed=seed, alone=alone)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # copying a module, calling it in fp64 or going backward may raise anything
         line = first_line(error)
         return skipped(CheckId.GRADIENT_FIDELITY, speaks_of="model", why=f"the model cannot be asked in fp64 ({line})")
-    cosines = torch.cat([one.cosines for one in found])
+    cosines = found.cosines[found.cosines < NOTHING]
     if not len(cosines):
         why = "neither the gradient nor the differences are other than zero: there is nothing to compare"
         return skipped(CheckId.GRADIENT_FIDELITY, speaks_of="model", why=why)
-    wrong = {one.place: int((one.cosines < WRONG_COSINE).sum()) for one in found}
-    other = {one.place: one.other_logits for one in found}
+    wrong = {name: int((found.cosines[rows] < WRONG_COSINE).sum()) for name, rows in found.places.items()}
+    other = {name: int(found.other_logits[rows].sum()) for name, rows in found.places.items()}
     evidence: dict[str, JsonValue] = {"images": len(images), "compared": len(cosines)}
     if adjoint and classifier.horizon is not None:
         evidence |= _adjoint_curve(classifier, images.clamp(INSIDE, 1 - INSIDE))
@@ -89,8 +93,8 @@ def gradient_fidelity(
     median = float(cosines.median())
     evidence |= {"below": int((cosines < threshold).sum()), "wrong": dict(wrong), "other_logits": dict(other)}
     flagged = median < threshold
-    flagged |= any(wrong[one.place] > WRONG_SHARE * len(one.cosines) for one in found)
-    flagged |= any(one.other_logits > WRONG_SHARE * one.points for one in found)
+    allowed = WRONG_SHARE * len(found.cosines) / len(PLACES)
+    flagged |= max(*wrong.values(), *other.values()) > allowed
     return threshold_check(
         CheckId.GRADIENT_FIDELITY,
         speaks_of="model",
@@ -104,79 +108,75 @@ def gradient_fidelity(
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Points of one kind, and whether differences go to one side, inwards, as at the border of [0, 1]."""
-
-    name: str
-    points: Images
-    inwards: bool = False
-
-
-@dataclass(frozen=True)
 class _Comparison:
-    """The cosine at each point of a place where there is one, and how many points have other logits when they are asked
-    in another way."""
+    """Of each point the cosine, 2 where there is nothing to compare, and whether its logits are others when it is asked
+    in another way; and which points lie at each place."""
 
-    place: str
-    points: int
-    cosines: Float[Tensor, " compared"]
-    other_logits: int
+    cosines: Float[Tensor, " points"]
+    other_logits: Bool[Tensor, " points"]
+    places: dict[str, slice]
 
 
-def _places(images: Images, norm: Norm, epsilon: float, seed: int) -> list[_Place]:
-    """The images shared out to four kinds of place, at least one to each."""
+def _points(images: Images, norm: Norm, epsilon: float, seed: int) -> tuple[Images, dict[str, slice]]:
+    """Points at each place, the images shared out to them: beside the images, inside the ball, on its surface, and at
+    the border of [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
-    parts = [images[index :: len(PLACES)] if len(images) >= len(PLACES) else images for index in range(len(PLACES))]
-    beside, inside, surface, border = parts
-    drawn = 2 * torch.rand(inside.shape, generator=generator).to(images.device) - 1
-    shift = torch.randn(surface.shape, generator=generator).to(images.device)
+    count = max(1, len(images) // len(PLACES))
+    places = {name: slice(index * count, (index + 1) * count) for index, name in enumerate(PLACES)}
+    around = images[torch.arange(count * len(PLACES)) % len(images)]
+    drawn = 2 * torch.rand(around.shape, generator=generator).to(images.device) - 1
+    near = epsilon
     if norm == "l2":
-        drawn = drawn * epsilon / drawn.flatten(1).norm(dim=1)[:, None, None, None] / 2
-        shift = shift * epsilon / shift.flatten(1).norm(dim=1)[:, None, None, None]
-    else:
-        drawn, shift = drawn * epsilon, shift.sign() * epsilon
-    near = epsilon if norm == "linf" else epsilon / images[0].numel() ** 0.5
-    at_border = torch.where(border <= near, 0.0, torch.where(border >= 1 - near, 1.0, border))
-    return [
-        _Place(PLACES[0], beside.clamp(INSIDE, 1 - INSIDE)),
-        _Place(PLACES[1], project(inside, inside + drawn, norm=norm, epsilon=epsilon).clamp(INSIDE, 1 - INSIDE)),
-        _Place(PLACES[2], project(surface, surface + shift, norm=norm, epsilon=epsilon).clamp(INSIDE, 1 - INSIDE)),
-        _Place(PLACES[3], at_border, inwards=True),
-    ]
+        near = epsilon / images[0].numel() ** 0.5
+        drawn = drawn / drawn.flatten(1).norm(dim=1)[:, None, None, None]
+    inside, surface = places["inside"], places["surface"]
+    points = around.clone()
+    points[inside] = project(around[inside], around[inside] + epsilon / 2 * drawn[inside], norm=norm, epsilon=epsilon)
+    furthest = drawn[surface].sign() if norm == "linf" else drawn[surface]
+    points[surface] = project(around[surface], around[surface] + epsilon * furthest, norm=norm, epsilon=epsilon)
+    points = points.clamp(INSIDE, 1 - INSIDE)
+    border = around[places["border"]]
+    points[places["border"]] = torch.where(border <= near, 0.0, torch.where(border >= 1 - near, 1.0, border))
+    return points, places
 
 
-def _compare(classifier: Classifier, place: _Place, seed: int, alone: bool) -> _Comparison:
-    """Directional derivatives against differences at each point of a place where either is not zero."""
-    points, double = place.points, classifier.modified(module=copy.deepcopy(classifier.module).double())
+def _compare(
+    classifier: Classifier, images: Images, *, norm: Norm, epsilon: float, seed: int, alone: bool
+) -> _Comparison:
+    """Directional derivatives against differences, at points of all places."""
+    points, places = _points(images, norm, epsilon, seed)
+    double = classifier.modified(module=copy.deepcopy(classifier.module).double())
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn((DIRECTIONS, *points.shape), generator=generator, dtype=torch.float64).to(points.device)
-    if place.inwards:
-        directions = torch.where(points <= 0, directions.abs(), torch.where(points >= 1, -directions.abs(), directions))
-    doubles = points.double()
-    sizes = (1,) if alone else tuple(sorted({1, min(3, len(points)), len(points)}))
+    # Differences at the border go inwards, and to one side.
+    inwards = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+    inwards[places["border"]] = True
+    signs = torch.where(points <= 0, 1.0, torch.where(points >= 1, -1.0, directions.sign()))
+    directions = torch.where(inwards[:, None, None, None], directions.abs() * signs, directions)
+    doubles, one_sided = points.double(), inwards[:, None, None, None]
     with torch.no_grad(), double.frozen():
-        logits64 = _in_batches(lambda part: double.answer(part).logits, doubles, len(points))
+        logits64 = double.answer(doubles.clone()).logits
         runner_up = logits64.topk(2, dim=1).indices[:, 1]
-        plain = _in_batches(lambda part: classifier.answer(part).logits, points, sizes[-1])
-        middle = _losses(double, doubles.clone(), runner_up)
+        plain = _in_batches(lambda part: classifier.answer(part).logits, points, 1 if alone else len(points))
         ends = [_losses(double, doubles + STEP * direction, runner_up) for direction in directions]
         starts = [
-            middle if place.inwards else _losses(double, doubles - STEP * direction, runner_up)
+            _losses(double, torch.where(one_sided, doubles, doubles - STEP * direction), runner_up)
             for direction in directions
         ]
-    true = (torch.stack(ends) - torch.stack(starts)) / (STEP if place.inwards else 2 * STEP)
-    worst = torch.full((len(points),), 2.0, dtype=torch.float64, device=points.device)
-    asked = [logits64.float()]
-    for size in sizes:
-        gradient, logits = _gradient_and_logits(classifier, points, runner_up, size)
-        asked.append(logits)
-        used = (directions * gradient.double()).flatten(2).sum(2)
-        cosine = torch.nn.functional.cosine_similarity(used, true, dim=0)
-        some = (used.norm(dim=0) > 0) | (true.norm(dim=0) > 1e-9)
-        worst = torch.where(some, torch.minimum(worst, cosine), worst)
+    true = (torch.stack(ends) - torch.stack(starts)) / torch.where(inwards, STEP, 2 * STEP)
+    cosines = torch.full((len(points),), NOTHING, dtype=torch.float64, device=points.device)
     largest = plain.abs().amax(1).clamp_min(1e-12)
-    apart = torch.stack([(one - plain).abs().amax(1) / largest for one in asked]).amax(0)
-    return _Comparison(place.name, len(points), worst[worst <= 1.5].cpu(), int((apart > LOGIT_TOLERANCE).sum()))
+    other = (logits64.float() - plain).abs().amax(1) > LOGIT_TOLERANCE * largest
+    every = torch.arange(len(points), device=points.device)
+    few = every[:: max(1, len(points) // FEW)]
+    for rows, size in ((every, 1),) if alone else ((every, len(points)), (every, VERDICT_BATCH), (few, 3), (few, 1)):
+        gradient, logits = _gradient_and_logits(classifier, points[rows], runner_up[rows], size)
+        used = (directions[:, rows] * gradient.double()).flatten(2).sum(2)
+        some = (used.norm(dim=0) > 0) | (true[:, rows].norm(dim=0) > 1e-9)
+        found = torch.nn.functional.cosine_similarity(used, true[:, rows], dim=0)
+        cosines[rows[some]] = torch.minimum(cosines[rows[some]], found[some])
+        other[rows] |= (logits - plain[rows]).abs().amax(1) > LOGIT_TOLERANCE * largest[rows]
+    return _Comparison(cosines.cpu(), other.cpu(), places)
 
 
 def _in_batches(ask: Callable[[Images], Tensor], points: Images, size: int) -> Tensor:
@@ -186,22 +186,22 @@ def _in_batches(ask: Callable[[Images], Tensor], points: Images, size: int) -> T
 def _gradient_and_logits(
     classifier: Classifier, points: Images, labels: Labels, size: int
 ) -> tuple[Images, Float[Tensor, "batch classes"]]:
-    """The gradient of the summed loss, and the logits that it was taken from, in batches of `size`.
+    """The gradient of the summed loss, and the logits that it was taken from, in batches of exactly `size`, filled up
+    with copies of the first points.
 
     A pixel with a gradient of exactly zero takes that of a point just inside, as in attacks, which go further.
     """
     gradients, logits = [], []
-    for part, own in zip(torch.split(points, size), torch.split(labels, size), strict=True):
+    for rows in torch.split(torch.arange(-(-len(points) // size) * size) % len(points), size):
         wrapped = WrappedModel(classifier)
         wrapped.at_scale_of("linf", INSIDE / REACH)
-        asked = part.detach().clone().requires_grad_()
+        asked = points[rows].detach().clone().requires_grad_()
         with torch.enable_grad():
             answered = wrapped(asked)
-            loss = torch.nn.functional.cross_entropy(answered, own, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, asked)
-        gradients.append(gradient)
+            loss = torch.nn.functional.cross_entropy(answered, labels[rows], reduction="sum")
+            gradients.append(torch.autograd.grad(loss, asked)[0])
         logits.append(answered.detach())
-    return torch.cat(gradients), torch.cat(logits)
+    return torch.cat(gradients)[: len(points)], torch.cat(logits)[: len(points)]
 
 
 def _losses(classifier: Classifier, points: Images, labels: Labels) -> Float[Tensor, " batch"]:
