@@ -95,7 +95,7 @@ def make_result(
     summaries = [NfeSummary(mean=mean, p95=mean, max=int(mean) + 1) for mean in nfe or ()]
     has_field = bool(summaries) and horizon is not None
     return Result(
-        schema_version=1,
+        schema_version=2,
         run_key=evaluation.run_key,
         evaluation=evaluation,
         found=Found(
@@ -106,17 +106,20 @@ def make_result(
             versions=VERSIONS,
             device="cpu",
             threads=1,
+            trained_on=None,
+            candidates=None,
         ),
         epsilons=epsilons,
         nfe=Nfe(
             clean=summaries[0] if has_field else None,
             adversarial=summaries[1] if has_field else None,
         ),
-        cost=Cost(forward=21.0, backward=20.0, seconds=1.5),
+        cost=Cost(forward=21.0, backward=20.0, seconds=1.5, stages=()),
         checks=tuple(checks),
         flags=tuple(flags),
         outcomes_sha256=outcomes_digest(epsilons),
         created=created,
+        doubt=(),
     )
 
 
@@ -143,7 +146,7 @@ def epsilon_result(epsilon: float, outcomes: str, *, felled: str = "first") -> E
         epsilon=epsilon,
         outcomes=outcomes,
         felled_by=FelledBy(
-            letters="".join("a" if letter in "fx" else "-" for letter in outcomes), legend={"a": felled}
+            letters="".join("aa" if letter in "fx" else "--" for letter in outcomes), legend={"aa": felled}
         ),
         figures=Figures(**letter_figures(outcomes), norm_quantiles=None, invalid=0),
     )

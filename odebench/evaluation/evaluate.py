@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from odebench.evaluation.preflight import Preflight
 from odebench.io.files import FileError, check_writable
 from odebench.model.classifier import Classifier
 from odebench.progress import SILENT, Progress
-from odebench.protocol.spec import AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
+from odebench.protocol.spec import NAME_PATTERN, AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
 from odebench.result.file import read_result, result_path, write_result
 from odebench.result.schema import Result
 
@@ -73,6 +74,10 @@ def evaluate(
     models = _wrapped_modules(model, sources or {}, data, device, horizon=horizon, solver=solver)
     split = data_split(data, images.split)
     part = images.of(data.name, len(split))
+    if name is not None and not re.fullmatch(NAME_PATTERN, name):
+        raise UsageError(
+            f"the name {name!r} becomes part of file names: no slash or control character, no dot in front"
+        )
     norm, epsilons = (None, None) if threat_model is None else (threat_model.norm, threat_model.epsilons)
     evaluations = [
         Evaluation(

@@ -81,9 +81,10 @@ def examine(
         useful_gradient(judge.classifier, images, norm=norm, epsilon=epsilon),
         zero_gradients(judge.classifier, images, labels, norm=norm, epsilon=epsilon),
     ]
+    by_id = {check.id: check for check in (*others, *checks)}
     doubt = [
         f"check {check.id}, {check.name}, flags"
-        for check in (*others, *checks)
+        for check in by_id.values()
         if check.status == "flag" and check.id in DOUBTFUL
     ]
     if preflight.gradient_unconfirmed:

@@ -25,7 +25,8 @@ MAX_FIXED_STEPS = 10_000
 Backend = Literal["torchdiffeq", "torchode"]
 Norm = Literal["linf", "l2"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}$")]
+NAME_PATTERN = r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name, never a path: it becomes part of file names."""
 MAX_IMAGES = 10**6
 """More images than any test set here has: `offset` and `n` together are at most as many."""

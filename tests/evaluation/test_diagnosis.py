@@ -101,7 +101,7 @@ def test_the_quick_set_makes_the_documented_checks(quick: Result) -> None:
     assert [check.id for check in quick.checks] == QUICK
     assert {check.status for check in quick.checks} == {"pass"}
     assert quick.flags == ()
-    assert quick.epsilons[0].felled_by.legend == {"a": "pgd", "b": "fgsm", "c": "noise"}
+    assert quick.epsilons[0].felled_by.legend == {"aa": "pgd", "ab": "fgsm", "ac": "noise"}
     correct = 100 - outcomes(quick).count("m")
     assert {check(quick, number).n for number in (1, 5, 8, 11, 16)} == {correct}
     curve = check(quick, 8).evidence["median_loss"]

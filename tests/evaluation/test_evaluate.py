@@ -136,8 +136,8 @@ def test_a_neural_ode_is_judged_end_to_end(ode_net: SmallOde, digits: Dataset, t
         assert item.figures.invalid == 0
         assert item.figures.norm_quantiles is not None
         assert 0 < item.figures.norm_quantiles.q05 <= item.figures.norm_quantiles.q95 <= item.epsilon + ROUNDING
-        assert item.felled_by.legend == {"a": "pgd"}
-        assert item.felled_by.letters == "".join("a" if letter == "f" else "-" for letter in item.outcomes)
+        assert item.felled_by.legend == {"aa": "pgd"}
+        assert item.felled_by.letters == "".join("aa" if letter == "f" else "--" for letter in item.outcomes)
     assert outcomes(result, 0).count("r") > outcomes(result, 1).count("r")
     assert outcomes(result, 1).count("f") > 50
     assert result.nfe.clean is not None
@@ -877,7 +877,7 @@ def test_a_failing_solver_is_u_or_x_and_never_r() -> None:
     figures = result.epsilons[0].figures
     assert figures.clean_accuracy.value == 0.6
     assert figures.robust_accuracy.value == (letters == "r").mean()
-    assert result.epsilons[0].felled_by.letters.count("a") == (letters == "x").sum()
+    assert result.epsilons[0].felled_by.letters.count("aa") == (letters == "x").sum()
     assert figures.norm_quantiles is None
     failing = check(result, 18)
     assert (failing.status, failing.k, failing.n) == ("flag", 40 + (letters == "x").sum(), 100)
@@ -983,8 +983,8 @@ def test_a_verified_fall_stays_whatever_the_attack_returns(monkeypatch: pytest.M
     result = run_plugged(monkeypatch, attack, Fuse(), dark_and_bright(), threat_model=REACH, images=None)
     assert [mask.tolist() for mask in masks] == [[True] * 5, [True] * 4, [False] * 3, []]
     assert outcomes(result) == "f" * 5 + "x" * 2 + "f" * 2 + "r" * 11
-    assert result.epsilons[0].felled_by.letters == "a" * 9 + "-" * 11
-    assert result.epsilons[0].felled_by.legend == {"a": "plugged"}
+    assert result.epsilons[0].felled_by.letters == "aa" * 9 + "--" * 11
+    assert result.epsilons[0].felled_by.legend == {"aa": "plugged"}
 
 
 def test_fallen_judges_by_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1135,11 +1135,11 @@ def a_verdict(letters: str) -> Verdict:
 def test_a_ledger_keeps_the_worst_letter() -> None:
     ledger = Outcomes.of(np.array(list("rrmurr")))
     assert ledger.robust == 4
-    ledger.record(np.array([0, 1]), a_verdict("xf"), "a")
-    ledger.record(np.array([0, 1, 4]), a_verdict("fxr"), "b")
-    ledger.record(np.array([0, 5]), a_verdict("rx"), "c")
+    ledger.record(np.array([0, 1]), a_verdict("xf"), "aa")
+    ledger.record(np.array([0, 1, 4]), a_verdict("fxr"), "ab")
+    ledger.record(np.array([0, 5]), a_verdict("rx"), "ac")
     assert "".join(ledger.letters) == "ffmurx"
-    assert "".join(ledger.felled_by) == "ba---c"
+    assert list(ledger.felled_by) == ["ab", "aa", "--", "--", "--", "ac"]
     assert ledger.robust == 1
     assert ledger.distances == [1.0, 1.0]
     assert ledger.nfe == [4] * 7
@@ -1147,8 +1147,8 @@ def test_a_ledger_keeps_the_worst_letter() -> None:
 
 def test_a_failure_at_one_epsilon_is_remembered() -> None:
     ledgers = [Outcomes.of(np.array(list("rrmu"))) for _ in range(2)]
-    ledgers[0].record(np.array([0]), a_verdict("x"), "a")
-    ledgers[1].record(np.array([0, 1]), a_verdict("ff"), "a")
+    ledgers[0].record(np.array([0]), a_verdict("x"), "aa")
+    ledgers[1].record(np.array([0, 1]), a_verdict("ff"), "aa")
     assert ever_failed(ledgers) == "xfmu"
 
 

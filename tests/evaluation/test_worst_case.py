@@ -149,8 +149,8 @@ def test_no_single_stage_finds_more(worst: Any, net: nn.Module, digits: Dataset,
         assert list(alone.epsilons[0].felled_by.legend.values()) == [f"{stage.name} at 0.06"]
         assert outcomes(alone).count("r") >= robust
         if stage is every[0]:
-            felled_first = worst.epsilons[0].felled_by.letters
-            assert [letter == "a" for letter in felled_first] == [letter == "f" for letter in outcomes(alone)]
+            felled_first = worst.epsilons[0].felled_by.codes(len(images))
+            assert [code == "aa" for code in felled_first] == [letter == "f" for letter in outcomes(alone)]
 
 
 def test_falls_carry_to_larger_epsilons_and_keep_their_stage(worst: Any) -> None:

@@ -476,7 +476,7 @@ def test_four_horizons_fit_80_columns(horizons: list[float | None]) -> None:
 def test_markdown_tells_image_counts_and_names_apart() -> None:
     text = markdown(
         tables_of(
-            make_result({0.25: "r" * 100}, model="a|b\nc"),
+            make_result({0.25: "r" * 100}, model="a|b c"),
             make_result({0.25: "r" * 10}, model="ode", horizon=2.0),
         )
     )

@@ -295,7 +295,7 @@ def test_an_attack_by_file_lowers_the_worst_case_of_somebody_elses_model(call: C
     (judged,) = [path for path in Path("leaderboard/results/resnet").glob("*-candidates-*")]
     transferred = read_result(judged)
     (item,) = transferred.epsilons
-    assert item.felled_by.legend == {"a": "candidates of A. Reviewer"}
+    assert item.felled_by.legend == {"aa": "candidates of A. Reviewer"}
     assert set(item.felled_by.letters) == {"a", "-"}
     assert transferred.evaluation.attack.parameters["credit"] == first
 
@@ -341,7 +341,7 @@ def test_the_author_stands_in_the_file_or_is_given(call: Call) -> None:
     assert read_candidates(Path("named.safetensors")).author == "C. Author"
     said = json.loads(call("judge", *MODEL, "named.safetensors", "--json")[1])
     assert said["evaluation"]["attack"]["parameters"]["credit"] == "C. Author"
-    assert said["epsilons"][0]["felled_by"]["legend"] == {"a": "candidates of C. Author"}
+    assert said["epsilons"][0]["felled_by"]["legend"] == {"aa": "candidates of C. Author"}
     said = json.loads(call("judge", *MODEL, "named.safetensors", "--author", "D. Other", "--json")[1])
     assert said["evaluation"]["attack"]["parameters"]["credit"] == "D. Other"
     for wrong, words in (("x" * 81, "'xxx"), ("a\x1b[31m", "'a\\x1b[31m'")):

@@ -233,7 +233,7 @@ def test_what_was_edited_could_be_read_before(raw: dict[str, Any]) -> None:
 
 def test_radii_are_named_as_in_papers() -> None:
     raw = json.loads(result_json(make_result({1 / 255: "rrff", 2 / 255: "rfff"})))
-    raw["epsilons"][1]["felled_by"]["legend"] = {"a": "another"}
+    raw["epsilons"][1]["felled_by"]["legend"] = {"aa": "another"}
     raw["outcomes_sha256"] = digest_of(raw)
     with pytest.raises(ResultError, match=r"epsilon 2/255: felled_by has another legend than at 1/255"):
         read(raw)
@@ -242,14 +242,14 @@ def test_radii_are_named_as_in_papers() -> None:
 def test_a_legend_is_one_for_all_epsilons() -> None:
     raw: dict[str, Any] = json.loads(result_json(make_result({0.1: "rf", 0.2: "ff"})))
     read(raw)
-    raw["epsilons"][1]["felled_by"]["legend"] = {"a": "another"}
+    raw["epsilons"][1]["felled_by"]["legend"] = {"aa": "another"}
     raw["outcomes_sha256"] = digest_of(raw)
     with pytest.raises(ResultError, match=r"epsilon 0\.2: felled_by has another legend than at 0\.1"):
         read(raw)
     for item in raw["epsilons"]:
-        item["felled_by"]["legend"] = {"a": "first", "ab": "second"}
+        item["felled_by"]["legend"] = {"aa": "first", "abc": "second"}
     raw["outcomes_sha256"] = digest_of(raw)
-    with pytest.raises(ResultError, match="'ab' in the legend of felled_by is not one letter"):
+    with pytest.raises(ResultError, match="'abc' in the legend of felled_by is not 2 letters"):
         read(raw)
 
 
@@ -257,7 +257,7 @@ def test_the_letters_credit_whom_the_evaluation_credits() -> None:
     parameters = {"file_sha256": "0" * 64, "credit": "A. Reviewer"}
     raw: dict[str, Any] = json.loads(result_json(make_result({0.1: "rf"}, attack="candidates", parameters=parameters)))
     read(raw)
-    raw["epsilons"][0]["felled_by"]["legend"] = {"a": "candidates of B. Thief"}
+    raw["epsilons"][0]["felled_by"]["legend"] = {"aa": "candidates of B. Thief"}
     raw["outcomes_sha256"] = digest_of(raw)
     with pytest.raises(ResultError, match=r"felled_by names \['candidates of B. Thief'\], the evaluation 'cand"):
         read(raw)

@@ -14,9 +14,10 @@ from result_factory import hexadecimal, make_result
 
 from odebench.errors import ResultError
 from odebench.numerics.statistics import wilson
-from odebench.result.file import read_result, result_files, result_json, result_path, write_result
-from odebench.result.schema import Result, felled_letters, letter_figures, outcomes_digest
+from odebench.result.file import MAX_BYTES, read_result, result_files, result_json, result_path, write_result
+from odebench.result.schema import SINCE_2, Result, felled_codes, letter_figures, outcomes_digest
 
+VERSIONS = Path(__file__).parent / "versions"
 LETTERS = {0.1: "mufxr" * 4, 0.2: "muffx" * 4}
 Edit = Callable[[dict[str, Any]], object]
 
@@ -54,8 +55,41 @@ def test_figures_of_a_model_that_is_never_right() -> None:
     assert (conditional.value, conditional.low, conditional.high) == (0.0, 0.0, 1.0)
 
 
-def test_stages_get_letters_in_their_order() -> None:
-    assert felled_letters(["fgsm", "pgd"]) == {"a": "fgsm", "b": "pgd"}
+def test_stages_get_codes_in_their_order() -> None:
+    assert felled_codes(["fgsm", "pgd"]) == {"aa": "fgsm", "ab": "pgd"}
+    many = [f"stage {number}" for number in range(52 * 52)]
+    codes = felled_codes(many)
+    assert len(codes) == len(many)
+    assert list(codes)[51:54] == ["aZ", "ba", "bb"]
+    with pytest.raises(ResultError, match="2705 stages and epsilons are more than the 2704 that felled_by can name"):
+        felled_codes([*many, "one more"])
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_each_version_is_read_and_written_byte_for_byte(version: int) -> None:
+    path = VERSIONS / f"{version}.json"
+    result = read_result(path)
+    assert result.schema_version == version
+    assert result_json(result) == path.read_text(encoding="utf-8")
+    first = result.epsilons[0]
+    codes = first.felled_by.codes(result.evaluation.dataset.n)
+    assert {len(code) for code in codes} == {version}
+    felled = [set(code) != {"-"} for code in codes]
+    assert felled == [letter in "fx" for letter in first.outcomes]
+    assert "r" in first.outcomes
+    assert any(felled)
+
+
+@pytest.mark.parametrize("name", sorted(SINCE_2))
+def test_what_version_2_added_belongs_to_it_alone(name: str, tmp_path: Path) -> None:
+    *where, key = name.split(".")
+    new, old = (json.loads((VERSIONS / f"{version}.json").read_text()) for version in (2, 1))
+    part, old_part = (raw[where[0]] if where else raw for raw in (new, old))
+    old_part[key] = part.pop(key)
+    for raw, message in ((new, f"{name} is missing"), (old, f"{name} does not belong to schema version 1")):
+        path = tmp_path / "edited.json"
+        path.write_text(json.dumps(raw))
+        assert_refused(path, message)
 
 
 def test_digest_covers_letters_and_what_felled() -> None:
@@ -88,18 +122,22 @@ def make_robust(raw: dict[str, Any]) -> None:
     """Turns an f into an r everywhere but in the digest of the letters."""
     item = raw["epsilons"][0]
     item["outcomes"] = item["outcomes"].replace("f", "r", 1)
-    item["felled_by"]["letters"] = item["felled_by"]["letters"].replace("a", "-", 1)
+    item["felled_by"]["letters"] = item["felled_by"]["letters"].replace("aa", "--", 1)
     for name, figure in letter_figures(item["outcomes"]).items():
         item["figures"][name] = figure.model_dump()
 
 
 def forget_what_felled(raw: dict[str, Any]) -> None:
-    raw["epsilons"][0]["felled_by"]["letters"] = "-" * 20
+    raw["epsilons"][0]["felled_by"]["letters"] = "-" * 40
 
 
 def change_clean_letter(raw: dict[str, Any]) -> None:
     item = raw["epsilons"][1]
     item["outcomes"] = item["outcomes"].replace("m", "u", 1)
+
+
+def _half_coded(raw: dict[str, Any]) -> str:
+    return str(raw["epsilons"][0]["felled_by"]["letters"]).replace("aa", "a-", 1)
 
 
 def nest(raw: dict[str, Any]) -> None:
@@ -110,8 +148,66 @@ def nest(raw: dict[str, Any]) -> None:
     raw["evaluation"]["model"]["arguments"]["deep"] = inner
 
 
+def _evaluation(*path: str, value: Any) -> Edit:
+    """Puts a value into the evaluation, and makes the run key anew."""
+
+    def edit(raw: dict[str, Any]) -> None:
+        part = raw["evaluation"]
+        for key in path[:-1]:
+            part = part[key]
+        part[path[-1]] = value
+
+    return edit
+
+
+BOUNDS: list[tuple[Edit, str]] = [
+    (_evaluation("dataset", "offset", value=10**7), r"dataset\.offset: .* less than or equal to 1000000"),
+    (_evaluation("dataset", "n", value=10**12), r"dataset\.n: .* less than or equal to 1000000"),
+    (_evaluation("dataset", "name", value="../digits"), r"dataset\.name: String should match pattern"),
+    (_evaluation("dataset", "name", value="d" * 101), r"dataset\.name: String should match pattern"),
+    (_evaluation("model", "name", value="a/b"), r"model\.name: String should match pattern"),
+    (_evaluation("model", "name", value="a\x1b[31m"), r"model\.name: String should match pattern"),
+    (_evaluation("model", "arguments", value={"x": "y" * 20_000}), "arguments: .*more than 20000 characters of JSON"),
+    (_evaluation("attack", "seed", value=10**30), r"attack\.seed: "),
+    (_evaluation("attack", "sources", value=["resnet"] * 51), r"attack\.sources: .* at most 50 items"),
+    (_evaluation("threat_model", "epsilons", value=[n / 100 for n in range(1, 60)]), "epsilons: .* at most 50 items"),
+    (_evaluation("threat_model", "epsilons", value=[1e300]), r"epsilons\.0: "),
+    (_evaluation("chunk", value=10**9), r"evaluation\.chunk: "),
+    (_evaluation("horizon", value=1e300), r"evaluation\.horizon: "),
+    (_evaluation("solver", "step", value=1e300), r"evaluation\.solver\.step: "),
+    (lambda raw: raw["found"].update(threads=10**9), r"found\.threads: "),
+    (lambda raw: raw["found"].update(parameters=10**40), r"found\.parameters: "),
+    (lambda raw: raw["found"].update(device="x" * 1001), r"found\.device: .* at most 1000 characters"),
+    (
+        lambda raw: raw["found"].update(candidates={"sha256": "0" * 64, "address": "file:///x"}),
+        r"candidates\.address: ",
+    ),
+    (lambda raw: raw["cost"].update(seconds=1e300), r"cost\.seconds: "),
+    (lambda raw: raw["nfe"]["clean"].update(max=10**40), r"nfe\.clean\.max: "),
+    (lambda raw: raw.update(flags=["x"] * 1001), "flags: .* at most 1000 items"),
+    (lambda raw: raw.update(doubt=["x" * 1001]), r"doubt\.0: .* at most 1000 characters"),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), BOUNDS)
+def test_every_number_and_name_is_bounded(edit: Edit, message: str, tmp_path: Path) -> None:
+    raw = json.loads(result_json(make_result(LETTERS)))
+    edit(raw)
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(raw))
+    assert_refused(path, message)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.json"
+    with path.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    assert_refused(path, "is not a result: larger than 50 MB")
+
+
 EDITS: list[tuple[Edit, str]] = [
-    (lambda raw: raw.update(schema_version=2), "has schema version 2, this odebench reads 1; run the eval"),
+    (lambda raw: raw.update(schema_version=3), "has schema version 3, this odebench reads 1 and 2; run the eval"),
+    (lambda raw: raw.update(schema_version=1), "does not belong to schema version 1"),
     (lambda raw: raw.update(schema_version="1"), "has schema version '1'"),
     (lambda raw: raw.pop("schema_version"), "has schema version None"),
     (lambda raw: raw.update(schema_version=True), "has schema version True"),
@@ -132,7 +228,9 @@ EDITS: list[tuple[Edit, str]] = [
     (lambda raw: raw["epsilons"].pop(), "the epsilons of the outcomes are not those of the evaluation"),
     (lambda raw: raw["epsilons"][0].update(outcomes="mufxr"), "epsilon 0.1: 20 images need 20 letters"),
     (lambda raw: raw["epsilons"][0].update(outcomes="mufxR" * 4), r"\['R'\] are no outcomes; known: m, u, f"),
-    (lambda raw: raw["epsilons"][0]["felled_by"].update(legend={}), "felled_by 'a' has no legend"),
+    (lambda raw: raw["epsilons"][0]["felled_by"].update(legend={}), "felled_by 'aa' has no legend"),
+    (lambda raw: raw["epsilons"][0]["felled_by"].update(letters="-" * 20), "20 images need 40 letters of felled_by"),
+    (lambda raw: raw["epsilons"][0]["felled_by"].update(letters=_half_coded(raw)), "exactly when its letter is f or x"),
     (forget_what_felled, "an image is felled by something exactly when its letter is f or x"),
     (edit_figure, r"epsilon 0\.1: robust_accuracy is 0\.9, but the letters say 0\.2"),
     (edit_interval, r"epsilon 0\.1: robust_accuracy\.high is 0\.9, but the letters say 0\.41"),
@@ -164,6 +262,7 @@ def test_edited_files_are_refused(edit: Edit, message: str, tmp_path: Path) -> N
         (b"null", "is not a result: the file: Input should be an object"),
         (b"1" * 10_000, "is not whole JSON"),
         (b'{"schema_version": 1}', r"is not a result: run_key: Field required \(and 9 more\)"),
+        (b'{"schema_version": 2}', r"is not a result: run_key: Field required \(and 9 more\)"),
     ],
 )
 def test_what_never_was_a_result_is_refused(content: bytes, message: str, tmp_path: Path) -> None:

@@ -93,10 +93,13 @@ def altered(path: Path) -> None:
     stored = json.loads(path.read_text(encoding="utf-8"))
     item = stored["epsilons"][0]
     index = item["outcomes"].index("r") if "r" in item["outcomes"] else item["outcomes"].index("f")
-    letter, felled = ("f", "a") if item["outcomes"][index] == "r" else ("r", "-")
+    width = stored["schema_version"]
+    letter, felled = (
+        ("f", next(iter(item["felled_by"]["legend"]))) if item["outcomes"][index] == "r" else ("r", "-" * width)
+    )
     item["outcomes"] = item["outcomes"][:index] + letter + item["outcomes"][index + 1 :]
     by = item["felled_by"]
-    by["letters"] = by["letters"][:index] + felled + by["letters"][index + 1 :]
+    by["letters"] = by["letters"][: width * index] + felled + by["letters"][width * (index + 1) :]
     item["figures"] |= {name: figure.model_dump() for name, figure in letter_figures(item["outcomes"]).items()}
     stored["outcomes_sha256"] = outcomes_digest((EpsilonResult.model_validate_json(json.dumps(item)),))
     path.write_text(json.dumps(stored), encoding="utf-8")
