@@ -215,5 +215,3 @@ class Rectified(_Mask):
     def forward(self, images: Images) -> Logits:
         """Logits."""
         return self.net(images.clamp_min(0))  # type: ignore[no-any-return]
-
-

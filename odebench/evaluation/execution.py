@@ -24,6 +24,7 @@ from odebench.evaluation.preflight import ALL, Preflight, chunks, run_preflight
 from odebench.evaluation.staged_attack import StagedAttack
 from odebench.evaluation.verdict import Judge
 from odebench.numerics.precision import full_fp32
+from odebench.numerics.seeding import seeded
 from odebench.progress import SILENT, Progress, Step
 from odebench.protocol.spec import Evaluation, ThreatModel
 from odebench.result.outcome import ROBUST
@@ -56,6 +57,11 @@ def measure(
     with ExitStack() as frozen, full_fp32():
         for classifier in [models.classifier, *models.sources.values()]:
             frozen.enter_context(classifier.frozen())
+            with seeded(evaluation.attack.seed):
+                unfrozen = classifier.unfreeze_if_needed(images.images[:1].to(classifier.device))
+            if unfrozen:
+                name = type(classifier.module).__name__
+                progress.say(f"{name}: no gradient without those of its parameters, so every gradient costs theirs too")
         run = _Run(evaluation, models, images, rows, candidates or {}, keep_candidates, progress)
         preflight = preflights.get(evaluation.threat_model)
         if preflight is None:

@@ -31,6 +31,7 @@ from odebench.protocol.spec import (
     check_epsilon,
     check_horizon,
     middle,
+    without_float32,
 )
 
 DEFAULT_N = 500
@@ -136,7 +137,7 @@ def threat_model(
     for it, or only their middle one for a quick diagnosis. Raises UsageError."""
     definition = load_attack(attack)
     chosen = definition.norm(norm)
-    radii = epsilons or dataset.epsilons.get(chosen)
+    radii = tuple(map(without_float32, epsilons)) if epsilons else dataset.epsilons.get(chosen)
     if isinstance(definition, DiagnosisDefinition) and definition.only_middle and not epsilons and radii:
         radii = (middle(radii),)
     if not radii:

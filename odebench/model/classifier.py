@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from odebench.errors import ModelError, OdebenchError
 from odebench.io.text import first_line
+from odebench.model.foreign_module import as_it_was, freeze
 from odebench.model.solver import integrate
 from odebench.numerics.shapes import Images, Logits
 from odebench.protocol.spec import Solver
@@ -21,6 +22,7 @@ Gradient = Literal["direct", "adjoint"]
 """How gradients are taken: directly through the solver's steps, or by solving the adjoint equation backwards (Chen et
 al. 2018), which gives another gradient."""
 
+_HALF = (torch.float16, torch.bfloat16)
 _ODE_PARTS = ("stem", "field", "head", "horizon", "solver")
 
 
@@ -60,7 +62,10 @@ class Classifier:
         solver: Solver | None = None,
         gradient: Gradient = "direct",
     ) -> None:
-        self.module = module.to(device)
+        # Some people's `to` returns nothing.
+        moved: nn.Module | None = module.to(device)
+        self.module = module if moved is None else moved
+        self._needs_graph = self._has_answered = False
         self.n_classes = n_classes
         self.device = torch.device(device)
         self.gradient: Gradient = gradient
@@ -103,19 +108,62 @@ class Classifier:
 
     def answer(self, images: Images) -> Answer:
         """The logits, failures and NFE of a batch. Raises ModelError where the module raises an error, or returns
-        something other than floating-point logits of the right shape."""
+        something other than floating-point logits of the right shape.
+
+        A module whose forward pass takes gradients itself is asked with gradients on, whatever the caller's mode. An
+        assertion that only some images trigger is the failure of a solver inside the module: these images fail.
+        """
         try:
-            logits, failed, nfe = self._ask(images)
+            logits, failed, nfe = self._ask_in_its_mode(images)
         except (OdebenchError, torch.OutOfMemoryError):
             raise
+        except AssertionError as error:
+            if self.is_ode or (len(images) == 1 and not self._has_answered):
+                raise self._raised(error) from error
+            logits, failed, nfe = self._ask_one_by_one(images, error)
         except Exception as error:
-            name = type(self.module).__name__
-            raise ModelError(f"{name} raised {type(error).__name__}: {first_line(error)}") from error
+            raise self._raised(error) from error
+        self._has_answered = True
         self._check(logits, len(images))
         failed = failed | ~logits.isfinite().all(1)
         if failed.any():
             logits = logits.masked_fill(failed[:, None], 0.0)
         return Answer(logits, failed, nfe)
+
+    def _raised(self, error: Exception) -> ModelError:
+        said = f"{type(self.module).__name__} raised {type(error).__name__}: {first_line(error)}"
+        if half := next((one for one in self.module.parameters() if one.dtype in _HALF), None):
+            kind = str(half.dtype).removeprefix("torch.")
+            said += f" (its parameters are {kind}, images are float32: hand over module.float())"
+        return ModelError(said)
+
+    def _ask_in_its_mode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        if not self._needs_graph or torch.is_grad_enabled():
+            try:
+                return self._ask(images)
+            except RuntimeError as error:
+                if torch.is_grad_enabled() or "does not require grad" not in str(error):
+                    raise
+                self._needs_graph = True
+        with torch.enable_grad():
+            logits, failed, nfe = self._ask(images.detach())
+        return logits.detach() if isinstance(logits, Tensor) else logits, failed, nfe
+
+    def _ask_one_by_one(self, images: Tensor, raised: AssertionError) -> tuple[Tensor, Tensor, None]:
+        """The answers of a module in which an assertion failed: images that trigger it alone have failed."""
+        rows: list[Tensor] = []
+        failed = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        for index, image in enumerate(torch.split(images, 1)):
+            try:
+                logits, _, _ = self._ask_in_its_mode(image)
+                self._check(logits, 1)
+            except AssertionError:
+                failed[index] = True
+                logits = (0 * image.flatten(1).sum(1, keepdim=True)).expand(1, self.n_classes)
+            rows.append(logits)
+        if failed.all() and not self._has_answered:
+            raise self._raised(raised) from raised
+        return torch.cat(rows), failed, None
 
     def _ask(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         if self.horizon is None or self.solver is None:
@@ -150,19 +198,37 @@ class Classifier:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Puts the module into evaluation mode and its parameters out of the graph while inside, and restores both."""
-        training = {module: module.training for module in self.module.modules()}
-        wanted = {parameter: parameter.requires_grad for parameter in self.module.parameters()}
-        self.module.eval()
-        for parameter in wanted:
-            parameter.requires_grad_(False)
-        try:
+        """Puts the module into evaluation mode and its parameters out of the graph while inside, and restores it."""
+        with as_it_was(self.module):
             yield
-        finally:
-            for module, mode in training.items():
-                module.training = mode
-            for parameter, mode in wanted.items():
-                parameter.requires_grad_(mode)
+
+    def unfreeze_if_needed(self, images: Images) -> bool:
+        """Puts the parameters back into the graph where the module's gradient cannot be taken without: a hand-written
+        adjoint may need them. Returns whether it did so; every gradient then costs that of the parameters as well.
+
+        To be called within `frozen`. A module whose gradient cannot be taken either way is left frozen.
+        """
+        if self._goes_backward(images):
+            return False
+        freeze(self.module, frozen=False)
+        if self._goes_backward(images):
+            return True
+        freeze(self.module)
+        return False
+
+    def _goes_backward(self, images: Images) -> bool:
+        points = images.detach().clone().requires_grad_()
+        try:
+            with torch.enable_grad():
+                logits = self.answer(points.clone()).logits
+                if not logits.requires_grad:
+                    return True  # cut off from its input, which check 1 sees
+                torch.autograd.grad(logits.sum(), points, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a module may raise anything on its way back
+            return False
+        return True
 
 
 def _number(module: nn.Module, horizon: Any) -> float:

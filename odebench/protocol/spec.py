@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal, TypeVar
@@ -238,6 +239,22 @@ def parse_epsilons(text: str, norm: str) -> tuple[float, ...]:
     for value in values:
         check_epsilon(value, norm)
     return tuple(sorted(set(values)))
+
+
+def without_float32(epsilon: float) -> float:
+    """The radius that was meant by one computed in float32: 0.1 for 0.10000000149, 8/255 for 0.031372551; any other as
+    it is. Else one radius would make two tables."""
+    if not math.isfinite(epsilon) or abs(epsilon) > 1e6 or _float32(epsilon) != epsilon:
+        return epsilon
+    levels = round(4 * 255 * epsilon) / 4
+    if _float32(levels / 255) == epsilon:
+        return levels / 255
+    shortest = (float(f"{epsilon:.{digits}g}") for digits in range(1, 10))
+    return next((value for value in shortest if _float32(value) == epsilon), epsilon)
+
+
+def _float32(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
 def radius(epsilon: float) -> str:

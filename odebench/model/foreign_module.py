@@ -1,0 +1,53 @@
+"""Handling modules as people write them: what they need in order to be asked, and leaving them as they were."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def as_it_was(module: nn.Module) -> Iterator[None]:
+    """Puts a module into evaluation mode and its parameters out of the graph while inside, and restores modes, flags,
+    gradients and the values of parameters and buffers, running statistics included."""
+    training = {part: part.training for part in module.modules()}
+    wanted = {one: (one.requires_grad, one.grad) for one in module.parameters()}
+    values: list[Tensor] = [*module.parameters(), *module.buffers()]
+    state = [(one, one.detach().clone()) for one in values]
+    module.eval()
+    freeze(module)
+    try:
+        yield
+    finally:
+        for part, mode in training.items():
+            part.training = mode
+        for parameter, (mode, gradient) in wanted.items():
+            if parameter.is_leaf:
+                parameter.requires_grad_(mode)
+            parameter.grad = gradient
+        with torch.no_grad():
+            for one, value in state:
+                if not torch.equal(one, value):
+                    one.copy_(value)
+
+
+def freeze(module: nn.Module, *, frozen: bool = True) -> None:
+    """Takes the parameters of a module out of the graph, or puts them in; those that are computed stay as they are."""
+    for one in module.parameters():
+        if one.is_leaf and one.is_floating_point():
+            one.requires_grad_(not frozen)
+
+
+def copy_of(module: nn.Module) -> nn.Module:
+    """A deep copy of a module, also where it keeps tensors that were computed, such as its last activation or a weight
+    under weight normalisation: torch copies no tensor of a graph. The copies are cut off from it."""
+    memo: dict[int, object] = {}
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(module, memo)
