@@ -121,7 +121,7 @@ class Cost(Spec):
 class Check(Spec):
     """One automated check (docs/protocol.md): what it measured, and whether that is a flag."""
 
-    id: Annotated[int, Field(ge=1, le=18)]
+    id: Annotated[int, Field(ge=1, le=99)]
     name: str
     status: Literal["pass", "flag", "skipped"]
     speaks_of: Literal["model", "settings"]
