@@ -64,3 +64,4 @@ class CheckId(IntEnum):
     SOLVER_GAP = 16
     GRADIENT_FIDELITY = 17
     SOLVER_FAILURE = 18
+    STATE = 19

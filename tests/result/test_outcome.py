@@ -25,4 +25,5 @@ def test_the_names_of_checks_are_those_of_published_results() -> None:
         "solver gap",
         "gradient fidelity",
         "solver failure",
+        "state",
     ]
