@@ -30,6 +30,10 @@ class ModelError(OdebenchError):
     """A model cannot be built, or does not behave as a classifier."""
 
 
+class ModelProcessError(OdebenchError):
+    """A model cannot be run in a process of its own, or its process did not keep to the protocol."""
+
+
 class WeightError(OdebenchError):
     """A weights file is missing, damaged, unsafe or from another model."""
 
