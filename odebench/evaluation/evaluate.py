@@ -19,6 +19,7 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError, ModelError, ResultError, UsageError
 from odebench.evaluation.environment import usable_device
 from odebench.evaluation.execution import measure
+from odebench.evaluation.fresh_start import start_of_module, start_of_plan
 from odebench.evaluation.loading import LoadedModels, known_weights, load_models, train_images
 from odebench.evaluation.measurements import Measurements
 from odebench.evaluation.plan import Plan, Slice
@@ -125,12 +126,14 @@ def _wrapped_modules(
             raise ModelError(f"expected a torch.nn.Module, not {_kind(module)}")
     if data.n_classes < 2:
         raise DatasetError(f"{data.name} has {data.n_classes} class; a classifier can only err among two or more")
+    classifier = Classifier(model, n_classes=data.n_classes, device=device, horizon=horizon, solver=solver)
     return LoadedModels(
-        Classifier(model, n_classes=data.n_classes, device=device, horizon=horizon, solver=solver),
+        classifier,
         module_digest(model),
         {name: Classifier(source, n_classes=data.n_classes, device=device) for name, source in sources.items()},
         {name: module_digest(source) for name, source in sources.items()},
         train_images=train_images(data),
+        start=start_of_module(classifier),
     )
 
 
@@ -172,9 +175,10 @@ def run(
         if save_candidates.is_dir():
             raise FileError(f"cannot write {save_candidates}: it is a folder; name a file")
     given = None if candidates is None else _given(plan, candidates, split)
+    models = load_models(plan, dataset, device, progress)
     measured = measure(
         plan.evaluation,
-        load_models(plan, dataset, device, progress),
+        replace(models, start=start_of_plan(plan, models)),
         split,
         candidates=given,
         keep_candidates=save_candidates is not None,

@@ -13,6 +13,7 @@ from odebench.attack.probes import probes
 from odebench.evaluation.checks.comparison import random_noise, single_step
 from odebench.evaluation.checks.reach import reach
 from odebench.evaluation.checks.rule import skipped
+from odebench.evaluation.checks.state import Start, state
 from odebench.evaluation.checks.usefulness import useful_gradient, zero_gradients
 from odebench.evaluation.outcomes import Outcomes
 from odebench.evaluation.preflight import Preflight, fidelity_check
@@ -50,13 +51,14 @@ def examine(
     preflight: Preflight,
     stages: Sequence[Stage],
     others: Sequence[Check],
+    start: Start | None,
     step: Step,
 ) -> Examination:
     """The checks 5, 11, 17, 19, 20 and 21, and the reasons for doubt.
 
     `attack` is made for the first chunk alone, `found` holds the outcomes there by epsilon, `others` the checks made
-    before. A reason is a check that flags, a tripwire among the `stages` that succeeded on an image, or a module handed
-    over whose gradient could not be confirmed.
+    before; `start` makes a fresh process of the model. A reason is a check that flags, a tripwire among the `stages`
+    that succeeded on an image, or a module handed over whose gradient could not be confirmed.
     """
     evaluation, judge, clean = attack.evaluation, attack.judge, preflight.first_clean
     threat = evaluation.threat_model
@@ -78,6 +80,7 @@ def examine(
         single_step(middle.letters, single.letters, reaches=reaches),
         random_noise(middle.letters, noise.letters, reaches=reaches),
         fidelity_check(judge, images, norm=norm, epsilon=epsilon),
+        _state(attack, preflight, single, start),
         useful_gradient(judge.classifier, images, norm=norm, epsilon=epsilon),
         zero_gradients(judge.classifier, images, labels, norm=norm, epsilon=epsilon),
     ]
@@ -97,3 +100,23 @@ def examine(
         if felled.any():
             doubt.append(f"{stage.name} succeeds on {int(felled.sum())} images after every gradient attack had failed")
     return Examination(tuple(checks), tuple(doubt))
+
+
+def _state(attack: StagedAttack, preflight: Preflight, attacked: Outcomes, start: Start | None) -> Check:
+    """Check 19, made once for all attacks that share a preflight, at clean images and candidates of one step."""
+    if not preflight.state:
+        rows = np.flatnonzero(preflight.first_clean == ROBUST)
+        judged = attacked.judged or {}
+        candidates = {place: judged[row] for place, row in enumerate(rows.tolist()) if row in judged}
+        judge = attack.judge
+        found = state(
+            judge.classifier,
+            start,
+            attack.images[rows],
+            attack.labels[rows],
+            candidates,
+            alone=judge.alone,
+            randomised=judge.passes > 1,
+        )
+        preflight.state.append(found)
+    return preflight.state[0]

@@ -17,12 +17,14 @@ from odebench.errors import UsageError
 from odebench.evaluation.diagnosis import Diagnosis
 from odebench.evaluation.environment import device_name, versions
 from odebench.evaluation.examination import Examination, examine
+from odebench.evaluation.fresh_start import started_early
 from odebench.evaluation.loading import LoadedModels
 from odebench.evaluation.measurements import Measurements, Setup
 from odebench.evaluation.outcomes import Outcomes
 from odebench.evaluation.preflight import ALL, Preflight, chunks, run_preflight
 from odebench.evaluation.staged_attack import StagedAttack
-from odebench.evaluation.verdict import Judge
+from odebench.evaluation.verdict import VERDICT_BATCH, Judge
+from odebench.model.classifier import Classifier
 from odebench.numerics.precision import full_fp32
 from odebench.numerics.seeding import seeded
 from odebench.progress import SILENT, Progress, Step
@@ -51,17 +53,14 @@ def measure(
     Raises ModelError for a model that raises or does not return logits, and AttackError for an attack that raises:
     neither ever counts as robustness.
     """
-    first = evaluation.dataset.offset
+    attack, first = load_attack(evaluation.attack.name), evaluation.dataset.offset
     images = split.part(slice(first, first + evaluation.dataset.n))
     preflights = {} if preflights is None else preflights
     with ExitStack() as frozen, full_fp32():
         for classifier in [models.classifier, *models.sources.values()]:
             frozen.enter_context(classifier.frozen())
-            with seeded(evaluation.attack.seed):
-                unfrozen = classifier.unfreeze_if_needed(images.images[:1].to(classifier.device))
-            if unfrozen:
-                name = type(classifier.module).__name__
-                progress.say(f"{name}: no gradient without those of its parameters, so every gradient costs theirs too")
+        if models.handed_over:
+            _unfreeze_if_needed(models.classifier, evaluation, images, progress)
         run = _Run(evaluation, models, images, rows, candidates or {}, keep_candidates, progress)
         preflight = preflights.get(evaluation.threat_model)
         if preflight is None:
@@ -74,7 +73,22 @@ def measure(
                 progress=progress,
             )
             preflights[evaluation.threat_model] = preflight
+        if attack.examines_model and models.start is not None and not preflight.state and preflight.passes == 1:
+            run.start = frozen.enter_context(started_early(models.start))
         return run.measure(preflight, split.sha256)
+
+
+def _unfreeze_if_needed(classifier: Classifier, evaluation: Evaluation, images: Split, progress: Progress) -> None:
+    """Unfreezes a module that was handed over if its gradient cannot be taken otherwise, and says so.
+
+    It is asked about the batch that the verdict will ask about first: what a module remembers of its first question
+    must not depend on this one.
+    """
+    with seeded(evaluation.attack.seed):
+        unfrozen = classifier.unfreeze_if_needed(images.images[:VERDICT_BATCH].to(classifier.device))
+    if unfrozen:
+        name = type(classifier.module).__name__
+        progress.say(f"{name}: no gradient without those of its parameters, so every gradient costs theirs too")
 
 
 class _Run:
@@ -93,7 +107,7 @@ class _Run:
         self.evaluation, self.models = evaluation, models
         self.whole, self.images, self.first = whole, whole.part(rows), rows.start or 0
         self.candidates, self.keep_candidates, self.progress = candidates, keep_candidates, progress
-        self.attack = load_attack(evaluation.attack.name)
+        self.attack, self.start = load_attack(evaluation.attack.name), models.start
         self.chunks = chunks(evaluation, len(self.images))
         self.stages, self.left_out = self._stages(gradient_unconfirmed=False)
         if not self.stages:
@@ -208,7 +222,7 @@ class _Run:
                 found = self._attack_each_epsilon(probing, preflight.first_clean, step)
             else:
                 found = [one.first(len(probing.images)) for one in outcomes]
-            return examine(probing, found, preflight, self.stages, checks, step)
+            return examine(probing, found, preflight, self.stages, checks, self.start, step)
 
     def _attack_in_doubt(self, attack: StagedAttack, outcomes: Sequence[Outcomes]) -> None:
         """Runs the stages for doubt on the images that are still robust, at rising epsilon."""

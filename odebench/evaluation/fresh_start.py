@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+
 from odebench.errors import ModelProcessError, OdebenchError
 from odebench.evaluation.checks.state import Start
 from odebench.evaluation.loading import LoadedModels, weights_of
@@ -32,6 +36,40 @@ def start_of_plan(plan: Plan, models: LoadedModels) -> Start:
         return ModelProcess(Blueprint.of_file(plan.origin, weights, models.classifier))
 
     return start
+
+
+@contextmanager
+def started_early(start: Start) -> Iterator[Start]:
+    """A start whose process begins now, beside the attack, so that nobody waits for it later; it ends with the context.
+
+    What it returns can be entered once.
+    """
+    entered: list[ModelProcess] = []
+
+    def enter() -> ModelProcess:
+        entered.append(start().__enter__())
+        return entered[0]
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(enter)
+        try:
+            yield lambda: _Started(running)
+        finally:
+            with suppress(ModelProcessError):
+                running.result()
+            for process in entered:
+                process.close()
+
+
+class _Started(AbstractContextManager[ModelProcess]):
+    def __init__(self, running: Future[ModelProcess]) -> None:
+        self.running = running
+
+    def __enter__(self) -> ModelProcess:
+        return self.running.result()
+
+    def __exit__(self, *_: object) -> None:
+        self.running.result().close()
 
 
 def start_of_module(classifier: Classifier) -> Start:

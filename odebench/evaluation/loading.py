@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from odebench.io.tensor_file import load_weights, read_tensors
 from odebench.model.classifier import Classifier
 from odebench.model.contributed import load_contribution
 from odebench.model.definition import Contributed
+from odebench.model.process import ModelProcess
 from odebench.model.training import build, find_or_train
 from odebench.numerics.shapes import Images
 from odebench.progress import SILENT, Progress
@@ -28,7 +30,8 @@ class LoadedModels:
 
     Nothing is known beforehand of the gradient of a module that was `handed_over`: check 17 looks at it first.
     `trained_on` is None where it is not known what the weights were trained on. `train_images` are those of the data
-    set, for attacks that distil a model of their own; None where it has none.
+    set, for attacks that distil a model of their own; None where it has none. `start` makes a process of the classifier
+    that has answered nothing; None where there is no way to do so.
     """
 
     classifier: Classifier
@@ -38,6 +41,7 @@ class LoadedModels:
     handed_over: bool = True
     trained_on: TrainedOn | None = None
     train_images: Images | None = None
+    start: Callable[[], AbstractContextManager[ModelProcess]] | None = None
 
 
 def load_models(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> LoadedModels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Preflight:
     of the evaluation's first chunk, `checks` are those made on the
     first chunk of the evaluation. `useless` counts the images of check 1. `gradient_unconfirmed`: a module was handed
     over and check 17 did not pass. `slowest` is the longest that the gradients of one chunk took, `seconds` what the
-    clean predictions took.
+    clean predictions took. `state` holds check 19 once it has been made.
     """
 
     alone: bool
@@ -52,6 +52,7 @@ class Preflight:
     forward_images: int
     slowest: float
     seconds: float
+    state: list[Check] = field(default_factory=list)
 
     @property
     def correct(self) -> int:

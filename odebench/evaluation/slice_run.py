@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from odebench.errors import ResultError, WeightError
 from odebench.evaluation.environment import usable_device, versions
 from odebench.evaluation.evaluate import data_split
 from odebench.evaluation.execution import measure
+from odebench.evaluation.fresh_start import start_of_plan
 from odebench.evaluation.loading import load_models
 from odebench.evaluation.measurements import concatenate, read_measurements, write_measurements
 from odebench.evaluation.plan import Plan
@@ -33,6 +35,7 @@ def run_slice(
     models = load_models(plan, dataset, usable_device(device), progress)
     split = data_split(dataset, plan.evaluation.dataset.split)
     if not _holds(path, rows, (split.sha256, models.weights_sha256, models.sources_sha256)):
+        models = replace(models, start=start_of_plan(plan, models))
         write_measurements(path, measure(plan.evaluation, models, split, rows=rows, progress=progress))
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -32,7 +33,7 @@ _ASKED_ALONE = 4
 """How many points of a group are asked alone in each gradient mode, beside the batches."""
 _SMALL_BATCH = 7
 
-Start = Callable[[], ModelProcess]
+Start = Callable[[], AbstractContextManager[ModelProcess]]
 """Makes a process of the model that has answered nothing; to be entered by the check. May raise ModelProcessError."""
 
 
