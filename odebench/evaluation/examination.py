@@ -103,20 +103,20 @@ def examine(
 
 
 def _state(attack: StagedAttack, preflight: Preflight, attacked: Outcomes, start: Start | None) -> Check:
-    """Check 19, made once for all attacks that share a preflight, at clean images and candidates of one step."""
+    """Check 19, made once for all attacks that share a preflight.
+
+    Beside clean images the model is asked about candidates of one step, and halfway between images of two classes: a
+    model that remembers images, and has no gradient near them, shows it there.
+    """
     if not preflight.state:
         rows = np.flatnonzero(preflight.first_clean == ROBUST)
+        images, labels, judge = attack.images[rows], attack.labels[rows], attack.judge
         judged = attacked.judged or {}
-        candidates = {place: judged[row] for place, row in enumerate(rows.tolist()) if row in judged}
-        judge = attack.judge
-        found = state(
-            judge.classifier,
-            start,
-            attack.images[rows],
-            attack.labels[rows],
-            candidates,
-            alone=judge.alone,
-            randomised=judge.passes > 1,
-        )
+        points = {place: judged[row] for place, row in enumerate(rows.tolist()) if row in judged}
+        for place in range(0, len(rows), 2):
+            if len(others := (labels != labels[place]).nonzero().flatten()):
+                points[place] = (images[place] + images[others[place % len(others)]]) / 2
+        randomised = judge.passes > 1
+        found = state(judge.classifier, start, images, labels, points, alone=judge.alone, randomised=randomised)
         preflight.state.append(found)
     return preflight.state[0]
