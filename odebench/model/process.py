@@ -138,14 +138,15 @@ class ModelProcess:
         self, order: dict[str, JsonValue], tensors: dict[str, Tensor], *, most: int, seconds: float
     ) -> dict[str, Tensor]:
         """The tensors of the answer to an order, of at most `most` bytes beside their header."""
-        deadline = time.monotonic() + seconds
         what, token = self._what, _token()
+        frame = encode_frame(order | {"number": self._number, "token": token}, tensors)
+        deadline = time.monotonic() + seconds
         early = f"the model's process spoke before it was sent {what}"
         if _ready(self._from, selectors.EVENT_READ, 0):
             self._read(1, deadline)
             raise ModelProcessError(early)
         try:
-            self._write(encode_frame(order | {"number": self._number, "token": token}, tensors), deadline)
+            self._write(frame, deadline)
             text, body = frame_lengths(self._read(PREFIX, deadline))
             if text > _MOST_TEXT or body > most + _MOST_TEXT:
                 raise ModelProcessError(

@@ -161,6 +161,18 @@ def test_the_count_decides(moved: int, status: str) -> None:
     assert (found.k, found.status) == (moved, status)
 
 
+def test_a_near_tie_may_fall_either_way() -> None:
+    class Tied(nn.Module):
+        def forward(self, points: Tensor) -> Tensor:
+            tilt = 1e-6 if torch.is_grad_enabled() else -1e-6
+            return torch.tensor([1.0 + tilt, 1.0, *[0.0] * 8]) + 0 * points.flatten(1)[:, :10]
+
+    classifier, labels = Classifier(Tied(), n_classes=10), torch.zeros(32, dtype=torch.long)
+    images = digits().test.images[:32]
+    found = state(classifier, local(classifier), images, labels, {}, alone=False, randomised=False)
+    assert (found.k, found.status, found.evidence["letters"]) == (0, "pass", 0)
+
+
 def test_a_failure_on_one_side_moves_an_image() -> None:
     images, labels = digits().test.images[:32], torch.zeros(32, dtype=torch.long)
     start = local(Classifier(Linear(torch.zeros(10, 64), torch.zeros(10)), n_classes=10))
