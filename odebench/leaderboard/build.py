@@ -21,7 +21,7 @@ from odebench.leaderboard.table import Cell, Reach, Row, Table, in_order, short_
 from odebench.leaderboard.union import OutcomeSets, StoredResult, could_lower, image_set, union
 from odebench.numerics.statistics import share_interval
 from odebench.protocol.spec import Solver
-from odebench.result.outcome import Flag
+from odebench.result.outcome import EXAMINATION, Flag
 from odebench.result.schema import Figure
 
 WORST_CASE = "worst-case"
@@ -158,11 +158,16 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         nfe_clean=_mean([item.clean.mean for item in nfe if item.clean]),
         nfe_adversarial=_mean([item.adversarial.mean for item in nfe if item.adversarial]),
         attacks=_attacks(seeds, epsilon, images),
+        examined=all(_is_examined(seed.stored) for seed in seeds),
         flags=dict(sorted(flags.items())),
         credits=credits_of([(seed.stored, seed.outcomes) for seed in seeds], images, epsilon),
         files=dict(sorted((_train_seed(item), item.path) for item in largest)),
         results=tuple(item for seed in seeds for item in seed.stored),
     )
+
+
+def _is_examined(stored: Sequence[StoredResult]) -> bool:
+    return {check.id for item in stored for check in item.result.checks}.issuperset(EXAMINATION)
 
 
 def _attacks(seeds: Sequence[_Seed], epsilon: float, images: int) -> dict[str, Reach]:

@@ -20,7 +20,8 @@ class Cell:
     """What is known of one model at one horizon (null for a model without one) at the table's epsilon.
 
     Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells on how many seeds and images
-    each attack of the union was run. NFE is a mean per image, null for a model without a field. `flags` have their
+    each attack of the union was run. `examined`: the results of every seed hold the checks that look for masked
+    gradients. NFE is a mean per image, null for a model without a field. `flags` have their
     meanings as values. `credits` name the authors of candidates made elsewhere. `files` are the largest results by
     train seed; `results` are all that the union is made of.
     """
@@ -35,6 +36,7 @@ class Cell:
     nfe_clean: float | None
     nfe_adversarial: float | None
     attacks: Mapping[str, Reach]
+    examined: bool
     flags: Mapping[str, str]
     credits: tuple[Credit, ...]
     files: Mapping[str, Path] = field(compare=False)

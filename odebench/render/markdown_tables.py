@@ -19,7 +19,8 @@ EMPTY = "No results yet. `odebench run --model kd-ode --attack pgd` makes one.\n
 LEGEND = (
     "Intervals are 95% and cover the sampling of images (and of train seeds), not the strength of attacks. "
     "Robust: withstood every attack named. NFE: mean evaluations of the vector field an image, clean / under "
-    "attack. Unranked: without a worst-case result, or randomised."
+    "attack. Unranked: without a worst-case result, or randomised. Not examined: no result holds the checks that look "
+    "for masked gradients; `odebench diagnose` makes them."
 )
 
 OTHERS = (
@@ -181,6 +182,7 @@ def _note(cell: Cell, *, with_n: bool) -> str:
             *([f"{cell.n} images"] if with_n else []),
             f"union of {', '.join(attacks)}" if len(attacks) > 1 else f"{attacks[0]} alone",
             *([] if cell.ranked else ["unranked"]),
+            *([] if cell.examined else ["not examined"]),
         ]
     )
 

@@ -153,7 +153,7 @@ def _card(card: ModelCard, anchor: str, link: Link) -> Values:
         "label": card.label,
         "data": file_stem(table),
         "headline": f"{robust['text']}% {robust['interval']} robust at {table.norm} {radius(table.epsilon)}, "
-        f"{horizon_name(cell.horizon)}" + ("" if cell.ranked else ", unranked"),
+        f"{horizon_name(cell.horizon)}{'' if cell.ranked else ', unranked'}{'' if cell.examined else ', not examined'}",
         "flags": dict(sorted(card.flags.items())),
         "recipe": _recipe(card),
         "checks": [

@@ -17,7 +17,7 @@ FIELDS = (
     *("train_horizon", "horizon", "ranked", "n", "seeds", "attacks"),
     *("clean_accuracy", "clean_accuracy_low", "clean_accuracy_high"),
     *("robust_accuracy", "robust_accuracy_low", "robust_accuracy_high"),
-    *("nfe_clean", "nfe_adversarial", "flags", "credits"),
+    *("nfe_clean", "nfe_adversarial", "examined", "flags", "credits"),
 )
 
 
@@ -66,6 +66,7 @@ def _record(table: Table, row: Row, cell: Cell) -> dict[str, Any]:
         "robust_accuracy_high": robust.high,
         "nfe_clean": cell.nfe_clean,
         "nfe_adversarial": cell.nfe_adversarial,
+        "examined": cell.examined,
         "flags": list(cell.flags),
         "credits": [asdict(credit) for credit in cell.credits],
     }

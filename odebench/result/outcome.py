@@ -67,3 +67,14 @@ class CheckId(IntEnum):
     STATE = 19
     USEFUL_GRADIENT = 20
     ZERO_GRADIENTS = 21
+
+
+EXAMINATION = (
+    CheckId.ITERATIVE_BEATS_SINGLE_STEP,
+    CheckId.RANDOM_NOISE,
+    CheckId.GRADIENT_FIDELITY,
+    CheckId.STATE,
+    CheckId.USEFUL_GRADIENT,
+    CheckId.ZERO_GRADIENTS,
+)
+"""The checks that look for masked gradients. A model is examined once its results hold all of them."""
