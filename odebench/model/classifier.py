@@ -22,7 +22,7 @@ Gradient = Literal["direct", "adjoint"]
 """How gradients are taken: directly through the solver's steps, or by solving the adjoint equation backwards (Chen et
 al. 2018), which gives another gradient."""
 
-_HALF = (torch.float16, torch.bfloat16)
+_HALF = {torch.float16, torch.bfloat16}
 _ODE_PARTS = ("stem", "field", "head", "horizon", "solver")
 
 
@@ -132,8 +132,8 @@ class Classifier:
 
     def _raised(self, error: Exception) -> ModelError:
         said = f"{type(self.module).__name__} raised {type(error).__name__}: {first_line(error)}"
-        if half := next((one for one in self.module.parameters() if one.dtype in _HALF), None):
-            kind = str(half.dtype).removeprefix("torch.")
+        if half := {one.dtype for one in self.module.parameters()} & _HALF:
+            kind = str(half.pop()).removeprefix("torch.")
             said += f" (its parameters are {kind}, images are float32: hand over module.float())"
         return ModelError(said)
 

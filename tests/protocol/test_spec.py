@@ -23,6 +23,7 @@ from odebench.protocol.spec import (
     fixed_step,
     parse_epsilons,
     parse_number,
+    without_float32,
 )
 
 KEYS = st.text("abcé", max_size=3)
@@ -187,3 +188,25 @@ def test_canonical_json_is_plain() -> None:
     assert canonical_json({"b": [1, 0.5, None], "a": "é"}) == '{"a":"é","b":[1,0.5,null]}'
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json({"a": math.nan})
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (0.10000000149011612, 0.1),
+        (0.05000000074505806, 0.05),
+        (0.0313725508749485, 8 / 255),
+        (0.003921568859368563, 1 / 255),
+        (0.0009803922148421407, 0.25 / 255),
+        (0.25, 0.25),
+        (0.5, 0.5),
+        (1.0, 1.0),
+        (0.1, 0.1),
+        (8 / 255, 8 / 255),
+        (0.123456789, 0.123456789),
+        (float("inf"), float("inf")),
+        (1e300, 1e300),
+    ],
+)
+def test_a_radius_that_went_through_float32_is_the_one_that_was_meant(given: float, meant: float) -> None:
+    assert without_float32(given) == meant

@@ -1,0 +1,105 @@
+"""What PGD and the worst case look at on their first chunk: masks are seen through, and honest models left alone."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from masked_models import clips, masks
+from small_model import SmallOde, fitted, judged, outcomes
+from torch import Tensor, nn
+
+from odebench.dataset import load_dataset
+from odebench.numerics.seeding import seeded
+from odebench.result.outcome import EXAMINATION
+from odebench.result.schema import Check, Result
+
+N = 40
+
+
+@cache
+def honest() -> nn.Module:
+    with seeded(0):
+        net = SmallOde()
+    return fitted(net, load_dataset("digits"), epochs=3)
+
+
+@cache
+def part() -> tuple[Tensor, Tensor]:
+    data = load_dataset("digits").test
+    return data.images[:N], data.labels[:N]
+
+
+def examined(module: nn.Module, attack: str = "pgd", **options: Any) -> Result:
+    images, labels = part()
+    return judged(module, images, labels, attack=attack, chunk=N, **options)
+
+
+def check(result: Result, number: int) -> Check:
+    return {one.id: one for one in result.checks}[number]
+
+
+MASKS = {control.name: control.meant for control in masks(nn.Identity())}  # type: ignore[arg-type]
+SEEN_HERE = [name for name, meant in MASKS.items() if meant and meant != (19,)]
+
+
+@pytest.mark.parametrize("name", SEEN_HERE)
+def test_the_check_that_is_meant_for_a_mask_flags_it_and_raises_doubt(name: str) -> None:
+    (control,) = [one for one in masks(honest()) if one.name == name]  # type: ignore[arg-type]
+    result = examined(control.module)
+    number = control.meant[0]
+    assert check(result, number).status == "flag"
+    assert f"check {number}, {check(result, number).name}, flags" in result.doubt
+    assert len(set(result.doubt)) == len(result.doubt)
+
+
+@pytest.mark.parametrize("attack", ["pgd", "worst-case", "quick-diagnosis"])
+def test_an_honest_model_is_examined_and_not_flagged(attack: str) -> None:
+    result = examined(honest(), attack, handed_over=False)
+    assert {one.id for one in result.checks} >= set(EXAMINATION)
+    assert not [one for one in result.checks if one.status == "flag" and one.speaks_of == "model"]
+    assert result.doubt == ()
+    told = check(result, 19)
+    assert (told.status, told.speaks_of) == ("skipped", "settings")
+
+
+def test_other_attacks_examine_nothing() -> None:
+    result = examined(honest(), "fgsm", handed_over=False)
+    assert not {one.id for one in result.checks} & set(EXAMINATION)
+
+
+@pytest.mark.parametrize("name", clips(nn.Identity()))
+def test_a_model_that_clips_its_input_falls_like_its_twin(name: str) -> None:
+    twin, clipped = examined(honest()), examined(clips(honest())[name])
+    robust = [outcomes(one).count("r") for one in (twin, clipped)]
+    assert robust[0] < N / 2
+    assert abs(robust[1] - robust[0]) <= 1
+    assert not [one for one in clipped.checks if one.status == "flag"]
+    told, expected = check(clipped, 21), check(twin, 21)
+    assert expected.figure == 0
+    assert told.status == "pass"
+    assert told.figure is not None
+    assert told.figure > 0.9
+
+
+def test_the_examination_costs_nothing_of_what_a_result_counts() -> None:
+    pgd = examined(honest(), handed_over=False)
+    passes = sum(stage.forward for stage in pgd.cost.stages)
+    assert [stage.name for stage in pgd.cost.stages] == ["pgd"]
+    assert pgd.cost.forward == pytest.approx(passes + 100 / N)  # the clean images fill one batch of the verdict
+    assert 0 < sum(stage.seconds for stage in pgd.cost.stages) <= pgd.cost.seconds
+
+
+def test_random_numbers_leave_nothing_to_examine() -> None:
+    class Noisy(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = honest()(images + 0.1 * torch.randn_like(images))
+            return logits
+
+    result = examined(Noisy())
+    skipped = [check(result, number) for number in EXAMINATION]
+    assert {(one.status, one.why) for one in skipped} == {
+        ("skipped", "the model draws random numbers: it is another one at every pass")
+    }
