@@ -20,7 +20,7 @@ LEGEND = (
     "Intervals are 95% and cover the sampling of images (and of train seeds), not the strength of attacks. "
     "Robust: withstood every attack named. NFE: mean evaluations of the vector field an image, clean / under "
     "attack. Unranked: without a worst-case result, or randomised. Not examined: no result holds the checks that look "
-    "for masked gradients; `odebench diagnose` makes them."
+    "for masked gradients."
 )
 
 OTHERS = (

@@ -176,7 +176,7 @@ class Check(Spec):
     """One automated check (docs/protocol.md): what it measured, and whether that is a flag."""
 
     id: Annotated[int, Field(ge=1, le=999)]
-    name: Name
+    name: Text
     status: Literal["pass", "flag", "skipped"]
     speaks_of: Literal["model", "settings"]
     figure: Measure | None

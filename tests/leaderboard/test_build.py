@@ -436,17 +436,18 @@ def test_markdown_reads_as_plain_text() -> None:
 |          | NFE      |   8 / 8.2 |   16 / 16 |            |
 |          | flags    |       a b |           |            |
 
-- resnet: 1 seed; worst-case alone
-- kd-ode at T=0.5: 1 seed; pgd alone; unranked
+- resnet: 1 seed; worst-case alone; not examined
+- kd-ode at T=0.5: 1 seed; pgd alone; unranked; not examined
 - kd-ode at T=1: 2 seeds; union of fgsm (1 of 2 seeds), pgd (1 of 2 seeds);
-  unranked
+  unranked; not examined
 - [a] convergence: twice the steps fell 50 more of 500 images
 - [b] new\\|flag: see the checks in the result file
 
 Intervals are 95% and cover the sampling of images (and of train seeds), not the
 strength of attacks. Robust: withstood every attack named. NFE: mean evaluations
 of the vector field an image, clean / under attack. Unranked: without a
-worst-case result, or randomised.
+worst-case result, or randomised. Not examined: no result holds the checks that
+look for masked gradients.
 """
     )
 
@@ -482,8 +483,8 @@ def test_markdown_tells_image_counts_and_names_apart() -> None:
     )
     assert "## digits (test): linf, epsilon 0.25, 10 to 100 images" in text
     assert r"| a\|b c " in text
-    assert "- a\\|b c: 1 seed; 100 images; pgd alone; unranked" in text
-    assert "- ode: 1 seed; 10 images; pgd alone; unranked" in text
+    assert "- a\\|b c: 1 seed; 100 images; pgd alone; unranked; not examined" in text
+    assert "- ode: 1 seed; 10 images; pgd alone; unranked; not examined" in text
 
 
 def test_markdown_of_nothing_says_how_to_begin() -> None:

@@ -210,13 +210,17 @@ def test_a_page_without_results_says_how_to_begin(tmp_path: Path) -> None:
 # What is not in it
 
 
+AS_NAME = HOSTILE.replace("/", "|")
+"""A name holds no slash."""
+
+
 def test_whatever_a_result_holds_is_text(tmp_path: Path) -> None:
     result = make_result(
         {0.1: "r" * 50 + "f" * 50},
-        model=f"m {HOSTILE}",
+        model=f"m {AS_NAME}",
         arguments={"note": HOSTILE, QUOTES: "]]>"},
         attack="worst-case",
-        dataset=f"d {HOSTILE}",
+        dataset=f"d {AS_NAME}",
         flags=[HOSTILE, QUOTES, "{{ 7 * 7 }}"],
         checks=[
             counted_check(HOSTILE, id=10, k=20, n=100, why=f"{HOSTILE} {QUOTES} </script><!--"),
