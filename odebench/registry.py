@@ -61,6 +61,10 @@ class Registry:
             raise unknown_name(self.kind, name, known)
         return known[name]
 
+    def load_built_in(self, name: str) -> Any:
+        """The definition of a built-in name; None for any other: to load a plugin's would run its code."""
+        return self.load(name) if name in _built_in(self.built_in) else None
+
     def load(self, name: str) -> Any:
         """The definition that `name` stands for, imported now. Raises UsageError for an unknown name, and
         RegistryError for a plugin that cannot be imported or whose definition has another name."""

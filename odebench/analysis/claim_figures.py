@@ -35,8 +35,8 @@ class Beside:
 
     name: str
     estimate: Estimate | None
-    missing: str = ""
     seeds: tuple[int, ...] = ()
+    missing: str = ""
 
 
 def best_cells(
@@ -127,13 +127,13 @@ def without_confounders(
         if always.any():
             found.append(Beside("correct in every cell", figure(kind, compared, kept), seeds=compared.seeds))
         else:
-            found.append(Beside("correct in every cell", None, "no image is"))
+            found.append(Beside("correct in every cell", None, missing="no image is"))
     for arm in (Arm.equal_nfe, Arm.adaptive):
         norm = None if kind == "clean" else compared.comparable.norm
         comparable = best_cells(every, arm, norm, compared.models, under_any=kind == "clean")
         other = None if comparable is None else compared_cells(comparable, compared.models)
         if other is None or not has_figure(kind, other):
-            found.append(Beside(arm.value, None, "no results"))
+            found.append(Beside(arm.value, None, missing="no results"))
         else:
             found.append(Beside(arm.value, figure(kind, other, cell_outcomes(other)), seeds=other.seeds))
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard.grouping import group
@@ -172,20 +171,16 @@ def _run_key(item: StoredResult) -> str:
 
 def _without_weights(item: StoredResult) -> str:
     """The evaluation without its weights, images and epsilons."""
-    plain: dict[str, Any] = item.evaluation.model_dump(mode="json")
-    del plain["model"]["weights"], plain["threat_model"]["epsilons"]
-    del plain["dataset"]["n"], plain["dataset"]["offset"]
-    return canonical_json(plain)
+    left_out = {"model": {"weights"}, "threat_model": {"epsilons"}, "dataset": {"n", "offset"}}
+    return canonical_json(item.evaluation.model_dump(mode="json", exclude=left_out))
 
 
 def _without_model(item: StoredResult) -> str:
     """The evaluation without the model (but for its train seed), train horizon, sources, images and epsilons."""
     evaluation = item.evaluation
-    plain: dict[str, Any] = evaluation.model_dump(mode="json")
-    del plain["train_horizon"], plain["threat_model"]["epsilons"], plain["attack"]["sources"]
-    del plain["dataset"]["n"], plain["dataset"]["offset"]
-    plain["model"] = evaluation.model.train_seed
-    return canonical_json(plain)
+    left_out = {"threat_model": {"epsilons"}, "attack": {"sources"}, "dataset": {"n", "offset"}}
+    plain = evaluation.model_dump(mode="json", exclude=left_out)
+    return canonical_json(plain | {"model": evaluation.model.train_seed, "train_horizon": None})
 
 
 def _data(item: StoredResult) -> str:

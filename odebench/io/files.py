@@ -66,7 +66,11 @@ def check_writable(folder: Path) -> None:
 
 def sha256_file(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
-    found = hashlib.sha256()
+    return file_digest(path, hashlib.sha256())
+
+
+def file_digest(path: Path, found: hashlib._Hash) -> str:
+    """The digest of a file's bytes, in hexadecimal, by a new hash object."""
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             found.update(block)

@@ -15,7 +15,6 @@ from odebench.io.yaml_document import Document, DocumentError, Where
 from odebench.model.definition import ModelDefinition, changeable
 from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Recipe
-from odebench.submission.builtin import built_in_dataset, built_in_model
 from odebench.submission.claims import claim_findings
 from odebench.submission.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, Entry, Use, Weights, licence_problem, open_entry
 from odebench.submission.finding import Finding, finding, finding_at
@@ -90,7 +89,7 @@ def _refused(error: DocumentError, source: str) -> Finding:
 def _entry_findings(
     folder: Path, name: str, entry: Entry, document: Document, contents: Contents, fetch: Fetch | None
 ) -> Iterator[Finding]:
-    definition = built_in_model(entry.model)
+    definition: ModelDefinition | None = MODELS.load_built_in(entry.model)
 
     def recipe_of(use: Use, weights: Weights) -> Recipe | None:
         return None if definition is None else _recipe(definition, entry, use, weights.horizon, weights.train_seed)
@@ -168,7 +167,7 @@ def _recipe(
     definition: ModelDefinition, entry: Entry, use: Use, horizon: float | None, train_seed: int
 ) -> Recipe | None:
     """The recipe of a built-in model's weights; None if it cannot be made, which `_uses` reports."""
-    data = built_in_dataset(use.name)
+    data = DATASETS.load_built_in(use.name)
     if data is None:
         return None
     try:
@@ -207,7 +206,7 @@ def _recipe_findings(
     entry: Entry, use: Use, where: Where, document: Document, definition: ModelDefinition
 ) -> Iterator[Finding]:
     """Findings where an entry contradicts the recipe of its built-in model."""
-    data, changes = built_in_dataset(use.name), entry.arguments_for(use)
+    data, changes = DATASETS.load_built_in(use.name), entry.arguments_for(use)
     if data is None:
         return
     if definition.has_horizon != bool(use.horizons):
