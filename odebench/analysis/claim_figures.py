@@ -70,17 +70,14 @@ def model_flags(compared: ComparedCells, stored: Sequence[StoredResult]) -> tupl
     """The flags that speak of a model compared, from all results of its weights, horizon and solver: a diagnosis is a
     result of its own."""
     identities = {_identity(compared.comparable.cells[key]) for key in compared.keys}
-    return tuple(
-        sorted(
-            {
-                f"{flag} ({item.evaluation.model.name})"
-                for item in stored
-                if _identity(item) in identities
-                for flag in item.result.flags
-                if not speaks_of_settings(flag, item)
-            }
-        )
-    )
+    found = {
+        f"{flag} ({item.evaluation.model.name})"
+        for item in stored
+        if _identity(item) in identities
+        for flag in item.result.flags
+        if not speaks_of_settings(flag, item)
+    }
+    return tuple(sorted(found))
 
 
 def _identity(item: StoredResult) -> tuple[Any, ...]:
@@ -93,7 +90,8 @@ def p_under_single_attacks(kind: Kind, compared: ComparedCells, every: Sequence[
     found: dict[str, float] = {}
     own = compared.comparable
     for comparable in every:
-        if comparable.attack not in SINGLE_ATTACKS or not _same_threat(comparable, own):
+        threats = [(each.norm, each.arm, each.epsilon) for each in (comparable, own)]
+        if comparable.attack not in SINGLE_ATTACKS or threats[0] != threats[1]:
             continue
         same = replace(compared, comparable=comparable)
         if not set(same.keys) <= set(comparable.cells):
@@ -108,10 +106,6 @@ def p_under_single_attacks(kind: Kind, compared: ComparedCells, every: Sequence[
         if p is not None and not limit_of(outcomes, same, ROBUST):
             found[comparable.attack] = min(p, found.get(comparable.attack, 1.0))
     return found
-
-
-def _same_threat(first: ComparableCells, second: ComparableCells) -> bool:
-    return (first.norm, first.arm, first.epsilon) == (second.norm, second.arm, second.epsilon)
 
 
 def without_confounders(

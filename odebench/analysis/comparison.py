@@ -10,7 +10,6 @@ from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import paired_interval
-from odebench.protocol.spec import Evaluation
 from odebench.result.outcome import CORRECT, ROBUST
 from odebench.result.schema import Figure, Result, figure
 
@@ -78,7 +77,12 @@ def difference(first: Sequence[StoredResult], second: Sequence[StoredResult]) ->
     left, right = list(first), list(second)
     models = [{item.evaluation.model.name for item in side} for side in (first, second)]
     two_models = [_without_model] if models[0] != models[1] and {len(names) for names in models} == {1} else []
-    for key in (_run_key, _without_weights, *two_models, *([_data] if len(first) == len(second) == 1 else [])):
+    for key in (
+        lambda item: item.result.run_key,
+        _without_weights,
+        *two_models,
+        *([_data] if len(first) == len(second) == 1 else []),
+    ):
         matched, left, right = _matched(left, right, key)
         pairs += matched
     found = [_pair(one, other) for one, other in pairs]
@@ -110,6 +114,8 @@ def _matched(
 def _pair(first: StoredResult, second: StoredResult) -> ComparedPair:
     one, other = first.result, second.result
     start, end = _shared(one, other)
+    offsets = [result.evaluation.dataset.offset for result in (one, other)]
+    rows = [slice(start - offset, end - offset) for offset in offsets]
     by_epsilon = {item.epsilon: item.outcomes for item in other.epsilons}
     return ComparedPair(
         first=first,
@@ -117,11 +123,7 @@ def _pair(first: StoredResult, second: StoredResult) -> ComparedPair:
         same_evaluation=one.run_key == other.run_key,
         same_weights=one.found.weights_sha256 == other.found.weights_sha256,
         epsilons=tuple(
-            _at_epsilon(
-                item.epsilon,
-                _cut(item.outcomes, one.evaluation, start, end),
-                _cut(by_epsilon[item.epsilon], other.evaluation, start, end),
-            )
+            _at_epsilon(item.epsilon, item.outcomes[rows[0]], by_epsilon[item.epsilon][rows[1]])
             for item in one.epsilons
             if item.epsilon in by_epsilon
         ),
@@ -158,15 +160,6 @@ def _comparable(first: Result, second: Result) -> bool:
 def _shared(first: Result, second: Result) -> tuple[int, int]:
     data = [result.evaluation.dataset for result in (first, second)]
     return max(item.offset for item in data), min(item.offset + item.n for item in data)
-
-
-def _cut(outcomes: str, evaluation: Evaluation, start: int, end: int) -> str:
-    offset = evaluation.dataset.offset
-    return outcomes[start - offset : end - offset]
-
-
-def _run_key(item: StoredResult) -> str:
-    return item.result.run_key
 
 
 def _without_weights(item: StoredResult) -> str:

@@ -6,17 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, Int, Int64, Shaped
 from torch import Tensor
 
 from odebench.dataset.order import stratified_order
 from odebench.errors import DatasetError
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Float32, Int, Int64, Shaped
 
 MIN_SIDE = 8
 MAX_VALIDATION = 5000
@@ -40,8 +37,8 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({len(self)} images of {tuple(self.pixels.shape[1:])})"
 
-    def part(self, rows: slice) -> Split:
-        """Some of the images with their labels, in the same order."""
+    def part(self, rows: slice | Int64[Tensor, " m"]) -> Split:
+        """Some of the images with their labels, in the order of `rows`."""
         return Split(self.pixels[rows], self.labels[rows])
 
     @cached_property
@@ -125,17 +122,10 @@ class Dataset:
         split = Split(images.detach().cpu().to(torch.float32), labels.detach().cpu().to(torch.int64))
         names = tuple(classes) if classes is not None else _numbered(split.labels)
         _check_split(where, split, n_classes=len(names))
-        order = stratified_order(split.labels)
-        return Dataset(name, names, None, None, Split(split.pixels[order], split.labels[order]))
+        return Dataset(name, names, None, None, split.part(stratified_order(split.labels)))
 
     @staticmethod
-    def from_pools(
-        name: str,
-        classes: tuple[str, ...],
-        *,
-        train: Split,
-        test: Split,
-    ) -> Dataset:
+    def from_pools(name: str, classes: tuple[str, ...], *, train: Split, test: Split) -> Dataset:
         """A data set from train and test images in any order.
 
         Both are brought into stratified order. The first tenth of the train images, at most 5,000, becomes the
@@ -145,13 +135,9 @@ class Dataset:
             _check_split(f"data set {name!r}, {title}", split, n_classes=len(classes))
         n_validation = min(MAX_VALIDATION, len(train) // 10)
         order = stratified_order(train.labels)
-        validation = _select(train, order[:n_validation]) if n_validation else None
-        rest = _select(train, order[n_validation:])
-        return Dataset(name, classes, rest, validation, _select(test, stratified_order(test.labels)))
-
-
-def _select(split: Split, order: Int64[Tensor, " n"]) -> Split:
-    return Split(split.pixels[order], split.labels[order])
+        validation = train.part(order[:n_validation]) if n_validation else None
+        rest = train.part(order[n_validation:])
+        return Dataset(name, classes, rest, validation, test.part(stratified_order(test.labels)))
 
 
 def _as_float(pixels: Tensor) -> Tensor:

@@ -24,9 +24,7 @@ def load_digits(definition: DatasetDefinition, data_dir: Path, progress: Progres
     values, targets = sklearn.datasets.load_digits(return_X_y=True)
     images = torch.from_numpy(values).to(torch.float32).reshape(-1, *definition.image_shape) / 16
     labels = torch.from_numpy(targets).to(torch.int64)
-    order = stratified_order(labels)
-    test, validation, train = (
-        Split(images[part], labels[part])
-        for part in (order[:N_TEST], order[N_TEST:][:N_VALIDATION], order[N_TEST + N_VALIDATION :])
-    )
+    whole, order = Split(images, labels), stratified_order(labels)
+    parts = (order[:N_TEST], order[N_TEST:][:N_VALIDATION], order[N_TEST + N_VALIDATION :])
+    test, validation, train = map(whole.part, parts)
     return Dataset(definition.name, definition.classes, train, validation, test)

@@ -62,8 +62,6 @@ def top_level_names(text: str) -> set[str]:
             warnings.simplefilter("ignore")
             # as bytes, so that a declared encoding is used as Python would use it
             waiting: list[ast.stmt] = list(ast.parse(text.encode()).body)
-    except SyntaxError:
-        raise
     except (ValueError, RecursionError, MemoryError) as error:
         raise SyntaxError(f"it is nested too deeply, or not a text ({type(error).__name__})") from error
     found: set[str] = set()

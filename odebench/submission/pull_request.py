@@ -96,14 +96,11 @@ def ownership(pull_request: PullRequest) -> Iterator[Finding]:
         if not pull_request.is_new(model := model_of(change.path)):
             said = f"is {change.kind}, and {_whose(pull_request, model)}{_MAINTAINER}"
             yield finding(change.path, None, "ownership", said)
-    for change in pull_request.results:
-        if change.kind != "added":
-            said = f"is {change.kind}, and results that are there stay as they are{_MAINTAINER}"
-            yield finding(change.path, None, "ownership", said)
-    for change in pull_request.weights:
-        if change.kind != "added":
-            said = f"is {change.kind}, and published results rest on it{_MAINTAINER}"
-            yield finding(change.path, None, "ownership", said)
+    published = ((pull_request.results, "results that are there stay as they are"),)
+    for changed, why in (*published, (pull_request.weights, "published results rest on it")):
+        for change in changed:
+            if change.kind != "added":
+                yield finding(change.path, None, "ownership", f"is {change.kind}, and {why}{_MAINTAINER}")
 
 
 def _whose(pull_request: PullRequest, model: str) -> str:

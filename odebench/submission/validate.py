@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,8 @@ def validate_entry(folder: Path, *, fetch: Fetch | None = None) -> Report:
     Raises UsageError if there is no such folder.
     """
     report = _validated(folder, None)
-    if fetch is None or report.findings or not report.weights_elsewhere:
-        return report
-    return _validated(folder, fetch)
+    again = fetch is not None and report.weights_elsewhere and not report.findings
+    return _validated(folder, fetch) if again else report
 
 
 def _validated(folder: Path, fetch: Fetch | None) -> Report:
@@ -92,7 +92,12 @@ def _entry_findings(
     definition: ModelDefinition | None = MODELS.load_built_in(entry.model)
 
     def recipe_of(use: Use, weights: Weights) -> Recipe | None:
-        return None if definition is None else _recipe(definition, entry, use, weights.horizon, weights.train_seed)
+        """The recipe of a built-in model's weights; None if it cannot be made, which `_uses` reports."""
+        data, changes = DATASETS.load_built_in(use.name), entry.arguments_for(use)
+        if definition is not None and data is not None:
+            with suppress(OdebenchError):
+                return definition.recipe(data, horizon=weights.horizon, train_seed=weights.train_seed, changes=changes)
+        return None
 
     yield from _identity(folder, name, entry, document)
     yield from _model(folder, entry, document, contents)
@@ -134,11 +139,10 @@ def _identity(folder: Path, name: str, entry: Entry, document: Document) -> Iter
 def _declared_id(path: Path) -> str | None:
     if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_TEXT_BYTES:
         return None
-    try:
-        found = _DECLARED_ID.search(path.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return None
-    return None if found is None else found[1].casefold()
+    with suppress(OSError):
+        if found := _DECLARED_ID.search(path.read_text(encoding="utf-8", errors="replace")):
+            return found[1].casefold()
+    return None
 
 
 def _model(folder: Path, entry: Entry, document: Document, contents: Contents) -> Iterator[Finding]:
@@ -161,19 +165,6 @@ def _model(folder: Path, entry: Entry, document: Document, contents: Contents) -
             yield finding_at(document, where, "model", said)
         else:
             yield finding(str(folder / file), line, "code", said)
-
-
-def _recipe(
-    definition: ModelDefinition, entry: Entry, use: Use, horizon: float | None, train_seed: int
-) -> Recipe | None:
-    """The recipe of a built-in model's weights; None if it cannot be made, which `_uses` reports."""
-    data = DATASETS.load_built_in(use.name)
-    if data is None:
-        return None
-    try:
-        return definition.recipe(data, horizon=horizon, train_seed=train_seed, changes=entry.arguments_for(use))
-    except OdebenchError:
-        return None
 
 
 def _uses(entry: Entry, document: Document, definition: ModelDefinition | None) -> Iterator[Finding]:

@@ -76,9 +76,11 @@ def train(recipe: Recipe, workspace: Workspace) -> None:
     """Trains a recipe unless its weights exist. Raises TaskError."""
     with _one_task(workspace):
         if find_weights(recipe) is None:
+            from odebench.evaluation.environment import usable_device
             from odebench.model.training import find_or_train
 
-            find_or_train(recipe, _dataset(recipe.dataset, workspace.data_dir), device=_device(workspace))
+            data = _dataset(recipe.dataset, workspace.data_dir)
+            find_or_train(recipe, data, device=usable_device(workspace.device))
 
 
 def evaluate(plan: Plan, workspace: Workspace) -> None:
@@ -106,12 +108,6 @@ def join(plan: Plan, slices: tuple[slice, ...], workspace: Workspace) -> None:
         from odebench.evaluation.slice_run import join_slices
 
         join_slices(plan.evaluation, slices=slices, results=workspace.results)
-
-
-def _device(workspace: Workspace) -> str:
-    from odebench.evaluation.environment import usable_device
-
-    return usable_device(workspace.device)
 
 
 @lru_cache(maxsize=1)
