@@ -8,18 +8,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from odebench.analysis import claim_figures
+from odebench.analysis import claim_figures, contrasts
 from odebench.analysis.claim_figures import Beside, counted, figure
 from odebench.analysis.comparable_cells import SINGLE_ATTACKS, Arm, ComparableCells, comparable_cells
-from odebench.analysis.contrasts import (
-    Estimate,
-    Kind,
-    cell_outcomes,
-    compared_cells,
-    limit_of,
-    missing_of,
-    relative_gain,
-)
+from odebench.analysis.contrasts import Estimate, Kind
 from odebench.leaderboard.build import WORST_CASE, one_weights_a_seed
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.union import StoredResult
@@ -188,10 +180,10 @@ def _draft(
     blank: Claim, comparable: ComparableCells | None, every: Sequence[ComparableCells], stored: Sequence[StoredResult]
 ) -> _Draft:
     kind = blank.kind
-    compared = None if comparable is None else compared_cells(comparable, blank.models)
+    compared = None if comparable is None else contrasts.compared_cells(comparable, blank.models)
     if comparable is None or compared is None:
         return _Draft(blank, _absent(comparable, blank), "", 1.0, {})
-    missing = missing_of(compared, kind)
+    missing = contrasts.missing_of(compared, kind)
     claim = replace(
         blank,
         attack=comparable.label,
@@ -202,17 +194,17 @@ def _draft(
     )
     if not claim_figures.has_figure(kind, compared):
         return _Draft(claim, missing, "", 1.0, {})
-    outcomes = cell_outcomes(compared)
+    outcomes = contrasts.cell_outcomes(compared)
     found = figure(kind, compared, outcomes)
     claim = replace(
         claim,
         estimate=found,
-        relative=None if kind == "slope" else relative_gain(outcomes, blank.models, counted(kind)),
+        relative=None if kind == "slope" else contrasts.relative_gain(outcomes, blank.models, counted(kind)),
         beside=tuple(claim_figures.without_confounders(kind, compared, outcomes, every)),
     )
     p = 1.0 if missing or found.p is None else found.p
     weak = {} if missing or kind == "clean" else claim_figures.p_under_single_attacks(kind, compared, every)
-    return _Draft(claim, missing, limit_of(outcomes, compared, counted(kind)), p, weak)
+    return _Draft(claim, missing, contrasts.limit_of(outcomes, compared, counted(kind)), p, weak)
 
 
 def _absent(comparable: ComparableCells | None, claim: Claim) -> str:

@@ -27,10 +27,7 @@ class PairedChange:
 
 @dataclass(frozen=True)
 class EpsilonDifference:
-    """What differs at one radius on the images that both results judged.
-
-    `letters` counts the images by the kind of change, "r>f" for robust before and fooled after.
-    """
+    """What differs at one radius on the images that both judged; `letters` counts them by change, such as "r>f"."""
 
     epsilon: float
     images: int
@@ -41,10 +38,7 @@ class EpsilonDifference:
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """Two results that are compared, and where they differ.
-
-    `same_evaluation`: their run keys are equal. `same_weights`: so are their weights.
-    """
+    """Two results, whether their run keys (`same_evaluation`) and weights are equal, and where they differ."""
 
     first: StoredResult
     second: StoredResult

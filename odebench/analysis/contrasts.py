@@ -47,10 +47,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ComparedCells:
-    """The cells that a claim compares: of `seeds` that have them all, on the `images` from `first` on that all share.
-
-    `left_out` are the seeds without all cells.
-    """
+    """The cells that a claim compares: of `seeds` that have them all (`left_out`: others), on `images` from `first`
+    on."""
 
     comparable: ComparableCells
     models: tuple[str, ...]

@@ -29,8 +29,7 @@ def fgsm(
     seed: int,
     fallen: IsAdversarial | None = None,
 ) -> Images:
-    """The candidates of one step of length `epsilon` along the gradient (l2) or its sign (linf), by Goodfellow et al.
-    (2015).
+    """One step of length `epsilon` along the gradient (l2) or its sign (linf), by Goodfellow et al. (2015).
 
     There is nothing to stop early, so `fallen` is not called.
     """
@@ -88,8 +87,7 @@ def cw(
     step: float,
     initial_constant: float,
 ) -> Images:
-    """The candidates of Carlini and Wagner's search (2017) for the smallest l2 perturbation, which may be longer than
-    `epsilon`.
+    """Carlini and Wagner's search (2017) for the smallest l2 perturbation, which may be longer than `epsilon`.
 
     foolbox's abort_early stays off: it looks at the summed loss, so that an image's result would depend on the others.
     An image without a solution, which foolbox returns all zero, comes back unchanged.

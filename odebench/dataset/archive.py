@@ -29,10 +29,8 @@ class Member:
 
 
 def walk_folder(folder: Path) -> list[Path]:
-    """The folders and image files below `folder`, sorted. Hidden ones are left out, symbolic links are followed.
-
-    Raises DatasetError where a folder cannot be read.
-    """
+    """The folders and image files below `folder`, sorted, without hidden ones; links are followed. Raises
+    DatasetError."""
     try:
         return sorted(_walk(folder, _MAX_DEPTH))
     except OSError as error:
@@ -106,8 +104,7 @@ def _read_members(archive: Path, tar: tarfile.TarFile, raw: BinaryIO, step: Step
 
 
 def _check_end(archive: Path, tar: tarfile.TarFile, stream: BinaryIO) -> None:
-    """Raises DatasetError unless zeros follow the last member. tarfile does not notice an archive that is cut short
-    between two members."""
+    """Raises DatasetError unless zeros follow the last member: tarfile misses an archive cut short between two."""
     members = tar.getmembers()
     if members:
         last = members[-1]

@@ -21,11 +21,7 @@ _HASH_CHUNK = 4096
 
 
 class Split:
-    """Images and labels in a fixed order.
-
-    `pixels` are float32 in [0, 1], or uint8 in [0, 255], which are divided by 255 when `images` is first used, so that
-    loading is cheap.
-    """
+    """Images and labels in a fixed order. `pixels` are float32 in [0, 1], or uint8, which `images` divides by 255."""
 
     def __init__(self, pixels: Shaped[Tensor, "n channels height width"], labels: Int64[Tensor, " n"]) -> None:
         self.pixels = pixels
@@ -58,10 +54,8 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named classification task: its classes, its test split, and perhaps train and validation splits.
-
-    All images have one shape. Raises DatasetError where images or labels are not usable.
-    """
+    """A named classification task; all images have one shape. Raises DatasetError where images or labels are
+    unusable."""
 
     name: str
     classes: tuple[str, ...]
@@ -109,8 +103,7 @@ class Dataset:
         """A data set of your own test images, in [0, 1], without train images.
 
         They are brought into stratified order: image i of the test split is your image stratified_order(labels)[i].
-        Without `classes` these are named "0", "1" and so on up to the highest label. Raises DatasetError where images
-        or labels are not usable.
+        `classes` are by default named "0", "1" and so on. Raises DatasetError where images or labels are not usable.
         """
         where = f"data set {name!r}"
         if images.dtype == torch.uint8:

@@ -27,8 +27,7 @@ def data_folder(data_dir: Path | None = None) -> Path:
 
 
 def image_folders(folder: Path) -> dict[str, Path]:
-    """The folders and tar archives in the data folder, by name without suffix. Of a folder and an archive with one name
-    it is the folder."""
+    """The folders, else the tar archives, in the data folder, by name without suffix."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith("."):

@@ -17,10 +17,7 @@ N_VALIDATION = 200
 
 
 def load_digits(definition: DatasetDefinition, data_dir: Path, progress: Progress) -> Dataset:
-    """Digits: 500 test, 200 validation and 1,097 train images, cut from one stratified order.
-
-    Pixels are multiples of 1/16, exact in float32. Nothing is read from `data_dir`.
-    """
+    """500 test, 200 validation and 1,097 train images, cut from one stratified order. `data_dir` is not read."""
     values, targets = sklearn.datasets.load_digits(return_X_y=True)
     images = torch.from_numpy(values).to(torch.float32).reshape(-1, *definition.image_shape) / 16
     labels = torch.from_numpy(targets).to(torch.int64)

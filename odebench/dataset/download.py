@@ -21,10 +21,8 @@ from odebench.progress import Progress
 
 
 def fetch(urls: Sequence[str], path: Path, *, md5: str, name: str, progress: Progress) -> None:
-    """Downloads a file of the data set `name` to `path`, from the first of `urls` that gives it.
-
-    Raises DatasetError, and leaves nothing behind, where no URL gives a file with this md5.
-    """
+    """Downloads a file of the data set `name` from the first of `urls` that gives one with this md5. Raises
+    DatasetError, and leaves nothing behind, where none does."""
     reasons = []
     for url in urls:
         try:

@@ -40,10 +40,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_output(text: str, path: Path | None) -> None:
-    """Writes text to a file, whole or not at all, or to standard output if `path` is None. Raises FileError.
-
-    A device such as /dev/stdout is written to directly, since it cannot be replaced.
-    """
+    """Writes text to a file as a whole, directly to a device such as /dev/stdout, or to standard output if `path` is
+    None. Raises FileError."""
     if path is None:
         sys.stdout.write(text)
     elif path.exists() and not path.is_file():

@@ -1,7 +1,6 @@
 """Weights and training checkpoints as safetensors; pickles are refused, whatever they are called.
 
-The metadata is one key that holds canonical JSON, since safetensors writes several keys in random order and equal
-contents must give equal bytes.
+The metadata is one key of canonical JSON: safetensors writes several in random order, and equal bytes are wanted.
 """
 
 from __future__ import annotations

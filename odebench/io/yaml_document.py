@@ -30,10 +30,7 @@ MAX_VALUES = 20_000
 
 
 class DocumentError(UsageError):
-    """A value of a file is wrong; the message begins with the file and the line, if one is known.
-
-    `line` and `said`, the message without its beginning, are for callers that show several errors of one file.
-    """
+    """A value of a file is wrong. The message is the file, the `line`, if one is known, and what is `said`."""
 
     def __init__(self, source: str, line: int | None, said: str) -> None:
         super().__init__(f"{source}{'' if line is None else f', line {line}'}: {said}")
@@ -138,7 +135,6 @@ def read_document(path: Path) -> Document:
 
 def parse_document(text: str, source: str) -> Document:
     """The YAML of a text, named `source` in errors. Raises DocumentError as `read_document` does."""
-    loader = None
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -154,9 +150,6 @@ def parse_document(text: str, source: str) -> Document:
         raise DocumentError(source, line, f"this is no YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise DocumentError(source, None, f"this is no YAML: {' '.join(str(error).split())}") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
     return Document(source, value, lines)
 
 

@@ -57,9 +57,8 @@ class _Seed:
 def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[ResultError]]:
     """A table for each data set, norm and epsilon, and the problems: results that contradict each other.
 
-    Results of different data or weights are never joined: data sets of one name get tables of their own, and of
-    several weights for one train seed those of the newest result are shown. Ranked rows come first, the best at the
-    top.
+    Results of different data or weights are never joined: data sets of one name get tables of their own, and of several
+    weights for one train seed the newest result's are shown. The best ranked rows come first.
     """
     stored = sorted(stored, key=lambda item: (item.result.run_key, item.result.outcomes_sha256, str(item.path)))
     tables: list[Table] = []

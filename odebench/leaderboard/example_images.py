@@ -34,10 +34,7 @@ _IMAGE = re.compile(r"\d+-(clean|adversarial)\.png")
 
 
 class ExamplePair(Spec):
-    """An image by its place in the fixed order, with its labels, its letter and the attack that succeeded.
-
-    `predicted` is null where the solver failed.
-    """
+    """An image by its place in the fixed order; `predicted` is null where the solver failed."""
 
     index: Count
     label: str

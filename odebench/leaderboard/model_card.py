@@ -19,8 +19,7 @@ STATUSES = ("flag", "pass", "skipped")
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """One check over all results of a model: the worst outcome, how often each status occurred, and the result of the
-    worst."""
+    """One check over all results of a model: the worst outcome with its result, and how often each status occurred."""
 
     check: Check
     counts: Mapping[str, int]

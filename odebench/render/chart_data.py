@@ -65,9 +65,8 @@ def file_stem(table: Table) -> str:
 
 
 def horizon_chart(tables: Sequence[Table]) -> Chart | None:
-    """Accuracy against horizon of one data set's ranked models: clean, and in the worst case at the middle epsilon of
-    each norm. Models are shown at the horizons of their training, with their usual solver. None where nothing is
-    ranked."""
+    """Accuracy against horizon of one data set's ranked models, with their usual solver, at the horizons of their
+    training: clean, and in the worst case at the middle epsilon of each norm. None where nothing is ranked."""
     middles = [middle(same) for same in _norms(tables).values()]
     if not middles:
         return None

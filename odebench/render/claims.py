@@ -37,10 +37,8 @@ PAPER = (
 def claims_markdown(
     claims: Sequence[Claim], *, link: Callable[[str, Claim], str] = lambda text, _: text, level: int = 1
 ) -> str:
-    """A table for each data set, and for each claim a sentence on what it rests on; `level` is that of the title.
-
-    `link` makes a link of the text of an estimate.
-    """
+    """A table for each data set, under a title of this `level`, and a sentence on what each claim rests on; `link`
+    makes a link of the text of an estimate."""
     parts = [f"{'#' * level} Claims", "", fill(INTRODUCTION), ""]
     for (dataset, digest), found in groupby(claims, lambda claim: (claim.dataset, claim.dataset_sha256)):
         same = list(found)

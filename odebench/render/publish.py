@@ -29,11 +29,8 @@ LEADERBOARD_FILE = "LEADERBOARD.md"
 
 @dataclass(frozen=True)
 class LeaderboardFiles:
-    """What is written to a leaderboard's folder: the text of LEADERBOARD.md, each chart with the digest of its results,
-    and the content of the page with its digest.
-
-    `problems` name the files that were left out.
-    """
+    """The text of LEADERBOARD.md, each chart with the digest of its results, the page's content with its digest, and
+    the problems: which files were left out."""
 
     text: str
     charts: tuple[tuple[Chart, str], ...]
@@ -56,8 +53,7 @@ def leaderboard_files(folder: Path) -> LeaderboardFiles:
 
 
 def page_content(folders: Sequence[Path]) -> tuple[PageContent, list[ResultError]]:
-    """The content of a page of the results below `folders`, and the problems: what was left out. Raises ResultError
-    for a folder that does not exist."""
+    """The content of a page of results, and what was left out. Raises ResultError for a folder that does not exist."""
     stored, problems = read_results(folders)
     tables, contradictions = build_tables(stored)
     strips, damaged = read_examples(folders, stored)

@@ -208,6 +208,12 @@ def figure(successes: int, n: int) -> Figure:
     return Figure(value=successes / n if n else 0.0, low=low, high=high)
 
 
+def figure_columns(figures: object, *names: str) -> dict[str, float]:
+    """The figures of these names as columns: name, name_low and name_high."""
+    ends = (("", "value"), ("_low", "low"), ("_high", "high"))
+    return {f"{name}{end}": getattr(getattr(figures, name), part) for name in names for end, part in ends}
+
+
 def outcomes_digest(epsilons: tuple[EpsilonResult, ...]) -> str:
     """The sha256 of all letters: outcomes and felled_by of every epsilon."""
     return digest([[item.epsilon, item.outcomes, item.felled_by.model_dump()] for item in epsilons])

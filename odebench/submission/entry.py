@@ -70,10 +70,8 @@ class Weights(Spec):
 
 
 class ClaimedFigure(Spec):
-    """A figure that the authors claim for one evaluation, on the first `n` test images and at one epsilon.
-
-    `parameters` are those parameters of the attack that differ from its defaults. Accuracies are shares of n.
-    """
+    """A figure claimed for the first `n` test images at one epsilon. `parameters` are those of the attack that differ
+    from its defaults; accuracies are shares of n."""
 
     dataset: str
     horizon: Positive | None = None

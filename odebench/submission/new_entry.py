@@ -12,10 +12,8 @@ from odebench.submission.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, READ_ME
 
 
 def new_entry(name: str, folder: Path) -> list[Path]:
-    """Writes the folder of a new entry below `folder`, with comments that explain each key; returns its files.
-
-    Raises UsageError for an invalid or taken id.
-    """
+    """Writes the commented files of a new entry below `folder` and returns them. Raises UsageError for a wrong or taken
+    id."""
     if not ID.fullmatch(name) or len(name) > MAX_ID_LETTERS:
         raise UsageError(
             f"{name!r} is no id; use small letters, digits and single dashes, at most {MAX_ID_LETTERS}, such as my-ode"

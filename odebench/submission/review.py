@@ -69,9 +69,8 @@ class Reviewed:
 
 @dataclass(frozen=True)
 class Review:
-    """What was found about a pull request. `draw` is the seed that drew chunks and results, `findings` are those that
-    are not about a single entry, `added` its results, `notes` remarks that refuse nothing, and `tables` its models
-    beside the registered ones."""
+    """What was found about a pull request: `draw` is the seed that drew chunks and results, `findings` are those about
+    no single entry, `added` its results, `notes` refuse nothing, `tables` show its models beside the registered."""
 
     pull_request: PullRequest
     draw: int
@@ -124,9 +123,7 @@ def review(
         said = f"HEAD ({span.head[:12]}) changes nothing since it left {base} ({span.fork[:12]})"
         raise UsageError(f"{said}; commit your entry, or go to its branch")
     chosen = secrets.randbits(32) if draw is None else draw
-    findings = list(links(pull_request))
-    if not maintainer:
-        findings += ownership(pull_request)
+    findings = [*links(pull_request), *([] if maintainer else ownership(pull_request))]
     with tempfile.TemporaryDirectory(prefix="odebench-review-") as name:
         folder = Path(name)
         write_board(pull_request, folder)
@@ -155,7 +152,7 @@ def review(
 
         entries = []
         for model in _entries(pull_request, added):
-            own = [each for each in findings if _is_about(each, model)]
+            own = [each for each in findings if each.file.startswith((f"{ENTRIES}/{model}/", f"{RESULTS}/{model}/"))]
             findings = [each for each in findings if each not in own]
             entries.append(_reviewed(folder, model, own, trust=trust, verify=verify))
     return Review(
@@ -174,10 +171,6 @@ def _entries(pull_request: PullRequest, added: Sequence[StoredResult]) -> list[s
     found = {model_of(change.path) for change in pull_request.entries}
     found |= {item.result.evaluation.model.name for item in added if not is_given(item.result)}
     return sorted(found & pull_request.after)
-
-
-def _is_about(one: Finding, model: str) -> bool:
-    return one.file.startswith((f"{ENTRIES}/{model}/", f"{RESULTS}/{model}/"))
 
 
 def _reviewed(
@@ -218,8 +211,7 @@ def _from_root(findings: Iterable[Finding], folder: Path) -> list[Finding]:
 
 
 def _tables(pull_request: PullRequest, added: Sequence[StoredResult]) -> tuple[list[Table], list[Finding]]:
-    """Tables of the pull request's models beside the registered ones of BASE, and findings about new results that
-    contradict others."""
+    """Tables of its models beside the registered ones, and findings about new results that contradict others."""
     base, _ = results_in(pull_request.span.base, Path(RESULTS), name=_BASE)
     replaced = {Path(f"{_BASE}:{change.path}") for change in pull_request.results}
     tables, problems = build_tables([*(item for item in base if item.path not in replaced), *added])

@@ -30,8 +30,7 @@ from odebench.submission.folder import CODE_SUFFIX
 
 @dataclass(frozen=True)
 class SubmittedModel:
-    """The model of an entry: a registered model's recipe with the entry's changes and weights, or a module that the
-    entry brings."""
+    """The model of an entry: a registered recipe with the entry's changes and weights, or a module of its own."""
 
     folder: Path
     entry: Entry
@@ -102,8 +101,7 @@ class SubmittedModel:
         return None if listed is None else self._location(listed)
 
     def _trained_at(self, use: Use, horizon: float | None, train_horizon: float | None) -> float | None:
-        """The train horizon of the weights: the one asked for, else the entry's only one, else the horizon of the
-        evaluation, else 1."""
+        """The train horizon: the one asked for, else the entry's only one, else the evaluation's horizon, else 1."""
         if not use.horizons:
             if (horizon, train_horizon) != (None, None):
                 raise UsageError(f"{self.name} integrates nothing, so it takes no --horizon and no --solver")
@@ -148,9 +146,8 @@ class SubmittedModel:
 def find_model(name: str, *, weights: Path | None = None) -> ModelReference:
     """The model of a name: a registered one, or an entry by its id or by the path of its folder (with a "/").
 
-    `weights` is a file for a registered model. An entry under the name of a registered model is that model. Raises
-    UsageError for an unknown name, with the nearest match and the list, and DocumentError for an entry that cannot be
-    read.
+    `weights` is a file for a registered model. An entry of a registered model's name is that model. Raises UsageError
+    for an unknown name, with the nearest match and the list, and DocumentError for an unreadable entry.
     """
     registered = MODELS.entries()
     if "/" not in name and name in registered:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from odebench.errors import OdebenchError
-from odebench.evaluation.plan import Slice
+from odebench.evaluation.plan import slice_of
 from odebench.evaluation.slices import cut, slice_path
 from odebench.io.files import check_writable
 from odebench.io.folders import PublishedFolder, cache_folder, published_folder
@@ -140,15 +140,13 @@ def workspace_of(
 
 
 def tasks_of(grid: Grid, workspace: Workspace, *, slice_images: int | None = None) -> tuple[dict[str, Task], int]:
-    """The tasks that a grid still needs, by key, each after those it needs; and the number of cells that are done.
-
-    A cell is done if its result exists; a recipe is trained only for a cell that is not done.
-    """
+    """The tasks that a grid still needs, by key, each after those it needs, and the number of cells whose result
+    exists. A recipe is trained only for a cell that is not done."""
     cells, there = grid.evaluations, completed_results(grid, workspace)
     missing = {key: cell for key, cell in cells.items() if key not in there}
     if not missing:
         return {}, len(cells)
-    parts = {_slice_of(cell): None for cell in missing.values()}
+    parts = {slice_of(cell.plan.evaluation): None for cell in missing.values()}
     call = (prepare, tuple(parts), grid.dataset, workspace)
     tasks = {"data": Task("data", "data", f"looking at {grid.dataset.name}", (), 0.0, call)}
     titles = {training.recipe.key: training.title for training in grid.trainings}
@@ -188,12 +186,6 @@ def _slice_task(cell: PlannedCell, rows: slice, needs: tuple[str, ...], work: fl
     title = f"{cell.title}, images {rows.start} to {rows.stop - 1}"
     key = f"slice-{cell.run_key}-{rows.start}-{rows.stop}"
     return Task(key, "slice", title, needs, left, (evaluate_slice, cell.plan, rows, workspace))
-
-
-def _slice_of(cell: PlannedCell) -> Slice:
-    evaluation = cell.plan.evaluation
-    part = evaluation.dataset
-    return Slice(split=part.split, n=part.n, offset=part.offset, chunk=evaluation.chunk)
 
 
 @contextmanager

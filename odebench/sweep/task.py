@@ -119,8 +119,7 @@ def _dataset(name: str, data_dir: Path | None) -> Dataset:
 
 @contextmanager
 def _one_task(workspace: Workspace) -> Iterator[None]:
-    """A context for one task, alone in this process, with the threads and folders of its workspace. Whatever is raised
-    in it becomes a TaskError."""
+    """A context for one task, alone in this process, in its workspace. Whatever is raised in it becomes a TaskError."""
     try:
         with _ALONE:
             os.environ["ODEBENCH_CACHE"] = str(workspace.cache)

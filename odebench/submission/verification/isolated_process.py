@@ -1,7 +1,4 @@
-"""Contributed code in a process of its own: guarded, without the secrets of the environment, answering in JSON alone.
-
-The parent sends the jobs and reads back JSON; whatever else the process prints is thrown away.
-"""
+"""Contributed code in a process of its own: guarded, without the environment's secrets, answering in JSON alone."""
 
 from __future__ import annotations
 
@@ -77,8 +74,7 @@ def inspect_in_subprocess(
 
 
 def _run(order: bytes, scratch: str, time_limit: int) -> tuple[int, bytes, bytes]:
-    """The exit code, standard output and standard error of the process. It is killed, with all that it started, however
-    this function ends."""
+    """Exit code, standard output and error of the process, which is killed, with all that it started, in any case."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", _PROGRAM]
     apart: dict[str, Any] = {"env": _environment(scratch), "cwd": scratch, "start_new_session": True}

@@ -105,8 +105,7 @@ class Rerun:
         return replace(item.plan, evaluation=item.evaluation.model_copy(update={"dataset": images}))
 
     def _attacks(self, items: Sequence[Committed]) -> list[RepeatedAttack]:
-        """The attacks behind results of the same weights: each evaluation and chunk once, however many images the
-        results hold."""
+        """The attacks behind results of the same weights: each evaluation and chunk once, whatever the results hold."""
         plans: dict[str, Plan] = {}
         threads: dict[str, int] = {}
         rows: dict[str, dict[int, slice]] = {}
@@ -176,8 +175,7 @@ class Rerun:
                 )
 
     def _share_findings(self, pairs: Sequence[tuple[Committed, ComparedChunk]]) -> Iterator[Finding]:
-        """A finding for each share that differs from a committed or claimed one by more than the numbers of images
-        explain."""
+        """A finding for each share that differs from a committed or claimed one by more than chance explains."""
         asked: list[tuple[str, str, str, float, int, float, int]] = []
         for _, chunk in pairs:
             for each in chunk.shares if not chunk.letters else ():
