@@ -60,7 +60,6 @@ class ComparedCells:
 
     @property
     def keys(self) -> list[CellKey]:
-        """The keys of all cells, in order."""
         return [CellKey(*key) for key in sorted(_product(self.models, self.horizons, self.seeds))]
 
 

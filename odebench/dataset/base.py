@@ -119,11 +119,8 @@ class Dataset:
 
     @staticmethod
     def from_pools(name: str, classes: tuple[str, ...], *, train: Split, test: Split) -> Dataset:
-        """A data set from train and test images in any order.
-
-        Both are brought into stratified order. The first tenth of the train images, at most 5,000, becomes the
-        validation split. Raises DatasetError where images or labels are not usable.
-        """
+        """A data set from train and test images in any order, which are stratified. The first tenth of the train
+        images, at most 5,000, becomes the validation split. Raises DatasetError where images or labels are unusable."""
         for title, split in (("train", train), ("test", test)):
             _check_split(f"data set {name!r}, {title}", split, n_classes=len(classes))
         n_validation = min(MAX_VALIDATION, len(train) // 10)

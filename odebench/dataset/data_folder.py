@@ -12,10 +12,8 @@ ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tar.xz")
 
 
 def data_folder(data_dir: Path | None = None) -> Path:
-    """The folder for data: `data_dir`, else ODEBENCH_DATA, else "data" in the cache folder.
-
-    Raises DatasetError where the user names a folder that does not exist.
-    """
+    """`data_dir`, else ODEBENCH_DATA, else "data" in the cache folder. Raises DatasetError where a named one is
+    missing."""
     given = data_dir if data_dir is not None else os.environ.get("ODEBENCH_DATA")
     if not given:
         return cache_folder() / "data"

@@ -1,7 +1,5 @@
-"""Image folders: train/<class>/ and test/<class>/ with JPEG or PNG files, as a folder or a tar archive.
-
-They are decoded once, in memory, and kept as uint8 in a safetensors file in the cache folder.
-"""
+"""Image folders: train/<class>/ and test/<class>/ with JPEG or PNG files, as a folder or a tar archive, decoded
+once."""
 
 from __future__ import annotations
 

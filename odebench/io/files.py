@@ -16,10 +16,8 @@ class FileError(OdebenchError):
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes `data` to a temporary file beside `path` and renames it, so readers see the old file or the new one.
-
-    Raises FileError, and leaves nothing behind, if the folder cannot be written in or the disk is full.
-    """
+    """Writes `data` to a temporary file and renames it, so that readers see the old file or the new one. Raises
+    FileError, and leaves nothing behind, if the folder cannot be written in or the disk is full."""
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +27,9 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
         temporary = None
     except OSError as error:
@@ -78,9 +78,3 @@ def file_digest(path: Path, found: hashlib._Hash) -> str:
 def _reason(error: OSError) -> str:
     # mkdir says "File exists" for a file in place of the folder
     return f"{error.filename} is not a folder" if isinstance(error, FileExistsError) else str(error.strerror)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

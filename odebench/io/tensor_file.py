@@ -28,10 +28,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a safetensors file by name, and the metadata object of odebench ({} where it has none).
-
-    Raises WeightError for a file that is missing, a pickle, truncated, or not safetensors.
-    """
+    """The tensors of a safetensors file by name, and odebench's metadata object ({} where it has none). Raises
+    WeightError for a file that is missing, a pickle, truncated, or not safetensors."""
     try:
         with path.open("rb") as file:
             start = file.read(4)

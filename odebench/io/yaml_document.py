@@ -83,10 +83,8 @@ class Document:
                 raise self.error((*where, key), f"unknown {what} {key!r};{near_word(key, known)}")
 
     def validate(self, model: type[Model], parts: Parts) -> Model:
-        """The document as a pydantic model. `parts` are the models inside it, by their keys without positions in lists.
-
-        Raises DocumentError for the first value that does not fit, with the nearest known key for an unknown one.
-        """
+        """The document as a pydantic model; `parts` are the models inside it, by their keys without positions. Raises
+        DocumentError for the first value that does not fit, with the nearest known key for an unknown one."""
         found, errors = self.check(model, parts)
         if found is None:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

@@ -1,7 +1,4 @@
-"""From stored results to tables: which results belong together, and what they say of a model.
-
-All are pure functions of results; `odebench.render` writes the tables down.
-"""
+"""From stored results to tables: which results belong together, and what they say of a model."""
 
 from __future__ import annotations
 

@@ -41,10 +41,8 @@ Link = Callable[[str, Path], str]
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """All tables, each with its notes, and a legend at the end.
-
-    Intervals stand beside their figures; below them in all tables if a table would be wider than 80 columns.
-    """
+    """All tables, each with its notes, and a legend. Intervals stand beside their figures, or below them in all tables
+    if one would be wider than 80 columns."""
     if not tables:
         return f"{TITLE}\n{EMPTY}"
     return "\n".join([TITLE, *sections(tables), fill(LEGEND), ""])

@@ -15,9 +15,8 @@ def new_entry(name: str, folder: Path) -> list[Path]:
     """Writes the commented files of a new entry below `folder` and returns them. Raises UsageError for a wrong or taken
     id."""
     if not ID.fullmatch(name) or len(name) > MAX_ID_LETTERS:
-        raise UsageError(
-            f"{name!r} is no id; use small letters, digits and single dashes, at most {MAX_ID_LETTERS}, such as my-ode"
-        )
+        form = f"small letters, digits and single dashes, at most {MAX_ID_LETTERS}, such as my-ode"
+        raise UsageError(f"{name!r} is no id; use {form}")
     if name in MODELS.entries():
         raise UsageError(
             f"{name!r} is the name of a registered model; choose another id (--published writes that model's own entry)"

@@ -11,13 +11,8 @@ from pydantic import JsonValue
 
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, WeightError, unknown_name
-from odebench.evaluation.model_reference import (
-    ModelReference,
-    RegisteredModel,
-    ResolvedModel,
-    file_identity,
-    held_changes,
-)
+from odebench.evaluation import model_reference
+from odebench.evaluation.model_reference import ModelReference, RegisteredModel, ResolvedModel
 from odebench.io.folders import LEADERBOARD, PublishedFolder, published_folders
 from odebench.io.remote_weights import Address
 from odebench.io.text import printable
@@ -37,7 +32,6 @@ class SubmittedModel:
 
     @property
     def name(self) -> str:
-        """The entry's id."""
         return self.entry.id
 
     @property
@@ -55,10 +49,8 @@ class SubmittedModel:
         train_seed: int,
         changes: Mapping[str, JsonValue],
     ) -> ResolvedModel:
-        """The entry's model, with the weights that it lists for the data set, train horizon and seed.
-
-        Raises UsageError for anything that the entry does not list, WeightError for a file of another sha256.
-        """
+        """The entry's model, with the weights that it lists for the data set, train horizon and seed. Raises UsageError
+        for what the entry does not list, WeightError for a file of another sha256."""
         if changes:
             raise UsageError(f"{self.name} is an entry, whose recipe is as it stands there: leave out --set")
         use = self.entry.trained_for(dataset.name)
@@ -71,7 +63,7 @@ class SubmittedModel:
             origin = load_definition(self.entry.model).recipe(
                 dataset, horizon=trained_at, train_seed=train_seed, changes=arguments
             )
-            arguments = held_changes(origin, arguments)
+            arguments = model_reference.held_changes(origin, arguments)
             identity = origin.key if listed is None else listed.sha256
         elif listed is None:
             raise UsageError(f"{self.name} lists no weights for {self._words(use, trained_at, train_seed)}")
@@ -138,7 +130,7 @@ class SubmittedModel:
         file = str(weights.file)
         whole = Path(os.path.abspath(self.folder))
         path = shared_weights(whole, file) or whole / file
-        if file_identity(path) != weights.sha256:
+        if model_reference.file_identity(path) != weights.sha256:
             raise WeightError(f"{path} has another sha256 than {ENTRY_FILE} says; odebench validate says more")
         return path
 
@@ -157,10 +149,8 @@ def find_model(name: str, *, weights: Path | None = None) -> ModelReference:
 
 
 def find_entry(name: str) -> Path:
-    """The folder of an entry, by its id or by the path of the folder (with a "/", or a folder of that name here).
-
-    Raises UsageError for an unknown id, with the nearest match and the list, and for a folder without an entry.
-    """
+    """The folder of an entry, by its id or path (with a "/", or a folder of that name here). Raises UsageError for an
+    unknown id, with the nearest match and the list, and for a folder without an entry."""
     known = _entry_folders()
     folder = (
         Path(name) if "/" in name or (name not in known and (Path(name) / ENTRY_FILE).is_file()) else known.get(name)

@@ -107,9 +107,8 @@ def _entry_findings(
     if (problem := licence_problem(entry.licence)) is not None:
         yield finding_at(document, ("licence",), "licence", f"licence {problem}")
     if not entry.authors:
-        yield finding_at(
-            document, ("authors",), "authors", "authors is empty; name at least one: authors: [Ada Lovelace]"
-        )
+        said = "authors is empty; name at least one: authors: [Ada Lovelace]"
+        yield finding_at(document, ("authors",), "authors", said)
     if entry.paper is not None and not _PAPER.fullmatch(entry.paper):
         said = f"paper {entry.paper!r} must be an https address, arXiv:1234.56789 or doi:10.1234/..., or left out"
         yield finding_at(document, ("paper",), "paper", said)
@@ -178,14 +177,11 @@ def _uses(entry: Entry, document: Document, definition: ModelDefinition | None) 
             yield finding_at(document, (*where, "name"), "dataset", said)
             continue
         if len(set(use.horizons)) < len(use.horizons):
-            yield finding_at(
-                document, (*where, "horizons"), "horizon", "a horizon stands here twice; strike one of them"
-            )
+            said = "a horizon stands here twice; strike one of them"
+            yield finding_at(document, (*where, "horizons"), "horizon", said)
         if use.horizons and solver is None:
-            said = (
-                f"{use.name} has horizons, so say the solver, such as {{method: rk4, backend: torchdiffeq, step: 0.25}}"
-            )
-            yield finding_at(document, where, "solver", said)
+            such = "{method: rk4, backend: torchdiffeq, step: 0.25}"
+            yield finding_at(document, where, "solver", f"{use.name} has horizons, so say the solver, such as {such}")
         if not use.horizons and solver is not None:
             said = f"there is a solver, so say the horizons of {use.name}, such as horizons: [1]; or strike the solver"
             yield finding_at(document, where, "solver", said)

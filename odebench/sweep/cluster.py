@@ -46,12 +46,11 @@ class _IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
 
 
 def _configuration() -> dict[str, Any]:
-    connect = f"{CONNECT_SECONDS}s"
     return {
         "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
         # tasks wait at the scheduler, not at a worker that may die with them
         "distributed.scheduler.worker-saturation": 1.0,
-        "distributed.comm.timeouts.connect": connect,
+        "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
         **{f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in _MALLOC.items()},
         # for a machine that vanishes; distributed accepts no less
         "distributed.comm.timeouts.tcp": "11s",

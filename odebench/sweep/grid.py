@@ -30,7 +30,6 @@ class PlannedCell:
 
     @property
     def run_key(self) -> str:
-        """The run key of the evaluation."""
         return self.plan.evaluation.run_key
 
     @property

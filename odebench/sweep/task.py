@@ -1,7 +1,5 @@
-"""The tasks of a sweep's workers: check the data, train one recipe, run one evaluation or a slice of it.
-
-What a task makes is written to a file, whole or not at all.
-"""
+"""The tasks of a sweep's workers: check the data, train one recipe, run one evaluation or a slice of it; each makes
+whole files or none."""
 
 from __future__ import annotations
 

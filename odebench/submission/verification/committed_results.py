@@ -36,7 +36,6 @@ class Committed:
 
     @property
     def evaluation(self) -> Evaluation:
-        """The evaluation of the result."""
         return self.result.evaluation
 
     @property

@@ -47,7 +47,6 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against the entry."""
         return not self.findings
 
     @property
