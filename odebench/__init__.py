@@ -13,24 +13,34 @@ from odebench.registry import load_target
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from odebench.analysis.dataframe import load_results
-    from odebench.attack.definition import AttackDefinition
-    from odebench.attack.early_stopping import with_early_stopping as pursued
-    from odebench.dataset import Dataset, DatasetDefinition, Split
-    from odebench.errors import OdebenchError
-    from odebench.evaluation.evaluate import evaluate
-    from odebench.evaluation.plan import Slice
-    from odebench.model.definition import ModelDefinition, Setting
-    from odebench.model.solver import integrate
-    from odebench.protocol.recipe import Loss, Schedule
-    from odebench.protocol.spec import Solver, ThreatModel, adaptive, fixed_step
-    from odebench.result.file import read_result, write_result
-    from odebench.result.schema import Result
+    from odebench.analysis.dataframe import load_results as load_results
+    from odebench.attack.definition import AttackDefinition as AttackDefinition
+    from odebench.attack.early_stopping import with_early_stopping
+    from odebench.dataset.base import Dataset as Dataset
+    from odebench.dataset.base import Split as Split
+    from odebench.dataset.definition import DatasetDefinition as DatasetDefinition
+    from odebench.errors import OdebenchError as OdebenchError
+    from odebench.evaluation.evaluate import evaluate as evaluate
+    from odebench.evaluation.plan import Slice as Slice
+    from odebench.model.definition import ModelDefinition as ModelDefinition
+    from odebench.model.definition import Setting as Setting
+    from odebench.model.solver import integrate as integrate
+    from odebench.protocol.recipe import Loss as Loss
+    from odebench.protocol.recipe import Schedule as Schedule
+    from odebench.protocol.spec import Solver as Solver
+    from odebench.protocol.spec import ThreatModel as ThreatModel
+    from odebench.protocol.spec import adaptive as adaptive
+    from odebench.protocol.spec import fixed_step as fixed_step
+    from odebench.result.file import read_result as read_result
+    from odebench.result.file import write_result as write_result
+    from odebench.result.schema import Result as Result
+
+    pursued = with_early_stopping
 
 _EXPORTS = {
     "AttackDefinition": "odebench.attack.definition:AttackDefinition",
-    "Dataset": "odebench.dataset:Dataset",
-    "DatasetDefinition": "odebench.dataset:DatasetDefinition",
+    "Dataset": "odebench.dataset.base:Dataset",
+    "DatasetDefinition": "odebench.dataset.definition:DatasetDefinition",
     "Loss": "odebench.protocol.recipe:Loss",
     "ModelDefinition": "odebench.model.definition:ModelDefinition",
     "OdebenchError": "odebench.errors:OdebenchError",
@@ -39,7 +49,7 @@ _EXPORTS = {
     "Setting": "odebench.model.definition:Setting",
     "Slice": "odebench.evaluation.plan:Slice",
     "Solver": "odebench.protocol.spec:Solver",
-    "Split": "odebench.dataset:Split",
+    "Split": "odebench.dataset.base:Split",
     "ThreatModel": "odebench.protocol.spec:ThreatModel",
     "adaptive": "odebench.protocol.spec:adaptive",
     "evaluate": "odebench.evaluation.evaluate:evaluate",
@@ -62,27 +72,4 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_EXPORTS])
 
 
-__all__ = [
-    "AttackDefinition",
-    "Dataset",
-    "DatasetDefinition",
-    "Loss",
-    "ModelDefinition",
-    "OdebenchError",
-    "Result",
-    "Schedule",
-    "Setting",
-    "Slice",
-    "Solver",
-    "Split",
-    "ThreatModel",
-    "__version__",
-    "adaptive",
-    "evaluate",
-    "fixed_step",
-    "integrate",
-    "load_results",
-    "pursued",
-    "read_result",
-    "write_result",
-]
+__all__ = sorted([*_EXPORTS, "__version__"])

@@ -54,6 +54,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} {name!r};{hint} known: {', '.join(names) or 'none'}")
 
 
+def first_problem(error: ValidationError) -> str:
+    """The first value of a file that does not fit its schema: where it is, and what is expected."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the file"
+    return " ".join(f"{where}: {first['msg']}".split())
+
+
 def invalid_value(error: ValidationError) -> UsageError:
     """The error for the first value that does not fit a specification: its name, the value, what is expected."""
     first = error.errors()[0]

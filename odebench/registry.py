@@ -19,8 +19,7 @@ class RegistryError(OdebenchError):
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """A name, where its definition is ("module:attribute"), one line about it, and where it comes from: "built in" or
-    the plugin's name and version."""
+    """A name, where its definition is ("module:attribute"), one line about it, and "built in" or its plugin."""
 
     name: str
     target: str
@@ -32,8 +31,7 @@ class Registry:
     """The names of one kind: models, attacks or data sets.
 
     Built-in names are those of the definitions in the module `built_in`, in its order. Plugins add names by entry
-    points of `group`; their modules are not imported before `load`. A plugin cannot take a built-in name, and two
-    plugins cannot share one.
+    points of `group`; their modules are not imported before `load`. No plugin can take a name that is taken.
     """
 
     def __init__(self, kind: str, group: str, *, built_in: str) -> None:
@@ -60,6 +58,10 @@ class Registry:
         if name not in known:
             raise unknown_name(self.kind, name, known)
         return known[name]
+
+    def load_built_in(self, name: str) -> Any:
+        """The definition of a built-in name; None for any other: to load a plugin's would run its code."""
+        return self.load(name) if name in _built_in(self.built_in) else None
 
     def load(self, name: str) -> Any:
         """The definition that `name` stands for, imported now. Raises UsageError for an unknown name, and

@@ -59,7 +59,7 @@ LIGHT_MODULES = {
     *("submission.finding", "submission.validate", "submission.new_entry", "submission.published_entry"),
     *("submission.submitted_model", "submission.pull_request", "submission.review", "submission.review_markdown"),
     *("sweep.grid", "sweep.scheduler", "sweep.task", "sweep.cluster", "sweep.completed", "sweep.cost", "sweep.publish"),
-    *("sweep.trainings", "submission.builtin", "submission.claims"),
+    *("sweep.trainings", "submission.claims"),
 }
 
 

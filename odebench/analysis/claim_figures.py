@@ -6,20 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from odebench.analysis import contrasts
 from odebench.analysis.comparable_cells import SINGLE_ATTACKS, Arm, ComparableCells
-from odebench.analysis.contrasts import (
-    CellOutcomes,
-    ComparedCells,
-    Estimate,
-    Kind,
-    cell_outcomes,
-    compared_cells,
-    estimate,
-    image_range,
-    limit_of,
-    measure,
-    weights_of,
-)
+from odebench.analysis.contrasts import CellOutcomes, ComparedCells, Estimate, Kind
 from odebench.leaderboard.build import WORST_CASE, speaks_of_settings
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import Norm
@@ -28,15 +17,12 @@ from odebench.result.outcome import CORRECT, ROBUST
 
 @dataclass(frozen=True)
 class Beside:
-    """What stands beside a claim: the same figure with a confounder removed, or null and what is missing for it.
-
-    `seeds` are the train seeds that the estimate rests on.
-    """
+    """The same figure with a confounder removed, with its train seeds; or null and what is missing for it."""
 
     name: str
     estimate: Estimate | None
-    missing: str = ""
     seeds: tuple[int, ...] = ()
+    missing: str = ""
 
 
 def best_cells(
@@ -54,7 +40,7 @@ def best_cells(
     """
 
     def size(comparable: ComparableCells) -> tuple[int, int, bool, int]:
-        compared = compared_cells(comparable, models)
+        compared = contrasts.compared_cells(comparable, models)
         whole = (0, 0) if compared is None else (len(compared.seeds) * len(compared.horizons), compared.images)
         return (*whole, comparable.attack == WORST_CASE, len(comparable.cells))
 
@@ -67,20 +53,16 @@ def best_cells(
 
 
 def model_flags(compared: ComparedCells, stored: Sequence[StoredResult]) -> tuple[str, ...]:
-    """The flags that speak of a model compared, from all results of its weights, horizon and solver: a diagnosis is a
-    result of its own."""
+    """The flags that speak of a model compared, from all results of its weights, horizon and solver."""
     identities = {_identity(compared.comparable.cells[key]) for key in compared.keys}
-    return tuple(
-        sorted(
-            {
-                f"{flag} ({item.evaluation.model.name})"
-                for item in stored
-                if _identity(item) in identities
-                for flag in item.result.flags
-                if not speaks_of_settings(flag, item)
-            }
-        )
-    )
+    found = {
+        f"{flag} ({item.evaluation.model.name})"
+        for item in stored
+        if _identity(item) in identities
+        for flag in item.result.flags
+        if not speaks_of_settings(flag, item)
+    }
+    return tuple(sorted(found))
 
 
 def _identity(item: StoredResult) -> tuple[Any, ...]:
@@ -93,25 +75,22 @@ def p_under_single_attacks(kind: Kind, compared: ComparedCells, every: Sequence[
     found: dict[str, float] = {}
     own = compared.comparable
     for comparable in every:
-        if comparable.attack not in SINGLE_ATTACKS or not _same_threat(comparable, own):
+        threats = [(each.norm, each.arm, each.epsilon) for each in (comparable, own)]
+        if comparable.attack not in SINGLE_ATTACKS or threats[0] != threats[1]:
             continue
         same = replace(compared, comparable=comparable)
         if not set(same.keys) <= set(comparable.cells):
             continue
         if any(_identity(comparable.cells[key]) != _identity(own.cells[key]) for key in same.keys):
             continue
-        ranges = [image_range(comparable.cells[key]) for key in same.keys]
+        ranges = [contrasts.image_range(comparable.cells[key]) for key in same.keys]
         if any(start > compared.first or end < compared.first + compared.images for start, end in ranges):
             continue
-        outcomes = cell_outcomes(same)
+        outcomes = contrasts.cell_outcomes(same)
         p = figure(kind, same, outcomes).p
-        if p is not None and not limit_of(outcomes, same, ROBUST):
+        if p is not None and not contrasts.limit_of(outcomes, same, ROBUST):
             found[comparable.attack] = min(p, found.get(comparable.attack, 1.0))
     return found
-
-
-def _same_threat(first: ComparableCells, second: ComparableCells) -> bool:
-    return (first.norm, first.arm, first.epsilon) == (second.norm, second.arm, second.epsilon)
 
 
 def without_confounders(
@@ -127,15 +106,15 @@ def without_confounders(
         if always.any():
             found.append(Beside("correct in every cell", figure(kind, compared, kept), seeds=compared.seeds))
         else:
-            found.append(Beside("correct in every cell", None, "no image is"))
+            found.append(Beside("correct in every cell", None, missing="no image is"))
     for arm in (Arm.equal_nfe, Arm.adaptive):
         norm = None if kind == "clean" else compared.comparable.norm
         comparable = best_cells(every, arm, norm, compared.models, under_any=kind == "clean")
-        other = None if comparable is None else compared_cells(comparable, compared.models)
+        other = None if comparable is None else contrasts.compared_cells(comparable, compared.models)
         if other is None or not has_figure(kind, other):
-            found.append(Beside(arm.value, None, "no results"))
+            found.append(Beside(arm.value, None, missing="no results"))
         else:
-            found.append(Beside(arm.value, figure(kind, other, cell_outcomes(other)), seeds=other.seeds))
+            found.append(Beside(arm.value, figure(kind, other, contrasts.cell_outcomes(other)), seeds=other.seeds))
     return found
 
 
@@ -146,8 +125,8 @@ def has_figure(kind: Kind, compared: ComparedCells) -> bool:
 
 def figure(kind: Kind, compared: ComparedCells, outcomes: CellOutcomes) -> Estimate:
     """The estimate of a claim from the outcomes of its cells."""
-    weights = weights_of(kind, compared.models, compared.horizons)
-    return estimate(measure(outcomes, weights, compared.seeds, counted(kind)))
+    weights = contrasts.weights_of(kind, compared.models, compared.horizons)
+    return contrasts.estimate(contrasts.measure(outcomes, weights, compared.seeds, counted(kind)))
 
 
 def counted(kind: Kind) -> str:

@@ -8,26 +8,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from odebench.analysis.claim_figures import (
-    Beside,
-    best_cells,
-    counted,
-    figure,
-    has_figure,
-    model_flags,
-    p_under_single_attacks,
-    without_confounders,
-)
+from odebench.analysis import claim_figures, contrasts
+from odebench.analysis.claim_figures import Beside, counted, figure
 from odebench.analysis.comparable_cells import SINGLE_ATTACKS, Arm, ComparableCells, comparable_cells
-from odebench.analysis.contrasts import (
-    Estimate,
-    Kind,
-    cell_outcomes,
-    compared_cells,
-    limit_of,
-    missing_of,
-    relative_gain,
-)
+from odebench.analysis.contrasts import Estimate, Kind
 from odebench.leaderboard.build import WORST_CASE, one_weights_a_seed
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.union import StoredResult
@@ -142,7 +126,7 @@ def _drafts(dataset: str, digest: str, stored: Sequence[StoredResult]) -> list[_
     drafts: list[_Draft] = []
 
     def add(kind: Kind, models: tuple[str, ...], norm: Norm | None) -> None:
-        comparable = best_cells(every, Arm.fixed_step, norm, models, under_any=kind == "clean")
+        comparable = claim_figures.best_cells(every, Arm.fixed_step, norm, models, under_any=kind == "clean")
         blank = Claim(dataset, digest, kind, models)
         if comparable is not None and kind != "clean":
             blank = replace(blank, norm=comparable.norm, epsilon=comparable.epsilon)
@@ -196,31 +180,31 @@ def _draft(
     blank: Claim, comparable: ComparableCells | None, every: Sequence[ComparableCells], stored: Sequence[StoredResult]
 ) -> _Draft:
     kind = blank.kind
-    compared = None if comparable is None else compared_cells(comparable, blank.models)
+    compared = None if comparable is None else contrasts.compared_cells(comparable, blank.models)
     if comparable is None or compared is None:
         return _Draft(blank, _absent(comparable, blank), "", 1.0, {})
-    missing = missing_of(compared, kind)
+    missing = contrasts.missing_of(compared, kind)
     claim = replace(
         blank,
         attack=comparable.label,
         horizons=compared.horizons,
         seeds=compared.seeds,
-        flags=model_flags(compared, stored),
+        flags=claim_figures.model_flags(compared, stored),
         files=tuple(dict.fromkeys(comparable.cells[key].path for key in compared.keys)),
     )
-    if not has_figure(kind, compared):
+    if not claim_figures.has_figure(kind, compared):
         return _Draft(claim, missing, "", 1.0, {})
-    outcomes = cell_outcomes(compared)
+    outcomes = contrasts.cell_outcomes(compared)
     found = figure(kind, compared, outcomes)
     claim = replace(
         claim,
         estimate=found,
-        relative=None if kind == "slope" else relative_gain(outcomes, blank.models, counted(kind)),
-        beside=tuple(without_confounders(kind, compared, outcomes, every)),
+        relative=None if kind == "slope" else contrasts.relative_gain(outcomes, blank.models, counted(kind)),
+        beside=tuple(claim_figures.without_confounders(kind, compared, outcomes, every)),
     )
     p = 1.0 if missing or found.p is None else found.p
-    weak = {} if missing or kind == "clean" else p_under_single_attacks(kind, compared, every)
-    return _Draft(claim, missing, limit_of(outcomes, compared, counted(kind)), p, weak)
+    weak = {} if missing or kind == "clean" else claim_figures.p_under_single_attacks(kind, compared, every)
+    return _Draft(claim, missing, contrasts.limit_of(outcomes, compared, counted(kind)), p, weak)
 
 
 def _absent(comparable: ComparableCells | None, claim: Claim) -> str:

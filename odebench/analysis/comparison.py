@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import paired_interval
-from odebench.protocol.spec import Evaluation
 from odebench.result.outcome import CORRECT, ROBUST
 from odebench.result.schema import Figure, Result, figure
 
@@ -29,10 +27,7 @@ class PairedChange:
 
 @dataclass(frozen=True)
 class EpsilonDifference:
-    """What differs at one radius on the images that both results judged.
-
-    `letters` counts the images by the kind of change, "r>f" for robust before and fooled after.
-    """
+    """What differs at one radius on the images that both judged; `letters` counts them by change, such as "r>f"."""
 
     epsilon: float
     images: int
@@ -43,10 +38,7 @@ class EpsilonDifference:
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """Two results that are compared, and where they differ.
-
-    `same_evaluation`: their run keys are equal. `same_weights`: so are their weights.
-    """
+    """Two results, whether their run keys (`same_evaluation`) and weights are equal, and where they differ."""
 
     first: StoredResult
     second: StoredResult
@@ -79,7 +71,12 @@ def difference(first: Sequence[StoredResult], second: Sequence[StoredResult]) ->
     left, right = list(first), list(second)
     models = [{item.evaluation.model.name for item in side} for side in (first, second)]
     two_models = [_without_model] if models[0] != models[1] and {len(names) for names in models} == {1} else []
-    for key in (_run_key, _without_weights, *two_models, *([_data] if len(first) == len(second) == 1 else [])):
+    for key in (
+        lambda item: item.result.run_key,
+        _without_weights,
+        *two_models,
+        *([_data] if len(first) == len(second) == 1 else []),
+    ):
         matched, left, right = _matched(left, right, key)
         pairs += matched
     found = [_pair(one, other) for one, other in pairs]
@@ -111,6 +108,8 @@ def _matched(
 def _pair(first: StoredResult, second: StoredResult) -> ComparedPair:
     one, other = first.result, second.result
     start, end = _shared(one, other)
+    offsets = [result.evaluation.dataset.offset for result in (one, other)]
+    rows = [slice(start - offset, end - offset) for offset in offsets]
     by_epsilon = {item.epsilon: item.outcomes for item in other.epsilons}
     return ComparedPair(
         first=first,
@@ -118,11 +117,7 @@ def _pair(first: StoredResult, second: StoredResult) -> ComparedPair:
         same_evaluation=one.run_key == other.run_key,
         same_weights=one.found.weights_sha256 == other.found.weights_sha256,
         epsilons=tuple(
-            _at_epsilon(
-                item.epsilon,
-                _cut(item.outcomes, one.evaluation, start, end),
-                _cut(by_epsilon[item.epsilon], other.evaluation, start, end),
-            )
+            _at_epsilon(item.epsilon, item.outcomes[rows[0]], by_epsilon[item.epsilon][rows[1]])
             for item in one.epsilons
             if item.epsilon in by_epsilon
         ),
@@ -161,31 +156,18 @@ def _shared(first: Result, second: Result) -> tuple[int, int]:
     return max(item.offset for item in data), min(item.offset + item.n for item in data)
 
 
-def _cut(outcomes: str, evaluation: Evaluation, start: int, end: int) -> str:
-    offset = evaluation.dataset.offset
-    return outcomes[start - offset : end - offset]
-
-
-def _run_key(item: StoredResult) -> str:
-    return item.result.run_key
-
-
 def _without_weights(item: StoredResult) -> str:
     """The evaluation without its weights, images and epsilons."""
-    plain: dict[str, Any] = item.evaluation.model_dump(mode="json")
-    del plain["model"]["weights"], plain["threat_model"]["epsilons"]
-    del plain["dataset"]["n"], plain["dataset"]["offset"]
-    return canonical_json(plain)
+    left_out = {"model": {"weights"}, "threat_model": {"epsilons"}, "dataset": {"n", "offset"}}
+    return canonical_json(item.evaluation.model_dump(mode="json", exclude=left_out))
 
 
 def _without_model(item: StoredResult) -> str:
     """The evaluation without the model (but for its train seed), train horizon, sources, images and epsilons."""
     evaluation = item.evaluation
-    plain: dict[str, Any] = evaluation.model_dump(mode="json")
-    del plain["train_horizon"], plain["threat_model"]["epsilons"], plain["attack"]["sources"]
-    del plain["dataset"]["n"], plain["dataset"]["offset"]
-    plain["model"] = evaluation.model.train_seed
-    return canonical_json(plain)
+    left_out = {"threat_model": {"epsilons"}, "attack": {"sources"}, "dataset": {"n", "offset"}}
+    plain = evaluation.model_dump(mode="json", exclude=left_out)
+    return canonical_json(plain | {"model": evaluation.model.train_seed, "train_horizon": None})
 
 
 def _data(item: StoredResult) -> str:

@@ -37,20 +37,18 @@ class Estimate:
     and p is null. `images` is the number of images.
     """
 
-    value: float
+    points: float
     low: float
     high: float
+    interval_of: Literal["images", "seeds"]
     p: float | None
     images: int
-    interval_of: Literal["images", "seeds"]
 
 
 @dataclass(frozen=True)
 class ComparedCells:
-    """The cells that a claim compares: of `seeds` that have them all, on the `images` from `first` on that all share.
-
-    `left_out` are the seeds without all cells.
-    """
+    """The cells that a claim compares: of `seeds` that have them all (`left_out`: others), on `images` from `first`
+    on."""
 
     comparable: ComparableCells
     models: tuple[str, ...]
@@ -62,7 +60,6 @@ class ComparedCells:
 
     @property
     def keys(self) -> list[CellKey]:
-        """The keys of all cells, in order."""
         return [CellKey(*key) for key in sorted(_product(self.models, self.horizons, self.seeds))]
 
 
@@ -157,7 +154,7 @@ def estimate(measured: Array, *, draws: int = 10_000) -> Estimate:
             low, high, interval_of = seeds_low, seeds_high, "seeds"
     value = round(fmean(by_seed), 10)
     larger = max(p, student_p(by_seed)) if len(by_seed) > 1 else None
-    return Estimate(value, low, high, larger, int(measured.shape[1]), interval_of)
+    return Estimate(value, low, high, interval_of, larger, int(measured.shape[1]))
 
 
 def relative_gain(outcomes: CellOutcomes, models: tuple[str, ...], counted: str) -> float | None:

@@ -11,7 +11,7 @@ from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard.read import read_results
 from odebench.leaderboard.union import StoredResult
 from odebench.result.file import read_result
-from odebench.result.schema import EpsilonResult
+from odebench.result.schema import EpsilonResult, figure_columns
 
 if TYPE_CHECKING:
     import pandas
@@ -53,11 +53,6 @@ COLUMNS = (
 
 def _row(item: StoredResult, at: EpsilonResult) -> dict[str, Any]:
     result, evaluation = item.result, item.evaluation
-    figures = {
-        f"{name}{end}": getattr(getattr(at.figures, name), part)
-        for name in ("clean_accuracy", "robust_accuracy", "conditional_robustness")
-        for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
-    }
     return {
         "model": evaluation.model.name,
         "arguments": canonical_json(evaluation.model.other_arguments),
@@ -75,7 +70,7 @@ def _row(item: StoredResult, at: EpsilonResult) -> dict[str, Any]:
         "parameters": canonical_json(evaluation.attack.parameters),
         "attack_seed": evaluation.attack.seed,
         "precision": evaluation.precision,
-        **figures,
+        **figure_columns(at.figures, "clean_accuracy", "robust_accuracy", "conditional_robustness"),
         "nfe_clean": None if result.nfe.clean is None else result.nfe.clean.mean,
         "nfe_adversarial": None if result.nfe.adversarial is None else result.nfe.adversarial.mean,
         "seconds": result.cost.seconds,

@@ -3,8 +3,6 @@
 Each definition here is a name of `odebench attacks`, listed in this order.
 """
 
-from __future__ import annotations
-
 from odebench.attack.definition import AttackDefinition, DiagnosisDefinition, StagedAttackDefinition
 
 _BOTH = ("linf", "l2")

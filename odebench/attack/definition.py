@@ -70,8 +70,7 @@ class NamedAttack(ABC):
         return given
 
     def complete(self, given: Mapping[str, JsonValue] | None = None) -> Parameters:
-        """All parameters: those given, and defaults for the rest. Raises UsageError for an unknown name or a value
-        that does not fit."""
+        """All parameters, by default the definition's. Raises UsageError for an unknown name or an unfit value."""
         given = dict(given or {})
         known = dict(self.parameters)
         if self.step_share is not None:
@@ -149,8 +148,7 @@ class StagedAttackDefinition(NamedAttack):
 class DiagnosisDefinition(StagedAttackDefinition):
     """An attack whose stages all run on every image, so that they can be compared with one another.
 
-    `checks` are the numbers of the checks that compare them. With `only_middle` its default is the middle epsilon of
-    the data set alone.
+    `checks` are the numbers of the checks that compare them. With `only_middle` its default is the middle epsilon.
     """
 
     _: KW_ONLY

@@ -10,14 +10,7 @@ from typing import Any
 
 import eagerpy
 import torch
-from foolbox import PyTorchModel
-from foolbox.attacks import (
-    L2CarliniWagnerAttack,
-    L2FastGradientAttack,
-    L2ProjectedGradientDescentAttack,
-    LinfFastGradientAttack,
-    LinfProjectedGradientDescentAttack,
-)
+from foolbox import PyTorchModel, attacks
 from torch import nn
 
 from odebench.attack.early_stopping import IsAdversarial, with_early_stopping
@@ -36,12 +29,11 @@ def fgsm(
     seed: int,
     fallen: IsAdversarial | None = None,
 ) -> Images:
-    """The candidates of one step of length `epsilon` along the gradient (l2) or its sign (linf), by Goodfellow et al.
-    (2015).
+    """One step of length `epsilon` along the gradient (l2) or its sign (linf), by Goodfellow et al. (2015).
 
     There is nothing to stop early, so `fallen` is not called.
     """
-    attack = {"linf": LinfFastGradientAttack, "l2": L2FastGradientAttack}[norm](random_start=False)
+    attack = {"linf": attacks.LinfFastGradientAttack, "l2": attacks.L2FastGradientAttack}[norm](random_start=False)
     with seeded(seed):
         return _run(attack, model, images, labels, epsilon=epsilon)
 
@@ -65,8 +57,8 @@ def pgd(
     A step is `relative_step` x epsilon long; with foolbox's default of epsilon / 30 the steps do not cross the ball.
     With `start` the attack begins at these points.
     """
-    kind = {"linf": LinfProjectedGradientDescentAttack, "l2": L2ProjectedGradientDescentAttack}[norm]
-    attack = kind(rel_stepsize=relative_step, steps=steps, random_start=random_start or start is not None)
+    kinds = {"linf": attacks.LinfProjectedGradientDescentAttack, "l2": attacks.L2ProjectedGradientDescentAttack}
+    attack = kinds[norm](rel_stepsize=relative_step, steps=steps, random_start=random_start or start is not None)
     drawn = attack.get_random_start
     if start is not None:
         attack.get_random_start = lambda *_: eagerpy.astensor(start)
@@ -95,13 +87,12 @@ def cw(
     step: float,
     initial_constant: float,
 ) -> Images:
-    """The candidates of Carlini and Wagner's search (2017) for the smallest l2 perturbation, which may be longer than
-    `epsilon`.
+    """Carlini and Wagner's search (2017) for the smallest l2 perturbation, which may be longer than `epsilon`.
 
     foolbox's abort_early stays off: it looks at the summed loss, so that an image's result would depend on the others.
     An image without a solution, which foolbox returns all zero, comes back unchanged.
     """
-    attack = L2CarliniWagnerAttack(
+    attack = attacks.L2CarliniWagnerAttack(
         binary_search_steps=searches,
         steps=steps,
         stepsize=step,

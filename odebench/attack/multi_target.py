@@ -46,8 +46,7 @@ def together(
 class OncePerImage:
     """`fallen` for copies of images: once one copy of an image is adversarial, no other copy of it is verified.
 
-    `rows` is the image of each copy. `succeeded` says for which images an adversarial copy has been found, and
-    `adversarial` holds that copy.
+    `rows` is the image of each copy, `succeeded` whether one of an image is adversarial, and `adversarial` that copy.
     """
 
     def __init__(self, fallen: IsAdversarial, rows: Int[Tensor, " copies"], images: Images) -> None:

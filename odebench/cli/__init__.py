@@ -70,21 +70,3 @@ def _complain(line: str, code: int = 1) -> int:
     if line:  # there is nothing to add where help was shown
         print(f"odebench: {' '.join(line.splitlines())}", file=sys.stderr)
     return code
-
-
-__all__ = [
-    "app",
-    "board",
-    "claim",
-    "compare",
-    "diagnose",
-    "entry",
-    "example",
-    "judge",
-    "listing",
-    "main",
-    "review",
-    "run",
-    "sweep",
-    "verify",
-]

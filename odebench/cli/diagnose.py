@@ -82,7 +82,7 @@ def diagnose(
     described = evaluator.checked(request)
     request = replace(
         request,
-        images=Slice(split=options.split_name(split), n=n, offset=offset),
+        images=Slice(split=options.one_of("--split", split, "test", "validation"), n=n, offset=offset),
         changes=options.settings(changes),
         parameters=options.settings(parameter),
         model=evaluator.model(model, weights, trust=True),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -29,16 +28,16 @@ def examples(
 
     The first chunk of one result a model is attacked again. Examples of results that are gone are taken away.
     """
+    from odebench.leaderboard import example_images
     from odebench.leaderboard.build import build_tables
-    from odebench.leaderboard.example_images import examples_folder, read_examples, results_to_show
     from odebench.leaderboard.read import read_results
 
     folders = results or [LEADERBOARD.results]
     stored, problems = read_results(folders)
     tables, contradictions = build_tables(stored)
-    shown = results_to_show(tables)
-    wanted = [examples_folder(item) for item in shown]
-    existing, _ = read_examples(folders, shown)
+    shown = example_images.results_to_show(tables)
+    wanted = [example_images.examples_folder(item) for item in shown]
+    existing, _ = example_images.read_examples(folders, shown)
     there = [] if force else [examples.folder for examples in existing]
     errors: list[OdebenchError] = [*problems, *contradictions]
     for item, folder in zip(shown, wanted, strict=True):
@@ -49,7 +48,9 @@ def examples(
             print(_make(item.path, data_dir=data_dir, device=device, trust=trust))
         except OdebenchError as error:
             errors.append(error)
-    _remove_others(folders, wanted)
+    for path in example_images.example_files(folders):
+        if path.parent not in wanted and example_images.remove_examples(path.parent):
+            print(f"{path.parent} (taken away)")
     for problem in errors:
         print(f"odebench: {problem}", file=sys.stderr)
     if errors:
@@ -78,12 +79,3 @@ def _make(path: Path, *, data_dir: Path | None, device: str, trust: bool) -> Pat
     data = load_dataset(name, data_dir=data_dir, progress=progress)
     torch.set_num_threads(item.result.found.threads)
     return make_examples(item, data, described, model=model, device=usable_device(device), progress=progress)
-
-
-def _remove_others(folders: Sequence[Path], wanted: Sequence[Path]) -> None:
-    """Removes the example folders that no shown result needs."""
-    from odebench.leaderboard.example_images import example_files, remove_examples
-
-    for path in example_files(folders):
-        if path.parent not in wanted and remove_examples(path.parent):
-            print(f"{path.parent} (taken away)")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,33 +14,24 @@ from odebench.attack.registry import ATTACKS
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError, invalid_value
 from odebench.model.registry import MODELS
-from odebench.registry import Registry
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from odebench.evaluation.plan import Precision, Split
     from odebench.protocol.spec import Solver
 
 
-def _names(registry: Registry, incomplete: str) -> list[str]:
-    return [name for name in registry.entries() if name.startswith(incomplete)]
+def completing(known: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """A function that completes one of the known names for the shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in known() if name.startswith(incomplete)]
+
+    return complete
 
 
-def complete_model(incomplete: str) -> list[str]:
-    """Model names for the shell."""
-    return _names(MODELS, incomplete)
-
-
-def complete_attack(incomplete: str) -> list[str]:
-    """Attack names for the shell."""
-    return _names(ATTACKS, incomplete)
-
-
-def complete_dataset(incomplete: str) -> list[str]:
-    """Data set names for the shell."""
-    return _names(DATASETS, incomplete)
-
+Name = TypeVar("Name", bound=str)
+complete_model, complete_dataset = completing(MODELS.entries), completing(DATASETS.entries)
 
 ModelName = Annotated[
     str,
@@ -57,7 +49,9 @@ ReferenceName = Annotated[
 Trust = Annotated[bool, typer.Option("--trust", help="Run the code that an entry brings; read it before.")]
 AttackName = Annotated[
     str,
-    typer.Option("--attack", "-a", help="Attack; `odebench attacks` lists them.", autocompletion=complete_attack),
+    typer.Option(
+        "--attack", "-a", help="Attack; `odebench attacks` lists them.", autocompletion=completing(ATTACKS.entries)
+    ),
 ]
 DatasetName = Annotated[
     str,
@@ -127,18 +121,11 @@ def number(text: str | None, name: str) -> float | None:
     return None if text is None else parse_number(text, name=name)
 
 
-def split_name(text: str) -> Split:
-    """The value of --split. Raises UsageError."""
-    if text not in ("test", "validation"):
-        raise UsageError(f"--split is test or validation, not {text!r}")
-    return "test" if text == "test" else "validation"
-
-
-def precision_name(text: str) -> Precision:
-    """The value of --precision. Raises UsageError."""
-    if text not in ("fp32", "bf16"):
-        raise UsageError(f"--precision is fp32 or bf16, not {text!r}")
-    return "bf16" if text == "bf16" else "fp32"
+def one_of(option: str, text: str, first: Name, second: Name) -> Name:
+    """The value of an option that takes one of two words. Raises UsageError."""
+    if text not in (first, second):
+        raise UsageError(f"{option} is {first} or {second}, not {text!r}")
+    return first if text == first else second
 
 
 def radii_of(texts: list[str] | None, attack: str, norm: str | None) -> tuple[float, ...] | None:

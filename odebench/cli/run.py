@@ -81,10 +81,10 @@ def run(
     described = evaluator.checked(request)
     request = replace(
         request,
-        images=Slice(split=options.split_name(split), n=n, offset=offset, chunk=chunk),
+        images=Slice(split=options.one_of("--split", split, "test", "validation"), n=n, offset=offset, chunk=chunk),
         changes=options.settings(changes),
         parameters=options.settings(parameter),
-        precision=options.precision_name(precision),
+        precision=options.one_of("--precision", precision, "fp32", "bf16"),
         surrogate=None if surrogate is None else options.coarse_solver(surrogate),
         model=evaluator.model(model, weights, trust=True),
     )

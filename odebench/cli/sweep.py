@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.options import AsJson, DataDir, Device, Results
+from odebench.cli.options import AsJson, DataDir, Device, Results, completing
 from odebench.cli.root import app
 from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD, published_folder
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     from odebench.sweep.task import Workspace
 
 
-def complete_protocol(incomplete: str) -> list[str]:
-    """Protocol names for the shell."""
+def _protocols() -> Iterable[str]:
     from odebench.protocol.protocol_file import protocol_files
 
-    return [name for name in protocol_files() if name.startswith(incomplete)]
+    return protocol_files()
 
 
 @app.command(
@@ -38,7 +38,7 @@ def sweep(
         str,
         typer.Argument(
             help="A protocol's name (`odebench protocols` lists them) or a .yaml file.",
-            autocompletion=complete_protocol,
+            autocompletion=completing(_protocols),
         ),
     ],
     section: Annotated[
@@ -133,12 +133,8 @@ def _conclude(state: State, name: str, results: Path, *, publish: bool) -> None:
     where = None if folder is None else folder.results
     published = f"{state.published} of them in {where}" if state.published else ""
     if not state.tasks:
-        if published and state.published == state.there:
-            print(f"{name}: nothing to do: all {state.there} results are in {where}")
-        elif published:
-            print(f"{name}: nothing to do: all {state.there} results are there, {published}")
-        else:
-            print(f"{name}: nothing to do: all {state.there} results are in {results}")
+        some = f"there, {published}" if state.published != state.there else f"in {where}"
+        print(f"{name}: nothing to do: all {state.there} results are {some if published else f'in {results}'}")
         return
     done, failed = state.of("evaluation", state.done), state.of("evaluation", state.failed)
     there = f", {state.there} were there" if state.there else ""

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from odebench.registry import load_target
 
 if TYPE_CHECKING:
-    from odebench.dataset.base import Dataset, Split
-    from odebench.dataset.definition import DatasetDefinition
-    from odebench.dataset.load import describe_dataset, load_dataset
-    from odebench.dataset.order import stratified_order
+    from odebench.dataset.base import Dataset as Dataset
+    from odebench.dataset.base import Split as Split
+    from odebench.dataset.definition import DatasetDefinition as DatasetDefinition
+    from odebench.dataset.load import describe_dataset as describe_dataset
+    from odebench.dataset.load import load_dataset as load_dataset
+    from odebench.dataset.order import stratified_order as stratified_order
 
 _EXPORTS = {
     "Dataset": "odebench.dataset.base:Dataset",
@@ -35,11 +37,4 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_EXPORTS])
 
 
-__all__ = [
-    "Dataset",
-    "DatasetDefinition",
-    "Split",
-    "describe_dataset",
-    "load_dataset",
-    "stratified_order",
-]
+__all__ = sorted(_EXPORTS)

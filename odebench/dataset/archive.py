@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from odebench.errors import DatasetError
 from odebench.progress import Progress, Step
@@ -29,10 +29,8 @@ class Member:
 
 
 def walk_folder(folder: Path) -> list[Path]:
-    """The folders and image files below `folder`, sorted. Hidden ones are left out, symbolic links are followed.
-
-    Raises DatasetError where a folder cannot be read.
-    """
+    """The folders and image files below `folder`, sorted, without hidden ones; links are followed. Raises
+    DatasetError."""
     try:
         return sorted(_walk(folder, _MAX_DEPTH))
     except OSError as error:
@@ -45,7 +43,9 @@ def read_folder(folder: Path, *, progress: Progress) -> Iterator[Member]:
     with progress.track(f"decode {folder.name}", total=len(paths)) as step:
         for path in paths:
             try:
-                data = None if path.is_dir() else _read_file(path)
+                if not path.is_dir():
+                    _check_bytes(path, path.stat().st_size)
+                data = None if path.is_dir() else path.read_bytes()
             except OSError as error:
                 raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
             yield Member(PurePosixPath(path.relative_to(folder)), data)
@@ -104,8 +104,7 @@ def _read_members(archive: Path, tar: tarfile.TarFile, raw: BinaryIO, step: Step
 
 
 def _check_end(archive: Path, tar: tarfile.TarFile, stream: BinaryIO) -> None:
-    """Raises DatasetError unless zeros follow the last member. tarfile does not notice an archive that is cut short
-    between two members."""
+    """Raises DatasetError unless zeros follow the last member: tarfile misses an archive cut short between two."""
     members = tar.getmembers()
     if members:
         last = members[-1]
@@ -116,20 +115,12 @@ def _check_end(archive: Path, tar: tarfile.TarFile, stream: BinaryIO) -> None:
 
 
 def _decompressed(archive: Path, raw: BinaryIO) -> BinaryIO:
-    if archive.suffix == ".xz":
-        return cast(BinaryIO, lzma.LZMAFile(raw))
-    if archive.suffix == ".gz":
-        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-    return raw
+    openers: dict[str, Any] = {".xz": lzma.open, ".gz": gzip.open}
+    return cast(BinaryIO, openers[archive.suffix](raw)) if archive.suffix in openers else raw
 
 
 def _hidden(path: PurePosixPath) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _read_file(path: Path) -> bytes:
-    _check_bytes(path, path.stat().st_size)
-    return path.read_bytes()
 
 
 def _check_bytes(where: object, size: int) -> None:

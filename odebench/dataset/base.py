@@ -6,17 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, Int, Int64, Shaped
 from torch import Tensor
 
 from odebench.dataset.order import stratified_order
 from odebench.errors import DatasetError
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Float32, Int, Int64, Shaped
 
 MIN_SIDE = 8
 MAX_VALIDATION = 5000
@@ -24,11 +21,7 @@ _HASH_CHUNK = 4096
 
 
 class Split:
-    """Images and labels in a fixed order.
-
-    `pixels` are float32 in [0, 1], or uint8 in [0, 255], which are divided by 255 when `images` is first used, so that
-    loading is cheap.
-    """
+    """Images and labels in a fixed order. `pixels` are float32 in [0, 1], or uint8, which `images` divides by 255."""
 
     def __init__(self, pixels: Shaped[Tensor, "n channels height width"], labels: Int64[Tensor, " n"]) -> None:
         self.pixels = pixels
@@ -40,8 +33,8 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({len(self)} images of {tuple(self.pixels.shape[1:])})"
 
-    def part(self, rows: slice) -> Split:
-        """Some of the images with their labels, in the same order."""
+    def part(self, rows: slice | Int64[Tensor, " m"]) -> Split:
+        """Some of the images with their labels, in the order of `rows`."""
         return Split(self.pixels[rows], self.labels[rows])
 
     @cached_property
@@ -61,10 +54,8 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named classification task: its classes, its test split, and perhaps train and validation splits.
-
-    All images have one shape. Raises DatasetError where images or labels are not usable.
-    """
+    """A named classification task; all images have one shape. Raises DatasetError where images or labels are
+    unusable."""
 
     name: str
     classes: tuple[str, ...]
@@ -112,8 +103,7 @@ class Dataset:
         """A data set of your own test images, in [0, 1], without train images.
 
         They are brought into stratified order: image i of the test split is your image stratified_order(labels)[i].
-        Without `classes` these are named "0", "1" and so on up to the highest label. Raises DatasetError where images
-        or labels are not usable.
+        `classes` are by default named "0", "1" and so on. Raises DatasetError where images or labels are not usable.
         """
         where = f"data set {name!r}"
         if images.dtype == torch.uint8:
@@ -125,33 +115,19 @@ class Dataset:
         split = Split(images.detach().cpu().to(torch.float32), labels.detach().cpu().to(torch.int64))
         names = tuple(classes) if classes is not None else _numbered(split.labels)
         _check_split(where, split, n_classes=len(names))
-        order = stratified_order(split.labels)
-        return Dataset(name, names, None, None, Split(split.pixels[order], split.labels[order]))
+        return Dataset(name, names, None, None, split.part(stratified_order(split.labels)))
 
     @staticmethod
-    def from_pools(
-        name: str,
-        classes: tuple[str, ...],
-        *,
-        train: Split,
-        test: Split,
-    ) -> Dataset:
-        """A data set from train and test images in any order.
-
-        Both are brought into stratified order. The first tenth of the train images, at most 5,000, becomes the
-        validation split. Raises DatasetError where images or labels are not usable.
-        """
+    def from_pools(name: str, classes: tuple[str, ...], *, train: Split, test: Split) -> Dataset:
+        """A data set from train and test images in any order, which are stratified. The first tenth of the train
+        images, at most 5,000, becomes the validation split. Raises DatasetError where images or labels are unusable."""
         for title, split in (("train", train), ("test", test)):
             _check_split(f"data set {name!r}, {title}", split, n_classes=len(classes))
         n_validation = min(MAX_VALIDATION, len(train) // 10)
         order = stratified_order(train.labels)
-        validation = _select(train, order[:n_validation]) if n_validation else None
-        rest = _select(train, order[n_validation:])
-        return Dataset(name, classes, rest, validation, _select(test, stratified_order(test.labels)))
-
-
-def _select(split: Split, order: Int64[Tensor, " n"]) -> Split:
-    return Split(split.pixels[order], split.labels[order])
+        validation = train.part(order[:n_validation]) if n_validation else None
+        rest = train.part(order[n_validation:])
+        return Dataset(name, classes, rest, validation, test.part(stratified_order(test.labels)))
 
 
 def _as_float(pixels: Tensor) -> Tensor:

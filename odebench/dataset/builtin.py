@@ -1,7 +1,5 @@
 """The built-in data sets. Each definition here is a name of `odebench datasets`, listed in this order."""
 
-from __future__ import annotations
-
 from odebench.dataset.definition import DatasetDefinition
 
 _DIGIT_CLASSES = tuple("0123456789")

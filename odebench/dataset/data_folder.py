@@ -12,10 +12,8 @@ ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tar.xz")
 
 
 def data_folder(data_dir: Path | None = None) -> Path:
-    """The folder for data: `data_dir`, else ODEBENCH_DATA, else "data" in the cache folder.
-
-    Raises DatasetError where the user names a folder that does not exist.
-    """
+    """`data_dir`, else ODEBENCH_DATA, else "data" in the cache folder. Raises DatasetError where a named one is
+    missing."""
     given = data_dir if data_dir is not None else os.environ.get("ODEBENCH_DATA")
     if not given:
         return cache_folder() / "data"
@@ -27,8 +25,7 @@ def data_folder(data_dir: Path | None = None) -> Path:
 
 
 def image_folders(folder: Path) -> dict[str, Path]:
-    """The folders and tar archives in the data folder, by name without suffix. Of a folder and an archive with one name
-    it is the folder."""
+    """The folders, else the tar archives, in the data folder, by name without suffix."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith("."):

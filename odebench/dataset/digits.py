@@ -17,16 +17,11 @@ N_VALIDATION = 200
 
 
 def load_digits(definition: DatasetDefinition, data_dir: Path, progress: Progress) -> Dataset:
-    """Digits: 500 test, 200 validation and 1,097 train images, cut from one stratified order.
-
-    Pixels are multiples of 1/16, exact in float32. Nothing is read from `data_dir`.
-    """
+    """500 test, 200 validation and 1,097 train images, cut from one stratified order. `data_dir` is not read."""
     values, targets = sklearn.datasets.load_digits(return_X_y=True)
     images = torch.from_numpy(values).to(torch.float32).reshape(-1, *definition.image_shape) / 16
     labels = torch.from_numpy(targets).to(torch.int64)
-    order = stratified_order(labels)
-    test, validation, train = (
-        Split(images[part], labels[part])
-        for part in (order[:N_TEST], order[N_TEST:][:N_VALIDATION], order[N_TEST + N_VALIDATION :])
-    )
+    whole, order = Split(images, labels), stratified_order(labels)
+    parts = (order[:N_TEST], order[N_TEST:][:N_VALIDATION], order[N_TEST + N_VALIDATION :])
+    test, validation, train = map(whole.part, parts)
     return Dataset(definition.name, definition.classes, train, validation, test)

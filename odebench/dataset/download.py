@@ -15,17 +15,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from odebench.errors import DatasetError
+from odebench.io.files import file_digest
 from odebench.io.https import TIMEOUT_SECONDS, USER_AGENT, pour
 from odebench.progress import Progress
 
-_BLOCK = 1 << 18
-
 
 def fetch(urls: Sequence[str], path: Path, *, md5: str, name: str, progress: Progress) -> None:
-    """Downloads a file of the data set `name` to `path`, from the first of `urls` that gives it.
-
-    Raises DatasetError, and leaves nothing behind, where no URL gives a file with this md5.
-    """
+    """Downloads a file of the data set `name` from the first of `urls` that gives one with this md5. Raises
+    DatasetError, and leaves nothing behind, where none does."""
     reasons = []
     for url in urls:
         try:
@@ -60,11 +57,7 @@ def damaged(name: str, path: Path, reason: str) -> DatasetError:
 
 def file_md5(path: Path) -> str:
     """The md5 of a file, in hexadecimal. Data sets were published with no better checksum."""
-    found = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()
+    return file_digest(path, hashlib.md5(usedforsecurity=False))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
-"""Image folders: train/<class>/ and test/<class>/ with JPEG or PNG files, as a folder or a tar archive.
-
-They are decoded once, in memory, and kept as uint8 in a safetensors file in the cache folder.
-"""
+"""Image folders: train/<class>/ and test/<class>/ with JPEG or PNG files, as a folder or a tar archive, decoded
+once."""
 
 from __future__ import annotations
 
@@ -10,10 +8,10 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from odebench.dataset.archive import Member, read_archive, read_folder, walk_folder
@@ -26,9 +24,6 @@ from odebench.io.canonical_json import digest
 from odebench.io.files import FileError, sha256_file
 from odebench.io.folders import cache_folder
 from odebench.progress import Progress
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _PARTS = ("train", "test")
 _GREY_MODES = ("1", "L", "LA")
@@ -71,26 +66,17 @@ def read_image_folder(path: Path, *, name: str, progress: Progress) -> Dataset:
     writes nothing, where the folder or an image in it cannot be used.
     """
     cache = cache_folder() / "datasets" / f"{_fingerprint(path)}.safetensors"
-    decoded = read_cache(cache)
-    if decoded is None:
-        read = read_folder if path.is_dir() else read_archive
-        decoded = _decode(path, read(path, progress=progress))
-        dataset = _dataset(name, decoded)
+    kept = read_cache(cache)
+    decoded = kept or _decode(path, (read_folder if path.is_dir() else read_archive)(path, progress=progress))
+    train = Split(decoded.train_pixels, decoded.train_labels)
+    test = Split(decoded.test_pixels, decoded.test_labels)
+    dataset = Dataset.from_pools(name, decoded.classes, train=train, test=test)
+    if kept is None:
         try:
             write_cache(cache, decoded)
         except FileError as error:
             progress.say(f"the decoded images of {name} are not kept: {error}")
-        return dataset
-    return _dataset(name, decoded)
-
-
-def _dataset(name: str, decoded: Decoded) -> Dataset:
-    return Dataset.from_pools(
-        name,
-        decoded.classes,
-        train=Split(decoded.train_pixels, decoded.train_labels),
-        test=Split(decoded.test_pixels, decoded.test_labels),
-    )
+    return dataset
 
 
 def _fingerprint(path: Path) -> str:

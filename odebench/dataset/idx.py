@@ -18,12 +18,13 @@ from odebench.progress import Progress
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 _UNSIGNED_BYTE = 8
+_STEMS = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
 
 def load_fashion_mnist(definition: DatasetDefinition, data_dir: Path, progress: Progress) -> Dataset:
     """Fashion-MNIST from Debian's package dataset-fashion-mnist, else from the data folder or a download."""
-    if all((DEBIAN_FASHION_MNIST / f"{stem}.gz").is_file() for stem in _stems()):
-        files = {stem: DEBIAN_FASHION_MNIST / f"{stem}.gz" for stem in _stems()}
+    if all((DEBIAN_FASHION_MNIST / f"{stem}.gz").is_file() for stem in _STEMS):
+        files = {stem: DEBIAN_FASHION_MNIST / f"{stem}.gz" for stem in _STEMS}
     else:
         files = _find_or_fetch(definition, "FashionMNIST", data_dir, progress)
     return _read(definition, files)
@@ -34,15 +35,11 @@ def load_mnist(definition: DatasetDefinition, data_dir: Path, progress: Progress
     return _read(definition, _find_or_fetch(definition, "MNIST", data_dir, progress))
 
 
-def _stems() -> list[str]:
-    return [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-
-
 def _find_or_fetch(
     definition: DatasetDefinition, torchvision_name: str, data_dir: Path, progress: Progress
 ) -> dict[str, Path]:
     raw = data_dir / torchvision_name / "raw"
-    files = {stem: raw / stem for stem in _stems()}
+    files = {stem: raw / stem for stem in _STEMS}
     if all(path.is_file() for path in files.values()):
         return files
     # torchvision takes seconds to import, and is not needed where the plain files exist.

@@ -41,10 +41,8 @@ def load_dataset(name: str, *, data_dir: Path | None = None, progress: Progress 
 
 
 def describe_dataset(name: str, *, data_dir: Path | None = None, progress: Progress = SILENT) -> DatasetDefinition:
-    """The definition of the data set `name`. That of an image folder is made by decoding it, or read from the cache.
-
-    Raises UsageError for an unknown name, and DatasetError for an image folder that cannot be used.
-    """
+    """The definition of the data set `name`; that of an image folder is made by decoding it, or cached. Raises
+    UsageError for an unknown name, and DatasetError for an image folder that cannot be used."""
     folder = data_folder(data_dir)
     registered = _registered(name)
     if registered is not None:

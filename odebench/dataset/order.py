@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
-
-if TYPE_CHECKING:
-    from jaxtyping import Int, Int64
-    from torch import Tensor
+from jaxtyping import Int, Int64
+from torch import Tensor
 
 
 def stratified_order(labels: Int[Tensor, " n"]) -> Int64[Tensor, " n"]:

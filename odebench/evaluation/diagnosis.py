@@ -11,17 +11,7 @@ import torch
 from odebench.attack.definition import DiagnosisDefinition, Stage
 from odebench.attack.probes import Probes, probes
 from odebench.attack.trace import Trace
-from odebench.evaluation.checks.comparison import (
-    black_box,
-    convergence,
-    incomplete_optimisation,
-    monotone_budget,
-    random_noise,
-    silent_success,
-    single_step,
-    transferred,
-    unbounded,
-)
+from odebench.evaluation.checks import comparison
 from odebench.evaluation.checks.reach import reach
 from odebench.evaluation.checks.solver import solver_gap
 from odebench.evaluation.outcomes import Outcomes
@@ -57,9 +47,9 @@ class Diagnosis:
         trace = Trace()
         iterated = self._attack(parts.iterated, self.middle, trace).letters
         checks = [
-            single_step(iterated, self._attack(parts.single_step, self.middle).letters, reaches=reaches),
-            silent_success(trace, self.preflight.correct),
-            random_noise(iterated, self._attack(parts.random, self.middle).letters, reaches=reaches),
+            comparison.single_step(iterated, self._attack(parts.single_step, self.middle).letters, reaches=reaches),
+            comparison.silent_success(trace, self.preflight.correct),
+            comparison.random_noise(iterated, self._attack(parts.random, self.middle).letters, reaches=reaches),
             self._solver_gap(trace),
             self._gradient_fidelity(),
         ]
@@ -83,12 +73,12 @@ class Diagnosis:
         by_queries = self._count(worst, [stage for stage in parts.worst_case if _by_queries(stage)])
         by_source = self._count(worst, [stage for stage in parts.worst_case if stage.definition.needs_sources])
         return [
-            convergence(iterated, longer, restarted),
-            incomplete_optimisation(trace),
+            comparison.convergence(iterated, longer, restarted),
+            comparison.incomplete_optimisation(trace),
             self._unbounded(parts.iterated),
-            monotone_budget(by_epsilon),
-            black_box(by_queries, correct),
-            transferred(by_source, correct, self.evaluation.attack.sources),
+            comparison.monotone_budget(by_epsilon),
+            comparison.black_box(by_queries, correct),
+            comparison.transferred(by_source, correct, self.evaluation.attack.sources),
         ]
 
     def _attack(
@@ -140,7 +130,7 @@ class Diagnosis:
             images, labels = self.images[correct], self.labels[correct]
             points = torch.full_like(images, 0.5)
             grey[correct.numpy()] = self.judge.candidates(images, labels, points, norm=norm, epsilon=radius).letters
-        return unbounded(attacked, grey)
+        return comparison.unbounded(attacked, grey)
 
 
 def _by_queries(stage: Stage) -> bool:

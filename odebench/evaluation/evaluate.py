@@ -192,8 +192,7 @@ def run(
 
 
 def _given(plan: Plan, candidates: Candidates, split: Split) -> dict[float, Tensor]:
-    """The candidates of a file by epsilon, one for each image of a plan. Raises CandidateError where they were made for
-    other images."""
+    """A file's candidates by epsilon, one for each image of a plan. Raises CandidateError for those of other images."""
     if candidates.dataset_sha256 != split.sha256:
         raise CandidateError(
             f"the candidates were made for {candidates.dataset} {candidates.split} images "

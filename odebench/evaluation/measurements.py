@@ -88,6 +88,10 @@ class _Metadata(Spec):
     invalid: Annotated[tuple[int, ...], Field(strict=False)]
 
 
+_PLAIN = tuple(name for name in _Metadata.model_fields if name != "invalid")
+"""What measurements and metadata have in common."""
+
+
 @dataclass(frozen=True)
 class Measurements:
     """Images from `first` on, counted within the evaluation: their clean letters and logits, the outcomes at each
@@ -222,13 +226,7 @@ def write_measurements(path: Path, measured: Measurements) -> None:
             f"nfe.{index}": torch.tensor(outcomes.nfe, dtype=torch.int64),
         }
     metadata = _Metadata(
-        setup=measured.setup,
-        first=measured.first,
-        useless=measured.useless,
-        forward_images=measured.forward_images,
-        backward_images=measured.backward_images,
-        seconds=measured.seconds,
-        stages=dict(measured.stages),
+        **{name: getattr(measured, name) for name in _PLAIN},
         invalid=tuple(outcomes.invalid for outcomes in measured.outcomes),
     )
     # as text, which keeps the order of the keys in evidence and legend
@@ -241,17 +239,11 @@ def read_measurements(path: Path) -> Measurements:
     try:
         found = _Metadata.model_validate_json(str(metadata["portion"]))
         return Measurements(
-            setup=found.setup,
-            first=found.first,
+            **{name: getattr(found, name) for name in _PLAIN},
             clean=_letters(tensors["clean"]),
             logits=tensors["logits"],
             nfe=tensors.get("nfe"),
-            useless=found.useless,
             outcomes=tuple(_outcomes(tensors, index, invalid) for index, invalid in enumerate(found.invalid)),
-            forward_images=found.forward_images,
-            backward_images=found.backward_images,
-            seconds=found.seconds,
-            stages=found.stages,
         )
     except (KeyError, ValueError) as error:
         raise WeightError(f"{path} is no slice of an evaluation: {' '.join(str(error).split())[:200]}") from error

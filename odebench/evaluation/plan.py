@@ -256,13 +256,19 @@ def _check_steps(solver: Solver | None, horizon: float | None) -> None:
         )
 
 
+def slice_of(evaluation: Evaluation) -> Slice:
+    """The images of an evaluation."""
+    part = evaluation.dataset
+    return Slice(split=part.split, n=part.n, offset=part.offset, chunk=evaluation.chunk)
+
+
 def request_of(evaluation: Evaluation, model: ModelReference) -> EvaluationRequest:
     """The request that led to a stored evaluation of `model`."""
-    spec, attack, part = evaluation.model, evaluation.attack, evaluation.dataset
+    spec, attack = evaluation.model, evaluation.attack
     return EvaluationRequest(
         model,
         attack.name,
-        images=Slice(split=part.split, n=part.n, offset=part.offset, chunk=evaluation.chunk),
+        images=slice_of(evaluation),
         horizon=evaluation.horizon,
         train_horizon=evaluation.train_horizon,
         solver=evaluation.solver,

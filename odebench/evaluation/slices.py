@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from odebench.attack.definition import load_attack
@@ -37,7 +38,5 @@ def slice_path(results: Path, evaluation: Evaluation, rows: slice) -> Path:
 def forget_slices(evaluation: Evaluation, results: Path) -> None:
     """Deletes the files of an evaluation's slices, and the folder of all slices if it is empty then."""
     shutil.rmtree(slice_folder(results, evaluation), ignore_errors=True)
-    try:
+    with suppress(OSError):  # it holds slices of another evaluation, or does not exist
         (results / ".slices").rmdir()
-    except OSError:  # it holds slices of another evaluation, or does not exist
-        return

@@ -120,8 +120,7 @@ class StagedAttack:
         step: Step,
         trace: Trace | None,
     ) -> None:
-        """One stage on the robust images among `rows`, the positions of the images of chunk `number`
-        of the whole order."""
+        """One stage on the robust images among `rows`, the positions of the images of chunk `number` of all."""
         reported, before = 0.0, self._passes_now()
         ends: dict[int, Tensor] = {}
         asked = self._asked(stage, coarse_first=trace is None)

@@ -1,7 +1,6 @@
 """The verdict on all candidates, whoever made them: in fp32, on the declared solver, each image for itself.
 
-A randomised model is asked in repeated passes, and the majority decides. The letters are those of
-odebench.result.outcome.
+A randomised model is asked in repeated passes, whose majority decides. Letters are those of odebench.result.outcome.
 """
 
 from __future__ import annotations

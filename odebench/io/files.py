@@ -16,10 +16,8 @@ class FileError(OdebenchError):
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes `data` to a temporary file beside `path` and renames it, so readers see the old file or the new one.
-
-    Raises FileError, and leaves nothing behind, if the folder cannot be written in or the disk is full.
-    """
+    """Writes `data` to a temporary file and renames it, so that readers see the old file or the new one. Raises
+    FileError, and leaves nothing behind, if the folder cannot be written in or the disk is full."""
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +27,9 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
         temporary = None
     except OSError as error:
@@ -40,10 +40,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_output(text: str, path: Path | None) -> None:
-    """Writes text to a file, whole or not at all, or to standard output if `path` is None. Raises FileError.
-
-    A device such as /dev/stdout is written to directly, since it cannot be replaced.
-    """
+    """Writes text to a file as a whole, directly to a device such as /dev/stdout, or to standard output if `path` is
+    None. Raises FileError."""
     if path is None:
         sys.stdout.write(text)
     elif path.exists() and not path.is_file():
@@ -66,7 +64,11 @@ def check_writable(folder: Path) -> None:
 
 def sha256_file(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
-    found = hashlib.sha256()
+    return file_digest(path, hashlib.sha256())
+
+
+def file_digest(path: Path, found: hashlib._Hash) -> str:
+    """The digest of a file's bytes, in hexadecimal, by a new hash object."""
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             found.update(block)
@@ -76,9 +78,3 @@ def sha256_file(path: Path) -> str:
 def _reason(error: OSError) -> str:
     # mkdir says "File exists" for a file in place of the folder
     return f"{error.filename} is not a folder" if isinstance(error, FileExistsError) else str(error.strerror)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

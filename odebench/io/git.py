@@ -28,8 +28,7 @@ class Span:
 
 @dataclass(frozen=True)
 class FileChange:
-    """A file that differs between two commits, by its path from the root; `plain` unless it is a link or a submodule
-    after the change."""
+    """A file, by its path, that differs between two commits; `plain` unless it is then a link or a submodule."""
 
     kind: Literal["added", "changed", "deleted"]
     path: str

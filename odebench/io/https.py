@@ -58,9 +58,7 @@ def download(url: str, path: Path, *, sha256: str, bytes: int | None, progress: 
         try:
             if have != bytes:
                 _receive(url, part, have=have, bytes=bytes, limit=limit, progress=progress)
-            if (found := sha256_file(part)) != sha256:
-                raise UnfitError(f"it has sha256 {found[:12]}, not {sha256[:12]}: it is another file than was meant")
-            check_whole(part)
+            check_whole(part, sha256)
             part.replace(path)
             return
         except UnfitError as error:
@@ -152,8 +150,10 @@ def _other_kind(start: bytes) -> str | None:
     return "not safetensors"
 
 
-def check_whole(path: Path) -> None:
-    """Raises UnfitError unless the file is safetensors with a header that fits its length; reads no tensor."""
+def check_whole(path: Path, sha256: str | None) -> None:
+    """Raises UnfitError unless the file has this sha256, if given, and is whole safetensors; reads no tensor."""
+    if sha256 is not None and (found := sha256_file(path)) != sha256:
+        raise UnfitError(f"it has sha256 {found[:12]}, not {sha256[:12]}: it is another file than was meant")
     with path.open("rb") as file:
         kind = _other_kind(file.read(_START))
     if kind is not None:

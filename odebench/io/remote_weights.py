@@ -143,9 +143,7 @@ def _from_hub(url: str, *, sha256: str | None, bytes: int | None) -> Path:
         _check_size(about.file_size, bytes=bytes, limit=limit)
         path = Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
         _check_size(path.stat().st_size, bytes=bytes, limit=limit)
-        if sha256 not in (None, found := sha256_file(path)):
-            raise UnfitError(f"it has sha256 {found[:12]}, not {str(sha256)[:12]}: it is another file than was meant")
-        check_whole(path)
+        check_whole(path, sha256)
     except UnfitError as error:
         raise RemoteError(f"{url} is refused: {error}") from error
     except Exception as error:  # the hub's client raises many kinds of its own

@@ -1,7 +1,6 @@
 """Weights and training checkpoints as safetensors; pickles are refused, whatever they are called.
 
-The metadata is one key that holds canonical JSON, since safetensors writes several keys in random order and equal
-contents must give equal bytes.
+The metadata is one key of canonical JSON: safetensors writes several in random order, and equal bytes are wanted.
 """
 
 from __future__ import annotations
@@ -29,10 +28,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a safetensors file by name, and the metadata object of odebench ({} where it has none).
-
-    Raises WeightError for a file that is missing, a pickle, truncated, or not safetensors.
-    """
+    """The tensors of a safetensors file by name, and odebench's metadata object ({} where it has none). Raises
+    WeightError for a file that is missing, a pickle, truncated, or not safetensors."""
     try:
         with path.open("rb") as file:
             start = file.read(4)

@@ -30,10 +30,7 @@ MAX_VALUES = 20_000
 
 
 class DocumentError(UsageError):
-    """A value of a file is wrong; the message begins with the file and the line, if one is known.
-
-    `line` and `said`, the message without its beginning, are for callers that show several errors of one file.
-    """
+    """A value of a file is wrong. The message is the file, the `line`, if one is known, and what is `said`."""
 
     def __init__(self, source: str, line: int | None, said: str) -> None:
         super().__init__(f"{source}{'' if line is None else f', line {line}'}: {said}")
@@ -86,10 +83,8 @@ class Document:
                 raise self.error((*where, key), f"unknown {what} {key!r};{near_word(key, known)}")
 
     def validate(self, model: type[Model], parts: Parts) -> Model:
-        """The document as a pydantic model. `parts` are the models inside it, by their keys without positions in lists.
-
-        Raises DocumentError for the first value that does not fit, with the nearest known key for an unknown one.
-        """
+        """The document as a pydantic model; `parts` are the models inside it, by their keys without positions. Raises
+        DocumentError for the first value that does not fit, with the nearest known key for an unknown one."""
         found, errors = self.check(model, parts)
         if found is None:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -138,7 +133,6 @@ def read_document(path: Path) -> Document:
 
 def parse_document(text: str, source: str) -> Document:
     """The YAML of a text, named `source` in errors. Raises DocumentError as `read_document` does."""
-    loader = None
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -154,9 +148,6 @@ def parse_document(text: str, source: str) -> Document:
         raise DocumentError(source, line, f"this is no YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise DocumentError(source, None, f"this is no YAML: {' '.join(str(error).split())}") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
     return Document(source, value, lines)
 
 

@@ -1,7 +1,4 @@
-"""From stored results to tables: which results belong together, and what they say of a model.
-
-All are pure functions of results; `odebench.render` writes the tables down.
-"""
+"""From stored results to tables: which results belong together, and what they say of a model."""
 
 from __future__ import annotations
 
@@ -57,9 +54,8 @@ class _Seed:
 def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[ResultError]]:
     """A table for each data set, norm and epsilon, and the problems: results that contradict each other.
 
-    Results of different data or weights are never joined: data sets of one name get tables of their own, and of
-    several weights for one train seed those of the newest result are shown. Ranked rows come first, the best at the
-    top.
+    Results of different data or weights are never joined: data sets of one name get tables of their own, and of several
+    weights for one train seed the newest result's are shown. The best ranked rows come first.
     """
     stored = sorted(stored, key=lambda item: (item.result.run_key, item.result.outcomes_sha256, str(item.path)))
     tables: list[Table] = []

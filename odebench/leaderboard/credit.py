@@ -24,10 +24,8 @@ NOBODY = "nobody named"
 
 @dataclass(frozen=True)
 class Credit:
-    """How many images one author's candidates fooled (`felled`), and how many that no other result did (`alone`).
-
-    Counted over the images of a cell and those of its train seeds (`seeds`) that the candidates were judged on.
-    """
+    """How many images one author's candidates fooled (`felled`), and no other result did (`alone`), over a cell's
+    images and those `seeds` that the candidates were judged on."""
 
     name: str
     felled: int

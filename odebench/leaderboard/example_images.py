@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from odebench.errors import ResultError
+from odebench.errors import ResultError, first_problem
 from odebench.io.canonical_json import digest
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Row, Table
@@ -34,10 +34,7 @@ _IMAGE = re.compile(r"\d+-(clean|adversarial)\.png")
 
 
 class ExamplePair(Spec):
-    """An image by its place in the fixed order, with its labels, its letter and the attack that succeeded.
-
-    `predicted` is null where the solver failed.
-    """
+    """An image by its place in the fixed order; `predicted` is null where the solver failed."""
 
     index: Count
     label: str
@@ -69,7 +66,8 @@ class ExampleStrip:
     @property
     def sha256(self) -> str:
         """The digest of all that is shown."""
-        return digest({"examples": self.examples.model_dump(mode="json"), "images": [_hex(one) for one in self.images]})
+        images = [[png.hex() for png in pair] for pair in self.images]
+        return digest({"examples": self.examples.model_dump(mode="json"), "images": images})
 
 
 def results_to_show(tables: Sequence[Table]) -> list[StoredResult]:
@@ -80,7 +78,9 @@ def results_to_show(tables: Sequence[Table]) -> list[StoredResult]:
     for same in by_data.values():
         rows = [row for table in sorted(same, key=lambda table: table.norm, reverse=True) for row in table.usual]
         for of_model in group(rows, lambda row: row.identity).values():
-            item = _shown(_cell(of_model[0]))
+            cell = _cell(of_model[0])
+            first = next(iter(cell.files.values()))
+            item = next(item for item in cell.results if item.path == first)
             found.setdefault(item.result.run_key, item)
     return list(found.values())
 
@@ -136,10 +136,8 @@ def read_file(path: Path) -> Examples:
     except OSError as error:
         raise ResultError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        message = " ".join(f"{where}: {first['msg']}".split())
-        raise ResultError(f"{path} holds no examples: {message}; run odebench examples --force") from error
+        said = first_problem(error)
+        raise ResultError(f"{path} holds no examples: {said}; run odebench examples --force") from error
 
 
 def _read(path: Path, results: dict[str, Result]) -> ExampleStrip:
@@ -152,23 +150,18 @@ def _read(path: Path, results: dict[str, Result]) -> ExampleStrip:
         )
     evaluation = result.evaluation
     outcomes = {item.epsilon: item.outcomes for item in result.epsilons}.get(examples.epsilon, "")
+    same = (examples.dataset, examples.norm) == (evaluation.dataset.name, evaluation.threat_model.norm)
     for pair in examples.pairs:
         place = pair.index - evaluation.dataset.offset
         outcome = outcomes[place] if 0 <= place < len(outcomes) else "nothing"
-        if outcome != pair.outcome or (examples.dataset, examples.norm) != (
-            evaluation.dataset.name,
-            evaluation.threat_model.norm,
-        ):
+        if outcome != pair.outcome or not same:
             raise ResultError(
                 f"{path} contradicts its result: image {pair.index} is {pair.outcome}, the result says {outcome}; "
                 "run odebench examples --force"
             )
-    return ExampleStrip(path.parent, examples, tuple(_images(path.parent, pair) for pair in examples.pairs))
-
-
-def _images(folder: Path, pair: ExamplePair) -> tuple[bytes, bytes, bytes]:
-    clean, adversarial = (_bytes(folder / name) for name in file_names(pair))
-    return clean, adversarial, _difference(folder, clean, adversarial)
+    pngs = [[_bytes(path.parent / name) for name in file_names(pair)] for pair in examples.pairs]
+    images = tuple((clean, other, _difference(path.parent, clean, other)) for clean, other in pngs)
+    return ExampleStrip(path.parent, examples, images)
 
 
 def _bytes(path: Path) -> bytes:
@@ -207,12 +200,3 @@ def _cell(row: Row) -> Cell:
     """The cell at the horizon nearest 1, if possible of those whose horizon is that of training."""
     matched = [cell for cell in row.cells.values() if cell.train_horizon == cell.horizon] or [*row.cells.values()]
     return min(matched, key=lambda cell: 0.0 if cell.horizon is None else abs(math.log2(cell.horizon)))
-
-
-def _shown(cell: Cell) -> StoredResult:
-    first = next(iter(cell.files.values()))
-    return next(item for item in cell.results if item.path == first)
-
-
-def _hex(images: Iterable[bytes]) -> list[str]:
-    return [image.hex() for image in images]

@@ -19,8 +19,7 @@ STATUSES = ("flag", "pass", "skipped")
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """One check over all results of a model: the worst outcome, how often each status occurred, and the result of the
-    worst."""
+    """One check over all results of a model: the worst outcome with its result, and how often each status occurred."""
 
     check: Check
     counts: Mapping[str, int]
@@ -47,8 +46,11 @@ def model_cards(tables: Sequence[Table], strips: Sequence[ExampleStrip]) -> list
     by_run_key = {strip.examples.run_key: strip for strip in strips}
     found: list[ModelCard] = []
     for same in group(tables, lambda table: (table.dataset, table.split, table.dataset_sha256)).values():
-        first = _in_order(same)
-        rows = [(table, row) for table in first for row in table.rows]
+        # the middle epsilon of each norm first (linf before l2), then the others
+        norms = group(sorted(same, key=lambda table: table.norm, reverse=True), lambda table: table.norm)
+        middles = [middle(sorted(of_norm, key=lambda table: table.epsilon)) for of_norm in norms.values()]
+        ordered = [*middles, *(table for table in same if table not in middles)]
+        rows = [(table, row) for table in ordered for row in table.rows]
         for of_model in group(rows, lambda pair: pair[1].identity).values():
             table, row = of_model[0]
             cells = [cell for _, one in of_model for cell in one.cells.values()]
@@ -67,13 +69,6 @@ def model_cards(tables: Sequence[Table], strips: Sequence[ExampleStrip]) -> list
                 )
             )
     return found
-
-
-def _in_order(tables: Sequence[Table]) -> list[Table]:
-    """The middle epsilon of each norm first (linf before l2), then the others."""
-    norms = group(sorted(tables, key=lambda table: table.norm, reverse=True), lambda table: table.norm)
-    middles = [middle(sorted(same, key=lambda table: table.epsilon)) for same in norms.values()]
-    return [*middles, *(table for table in tables if table not in middles)]
 
 
 def _checks(results: Sequence[StoredResult]) -> tuple[CheckSummary, ...]:

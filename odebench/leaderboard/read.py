@@ -60,10 +60,8 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def results_of(name: str, *, folder: Path) -> tuple[list[StoredResult], list[ResultError]]:
-    """The results of a file, a folder, or a commit (of which `folder` is read), and the problems.
-
-    Raises ResultError for a name that is none of these, and for a commit without results.
-    """
+    """The results of a file, a folder, or a commit (of which `folder` is read), and the problems. Raises ResultError
+    for a name that is none of these, and for a commit without results."""
     path = Path(name)
     if path.is_dir():
         return read_results([path])

@@ -30,17 +30,13 @@ class StoredResult:
 
     @property
     def evaluation(self) -> Evaluation:
-        """What was evaluated."""
         return self.result.evaluation
 
 
 @dataclass(frozen=True)
 class OutcomeSets:
-    """What is known of one model's images, as sets of images: of the clean images, and by epsilon.
-
-    `judged[epsilon]` holds the images that some result evaluated at epsilon. Of an image that several results judged
-    the sets may overlap; `at` decides.
-    """
+    """What is known of one model's images, as sets: of the clean ones, and by epsilon. `judged[epsilon]` holds those
+    that some result evaluated there. Of an image that several results judged the sets may overlap; `at` decides."""
 
     images: int
     wrong: int
@@ -120,11 +116,8 @@ def merge(first: OutcomeSets, second: OutcomeSets) -> OutcomeSets:
 
 
 def union(stored: Sequence[StoredResult]) -> OutcomeSets:
-    """The union of results of one model, data set and norm; at least one.
-
-    Raises ResultError, naming both files, where two results judge more than 1% of the clean images that they
-    share differently: hardware explains less than that.
-    """
+    """The union of at least one result of one model, data set and norm. Raises ResultError, naming both files, where
+    two judge more than 1% of their common clean images differently: hardware explains less."""
     found = [outcome_sets(item.result) for item in stored]
     for (one, first), (other, second) in combinations(zip(stored, found, strict=True), 2):
         shared = first.images & second.images

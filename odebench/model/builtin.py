@@ -59,15 +59,9 @@ def _stemless(settings: dict[int, Setting]) -> dict[int, Setting]:
     }
 
 
-def _stemless_distilled() -> dict[int, Setting]:
-    """Distillation without a learned stem; for 8x8 images the learning rate was tried again."""
-    settings = _distilled(_stemless(_ODE))
-    return settings | {8: replace(settings[8], schedule=_schedule(15, 3e-2, 32))}
-
-
-def _without_solver(settings: dict[int, Setting]) -> dict[int, Setting]:
-    return {side: replace(setting, solver=None) for side, setting in settings.items()}
-
+_STEMLESS_DISTILLED = _distilled(_stemless(_ODE))
+# For 8x8 images the learning rate was tried again.
+_STEMLESS_DISTILLED[8] = replace(_STEMLESS_DISTILLED[8], schedule=_schedule(15, 3e-2, 32))
 
 RESNET = ModelDefinition(
     "resnet",
@@ -109,7 +103,7 @@ KD_ODE_AT = ModelDefinition(
 ODE_ABLATED = ModelDefinition(
     "ode-ablated",
     "odebench.model.ode:StemHead",
-    _without_solver(_ODE),
+    {side: replace(setting, solver=None) for side, setting in _ODE.items()},
     summary="control: ode with the ODE block cut out",
     has_horizon=False,
 )
@@ -123,7 +117,7 @@ ODE_STEMLESS = ModelDefinition(
 KD_ODE_STEMLESS = ModelDefinition(
     "kd-ode-stemless",
     "odebench.model.ode:OdeNet",
-    _stemless_distilled(),
+    _STEMLESS_DISTILLED,
     summary="ode-stemless, distilled from resnet",
     has_horizon=True,
     teacher="resnet",

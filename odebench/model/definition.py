@@ -183,8 +183,7 @@ def changeable(recipe: Recipe) -> dict[str, JsonValue]:
 def default_adversary(dataset: DatasetDefinition) -> dict[str, JsonValue]:
     """The default epsilon and number of steps of an adversary.
 
-    Epsilon is 0.1 for images of fewer than 28 pixels per side, else the data set's largest default radius in linf, or
-    8/255 if it has none.
+    Epsilon is 0.1 below 28 pixels per side, else the data set's largest default radius in linf, or 8/255 without.
     """
     small = min(dataset.image_shape[1:]) < _SMALL_SIDE
     radii = dataset.epsilons.get("linf") or (_COMMON_EPSILON,)

@@ -27,8 +27,7 @@ class ResidualBlock(nn.Module):
     def forward(
         self, state: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch out_channels out_height out_width"]:
-        out = torch.relu(self.norm1(state))
-        out = self.conv1(out)
+        out = self.conv1(torch.relu(self.norm1(state)))
         out = self.conv2(torch.relu(self.norm2(out)))
         result: Tensor = self.past(state) + out
         return result

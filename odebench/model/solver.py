@@ -25,8 +25,7 @@ Field = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Solution:
-    """The state at the horizon, which rows failed, and the NFE per row. A failed row has state zero, and the NFE that
-    were spent on it."""
+    """The state at the horizon (zero for a failed row), which rows failed, and the NFE that were spent on each row."""
 
     state: Float[Tensor, batch * shape]
     failed: Bool[Tensor, " batch"]
@@ -144,8 +143,7 @@ def _per_sample(field: Field, state: Tensor, horizon: float, solver: Solver) -> 
 
 
 def _torchode(field: Field, state: Tensor, horizon: float, solver: Solver) -> tuple[Tensor, Tensor, Tensor]:
-    """One solve of the batch: end states, which rows stopped it, NFE per row. If any row stopped it, the others are
-    void."""
+    """One solve: end states, which rows stopped it, NFE per row. If any row stopped it, the others are void."""
     import torchode
 
     shape = state.shape

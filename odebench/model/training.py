@@ -170,8 +170,7 @@ class _Training:
         return accuracy(self.module, self.validation or self.train, device=self.device)
 
     def _teacher_logits(self, step: Step) -> Tensor | None:
-        """The teacher's logits on all train images, for all epochs; None without a teacher, or where an augmentation
-        changes the images in each epoch."""
+        """The teacher's logits on all train images; None without a teacher, or where an augmentation changes them."""
         if self.teacher is None:
             return None
         self.teacher.eval()

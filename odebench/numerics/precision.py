@@ -20,8 +20,7 @@ _PARTS = (
 
 @contextmanager
 def full_fp32() -> Iterator[None]:
-    """Turns off TF32 and bf16 in place of fp32, and cuDNN's kernels without a fixed order, while inside; restores the
-    settings afterwards.
+    """Turns off TF32, bf16 in place of fp32, and cuDNN's kernels without a fixed order, while inside.
 
     By default torch convolves in TF32 on NVIDIA's cards since Ampere: with 10 bits of mantissa instead of 23, which
     changes logits by about 1e-3 of their size. A process may have asked for the same in matrix products and on the CPU.

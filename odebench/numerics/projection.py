@@ -33,6 +33,5 @@ def project(images: Images, candidates: Images, *, norm: str, epsilon: float) ->
 
 
 def grey_radius(norm: str, image_shape: tuple[int, ...]) -> float:
-    """The smallest radius at which the ball around every image in [0, 1] contains plain grey: 0.5 in linf, 0.5
-    sqrt(pixels) in l2."""
+    """The smallest radius of a ball with plain grey around every image: 0.5 in linf, 0.5 sqrt(pixels) in l2."""
     return 0.5 if norm == "linf" else 0.5 * math.sqrt(math.prod(image_shape))

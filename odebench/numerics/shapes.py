@@ -1,7 +1,5 @@
 """The tensors that most functions take and return, by their shape."""
 
-from __future__ import annotations
-
 from jaxtyping import Float, Int
 from torch import Tensor
 

@@ -9,17 +9,8 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 
 from odebench.errors import UsageError, unknown_name
 from odebench.io.yaml_document import Document, Parts, near_word, read_document
-from odebench.protocol.spec import (
-    FIXED_STEP_STAGES,
-    JOINT_METHODS,
-    PER_SAMPLE_METHODS,
-    Norm,
-    Solver,
-    Spec,
-    adaptive,
-    fixed_step,
-    parse_number,
-)
+from odebench.protocol import spec
+from odebench.protocol.spec import Norm, Solver, Spec
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -29,7 +20,7 @@ def _number(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return parse_number(value, name="it")
+        return spec.parse_number(value, name="it")
     except UsageError as error:
         raise ValueError("it must be a finite number, such as 0.1, 8/255 or 1e-3") from error
 
@@ -69,7 +60,7 @@ class SolverChoice(Spec):
     @field_validator("method")
     @classmethod
     def _known(cls, method: str) -> str:
-        known = dict.fromkeys((*FIXED_STEP_STAGES, *PER_SAMPLE_METHODS, *JOINT_METHODS))
+        known = dict.fromkeys((*spec.FIXED_STEP_STAGES, *spec.PER_SAMPLE_METHODS, *spec.JOINT_METHODS))
         if method not in known:
             raise ValueError(f"unknown method;{near_word(method, known)}")
         return method
@@ -81,14 +72,14 @@ class SolverChoice(Spec):
 
     def solver(self) -> Solver:
         """The solver as an evaluation holds it. Raises ValueError where step and tolerance do not fit the method."""
-        if self.method in FIXED_STEP_STAGES:
+        if self.method in spec.FIXED_STEP_STAGES:
             if self.step is None or self.tolerance is not None:
                 raise ValueError(f"{self.method} takes a step and no tolerance")
-            return fixed_step(self.method, step=self.step)
+            return spec.fixed_step(self.method, step=self.step)
         if self.step is not None:
             raise ValueError(f"the adaptive method {self.method} takes a tolerance, not a step")
         rtol = 1e-3 if self.tolerance is None else self.tolerance
-        return adaptive(self.method, rtol=rtol, max_steps=self.max_steps, backend=self.backend)
+        return spec.adaptive(self.method, rtol=rtol, max_steps=self.max_steps, backend=self.backend)
 
 
 class Threat(Spec):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from odebench.leaderboard.table import Cell, Row, Table, in_order
@@ -45,7 +45,7 @@ class Chart:
     """Rows of panels with one legend. `doubling`: x has a logarithmic scale.
 
     `names` are all lines in the order of the legend; `known` are those of all charts shown together, sorted, so that a
-    line has one colour and shape in all of them. `name` is the name of the file without its suffix.
+    line has one colour and shape in all of them, whatever its rank. `name` is the name of the file without its suffix.
     """
 
     name: str
@@ -65,13 +65,13 @@ def file_stem(table: Table) -> str:
 
 
 def horizon_chart(tables: Sequence[Table]) -> Chart | None:
-    """Accuracy against horizon of one data set's ranked models: clean, and in the worst case at the middle epsilon of
-    each norm. Models are shown at the horizons of their training, with their usual solver. None where nothing is
-    ranked."""
+    """Accuracy against horizon of one data set's ranked models, with their usual solver, at the horizons of their
+    training: clean, and in the worst case at the middle epsilon of each norm. None where nothing is ranked."""
     middles = [middle(same) for same in _norms(tables).values()]
     if not middles:
         return None
     names = _names(middles)
+    radii = ", ".join(f"{table.norm} epsilon {radius(table.epsilon)}" for table in middles)
     clean = Panel("clean images", _lines(middles[0], names, clean=True), full=False)
     worst = [
         Panel(
@@ -81,12 +81,12 @@ def horizon_chart(tables: Sequence[Table]) -> Chart | None:
     ]
     return Chart(
         name=f"{file_stem(tables[0])}-accuracy",
-        title=f"{tables[0].dataset}: accuracy against time horizon T ({_images(middles)}; {_radii(middles)})",
+        title=f"{tables[0].dataset}: accuracy against time horizon T ({_images(middles)}; {radii})",
         subtitle=_subtitle(middles, dashed=True),
         x_name="time horizon T",
         doubling=True,
         names=names,
-        known=_known(tables),
+        known=tuple(sorted(_names(tables))),
         rows=((clean, *worst),),
     )
 
@@ -101,7 +101,7 @@ def security_chart(tables: Sequence[Table]) -> Chart | None:
     names = _names(every)
     rows = []
     for norm, same in norms.items():
-        horizons = [h for h in in_order({h for table in same for h in _drawn_horizons(table)}) if h is not None]
+        horizons = [h for h in in_order({cell.horizon for cell in _all_cells(same)}) if h is not None]
         panels = [
             Panel(f"{norm}, T={horizon:g}", _security_lines(same, names, horizon), full=True) for horizon in horizons
         ]
@@ -113,7 +113,7 @@ def security_chart(tables: Sequence[Table]) -> Chart | None:
         x_name="epsilon",
         doubling=False,
         names=names,
-        known=_known(tables),
+        known=tuple(sorted(_names(tables))),
         rows=tuple(rows),
     )
 
@@ -131,14 +131,13 @@ def shown_together(charts: Sequence[Chart]) -> list[Chart]:
             chart,
             names=tuple(short[name] for name in chart.names),
             known=tuple(sorted(short.values())),
-            rows=tuple(tuple(_renamed(panel, short) for panel in row) for row in chart.rows),
+            rows=tuple(
+                tuple(replace(p, lines=tuple(replace(line, name=short[line.name]) for line in p.lines)) for p in row)
+                for row in chart.rows
+            ),
         )
         for chart in charts
     ]
-
-
-def _renamed(panel: Panel, names: Mapping[str, str]) -> Panel:
-    return replace(panel, lines=tuple(replace(line, name=names[line.name]) for line in panel.lines))
 
 
 def _norms(tables: Sequence[Table]) -> dict[str, list[Table]]:
@@ -153,18 +152,9 @@ def _drawn(table: Table) -> dict[str, Row]:
     return {row.name: row for row in table.usual if row.matched}
 
 
-def _drawn_horizons(table: Table) -> set[float | None]:
-    return {cell.horizon for row in _drawn(table).values() for cell in row.matched}
-
-
 def _names(tables: Sequence[Table]) -> tuple[str, ...]:
     """All lines, best first, each once."""
     return tuple(dict.fromkeys(name for table in tables for name in _drawn(table)))
-
-
-def _known(tables: Sequence[Table]) -> tuple[str, ...]:
-    """The lines of all charts of these tables, sorted, so that no rank changes a colour."""
-    return tuple(sorted(_names(tables)))
 
 
 def _lines(table: Table, names: Sequence[str], *, clean: bool) -> tuple[Line, ...]:
@@ -200,10 +190,6 @@ def _subtitle(tables: Sequence[Table], *, dashed: bool) -> str:
 
 def _images(tables: Sequence[Table]) -> str:
     return f"{_range({cell.n for cell in _all_cells(tables)})} {tables[0].split} images"
-
-
-def _radii(tables: Sequence[Table]) -> str:
-    return ", ".join(f"{table.norm} epsilon {radius(table.epsilon)}" for table in tables)
 
 
 def _all_cells(tables: Sequence[Table]) -> list[Cell]:

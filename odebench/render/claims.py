@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
@@ -33,11 +34,11 @@ PAPER = (
 )
 
 
-def claims_markdown(claims: Sequence[Claim], *, link: Callable[[str, Claim], str] | None = None, level: int = 1) -> str:
-    """A table for each data set, and for each claim a sentence on what it rests on; `level` is that of the title.
-
-    `link` makes a link of the text of an estimate.
-    """
+def claims_markdown(
+    claims: Sequence[Claim], *, link: Callable[[str, Claim], str] = lambda text, _: text, level: int = 1
+) -> str:
+    """A table for each data set, under a title of this `level`, and a sentence on what each claim rests on; `link`
+    makes a link of the text of an estimate."""
     parts = [f"{'#' * level} Claims", "", fill(INTRODUCTION), ""]
     for (dataset, digest), found in groupby(claims, lambda claim: (claim.dataset, claim.dataset_sha256)):
         same = list(found)
@@ -57,11 +58,11 @@ def claims_json(claims: Sequence[Claim]) -> str:
     return json.dumps([_record(claim) for claim in claims], indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _table(claims: Sequence[Claim], link: Callable[[str, Claim], str] | None) -> list[str]:
+def _table(claims: Sequence[Claim], link: Callable[[str, Claim], str]) -> list[str]:
     lines = [
         (
             escape(name_of(claim)),
-            "" if claim.estimate is None else (link or _plain)(points_text(claim.estimate), claim),
+            "" if claim.estimate is None else link(points_text(claim.estimate), claim),
             "" if claim.adjusted_p is None else p_text(claim.adjusted_p),
             claim.word.value,
         )
@@ -111,46 +112,11 @@ def _interval(found: Estimate) -> str:
 
 
 def _record(claim: Claim) -> dict[str, Any]:
-    return {
-        "dataset": claim.dataset,
-        "dataset_sha256": claim.dataset_sha256,
-        "claim": claim.kind,
-        "models": list(claim.models),
-        "norm": claim.norm,
-        "epsilon": claim.epsilon,
-        "attack": claim.attack,
-        "word": claim.word.value,
-        "why": claim.why,
-        "estimate": _estimate(claim.estimate),
-        "relative": claim.relative,
-        "adjusted_p": claim.adjusted_p,
-        "horizons": list(claim.horizons),
-        "seeds": list(claim.seeds),
-        "beside": [
-            {
-                "name": beside.name,
-                "estimate": _estimate(beside.estimate),
-                "seeds": list(beside.seeds),
-                "missing": beside.missing or None,
-            }
-            for beside in claim.beside
-        ],
-        "flags": list(claim.flags),
-        "files": [path.as_posix() for path in claim.files],
-    }
-
-
-def _estimate(found: Estimate | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {
-        "points": found.value,
-        "low": found.low,
-        "high": found.high,
-        "interval_of": found.interval_of,
-        "p": found.p,
-        "images": found.images,
-    }
+    record = {"claim" if name == "kind" else name: value for name, value in asdict(claim).items()}
+    record["files"] = [path.as_posix() for path in claim.files]
+    for beside in record["beside"]:
+        beside["missing"] = beside["missing"] or None
+    return record
 
 
 def name_of(claim: Claim) -> str:
@@ -166,14 +132,10 @@ def over(claim: Claim) -> str:
 
 def points_text(found: Estimate) -> str:
     """An estimate in points with its interval."""
-    value, low, high = (f"{round(value, 1) + 0.0:.1f}" for value in (found.value, found.low, found.high))
+    value, low, high = (f"{round(value, 1) + 0.0:.1f}" for value in (found.points, found.low, found.high))
     return f"{'' if value.startswith('-') or float(value) == 0 else '+'}{value} [{low}, {high}]"
 
 
 def p_text(p: float) -> str:
     """A p without its leading zero."""
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
-
-
-def _plain(text: str, _: Claim) -> str:
-    return text

@@ -80,17 +80,10 @@ def _pair(pair: ComparedPair) -> list[str]:
 def _differing(pair: ComparedPair) -> list[str]:
     """What differs between the two evaluations, in the words of the titles."""
     one, other = (item.evaluation for item in (pair.first, pair.second))
-    parts = {
-        "attack": (one.attack, other.attack),
-        "horizon": (one.horizon, other.horizon),
-        "train horizon": (one.train_horizon, other.train_horizon),
-        "solver": (one.solver, other.solver),
-        "set of images": (one.dataset, other.dataset),
-        "set of epsilons": (one.threat_model, other.threat_model),
-        "chunk": (one.chunk, other.chunk),
-        "precision": (one.precision, other.precision),
-    }
-    return [name for name, (here, there) in parts.items() if here != there]
+    names = ("attack", "horizon", "train_horizon", "solver", "dataset", "threat_model", "chunk", "precision")
+    words = {"dataset": "set of images", "threat_model": "set of epsilons"}
+    differing = [name for name in names if getattr(one, name) != getattr(other, name)]
+    return [words.get(name, name.replace("_", " ")) for name in differing]
 
 
 def _title(item: StoredResult) -> str:
@@ -112,9 +105,7 @@ def _record(pair: ComparedPair) -> dict[str, Any]:
         "changed": pair.changed,
         "epsilons": [
             {
-                "epsilon": item.epsilon,
-                "images": item.images,
-                "letters": dict(item.letters),
+                **vars(item),
                 "clean_accuracy": _change(item.clean_accuracy),
                 "robust_accuracy": _change(item.robust_accuracy),
             }
@@ -124,13 +115,7 @@ def _record(pair: ComparedPair) -> dict[str, Any]:
 
 
 def _change(change: PairedChange) -> dict[str, Any]:
-    return {
-        "first": change.first.value,
-        "second": change.second.value,
-        "difference": change.difference,
-        "low": change.low,
-        "high": change.high,
-    }
+    return {**vars(change), "first": change.first.value, "second": change.second.value}
 
 
 def _changes(item: EpsilonDifference) -> Sequence[PairedChange]:

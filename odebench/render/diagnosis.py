@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from odebench.errors import UsageError
 from odebench.io.files import check_writable
-from odebench.result.schema import NfeSummary, Result
+from odebench.result.schema import Result
 
 _SVG_WIDTH, _SVG_HEIGHT = 340, 200
 _TEXT_HEIGHT = 12
@@ -81,13 +81,9 @@ def nfe_bars(result: Result) -> Bars | None:
         (f"{kind}, {name}", value)
         for kind, summary in kinds.items()
         if summary is not None
-        for name, value in _parts(summary)
+        for name, value in (("mean", summary.mean), ("95th percentile", summary.p95), ("largest", summary.max))
     ]
     return Bars("NFE an image", "evaluations of the field", tuple(values)) if values else None
-
-
-def _parts(summary: NfeSummary) -> list[tuple[str, float]]:
-    return [("mean", summary.mean), ("95th percentile", summary.p95), ("largest", float(summary.max))]
 
 
 def _numbers(value: JsonValue) -> list[float | None]:
@@ -111,8 +107,8 @@ def curve_text(curve: Curve, *, width: int = 78) -> str:
         plotext.scatter(xs, ys, marker="o")
         plotext.xticks(xs, [f"{x:.4g}" for x in xs])
     plotext.ylim(*curve.y_range)
-    text: str = plotext.uncolorize(plotext.build())
-    return f"{curve.title}: {curve.y_name}, over {curve.x_name}\n" + _stripped(text)
+    drawn = "\n".join(line.rstrip() for line in plotext.uncolorize(plotext.build()).rstrip().splitlines())
+    return f"{curve.title}: {curve.y_name}, over {curve.x_name}\n{drawn}"
 
 
 def bars_text(bars: Bars, *, width: int = 78) -> str:
@@ -124,10 +120,6 @@ def bars_text(bars: Bars, *, width: int = 78) -> str:
         length = max(1, round(room * value / largest)) if value > 0 else 0
         lines.append(f"{name:<{longest}} {'▇' * length} {value:.4g}")
     return "\n".join(lines)
-
-
-def _stripped(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.rstrip().splitlines())
 
 
 def check_charts(path: Path) -> None:

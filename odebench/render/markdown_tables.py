@@ -42,10 +42,8 @@ Link = Callable[[str, Path], str]
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """All tables, each with its notes, and a legend at the end.
-
-    Intervals stand beside their figures; below them in all tables if a table would be wider than 80 columns.
-    """
+    """All tables, each with its notes, and a legend. Intervals stand beside their figures, or below them in all tables
+    if one would be wider than 80 columns."""
     if not tables:
         return f"{TITLE}\n{EMPTY}"
     return "\n".join([TITLE, *sections(tables), fill(LEGEND), ""])
@@ -71,11 +69,6 @@ def item(text: str) -> str:
     )
 
 
-def _labels(row: Row) -> list[str]:
-    rank = [] if row.best is not None else ["unranked"]
-    return [row.model, *(part for text in [*row.details, *rank] for part in _wrapped(text))]
-
-
 def _wrapped(text: str) -> list[str]:
     """The lines of a row's label; a setting too long for a line is broken after its equals sign."""
     words = (word if len(word) <= LABEL_WIDTH else word.replace("=", "= ", 1) for word in text.split(" "))
@@ -98,7 +91,9 @@ def _grid(table: Table, rows: Sequence[Row], *, stacked: bool, link: Link | None
         cells = [row.cells.get(horizon) for horizon in horizons]
         figures = _figure_lines(cells, _marks(table), stacked=stacked, link=link)
         blank = ("",) * (1 + len(cells))
-        for label, figure in zip_longest(_labels(row), figures):
+        details = [*row.details, *([] if row.best is not None else ["unranked"])]
+        labels = [row.model, *(part for text in details for part in _wrapped(text))]
+        for label, figure in zip_longest(labels, figures):
             lines.append((escape(label or ""), *(figure or blank)))
     return grid(heading, lines, left=(0, 1))
 
@@ -115,14 +110,20 @@ def grid(heading: Line, lines: Sequence[Line], *, left: tuple[int, ...]) -> list
 def _figure_lines(
     cells: Sequence[Cell | None], marks: dict[str, str], *, stacked: bool, link: Link | None
 ) -> list[Line]:
+    def linked(texts: list[str]) -> list[str]:
+        """The texts with links to the first file of each cell; where there are several, the seeds link to each."""
+        pairs = zip(texts, cells, strict=True)
+        return [
+            link(text, next(iter(cell.files.values()))) if link and text and cell and cell.files else text
+            for text, cell in pairs
+        ]
+
     lines: list[Line] = []
     for name, figures in (
         ("clean %", [cell.clean_accuracy if cell else None for cell in cells]),
         ("robust %", [cell.robust_accuracy if cell else None for cell in cells]),
     ):
-        values = [f"{100 * figure.value:.1f}" if figure else "" for figure in figures]
-        if link is not None:
-            values = [_linked(value, cell, link) if cell else "" for value, cell in zip(values, cells, strict=True)]
+        values = linked([f"{100 * figure.value:.1f}" if figure else "" for figure in figures])
         dash = "-" if stacked else ", "
         ends = [f"{100 * figure.low:.1f}{dash}{100 * figure.high:.1f}" if figure else "" for figure in figures]
         if stacked:
@@ -130,12 +131,7 @@ def _figure_lines(
         else:
             lines.append((name, *(f"{v} [{e}]" if v else "" for v, e in zip(values, ends, strict=True))))
     if any(cell and cell.nfe_clean is not None for cell in cells):
-        counts = [nfe_text(cell) for cell in cells]
-        if link is not None:
-            counts = [
-                _linked(text, cell, link) if cell and text else "" for text, cell in zip(counts, cells, strict=True)
-            ]
-        lines.append(("NFE", *counts))
+        lines.append(("NFE", *linked([nfe_text(cell) for cell in cells])))
     if any(cell and cell.flags for cell in cells):
         flags = [cell.flags if cell else {} for cell in cells]
         lines.append(("flags", *(" ".join(marks[flag] for flag in found) for found in flags)))
@@ -143,11 +139,6 @@ def _figure_lines(
         files = [cell.files if cell else {} for cell in cells]
         lines.append(("seeds", *(" ".join(link(seed, path) for seed, path in found.items()) for found in files)))
     return lines
-
-
-def _linked(text: str, cell: Cell, link: Link) -> str:
-    """A figure with a link to the first of its files; where there are several, the seeds link to each."""
-    return link(text, next(iter(cell.files.values()))) if cell.files else text
 
 
 def _notes(table: Table) -> list[str]:
@@ -246,9 +237,6 @@ def _join(line: Line, widths: Sequence[int], left: tuple[int, ...]) -> str:
 
 
 def escape(text: str) -> str:
-    """The text in one line of Markdown with all markup escaped: cells, emphasis, links, HTML.
-
-    What is not printable, such as the control codes of terminals, becomes a question mark.
-    """
+    """The text in one line of Markdown, with all markup escaped and a question mark for what is not printable."""
     line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
     return _ACTIVE.sub(lambda found: re.sub(r"(\W|_)", r"\\\1", found[0]), line)

@@ -53,7 +53,7 @@ def page_html(content: PageContent, *, link: Link, sha256: str = "") -> str:
         gain=GAIN,
         css=Markup(template.joinpath("page.css").read_text(encoding="utf-8")),
         scripts=[Markup(script) for script in scripts],
-        script_hashes=[_script_hash(script) for script in scripts],
+        script_hashes=[f"sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}" for s in scripts],
         specifications=specifications,
     )
     return html
@@ -76,10 +76,6 @@ def _vega() -> str:
 def _inline(script: str) -> str:
     """The script, escaped so that it cannot end its element."""
     return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE)
-
-
-def _script_hash(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _specifications(content: PageContent) -> dict[str, Any]:

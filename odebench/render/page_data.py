@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,9 +271,11 @@ def _strip(strip: ExampleStrip) -> Values:
 
 def _claims(claims: Sequence[Claim], link: Link) -> list[Values]:
     """The claims of each data set; of a data set without results only the reason."""
+    digests = Counter(dataset for dataset, _ in {(claim.dataset, claim.dataset_sha256) for claim in claims})
     return [
         {
-            "data": same[0].dataset + (f" ({str(same[0].dataset_sha256)[:12]})" if _shared(same[0], claims) else ""),
+            "data": same[0].dataset
+            + (f" ({str(same[0].dataset_sha256)[:12]})" if digests[same[0].dataset] > 1 else ""),
             "not_run": same[0].why if all(claim.word is ClaimVerdict.not_run for claim in same) else "",
             "claims": [_claim(claim, link) for claim in same],
         }
@@ -294,7 +297,3 @@ def _claim(claim: Claim, link: Link) -> Values:
         "sentence": sentence(claim).removeprefix(f"{named}: "),
         "files": [{"name": f"{path.parent.name}/{path.name}", "href": link(path)} for path in claim.files],
     }
-
-
-def _shared(claim: Claim, claims: Sequence[Claim]) -> bool:
-    return len({other.dataset_sha256 for other in claims if other.dataset == claim.dataset}) > 1

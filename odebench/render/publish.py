@@ -29,11 +29,8 @@ LEADERBOARD_FILE = "LEADERBOARD.md"
 
 @dataclass(frozen=True)
 class LeaderboardFiles:
-    """What is written to a leaderboard's folder: the text of LEADERBOARD.md, each chart with the digest of its results,
-    and the content of the page with its digest.
-
-    `problems` name the files that were left out.
-    """
+    """The text of LEADERBOARD.md, each chart with the digest of its results, the page's content with its digest, and
+    the problems: which files were left out."""
 
     text: str
     charts: tuple[tuple[Chart, str], ...]
@@ -56,8 +53,7 @@ def leaderboard_files(folder: Path) -> LeaderboardFiles:
 
 
 def page_content(folders: Sequence[Path]) -> tuple[PageContent, list[ResultError]]:
-    """The content of a page of the results below `folders`, and the problems: what was left out. Raises ResultError
-    for a folder that does not exist."""
+    """The content of a page of results, and what was left out. Raises ResultError for a folder that does not exist."""
     stored, problems = read_results(folders)
     tables, contradictions = build_tables(stored)
     strips, damaged = read_examples(folders, stored)
@@ -94,16 +90,13 @@ def stale(folder: Path) -> tuple[list[str], tuple[ResultError, ...]]:
         where = next((number for number, (old, new) in pairs if old != new), 1)
         lines.append(f"{board} is stale: line {where} is not what the results say")
     files = [_svg(folder, chart) for chart, _ in found.charts]
-    for path, (_, sha256) in zip(files, found.charts, strict=True):
-        if (svg := _text(path)) is None:
+    drawn = [(path, embedded_sha256, sha256) for path, (_, sha256) in zip(files, found.charts, strict=True)]
+    for path, embedded, sha256 in [*drawn, (folder / PAGE, embedded_page_sha256, found.page_sha256)]:
+        if (text := _text(path)) is None:
             lines.append(f"{path} is missing")
-        elif embedded_sha256(svg) != sha256:
-            lines.append(f"{path} is stale: it was drawn from other results")
-    page = folder / PAGE
-    if (html := _text(page)) is None:
-        lines.append(f"{page} is missing")
-    elif embedded_page_sha256(html) != found.page_sha256:
-        lines.append(f"{page} is stale: it was made from other results or images")
+        elif embedded(text) != sha256:
+            made = "drawn from other results" if path in files else "made from other results or images"
+            lines.append(f"{path} is stale: it was {made}")
     lines += [f"{path} is stale: nothing asks for it any more" for path in _other_charts(folder, files)]
     return lines, found.problems
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard.table import Cell, Row, Table
+from odebench.result.schema import figure_columns
 
 FIELDS = (
     *("dataset", "split", "dataset_sha256", "norm", "epsilon", "model", "arguments", "solver"),
@@ -42,34 +43,16 @@ def records(tables: Sequence[Table]) -> list[dict[str, Any]]:
 
 
 def _record(table: Table, row: Row, cell: Cell) -> dict[str, Any]:
-    clean, robust = cell.clean_accuracy, cell.robust_accuracy
-    return {
-        "dataset": table.dataset,
-        "split": table.split,
-        "dataset_sha256": table.dataset_sha256,
-        "norm": table.norm,
-        "epsilon": table.epsilon,
-        "model": row.model,
+    found = {
         "arguments": dict(row.arguments),
         "solver": None if row.solver is None else str(row.solver),
-        "train_horizon": cell.train_horizon,
-        "horizon": cell.horizon,
-        "ranked": cell.ranked,
-        "n": cell.n,
-        "seeds": cell.seeds,
         "attacks": list(cell.attacks),
-        "clean_accuracy": clean.value,
-        "clean_accuracy_low": clean.low,
-        "clean_accuracy_high": clean.high,
-        "robust_accuracy": robust.value,
-        "robust_accuracy_low": robust.low,
-        "robust_accuracy_high": robust.high,
-        "nfe_clean": cell.nfe_clean,
-        "nfe_adversarial": cell.nfe_adversarial,
-        "examined": cell.examined,
+        **figure_columns(cell, "clean_accuracy", "robust_accuracy"),
         "flags": list(cell.flags),
         "credits": [asdict(credit) for credit in cell.credits],
     }
+    plain = vars(table) | vars(row) | vars(cell) | found
+    return {name: plain[name] for name in FIELDS}
 
 
 def _plain(value: Any) -> Any:

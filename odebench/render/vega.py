@@ -90,7 +90,11 @@ def panel_chart(
     ]
     width: int | str = "container" if hover else {1: 420, 2: 360, 3: 270}.get(len(chart.rows[0]), 210)
     return {
-        "layer": [_bare(layer.to_dict(validate=False)) for layer in layers],
+        "layer": [
+            # without the keys that only a whole chart may have
+            {key: value for key, value in layer.to_dict(validate=False).items() if key not in ("$schema", "config")}
+            for layer in layers
+        ],
         "width": width,
         "height": HEIGHT,
         "title": panel.title,
@@ -107,11 +111,6 @@ def _labels(chart: Chart, places: Mapping[float, float]) -> dict[float, str]:
         labels[place] = _tick(tick, chart) if fits else ""
         shown = place if fits else shown
     return dict(sorted(labels.items()))
-
-
-def _bare(layer: dict[str, Any]) -> dict[str, Any]:
-    """A layer without the keys that only a whole chart may have."""
-    return {name: value for name, value in layer.items() if name not in ("$schema", "config")}
 
 
 def _marks(chart: Chart, panel: Panel, places: Mapping[float, float], *, aside: float, step: float) -> Marks:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from odebench.errors import ResultError
+from odebench.errors import ResultError, first_problem
 from odebench.io.files import write_atomically
 from odebench.protocol.spec import Evaluation
 from odebench.result.consistency import disagreements
@@ -84,11 +84,8 @@ def parse_result(text: str, path: Path) -> Result:
     try:
         result = Result.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        what = " ".join(f"{where}: {first['msg']}".split())
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ResultError(f"{path} is not a result: {what}{more}") from error
+        raise ResultError(f"{path} is not a result: {first_problem(error)}{more}") from error
     for what in disagreements(result):
         raise ResultError(f"{path} is not a result: {' '.join(what.split())}")
     return result

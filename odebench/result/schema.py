@@ -17,7 +17,7 @@ from odebench.errors import ResultError
 from odebench.io.canonical_json import digest
 from odebench.numerics.statistics import wilson
 from odebench.protocol.recipe import TrainedOn
-from odebench.protocol.spec import Bounded, Evaluation, Name, Sha256, Spec, radius
+from odebench.protocol.spec import Bounded, Evaluation, Sha256, Spec, radius
 from odebench.result.outcome import CORRECT, OUTCOMES, ROBUST, SUCCESSFUL
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -278,6 +278,12 @@ def figure(successes: int, n: int) -> Figure:
     """A share of n images with its Wilson interval; 0 of 0 is 0, and could be anything."""
     low, high = wilson(successes, n)
     return Figure(value=successes / n if n else 0.0, low=low, high=high)
+
+
+def figure_columns(figures: object, *names: str) -> dict[str, float]:
+    """The figures of these names as columns: name, name_low and name_high."""
+    ends = (("", "value"), ("_low", "low"), ("_high", "high"))
+    return {f"{name}{end}": getattr(getattr(figures, name), part) for name in names for end, part in ends}
 
 
 def outcomes_digest(epsilons: tuple[EpsilonResult, ...]) -> str:

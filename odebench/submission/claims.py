@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from odebench.attack.definition import load_attack
 from odebench.attack.registry import ATTACKS
+from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
 from odebench.evaluation.plan import Slice
 from odebench.io.yaml_document import Document, Where
 from odebench.protocol.spec import Evaluation, check_epsilon, radius
 from odebench.result.schema import EpsilonResult, Figure, Result
-from odebench.submission.builtin import built_in_attack, built_in_dataset
 from odebench.submission.entry import ClaimedFigure, Entry
 from odebench.submission.finding import Finding, finding_at
 from odebench.submission.weights import horizon_problem
@@ -50,12 +50,12 @@ def _one_claim(claim: ClaimedFigure, entry: Entry, document: Document, where: Wh
         yield finding_at(document, (*where, "epsilon"), "claim", str(error))
     try:
         ATTACKS.entry(claim.attack)
-        if (attack := built_in_attack(claim.attack)) is not None:
+        if (attack := ATTACKS.load_built_in(claim.attack)) is not None:
             attack.norm(claim.norm)
             attack.complete(claim.parameters)
     except UsageError as error:
         yield finding_at(document, (*where, "attack"), "claim", str(error))
-    data = built_in_dataset(claim.dataset)
+    data = DATASETS.load_built_in(claim.dataset)
     if data is not None and "test" in data.sizes:
         try:
             Slice(n=claim.n).of(data.name, data.sizes["test"])

@@ -70,10 +70,8 @@ class Weights(Spec):
 
 
 class ClaimedFigure(Spec):
-    """A figure that the authors claim for one evaluation, on the first `n` test images and at one epsilon.
-
-    `parameters` are those parameters of the attack that differ from its defaults. Accuracies are shares of n.
-    """
+    """A figure claimed for the first `n` test images at one epsilon. `parameters` are those of the attack that differ
+    from its defaults; accuracies are shares of n."""
 
     dataset: str
     horizon: Positive | None = None
@@ -186,34 +184,7 @@ def shared_weights(folder: Path, file: str) -> Path | None:
     return PublishedFolder.around(folder).weights / Path(file).name if _SHARED_WEIGHTS.fullmatch(file) else None
 
 
-ACCEPTED = (
-    "0BSD",
-    "AGPL-3.0-only",
-    "AGPL-3.0-or-later",
-    "Apache-2.0",
-    "Artistic-2.0",
-    "BSD-2-Clause",
-    "BSD-3-Clause",
-    "BSL-1.0",
-    "CC-BY-4.0",
-    "CC-BY-SA-4.0",
-    "CC0-1.0",
-    "EPL-2.0",
-    "EUPL-1.2",
-    "GPL-2.0-only",
-    "GPL-2.0-or-later",
-    "GPL-3.0-only",
-    "GPL-3.0-or-later",
-    "ISC",
-    "LGPL-2.1-only",
-    "LGPL-2.1-or-later",
-    "LGPL-3.0-only",
-    "LGPL-3.0-or-later",
-    "MIT",
-    "MPL-2.0",
-    "Unlicense",
-    "Zlib",
-)
+ACCEPTED = tuple(Path(__file__).with_name("licences.txt").read_text(encoding="utf-8").split())
 """The accepted licences, by SPDX name: others may run, change and pass on code and weights."""
 
 

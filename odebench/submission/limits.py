@@ -1,7 +1,5 @@
 """How much an entry may hold, and how long its code may run."""
 
-from __future__ import annotations
-
 TIME_LIMIT = 3600
 """The default number of seconds that an entry's own code may take when it is verified."""
 MAX_FILES = 100

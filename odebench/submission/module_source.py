@@ -19,8 +19,7 @@ _RESERVED = {*sys.stdlib_module_names, "odebench", "torch", "torchvision", "torc
 
 
 def module_problem(name: str, attribute: str, texts: Mapping[str, str]) -> tuple[str, int | None, str] | None:
-    """The file, line and sentence that say why the module `name` does not define `attribute`; None if it does. Modules
-    are parsed, never imported."""
+    """Why the module `name` does not define `attribute`, as file, line and sentence; None if it does."""
     file = f"{name}{CODE_SUFFIX}"
     if file not in texts:
         modules = [one.removesuffix(CODE_SUFFIX) for one in texts if one.endswith(CODE_SUFFIX)]
@@ -62,8 +61,6 @@ def top_level_names(text: str) -> set[str]:
             warnings.simplefilter("ignore")
             # as bytes, so that a declared encoding is used as Python would use it
             waiting: list[ast.stmt] = list(ast.parse(text.encode()).body)
-    except SyntaxError:
-        raise
     except (ValueError, RecursionError, MemoryError) as error:
         raise SyntaxError(f"it is nested too deeply, or not a text ({type(error).__name__})") from error
     found: set[str] = set()

@@ -83,27 +83,22 @@ def model_of(path: str) -> str:
 
 
 def write_board(pull_request: PullRequest, folder: Path) -> None:
-    """Writes parts of HEAD's leaderboard to `folder`, byte for byte as committed: all entries and weights, and the
-    results of the changed models."""
+    """Writes HEAD's entries and weights, and the changed models' results, to `folder`, byte for byte."""
     results = [f"{RESULTS}/{model}" for model in pull_request.models]
     write_files(pull_request.span.head, folder, ENTRIES, WEIGHTS, *results)
 
 
 def ownership(pull_request: PullRequest) -> Iterator[Finding]:
-    """Findings about changed files that belong to others: entries and models of BASE, and published results and
-    weights."""
+    """Findings about changed files of others: entries and models of BASE, published results and weights."""
     for change in pull_request.entries:
         if not pull_request.is_new(model := model_of(change.path)):
             said = f"is {change.kind}, and {_whose(pull_request, model)}{_MAINTAINER}"
             yield finding(change.path, None, "ownership", said)
-    for change in pull_request.results:
-        if change.kind != "added":
-            said = f"is {change.kind}, and results that are there stay as they are{_MAINTAINER}"
-            yield finding(change.path, None, "ownership", said)
-    for change in pull_request.weights:
-        if change.kind != "added":
-            said = f"is {change.kind}, and published results rest on it{_MAINTAINER}"
-            yield finding(change.path, None, "ownership", said)
+    published = ((pull_request.results, "results that are there stay as they are"),)
+    for changed, why in (*published, (pull_request.weights, "published results rest on it")):
+        for change in changed:
+            if change.kind != "added":
+                yield finding(change.path, None, "ownership", f"is {change.kind}, and {why}{_MAINTAINER}")
 
 
 def _whose(pull_request: PullRequest, model: str) -> str:
@@ -123,8 +118,7 @@ def links(pull_request: PullRequest) -> Iterator[Finding]:
 
 
 def new_weights(pull_request: PullRequest, board: Path) -> Iterator[Finding]:
-    """Findings about added weights that are not named by their sha256: under the key of a recipe, they would be used
-    instead of training it."""
+    """Findings about added weights not named by their sha256: under a recipe's key they would replace its training."""
     for change in pull_request.weights:
         if change.kind == "added" and change.plain:
             sha256 = sha256_file(board / change.path)
@@ -137,8 +131,7 @@ def new_results(
     pull_request: PullRequest, board: Path, *, maintainer: bool
 ) -> tuple[list[StoredResult], list[Finding]]:
     """The added or changed results, read from what `write_board` wrote to `board`, and findings about those that are
-    unreadable, misplaced, or of a model that is not the pull request's own. Anybody may add results of candidates that
-    were made elsewhere."""
+    unreadable, misplaced, or of others' models. Anybody may add results of candidates that were made elsewhere."""
     stored: list[StoredResult] = []
     findings: list[Finding] = []
     for change in pull_request.results:

@@ -17,22 +17,11 @@ from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
 from odebench.model.registry import MODELS
 from odebench.progress import SILENT, Progress
+from odebench.submission import pull_request as pulls
 from odebench.submission.entry import ENTRY_FILE, ID, read_entry
 from odebench.submission.finding import Finding, finding
 from odebench.submission.limits import TIME_LIMIT
-from odebench.submission.pull_request import (
-    ENTRIES,
-    RESULTS,
-    PullRequest,
-    is_given,
-    links,
-    model_of,
-    new_results,
-    new_weights,
-    ownership,
-    read_pull_request,
-    write_board,
-)
+from odebench.submission.pull_request import PullRequest
 from odebench.submission.validate import Report, validate_entry
 
 if TYPE_CHECKING:
@@ -53,7 +42,6 @@ class Reviewed:
 
     @property
     def id(self) -> str:
-        """The name of the entry's folder."""
         return self.report.folder.name
 
     def json(self) -> dict[str, Any]:
@@ -69,9 +57,8 @@ class Reviewed:
 
 @dataclass(frozen=True)
 class Review:
-    """What was found about a pull request. `draw` is the seed that drew chunks and results, `findings` are those that
-    are not about a single entry, `added` its results, `notes` remarks that refuse nothing, and `tables` its models
-    beside the registered ones."""
+    """What was found about a pull request: `draw` is the seed that drew chunks and results, `findings` are those about
+    no single entry, `added` its results, `notes` refuse nothing, `tables` show its models beside the registered."""
 
     pull_request: PullRequest
     draw: int
@@ -118,21 +105,19 @@ def review(
     `time_limit` seconds. `draw` is the seed of a review to repeat. A `maintainer` may change files of others. Raises
     UsageError if there is nothing to review.
     """
-    pull_request = read_pull_request(base)
+    pull_request = pulls.read_pull_request(base)
     span = pull_request.span
     if not pull_request.models and not pull_request.weights and not pull_request.outside:
         said = f"HEAD ({span.head[:12]}) changes nothing since it left {base} ({span.fork[:12]})"
         raise UsageError(f"{said}; commit your entry, or go to its branch")
     chosen = secrets.randbits(32) if draw is None else draw
-    findings = list(links(pull_request))
-    if not maintainer:
-        findings += ownership(pull_request)
+    findings = [*pulls.links(pull_request), *([] if maintainer else pulls.ownership(pull_request))]
     with tempfile.TemporaryDirectory(prefix="odebench-review-") as name:
         folder = Path(name)
-        write_board(pull_request, folder)
+        pulls.write_board(pull_request, folder)
         if not maintainer:
-            findings += new_weights(pull_request, folder)
-        added, wrong = new_results(pull_request, folder, maintainer=maintainer)
+            findings += pulls.new_weights(pull_request, folder)
+        added, wrong = pulls.new_results(pull_request, folder, maintainer=maintainer)
         findings += wrong
         tables, contradicting = _tables(pull_request, added)
         findings += contradicting
@@ -143,7 +128,7 @@ def review(
             progress.say(f"{entry.name}: verifying on two chunks (--draw {chosen} repeats it)")
             return verify_entry(
                 entry,
-                results=folder / RESULTS,
+                results=folder / pulls.RESULTS,
                 draw=chosen,
                 trust=trust,
                 report=report,
@@ -155,7 +140,8 @@ def review(
 
         entries = []
         for model in _entries(pull_request, added):
-            own = [each for each in findings if _is_about(each, model)]
+            places = (f"{pulls.ENTRIES}/{model}/", f"{pulls.RESULTS}/{model}/")
+            own = [each for each in findings if each.file.startswith(places)]
             findings = [each for each in findings if each not in own]
             entries.append(_reviewed(folder, model, own, trust=trust, verify=verify))
     return Review(
@@ -171,13 +157,9 @@ def review(
 
 def _entries(pull_request: PullRequest, added: Sequence[StoredResult]) -> list[str]:
     """The entries of HEAD to review: those with changed files, and those with new results that can be repeated."""
-    found = {model_of(change.path) for change in pull_request.entries}
-    found |= {item.result.evaluation.model.name for item in added if not is_given(item.result)}
+    found = {pulls.model_of(change.path) for change in pull_request.entries}
+    found |= {item.result.evaluation.model.name for item in added if not pulls.is_given(item.result)}
     return sorted(found & pull_request.after)
-
-
-def _is_about(one: Finding, model: str) -> bool:
-    return one.file.startswith((f"{ENTRIES}/{model}/", f"{RESULTS}/{model}/"))
 
 
 def _reviewed(
@@ -189,14 +171,14 @@ def _reviewed(
     verify: Callable[[Path, Report], Verification],
 ) -> Reviewed:
     """One entry, validated, and verified if nothing is wrong so far."""
-    entry = folder / ENTRIES / model
+    entry = folder / pulls.ENTRIES / model
     report = validate_entry(entry)
     found = [*findings, *_from_root(report.findings, folder)]
     if found:
         return Reviewed(report, None, "mend the findings first", tuple(found))
     contributed = read_entry(entry).contributed
     if contributed is not None and not trust:
-        file = f"{ENTRIES}/{model}/{contributed[0]}.py"
+        file = f"{pulls.ENTRIES}/{model}/{contributed[0]}.py"
         said = "is what running the entry would run here, with all that you may do: read it, then give --trust"
         return Reviewed(report, None, "its code is not trusted", (finding(file, None, "trust", said),))
     try:
@@ -218,9 +200,8 @@ def _from_root(findings: Iterable[Finding], folder: Path) -> list[Finding]:
 
 
 def _tables(pull_request: PullRequest, added: Sequence[StoredResult]) -> tuple[list[Table], list[Finding]]:
-    """Tables of the pull request's models beside the registered ones of BASE, and findings about new results that
-    contradict others."""
-    base, _ = results_in(pull_request.span.base, Path(RESULTS), name=_BASE)
+    """Tables of its models beside the registered ones, and findings about new results that contradict others."""
+    base, _ = results_in(pull_request.span.base, Path(pulls.RESULTS), name=_BASE)
     replaced = {Path(f"{_BASE}:{change.path}") for change in pull_request.results}
     tables, problems = build_tables([*(item for item in base if item.path not in replaced), *added])
     contradicting = [
@@ -243,7 +224,7 @@ def _beside(table: Table, models: set[str]) -> Table:
 def _notes(added: Sequence[StoredResult]) -> Iterator[str]:
     """Notes on results that cannot be repeated here: candidates made elsewhere, whose file is not in the repository."""
     for item in added:
-        if is_given(item.result):
+        if pulls.is_given(item.result):
             model, sha256 = item.result.evaluation.model.name, item.result.evaluation.attack.parameters["file_sha256"]
             said = f"{item.path} judges candidates made elsewhere: ask for their file, of sha256 {sha256}, and compare "
             yield printable(f"{said}with odebench judge --model {model} FILE")

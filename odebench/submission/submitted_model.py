@@ -11,13 +11,8 @@ from pydantic import JsonValue
 
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, WeightError, unknown_name
-from odebench.evaluation.model_reference import (
-    ModelReference,
-    RegisteredModel,
-    ResolvedModel,
-    file_identity,
-    held_changes,
-)
+from odebench.evaluation import model_reference
+from odebench.evaluation.model_reference import ModelReference, RegisteredModel, ResolvedModel
 from odebench.io.folders import LEADERBOARD, PublishedFolder, published_folders
 from odebench.io.remote_weights import Address
 from odebench.io.text import printable
@@ -30,15 +25,13 @@ from odebench.submission.folder import CODE_SUFFIX
 
 @dataclass(frozen=True)
 class SubmittedModel:
-    """The model of an entry: a registered model's recipe with the entry's changes and weights, or a module that the
-    entry brings."""
+    """The model of an entry: a registered recipe with the entry's changes and weights, or a module of its own."""
 
     folder: Path
     entry: Entry
 
     @property
     def name(self) -> str:
-        """The entry's id."""
         return self.entry.id
 
     @property
@@ -56,10 +49,8 @@ class SubmittedModel:
         train_seed: int,
         changes: Mapping[str, JsonValue],
     ) -> ResolvedModel:
-        """The entry's model, with the weights that it lists for the data set, train horizon and seed.
-
-        Raises UsageError for anything that the entry does not list, WeightError for a file of another sha256.
-        """
+        """The entry's model, with the weights that it lists for the data set, train horizon and seed. Raises UsageError
+        for what the entry does not list, WeightError for a file of another sha256."""
         if changes:
             raise UsageError(f"{self.name} is an entry, whose recipe is as it stands there: leave out --set")
         use = self.entry.trained_for(dataset.name)
@@ -72,7 +63,7 @@ class SubmittedModel:
             origin = load_definition(self.entry.model).recipe(
                 dataset, horizon=trained_at, train_seed=train_seed, changes=arguments
             )
-            arguments = held_changes(origin, arguments)
+            arguments = model_reference.held_changes(origin, arguments)
             identity = origin.key if listed is None else listed.sha256
         elif listed is None:
             raise UsageError(f"{self.name} lists no weights for {self._words(use, trained_at, train_seed)}")
@@ -102,8 +93,7 @@ class SubmittedModel:
         return None if listed is None else self._location(listed)
 
     def _trained_at(self, use: Use, horizon: float | None, train_horizon: float | None) -> float | None:
-        """The train horizon of the weights: the one asked for, else the entry's only one, else the horizon of the
-        evaluation, else 1."""
+        """The train horizon: the one asked for, else the entry's only one, else the evaluation's horizon, else 1."""
         if not use.horizons:
             if (horizon, train_horizon) != (None, None):
                 raise UsageError(f"{self.name} integrates nothing, so it takes no --horizon and no --solver")
@@ -140,7 +130,7 @@ class SubmittedModel:
         file = str(weights.file)
         whole = Path(os.path.abspath(self.folder))
         path = shared_weights(whole, file) or whole / file
-        if file_identity(path) != weights.sha256:
+        if model_reference.file_identity(path) != weights.sha256:
             raise WeightError(f"{path} has another sha256 than {ENTRY_FILE} says; odebench validate says more")
         return path
 
@@ -148,9 +138,8 @@ class SubmittedModel:
 def find_model(name: str, *, weights: Path | None = None) -> ModelReference:
     """The model of a name: a registered one, or an entry by its id or by the path of its folder (with a "/").
 
-    `weights` is a file for a registered model. An entry under the name of a registered model is that model. Raises
-    UsageError for an unknown name, with the nearest match and the list, and DocumentError for an entry that cannot be
-    read.
+    `weights` is a file for a registered model. An entry of a registered model's name is that model. Raises UsageError
+    for an unknown name, with the nearest match and the list, and DocumentError for an unreadable entry.
     """
     registered = MODELS.entries()
     if "/" not in name and name in registered:
@@ -160,10 +149,8 @@ def find_model(name: str, *, weights: Path | None = None) -> ModelReference:
 
 
 def find_entry(name: str) -> Path:
-    """The folder of an entry, by its id or by the path of the folder (with a "/", or a folder of that name here).
-
-    Raises UsageError for an unknown id, with the nearest match and the list, and for a folder without an entry.
-    """
+    """The folder of an entry, by its id or path (with a "/", or a folder of that name here). Raises UsageError for an
+    unknown id, with the nearest match and the list, and for a folder without an entry."""
     known = _entry_folders()
     folder = (
         Path(name) if "/" in name or (name not in known and (Path(name) / ENTRY_FILE).is_file()) else known.get(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from odebench.io.yaml_document import Document, DocumentError, Where
 from odebench.model.definition import ModelDefinition, changeable
 from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Recipe
-from odebench.submission.builtin import built_in_dataset, built_in_model
 from odebench.submission.claims import claim_findings
 from odebench.submission.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, Entry, Use, Weights, licence_problem, open_entry
 from odebench.submission.finding import Finding, finding, finding_at
@@ -54,9 +54,8 @@ def validate_entry(folder: Path, *, fetch: Fetch | None = None) -> Report:
     Raises UsageError if there is no such folder.
     """
     report = _validated(folder, None)
-    if fetch is None or report.findings or not report.weights_elsewhere:
-        return report
-    return _validated(folder, fetch)
+    again = fetch is not None and report.weights_elsewhere and not report.findings
+    return _validated(folder, fetch) if again else report
 
 
 def _validated(folder: Path, fetch: Fetch | None) -> Report:
@@ -90,10 +89,15 @@ def _refused(error: DocumentError, source: str) -> Finding:
 def _entry_findings(
     folder: Path, name: str, entry: Entry, document: Document, contents: Contents, fetch: Fetch | None
 ) -> Iterator[Finding]:
-    definition = built_in_model(entry.model)
+    definition: ModelDefinition | None = MODELS.load_built_in(entry.model)
 
     def recipe_of(use: Use, weights: Weights) -> Recipe | None:
-        return None if definition is None else _recipe(definition, entry, use, weights.horizon, weights.train_seed)
+        """The recipe of a built-in model's weights; None if it cannot be made, which `_uses` reports."""
+        data, changes = DATASETS.load_built_in(use.name), entry.arguments_for(use)
+        if definition is not None and data is not None:
+            with suppress(OdebenchError):
+                return definition.recipe(data, horizon=weights.horizon, train_seed=weights.train_seed, changes=changes)
+        return None
 
     yield from _identity(folder, name, entry, document)
     yield from _model(folder, entry, document, contents)
@@ -103,9 +107,8 @@ def _entry_findings(
     if (problem := licence_problem(entry.licence)) is not None:
         yield finding_at(document, ("licence",), "licence", f"licence {problem}")
     if not entry.authors:
-        yield finding_at(
-            document, ("authors",), "authors", "authors is empty; name at least one: authors: [Ada Lovelace]"
-        )
+        said = "authors is empty; name at least one: authors: [Ada Lovelace]"
+        yield finding_at(document, ("authors",), "authors", said)
     if entry.paper is not None and not _PAPER.fullmatch(entry.paper):
         said = f"paper {entry.paper!r} must be an https address, arXiv:1234.56789 or doi:10.1234/..., or left out"
         yield finding_at(document, ("paper",), "paper", said)
@@ -135,11 +138,10 @@ def _identity(folder: Path, name: str, entry: Entry, document: Document) -> Iter
 def _declared_id(path: Path) -> str | None:
     if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_TEXT_BYTES:
         return None
-    try:
-        found = _DECLARED_ID.search(path.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return None
-    return None if found is None else found[1].casefold()
+    with suppress(OSError):
+        if found := _DECLARED_ID.search(path.read_text(encoding="utf-8", errors="replace")):
+            return found[1].casefold()
+    return None
 
 
 def _model(folder: Path, entry: Entry, document: Document, contents: Contents) -> Iterator[Finding]:
@@ -164,19 +166,6 @@ def _model(folder: Path, entry: Entry, document: Document, contents: Contents) -
             yield finding(str(folder / file), line, "code", said)
 
 
-def _recipe(
-    definition: ModelDefinition, entry: Entry, use: Use, horizon: float | None, train_seed: int
-) -> Recipe | None:
-    """The recipe of a built-in model's weights; None if it cannot be made, which `_uses` reports."""
-    data = built_in_dataset(use.name)
-    if data is None:
-        return None
-    try:
-        return definition.recipe(data, horizon=horizon, train_seed=train_seed, changes=entry.arguments_for(use))
-    except OdebenchError:
-        return None
-
-
 def _uses(entry: Entry, document: Document, definition: ModelDefinition | None) -> Iterator[Finding]:
     for index, use in enumerate(entry.datasets):
         where: Where = ("datasets", index)
@@ -188,14 +177,11 @@ def _uses(entry: Entry, document: Document, definition: ModelDefinition | None) 
             yield finding_at(document, (*where, "name"), "dataset", said)
             continue
         if len(set(use.horizons)) < len(use.horizons):
-            yield finding_at(
-                document, (*where, "horizons"), "horizon", "a horizon stands here twice; strike one of them"
-            )
+            said = "a horizon stands here twice; strike one of them"
+            yield finding_at(document, (*where, "horizons"), "horizon", said)
         if use.horizons and solver is None:
-            said = (
-                f"{use.name} has horizons, so say the solver, such as {{method: rk4, backend: torchdiffeq, step: 0.25}}"
-            )
-            yield finding_at(document, where, "solver", said)
+            such = "{method: rk4, backend: torchdiffeq, step: 0.25}"
+            yield finding_at(document, where, "solver", f"{use.name} has horizons, so say the solver, such as {such}")
         if not use.horizons and solver is not None:
             said = f"there is a solver, so say the horizons of {use.name}, such as horizons: [1]; or strike the solver"
             yield finding_at(document, where, "solver", said)
@@ -207,7 +193,7 @@ def _recipe_findings(
     entry: Entry, use: Use, where: Where, document: Document, definition: ModelDefinition
 ) -> Iterator[Finding]:
     """Findings where an entry contradicts the recipe of its built-in model."""
-    data, changes = built_in_dataset(use.name), entry.arguments_for(use)
+    data, changes = DATASETS.load_built_in(use.name), entry.arguments_for(use)
     if data is None:
         return
     if definition.has_horizon != bool(use.horizons):

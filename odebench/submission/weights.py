@@ -94,8 +94,13 @@ def weights_findings(
         if name not in listed_files:
             said = "is not listed under weights in entry.yaml; list or delete it"
             yield finding(str(folder / name), None, "weights", said)
-    if entry.contributed is not None:
-        yield from _missing(entry, document)
+    there = {(weights.dataset, weights.horizon) for weights in entry.weights}
+    for index, use in enumerate(entry.datasets if entry.contributed is not None else ()):
+        for horizon in use.horizons or (None,):
+            if (use.name, horizon) not in there:
+                at = "" if horizon is None else f" at horizon {horizon:g}"
+                said = f"there are no weights for {use.name}{at}; list them under weights"
+                yield finding_at(document, ("datasets", index), "weights", said)
 
 
 def horizon_problem(use: Use, horizon: float | None) -> str | None:
@@ -107,16 +112,6 @@ def horizon_problem(use: Use, horizon: float | None) -> str | None:
     known = ", ".join(f"{each:g}" for each in use.horizons)
     given = "no horizon is given" if horizon is None else f"horizon {horizon:g} is not one of the entry's"
     return f"{given}, which has on {use.name}: {known}"
-
-
-def _missing(entry: Entry, document: Document) -> Iterator[Finding]:
-    there = {(weights.dataset, weights.horizon) for weights in entry.weights}
-    for index, use in enumerate(entry.datasets):
-        for horizon in use.horizons or (None,):
-            if (use.name, horizon) not in there:
-                at = "" if horizon is None else f" at horizon {horizon:g}"
-                said = f"there are no weights for {use.name}{at}; list them under weights"
-                yield finding_at(document, ("datasets", index), "weights", said)
 
 
 @dataclass(frozen=True)

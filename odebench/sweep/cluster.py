@@ -12,7 +12,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,27 +37,6 @@ class ClusterError(OdebenchError):
     """A scheduler cannot be reached, has died, or has other package versions."""
 
 
-@dataclass(frozen=True)
-class Tls:
-    """The files that a tls:// scheduler needs: the authority, and this client's certificate and key."""
-
-    ca: Path
-    certificate: Path
-    key: Path
-
-    def security(self) -> Any:
-        """The Security object for distributed. Raises UsageError for a missing file."""
-        for path in (self.ca, self.certificate, self.key):
-            if not path.is_file():
-                raise UsageError(f"there is no file {path} for TLS")
-        return Security(
-            tls_ca_file=str(self.ca),
-            tls_client_cert=str(self.certificate),
-            tls_client_key=str(self.key),
-            require_encryption=True,
-        )
-
-
 class _IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
     """Makes workers ignore Ctrl-C, which reaches all processes of a terminal: the sweep ends its workers itself."""
 
@@ -68,12 +46,11 @@ class _IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
 
 
 def _configuration() -> dict[str, Any]:
-    connect = f"{CONNECT_SECONDS}s"
     return {
         "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
         # tasks wait at the scheduler, not at a worker that may die with them
         "distributed.scheduler.worker-saturation": 1.0,
-        "distributed.comm.timeouts.connect": connect,
+        "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
         **{f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in _MALLOC.items()},
         # for a machine that vanishes; distributed accepts no less
         "distributed.comm.timeouts.tcp": "11s",
@@ -109,16 +86,27 @@ def local_cluster(workers: int, *, threads: int) -> Iterator[Any]:
         yield client
 
 
+def _security(files: tuple[Path, Path, Path]) -> Any:
+    """The Security object for distributed. Raises UsageError for a missing file."""
+    for path in files:
+        if not path.is_file():
+            raise UsageError(f"there is no file {path} for TLS")
+    names = ("tls_ca_file", "tls_client_cert", "tls_client_key")
+    return Security(**dict(zip(names, map(str, files), strict=True)), require_encryption=True)
+
+
 @contextmanager
-def remote_cluster(address: str, *, tls: Tls | None, say: Callable[[str], None]) -> Iterator[Any]:
-    """A client of the scheduler at `address`. Raises ClusterError, within seconds, where it cannot be used."""
+def remote_cluster(address: str, *, tls: tuple[Path, Path, Path] | None, say: Callable[[str], None]) -> Iterator[Any]:
+    """A client of the scheduler at `address`. Raises ClusterError, within seconds, where it cannot be used.
+
+    `tls` are the files of the authority, and of this client's certificate and key, for a tls:// scheduler."""
     if not address.startswith(("tcp://", "tls://")):
         raise UsageError(f"the scheduler {address!r} must begin with tcp:// or tls://, such as tcp://127.0.0.1:8786")
     if address.startswith("tls://") != (tls is not None):
         raise UsageError(
             "a tls:// scheduler needs --tls-ca, --tls-cert and --tls-key, and a tcp:// one takes none of them"
         )
-    security = None if tls is None else tls.security()
+    security = None if tls is None else _security(tls)
     with dask.config.set(_configuration()), _quiet():
         try:
             _check_port(address)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from odebench.errors import ResultError
 from odebench.io.files import sha256_file
-from odebench.protocol.recipe import Recipe, find_weights
+from odebench.protocol.recipe import find_weights
 from odebench.result.file import read_result, result_path
 from odebench.sweep.grid import Grid, PlannedCell
 from odebench.sweep.task import Workspace
@@ -23,7 +23,12 @@ def completed_results(grid: Grid, workspace: Workspace) -> dict[str, Path]:
     folders = [workspace.results]
     if workspace.counts_published and workspace.published is not None:
         folders.append(workspace.published.results)
-    at_hand = cache(lambda recipe_key: _weights_sha256(recipes[recipe_key], workspace))
+
+    @cache
+    def at_hand(recipe_key: str) -> str | None:
+        path = find_weights(recipes[recipe_key], workspace.weights)
+        return None if path is None else sha256_file(path)
+
     recipes = {cell.plan.recipe.key: cell.plan.recipe for cell in grid.cells}
     found: dict[str, Path] = {}
     without_weights = set()
@@ -45,8 +50,3 @@ def _counts(path: Path, cell: PlannedCell, weights_sha256: str | None) -> bool:
     except ResultError:
         return False
     return result.run_key == cell.run_key and weights_sha256 in (None, result.found.weights_sha256)
-
-
-def _weights_sha256(recipe: Recipe, workspace: Workspace) -> str | None:
-    path = find_weights(recipe, workspace.weights)
-    return None if path is None else sha256_file(path)

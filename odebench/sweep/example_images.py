@@ -21,15 +21,9 @@ from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import Plan, planned_again
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge
 from odebench.io.files import write_atomically
+from odebench.leaderboard import example_images
 from odebench.leaderboard.build import attack_label
-from odebench.leaderboard.example_images import (
-    MOST,
-    ExamplePair,
-    Examples,
-    examples_folder,
-    file_names,
-    remove_examples,
-)
+from odebench.leaderboard.example_images import ExamplePair, Examples
 from odebench.leaderboard.union import StoredResult
 from odebench.model.classifier import Classifier
 from odebench.progress import SILENT, Progress
@@ -49,12 +43,10 @@ def make_examples(
     progress: Progress = SILENT,
 ) -> Path:
     """Writes the examples of a stored result beside it and returns their folder: the first images of its first chunk
-    that `model`, the model of the result, classifies correctly, each with the last candidate judged at the middle
-    epsilon.
+    that its `model` classifies correctly, each with the last candidate judged at the middle epsilon.
 
     Outcomes do not depend on the number of images, so only that chunk is attacked again, up to the middle epsilon.
-    Raises ResultError if the model cannot be found or built again, or if images, weights or outcomes differ from the
-    result.
+    Raises ResultError if the model cannot be built again, or if images, weights or outcomes differ from the result.
     """
     evaluation = item.result.evaluation
     epsilon, split = evaluation.threat_model.middle_epsilon, data_split(dataset, evaluation.dataset.split)
@@ -72,13 +64,14 @@ def make_examples(
         candidates = read_candidates(Path(folder) / "candidates.safetensors")
     rows = _rows(item, again)
     classifier = load_models(part, dataset, device, progress).classifier
-    points = _points(candidates, [row + evaluation.dataset.offset for row in rows], epsilon)
-    predicted = _predicted(item.result, classifier, split, points, [row + evaluation.dataset.offset for row in rows])
+    indices = [row + evaluation.dataset.offset for row in rows]
+    points = _points(candidates, indices, epsilon)
+    predicted = _predicted(item.result, classifier, split, points, indices)
     stored = {found.epsilon: found for found in item.result.epsilons}[epsilon]
     felled_by = stored.felled_by.codes(evaluation.dataset.n)
     pairs = []
-    for row, label in zip(rows, predicted, strict=True):
-        index, outcome, felled = row + evaluation.dataset.offset, stored.outcomes[row], felled_by[row]
+    for row, index, label in zip(rows, indices, predicted, strict=True):
+        outcome, felled = stored.outcomes[row], felled_by[row]
         pairs.append(
             ExamplePair(
                 index=index,
@@ -97,7 +90,7 @@ def make_examples(
         attack=attack_label(item),
         pairs=tuple(pairs),
     )
-    return _write(examples_folder(item), examples, split, points)
+    return _write(example_images.examples_folder(item), examples, split, points)
 
 
 def _first_chunk(evaluation: Evaluation, epsilon: float) -> Evaluation:
@@ -136,7 +129,7 @@ def _rows(item: StoredResult, again: Result) -> list[int]:
             )
     outcomes = again.epsilons[-1].outcomes
     expected = {found.epsilon: found.outcomes for found in item.result.epsilons}[again.epsilons[-1].epsilon]
-    rows = [row for row, outcome in enumerate(expected[: len(outcomes)]) if outcome in CORRECT][:MOST]
+    rows = [row for row, outcome in enumerate(expected[: len(outcomes)]) if outcome in CORRECT][: example_images.MOST]
     if not rows:
         raise ResultError(f"{item.path} has no image in its first chunk that is classified correctly: nothing to show")
     if different := [str(row) for row in rows if outcomes[row] != expected[row]]:
@@ -179,9 +172,9 @@ def _predicted(
 
 
 def _write(folder: Path, examples: Examples, split: Split, points: Tensor) -> Path:
-    remove_examples(folder)
+    example_images.remove_examples(folder)
     for pair, point in zip(examples.pairs, points, strict=True):
-        clean, adversarial = file_names(pair)
+        clean, adversarial = example_images.file_names(pair)
         write_atomically(folder / clean, _png(split.images[pair.index]))
         write_atomically(folder / adversarial, _png(point))
     write_atomically(folder / EXAMPLES_FILE, (examples.model_dump_json(indent=1) + "\n").encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -16,15 +15,8 @@ from odebench.errors import UsageError, unknown_name
 from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan
 from odebench.io.yaml_document import Document, Where
 from odebench.model.definition import ModelDefinition, changeable, load_definition
-from odebench.protocol.protocol_file import (
-    AttackChoice,
-    Images,
-    Protocol,
-    Section,
-    Threat,
-    find_protocol,
-    read_protocol,
-)
+from odebench.protocol import protocol_file
+from odebench.protocol.protocol_file import AttackChoice, Images, Protocol, Section, Threat
 from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, fixed_step
 from odebench.sweep.trainings import Training, trainings
 
@@ -38,7 +30,6 @@ class PlannedCell:
 
     @property
     def run_key(self) -> str:
-        """The run key of the evaluation."""
         return self.plan.evaluation.run_key
 
     @property
@@ -86,12 +77,9 @@ class Grid:
 
 
 def read_grid(name: str) -> Grid:
-    """The grid of a protocol, by its name or by the path of a file.
-
-    Raises UsageError for an unknown name, and DocumentError, with the line, for an error in the file.
-    """
-    path = find_protocol(name)
-    return lay_out(*read_protocol(Path(path)))
+    """The grid of a protocol, by name or path. Raises UsageError for an unknown name, DocumentError for an error in the
+    file."""
+    return lay_out(*protocol_file.read_protocol(protocol_file.find_protocol(name)))
 
 
 def lay_out(protocol: Protocol, document: Document) -> Grid:
@@ -119,11 +107,8 @@ def describe(images: Images) -> DatasetDefinition:
             raise UsageError(f"data set {images.name!r}: its entry point names no DatasetDefinition")
         return found
     if images.image_shape is None or images.classes is None:
-        try:
-            DATASETS.entry(images.name)
-        except UsageError as error:
-            raise UsageError(f"{error}; for an image folder say image_shape and classes too") from error
-        raise AssertionError("a data set without an entry has one")
+        unknown = unknown_name("data set", images.name, DATASETS.entries())
+        raise UsageError(f"{unknown}; for an image folder say image_shape and classes too")
     names = tuple(str(index) for index in range(images.classes))
     return DatasetDefinition(
         images.name, images.image_shape, names, {}, "", sizes={split: size for split, size in images.sizes.items()}
@@ -194,8 +179,7 @@ class _SectionLayout:
             ("train_seeds", "train seed"),
         ):
             document.check_distinct((*self.where, key), getattr(section, key) or (), what)
-        norms = [threat.norm for threat in section.threat_models]
-        document.check_distinct((*self.where, "threat_models"), norms, "norm")
+        document.check_distinct((*self.where, "threat_models"), [each.norm for each in section.threat_models], "norm")
         document.check_distinct((*self.where, "attacks"), [_spelled(attack) for attack in section.attacks], "attack")
         for index, threat in enumerate(section.threat_models):
             document.check_distinct((*self.where, "threat_models", index, "epsilons"), threat.epsilons or (), "epsilon")
@@ -213,9 +197,7 @@ class _SectionLayout:
         model, kind, number = numbers
         pairs: list[tuple[float | None, float | None]] = [(None, None)]
         if definition.has_horizon:
-            horizons = section.horizons or ()
-            trained = section.train_horizons
-            pairs = [(t, horizon) for horizon in horizons for t in (trained or (horizon,))]
+            pairs = [(t, to) for to in section.horizons or () for t in (section.train_horizons or (to,))]
         for train_horizon, horizon in pairs:
             for seed in section.train_seeds:
                 solver = self._solver(definition, horizon, (*self.where, "models", model))
@@ -255,11 +237,12 @@ class _SectionLayout:
             return None
         if horizon is None:
             raise self.document.error(where, f"{definition.name} integrates nothing, so this section is not for it")
-        if section.equal_nfe is None:
-            return section.solver.solver() if section.solver is not None else None
+        if section.solver is not None:
+            return section.solver.solver()
         default = definition.recipe(self.dataset, horizon=horizon).solver
         stages = None if default is None else FIXED_STEP_STAGES.get(default.method)
-        if default is None or stages is None or section.equal_nfe % stages:
+        nfe = section.equal_nfe or 0
+        if default is None or stages is None or nfe % stages:
             multiple = f"a multiple of {stages}" if stages else "a fixed-step method"
             raise self.document.error((*self.where, "equal_nfe"), f"{definition.name} ({default}) needs {multiple}")
-        return fixed_step(default.method, step=horizon * stages / section.equal_nfe)
+        return fixed_step(default.method, step=horizon * stages / nfe)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,7 +123,11 @@ def _check_remaining_results(publication: Publication, folder: PublishedFolder) 
     about to be published, or with candidates of a source whose weights are about to be replaced."""
     new = {target.stem: source for source, target in publication.weights.items()}
     replaced = {sha256_file(target): source for source, target in publication.weights.items() if target.exists()}
-    for path, result in _remaining_results(publication, folder):
+    for path in sorted({*result_files(folder.results)} - {*publication.results.values()}):
+        try:
+            result = read_result(path)
+        except ResultError:
+            continue  # what is no result rests on no weights
         for name, sha256 in result.found.sources_sha256.items():
             if sha256 in replaced:
                 raise PublicationError(
@@ -137,17 +140,6 @@ def _check_remaining_results(publication: Publication, folder: PublishedFolder) 
                 f"{path} was found with other weights ({result.found.weights_sha256[:12]}) than {source}; "
                 "delete it, or run it again with them"
             )
-
-
-def _remaining_results(publication: Publication, folder: PublishedFolder) -> Iterator[tuple[Path, Result]]:
-    """The published results that are not replaced; files that are not results are left out."""
-    replaced = set(publication.results.values())
-    for path in result_files(folder.results):
-        if path not in replaced:
-            try:
-                yield path, read_result(path)
-            except ResultError:
-                continue
 
 
 def _check_size(publication: Publication, folder: PublishedFolder) -> None:

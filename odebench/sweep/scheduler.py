@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from odebench.errors import OdebenchError
-from odebench.evaluation.plan import Slice
+from odebench.evaluation.plan import slice_of
 from odebench.evaluation.slices import cut, slice_path
 from odebench.io.files import check_writable
 from odebench.io.folders import PublishedFolder, cache_folder, published_folder
@@ -25,9 +25,6 @@ from odebench.sweep.completed import completed_results
 from odebench.sweep.cost import evaluation_work, training_work
 from odebench.sweep.grid import Grid, PlannedCell
 from odebench.sweep.task import TaskError, Workspace, evaluate, evaluate_slice, join, prepare, train
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _POLL_SECONDS = 0.2
 _TOPIC = "odebench"
@@ -143,25 +140,15 @@ def workspace_of(
 
 
 def tasks_of(grid: Grid, workspace: Workspace, *, slice_images: int | None = None) -> tuple[dict[str, Task], int]:
-    """The tasks that a grid still needs, by key, each after those it needs; and the number of cells that are done.
-
-    A cell is done if its result exists; a recipe is trained only for a cell that is not done.
-    """
+    """The tasks that a grid still needs, by key, each after those it needs, and the number of cells whose result
+    exists. A recipe is trained only for a cell that is not done."""
     cells, there = grid.evaluations, completed_results(grid, workspace)
     missing = {key: cell for key, cell in cells.items() if key not in there}
     if not missing:
         return {}, len(cells)
-    parts = {_slice_of(cell): None for cell in missing.values()}
-    tasks = {
-        "data": Task(
-            key="data",
-            kind="data",
-            title=f"looking at {grid.dataset.name}",
-            needs=(),
-            work=0.0,
-            call=(prepare, tuple(parts), grid.dataset, workspace),
-        )
-    }
+    parts = {slice_of(cell.plan.evaluation): None for cell in missing.values()}
+    call = (prepare, tuple(parts), grid.dataset, workspace)
+    tasks = {"data": Task("data", "data", f"looking at {grid.dataset.name}", (), 0.0, call)}
     titles = {training.recipe.key: training.title for training in grid.trainings}
 
     def need(recipe: Recipe) -> str:
@@ -194,26 +181,17 @@ def tasks_of(grid: Grid, workspace: Workspace, *, slice_images: int | None = Non
 def _slice_task(cell: PlannedCell, rows: slice, needs: tuple[str, ...], work: float, workspace: Workspace) -> Task:
     """The task of one slice of an evaluation. If its file exists, the task only checks it and counts as no work."""
     evaluation = cell.plan.evaluation
-    share = (
-        0.0
-        if slice_path(workspace.results, evaluation, rows).exists()
-        else (rows.stop - rows.start) / evaluation.dataset.n
-    )
+    there = slice_path(workspace.results, evaluation, rows).exists()
+    left = 0.0 if there else work * (rows.stop - rows.start) / evaluation.dataset.n
     title = f"{cell.title}, images {rows.start} to {rows.stop - 1}"
     key = f"slice-{cell.run_key}-{rows.start}-{rows.stop}"
-    return Task(key, "slice", title, needs, work * share, (evaluate_slice, cell.plan, rows, workspace))
-
-
-def _slice_of(cell: PlannedCell) -> Slice:
-    evaluation = cell.plan.evaluation
-    part = evaluation.dataset
-    return Slice(split=part.split, n=part.n, offset=part.offset, chunk=evaluation.chunk)
+    return Task(key, "slice", title, needs, left, (evaluate_slice, cell.plan, rows, workspace))
 
 
 @contextmanager
 def _client(cluster: Cluster, *, threads: int, watcher: Watcher) -> Iterator[Any]:
     try:
-        from odebench.sweep.cluster import Tls, local_cluster, remote_cluster
+        from odebench.sweep.cluster import local_cluster, remote_cluster
     except ImportError as error:
         raise SweepError(
             f"a sweep needs dask.distributed ({error.name or error} is missing): pip install 'odebench[sweep]'"
@@ -223,9 +201,7 @@ def _client(cluster: Cluster, *, threads: int, watcher: Watcher) -> Iterator[Any
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         opened = local_cluster(cluster.workers or max(1, cores // threads), threads=threads)
     else:
-        opened = remote_cluster(
-            cluster.address, tls=None if cluster.tls is None else Tls(*cluster.tls), say=watcher.say
-        )
+        opened = remote_cluster(cluster.address, tls=cluster.tls, say=watcher.say)
     with opened as client:
         yield client
 

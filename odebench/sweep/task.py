@@ -1,7 +1,5 @@
-"""The tasks of a sweep's workers: check the data, train one recipe, run one evaluation or a slice of it.
-
-What a task makes is written to a file, whole or not at all.
-"""
+"""The tasks of a sweep's workers: check the data, train one recipe, run one evaluation or a slice of it; each makes
+whole files or none."""
 
 from __future__ import annotations
 
@@ -76,9 +74,11 @@ def train(recipe: Recipe, workspace: Workspace) -> None:
     """Trains a recipe unless its weights exist. Raises TaskError."""
     with _one_task(workspace):
         if find_weights(recipe) is None:
+            from odebench.evaluation.environment import usable_device
             from odebench.model.training import find_or_train
 
-            find_or_train(recipe, _dataset(recipe.dataset, workspace.data_dir), device=_device(workspace))
+            data = _dataset(recipe.dataset, workspace.data_dir)
+            find_or_train(recipe, data, device=usable_device(workspace.device))
 
 
 def evaluate(plan: Plan, workspace: Workspace) -> None:
@@ -108,12 +108,6 @@ def join(plan: Plan, slices: tuple[slice, ...], workspace: Workspace) -> None:
         join_slices(plan.evaluation, slices=slices, results=workspace.results)
 
 
-def _device(workspace: Workspace) -> str:
-    from odebench.evaluation.environment import usable_device
-
-    return usable_device(workspace.device)
-
-
 @lru_cache(maxsize=1)
 def _dataset(name: str, data_dir: Path | None) -> Dataset:
     from odebench.dataset import load_dataset
@@ -123,8 +117,7 @@ def _dataset(name: str, data_dir: Path | None) -> Dataset:
 
 @contextmanager
 def _one_task(workspace: Workspace) -> Iterator[None]:
-    """A context for one task, alone in this process, with the threads and folders of its workspace. Whatever is raised
-    in it becomes a TaskError."""
+    """A context for one task, alone in this process, in its workspace. Whatever is raised in it becomes a TaskError."""
     try:
         with _ALONE:
             os.environ["ODEBENCH_CACHE"] = str(workspace.cache)

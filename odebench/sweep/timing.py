@@ -25,13 +25,10 @@ def probe(grid: Grid) -> float:
     torch.set_num_threads(grid.protocol.threads)
     try:
         timed: dict[str, float] = {}
-        seconds = sum(
-            training_work(one.recipe, grid.dataset) * _seconds(one.recipe, grid, timed) for one in grid.trainings
-        )
-        seconds += sum(
-            evaluation_work(cell.plan, grid.dataset) * _seconds(cell.plan.recipe, grid, timed)
-            for cell in grid.evaluations.values()
-        )
+        works = [(one.recipe, training_work(one.recipe, grid.dataset)) for one in grid.trainings]
+        plans = [cell.plan for cell in grid.evaluations.values()]
+        works += [(plan.recipe, evaluation_work(plan, grid.dataset)) for plan in plans]
+        seconds = sum(work * _seconds(recipe, grid, timed) for recipe, work in works)
     finally:
         torch.set_num_threads(threads)
     return seconds / max(1, (os.cpu_count() or 1) // grid.protocol.threads)

@@ -97,7 +97,7 @@ def test_a_real_gain_of_ten_points_is_found() -> None:
     claim = found["robust kd-ode linf"]
     assert claim.word is ClaimVerdict.supported
     assert claim.estimate is not None
-    assert claim.estimate.value == pytest.approx(10, abs=0.5)
+    assert claim.estimate.points == pytest.approx(10, abs=0.5)
     assert claim.estimate.low > 0
     assert claim.relative == pytest.approx(0.25, abs=0.02)
     assert (claim.seeds, claim.horizons, claim.estimate.images) == (SEEDS, HORIZONS, N)
@@ -113,7 +113,7 @@ def test_a_real_slope_is_found_for_the_model_that_has_it() -> None:
     found = answers(*study(rising))
     assert found["slope ode linf"].word is ClaimVerdict.supported
     assert found["slope ode linf"].estimate is not None
-    assert found["slope ode linf"].estimate.value == pytest.approx(5, abs=0.5)
+    assert found["slope ode linf"].estimate.points == pytest.approx(5, abs=0.5)
     assert found["slope ode linf"].relative is None
     assert found["slope kd-ode linf"].word is not ClaimVerdict.supported
 
@@ -335,7 +335,7 @@ def test_a_clean_gain_is_read_from_the_attack_with_the_most_images() -> None:
     claim = found["clean kd-ode"]
     assert (claim.attack, claim.word) == ("pgd", ClaimVerdict.supported)
     assert claim.estimate is not None
-    assert (claim.estimate.value, claim.estimate.images) == (pytest.approx(5, abs=0.1), 1000)
+    assert (claim.estimate.points, claim.estimate.images) == (pytest.approx(5, abs=0.1), 1000)
     assert found["robust kd-ode linf"].attack == "worst-case"
     for fewer in (
         study(level(0.6, 0.5), attack="pgd", clean=clean, n=1000, seeds=(0, 1)),
@@ -358,11 +358,11 @@ def test_confounders_stand_beside() -> None:
     assert {beside.name for beside in claim.beside} == {"correct in every cell", "equal NFE", "adaptive solver"}
     found = {beside.name: beside.estimate for beside in claim.beside}
     assert all(found.values())
-    assert found["adaptive solver"].value == pytest.approx(5, abs=0.5)  # type: ignore[union-attr]
-    assert found["equal NFE"].value == pytest.approx(10, abs=0.7)  # type: ignore[union-attr]
+    assert found["adaptive solver"].points == pytest.approx(5, abs=0.5)  # type: ignore[union-attr]
+    assert found["equal NFE"].points == pytest.approx(10, abs=0.7)  # type: ignore[union-attr]
     assert 0 < found["correct in every cell"].images < N  # type: ignore[union-attr]
     assert claim.estimate is not None
-    assert claim.estimate.value == pytest.approx(10, abs=0.7)
+    assert claim.estimate.points == pytest.approx(10, abs=0.7)
     more = study(robust, attack="pgd", norm="l2", solver=adaptive(), nfe=(20.0, 21.0), n=500)
     clean = answers(*results, *study(robust, attack="pgd", norm="l2", n=500), *more)["clean kd-ode"]
     assert [beside.estimate.images for beside in clean.beside if beside.estimate is not None] == [N, 500]
@@ -407,7 +407,7 @@ def test_the_interval_is_the_wider_and_p_the_larger(rows: list[list[float]]) -> 
     assert found.p is not None
     assert found.p >= student_p(by_seed)
     assert found.high - found.low >= high - low - 1e-9
-    assert found.value == pytest.approx(float(measured.mean()), abs=1e-9)
+    assert found.points == pytest.approx(float(measured.mean()), abs=1e-9)
     alone = estimate(measured[:1])
     assert alone.p is None
     shuffled = estimate(measured[:, ::-1])

@@ -121,8 +121,7 @@ def unbounded(attacked: OutcomeArray, grey: OutcomeArray) -> Check:
 
 
 def monotone_budget(by_epsilon: Mapping[float, OutcomeArray]) -> Check:
-    """Check 10 (Carlini et al. 2019): images that are robust at a larger radius and not at a smaller one, in
-    independent runs."""
+    """Check 10 (Carlini et al. 2019): images robust at a larger radius, and in another run not at a smaller one."""
     epsilons = sorted(by_epsilon)
     if len(epsilons) < 2:
         why = "one radius alone has nothing to be compared with; give several, such as --epsilon 0.05,0.1"

@@ -229,8 +229,7 @@ def _gradient(classifier: Classifier, images: Images, labels: Labels) -> Images:
 
 
 def _adjoint_curve(classifier: Classifier, images: Images) -> dict[str, JsonValue]:
-    """The median cosine of the adjoint's gradient with the direct one, at shares of the horizon; None where it
-    fails."""
+    """The median cosine of the adjoint's gradient with the direct one, by horizon; None where it fails."""
     whole = classifier.horizon or 1.0
     horizons: list[JsonValue] = [whole * share for share in HORIZON_SHARES]
     cosines: list[JsonValue] = [_adjoint_cosine(classifier, images, whole * share) for share in HORIZON_SHARES]

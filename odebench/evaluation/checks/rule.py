@@ -19,18 +19,9 @@ def count_check(
 ) -> Check:
     """A check that counts k images of n; it flags where Wilson's lower bound of k/n is above COUNT_THRESHOLD."""
     bound = wilson_lower(k, n)
-    return Check(
-        id=check.value,
-        name=check.label,
-        status="flag" if bound > COUNT_THRESHOLD else "pass",
-        speaks_of=speaks_of,
-        figure=bound,
-        threshold=COUNT_THRESHOLD,
-        k=k,
-        n=n,
-        why=why,
-        evidence=evidence or {},
-    )
+    status = "flag" if bound > COUNT_THRESHOLD else "pass"
+    found = {"figure": bound, "threshold": COUNT_THRESHOLD, "k": k, "n": n}
+    return _check(check, status, speaks_of, why, evidence, **found)
 
 
 def threshold_check(
@@ -44,31 +35,18 @@ def threshold_check(
     evidence: dict[str, JsonValue] | None = None,
 ) -> Check:
     """A check of one quantity against a threshold; `flagged` says on which side of it the figure lies."""
-    return Check(
-        id=check.value,
-        name=check.label,
-        status="flag" if flagged else "pass",
-        speaks_of=speaks_of,
-        figure=figure,
-        threshold=threshold,
-        k=None,
-        n=None,
-        why=why,
-        evidence=evidence or {},
-    )
+    status = "flag" if flagged else "pass"
+    return _check(check, status, speaks_of, why, evidence, figure=figure, threshold=threshold)
 
 
 def skipped(check: CheckId, *, speaks_of: SpeaksOf, why: str) -> Check:
     """A check that could not be made, and why."""
-    return Check(
-        id=check.value,
-        name=check.label,
-        status="skipped",
-        speaks_of=speaks_of,
-        figure=None,
-        threshold=None,
-        k=None,
-        n=None,
-        why=why,
-        evidence={},
-    )
+    return _check(check, "skipped", speaks_of, why, None)
+
+
+def _check(
+    check: CheckId, status: str, speaks_of: SpeaksOf, why: str, evidence: dict[str, JsonValue] | None, **found: float
+) -> Check:
+    about = {"id": check.value, "name": check.label, "status": status, "speaks_of": speaks_of}
+    measured = dict.fromkeys(("figure", "threshold", "k", "n")) | found
+    return Check.model_validate({**about, **measured, "why": why, "evidence": evidence or {}})

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from odebench.attack.builtin import PGD, QUICK_DIAGNOSIS
 from odebench.attack.definition import load_attack
-from odebench.dataset import describe_dataset
-from odebench.dataset.definition import DatasetDefinition
+from odebench.dataset import Dataset, Split, describe_dataset
 from odebench.errors import OdebenchError, ResultError
 from odebench.evaluation.plan import DEFAULT_CHUNK, EvaluationRequest, Plan, Slice, plan, planned_again
 from odebench.protocol.spec import Evaluation, Solver
@@ -28,14 +27,6 @@ _DEFAULT_EPSILON = 8 / 255
 
 
 @dataclass(frozen=True)
-class SplitImages:
-    """The test or validation images of a data set: their number and sha256."""
-
-    n: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Committed:
     """A committed result and the plan that repeats it."""
 
@@ -45,17 +36,12 @@ class Committed:
 
     @property
     def evaluation(self) -> Evaluation:
-        """The evaluation of the result."""
         return self.result.evaluation
 
     @property
     def weights(self) -> tuple[str, float | None, int]:
         """Data set, train horizon and train seed."""
         return self.evaluation.dataset.name, self.evaluation.train_horizon, train_seed(self.evaluation)
-
-
-Splits = Mapping[tuple[str, str], SplitImages]
-"""Images by the names of data set and split."""
 
 
 def train_seed(evaluation: Evaluation) -> int:
@@ -68,13 +54,13 @@ def committed_results(
     folder: Path,
     entry: Entry,
     results: Path,
-    splits: Splits,
+    data: Mapping[str, Dataset],
     *,
     dataset: str | None = None,
     data_dir: Path | None = None,
 ) -> tuple[list[Committed], list[Finding]]:
     """The results of an entry below `results`, or those on one `dataset`, that can be planned again with the weights
-    that it lists, and findings about the others. `splits` holds the images at hand."""
+    that it lists, and findings about the others. `data` holds the data sets at hand by name."""
     good: list[Committed] = []
     findings: list[Finding] = []
     for path in result_files(results / entry.id):
@@ -86,25 +72,29 @@ def committed_results(
         if dataset not in (None, result.evaluation.dataset.name):
             continue
         try:
-            good.append(Committed(path, result, _planned(folder, entry, result, splits, data_dir)))
+            good.append(Committed(path, result, _planned(folder, entry, result, data, data_dir)))
         except OdebenchError as error:
             findings.append(finding(str(path), None, "result", f"does not fit the entry: {error}"))
     return good, findings
 
 
-def _planned(folder: Path, entry: Entry, result: Result, splits: Splits, data_dir: Path | None) -> Plan:
+def _planned(folder: Path, entry: Entry, result: Result, data: Mapping[str, Dataset], data_dir: Path | None) -> Plan:
     evaluation = result.evaluation
     part = evaluation.dataset
     if evaluation.model.name != entry.id:
         raise ResultError(f"it is of {evaluation.model.name!r}, not of {entry.id}; put it into that folder")
-    images = splits.get((part.name, part.split))
+    images: Split | None = getattr(data.get(part.name), part.split, None)
     if images is None:
         raise ResultError(f"the entry is not trained for {part.name}; list it there, or delete the result")
     definition = describe_dataset(part.name, data_dir=data_dir)
-    found = planned_again(evaluation, reference_of(folder, entry), definition, total=images.n)
+    found = planned_again(evaluation, reference_of(folder, entry), definition, total=len(images))
     own, trained = SubmittedModel(folder, entry), (part.name, evaluation.train_horizon, train_seed(evaluation))
     listed = entry.weights_for(*trained)
-    if listed is not None and (found.handed_over or found.recipe.key == _recipe_key(own, definition, evaluation)):
+    horizons = {"horizon": None, "train_horizon": evaluation.train_horizon}
+    if listed is not None and (
+        found.handed_over
+        or found.recipe.key == own.resolve(definition, **horizons, train_seed=trained[2], changes={}).origin.key
+    ):
         found = replace(found, weights=own.weights_of(*trained))
         if listed.sha256 != result.found.weights_sha256:
             raise ResultError(
@@ -136,16 +126,6 @@ def planned_weights(
     return replace(found, weights=SubmittedModel(folder, entry).weights_of(dataset, horizon, seed))
 
 
-def _recipe_key(own: SubmittedModel, definition: DatasetDefinition, evaluation: Evaluation) -> str:
-    return own.resolve(
-        definition,
-        horizon=None,
-        train_horizon=evaluation.train_horizon,
-        train_seed=train_seed(evaluation),
-        changes={},
-    ).origin.key
-
-
 def as_trained(entry: Entry, evaluation: Evaluation) -> bool:
     """Whether an evaluation asks the model at the horizon and with the solver of its training, on test images from the
     first on, in fp32 and without a coarse solver."""
@@ -166,11 +146,16 @@ def can_be_repeated(evaluation: Evaluation) -> bool:
 
 
 def coverage_findings(
-    folder: Path, entry: Entry, results: Sequence[Committed], splits: Splits, *, data_dir: Path | None = None
+    folder: Path,
+    entry: Entry,
+    results: Sequence[Committed],
+    data: Mapping[str, Dataset],
+    *,
+    data_dir: Path | None = None,
 ) -> Iterator[Finding]:
     """A finding for each data set and horizon where no train seed has a PGD result on enough test images."""
     for use in entry.datasets:
-        wanted = min(COVERED, splits[use.name, "test"].n)
+        wanted = min(COVERED, len(data[use.name].test))
         grid = describe_dataset(use.name, data_dir=data_dir).epsilons.get(PGD.norms[0], ())
         for horizon in use.horizons or (None,):
             if not any(_covers(each.evaluation, entry, use, horizon, wanted, grid) for each in results):

@@ -1,7 +1,4 @@
-"""Contributed code in a process of its own: guarded, without the secrets of the environment, answering in JSON alone.
-
-The parent sends the jobs and reads back JSON; whatever else the process prints is thrown away.
-"""
+"""Contributed code in a process of its own: guarded, without the environment's secrets, answering in JSON alone."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from unittest.mock import patch
@@ -44,17 +40,6 @@ class ProcessAnswer(Spec):
     breaches: Annotated[tuple[Breach, ...], Field(strict=False)]
 
 
-@dataclass(frozen=True)
-class _Order:
-    """What the process is to do, as the parent pickles it."""
-
-    jobs: tuple[Job, ...]
-    folder: Path
-    scratch: Path
-    device: str
-    data_dir: Path | None
-
-
 def inspect_in_subprocess(
     folder: Path,
     jobs: Sequence[Job],
@@ -70,7 +55,8 @@ def inspect_in_subprocess(
     """
     with tempfile.TemporaryDirectory(prefix="odebench-") as scratch:
         data = None if data_dir is None else data_dir.absolute()
-        order = pickle.dumps(_Order(tuple(jobs), folder.absolute(), Path(scratch), device, data))
+        arguments = {"folder": folder.absolute(), "jobs": tuple(jobs), "scratch": Path(scratch)}
+        order = pickle.dumps({**arguments, "device": device, "data_dir": data})
         try:
             code, said, errors = _run(order, scratch, time_limit)
         except subprocess.TimeoutExpired as error:
@@ -88,8 +74,7 @@ def inspect_in_subprocess(
 
 
 def _run(order: bytes, scratch: str, time_limit: int) -> tuple[int, bytes, bytes]:
-    """The exit code, standard output and standard error of the process. It is killed, with all that it started, however
-    this function ends."""
+    """Exit code, standard output and error of the process, which is killed, with all that it started, in any case."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", _PROGRAM]
     apart: dict[str, Any] = {"env": _environment(scratch), "cwd": scratch, "start_new_session": True}
@@ -162,15 +147,12 @@ def _environment(scratch: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """The program of the process: reads the order from standard input and writes the answer to standard output."""
-    order: _Order = pickle.load(sys.stdin.buffer)
+    """The program of the process: reads the arguments of `inspect_guarded`, and writes its answer as JSON."""
+    arguments: dict[str, Any] = pickle.load(sys.stdin.buffer)
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the code prints is not part of the answer
     sys.stdin = io.StringIO()
-    said = inspect_guarded(
-        order.folder, order.jobs, scratch=order.scratch, device=order.device, data_dir=order.data_dir
-    )
-    answer.write(said.model_dump_json().encode())
+    answer.write(inspect_guarded(**arguments).model_dump_json().encode())
     answer.flush()
     os._exit(0)  # so that no code of the entry runs once the guard is off
 

@@ -43,8 +43,7 @@ class Job:
 
 
 class ChunkOutcomes(Spec):
-    """The outcomes of an attack on the rows from `first` to before `last`, one text per epsilon, and the sha256 of the
-    transfer sources used."""
+    """The outcomes of an attack on rows `first` to `last`, one text per epsilon, and the sha256 of the sources used."""
 
     first: int
     last: int
@@ -53,9 +52,8 @@ class ChunkOutcomes(Spec):
 
 
 class Inspected(Spec):
-    """The answers to one job. `error` says why the model could not be asked, and the rest is then empty.
-    `changes_in_eval` says how the model changed in evaluation mode. `outcomes` are in the order of the attacks and
-    their rows."""
+    """The answers to one job, empty but for `error` if the model could not be asked. `changes_in_eval` says how the
+    model changed in evaluation mode; `outcomes` are in the order of the attacks and their rows."""
 
     error: str | None = None
     checks: Annotated[tuple[Check, ...], Field(strict=False)] = ()

@@ -18,16 +18,9 @@ from odebench.result.outcome import Flag
 from odebench.submission.claims import claim_title, is_about
 from odebench.submission.entry import ENTRY_FILE, Entry
 from odebench.submission.finding import Finding, finding
+from odebench.submission.verification import agreement
 from odebench.submission.verification.acceptance import acceptance_notes, refusals
-from odebench.submission.verification.agreement import (
-    ONE_SIDED_FROM,
-    TOLERATED,
-    ComparedChunk,
-    differing,
-    disagreement,
-    one_sided,
-    shares_of,
-)
+from odebench.submission.verification.agreement import ComparedChunk
 from odebench.submission.verification.committed_results import Committed
 from odebench.submission.verification.jobs import Inspected, Job, RepeatedAttack
 from odebench.submission.verification.sampling import rows_of
@@ -112,8 +105,7 @@ class Rerun:
         return replace(item.plan, evaluation=item.evaluation.model_copy(update={"dataset": images}))
 
     def _attacks(self, items: Sequence[Committed]) -> list[RepeatedAttack]:
-        """The attacks behind results of the same weights: each evaluation and chunk once, however many images the
-        results hold."""
+        """The attacks behind results of the same weights: each evaluation and chunk once, whatever the results hold."""
         plans: dict[str, Plan] = {}
         threads: dict[str, int] = {}
         rows: dict[str, dict[int, slice]] = {}
@@ -176,15 +168,14 @@ class Rerun:
                         chunk=rows.start // DEFAULT_CHUNK,
                         images=stop - rows.start,
                         letters=sum(map(len, texts)) if exact else 0,
-                        differ=differing(texts, stored) if exact else 0,
-                        flatter=one_sided(texts, stored) if exact else 0,
-                        shares=tuple(map(shares_of, evaluation.threat_model.epsilons, texts, stored)),
+                        differ=agreement.differing(texts, stored) if exact else 0,
+                        flatter=agreement.one_sided(texts, stored) if exact else 0,
+                        shares=tuple(map(agreement.shares_of, evaluation.threat_model.epsilons, texts, stored)),
                     ),
                 )
 
     def _share_findings(self, pairs: Sequence[tuple[Committed, ComparedChunk]]) -> Iterator[Finding]:
-        """A finding for each share that differs from a committed or claimed one by more than the numbers of images
-        explain."""
+        """A finding for each share that differs from a committed or claimed one by more than chance explains."""
         asked: list[tuple[str, str, str, float, int, float, int]] = []
         for _, chunk in pairs:
             for each in chunk.shares if not chunk.letters else ():
@@ -204,7 +195,7 @@ class Rerun:
                 what = f"the claim about {claim_title(claim)}: {kind} accuracy"
                 asked.append((self.where, "claim", what, mine, images, value, claim.n))
         for file, rule, name, mine, n, theirs, n_theirs in asked:
-            said = disagreement(name, mine, n, theirs, n_theirs, confidence=1 - FALSE_ALARMS / len(asked))
+            said = agreement.disagreement(name, mine, n, theirs, n_theirs, confidence=1 - FALSE_ALARMS / len(asked))
             if said is not None:
                 yield finding(file, None, rule, said)
 
@@ -219,11 +210,11 @@ def _outcome_findings(chunks: Sequence[ComparedChunk]) -> Iterator[Finding]:
     for result in dict.fromkeys(chunk.result for chunk in chunks):
         same = [chunk for chunk in chunks if chunk.result == result]
         letters, differ = sum(chunk.letters for chunk in same), sum(chunk.differ for chunk in same)
-        if differ > TOLERATED * letters:
+        if differ > agreement.TOLERATED * letters:
             numbers = ", ".join(str(chunk.chunk) for chunk in same if chunk.differ)
             said = (
                 f"{differ} of {letters} letters are others than those found now (chunks {numbers}), more than "
-                f"{TOLERATED:.0%}: was it edited, or found with other code? Run it again with --force"
+                f"{agreement.TOLERATED:.0%}: was it edited, or found with other code? Run it again with --force"
             )
             yield finding(result, None, "letters", said)
 
@@ -231,7 +222,7 @@ def _outcome_findings(chunks: Sequence[ComparedChunk]) -> Iterator[Finding]:
 def _one_sided_notes(chunks: Sequence[ComparedChunk]) -> Iterator[str]:
     """A note if all differing outcomes make the committed results look better: hardware changes them both ways."""
     differ = sum(chunk.differ for chunk in chunks)
-    if differ >= ONE_SIDED_FROM and sum(chunk.flatter for chunk in chunks) == differ:
+    if differ >= agreement.ONE_SIDED_FROM and sum(chunk.flatter for chunk in chunks) == differ:
         yield (
             f"all {differ} letters that differ are robust in the committed results and not now; other hardware moves "
             "letters both ways: look at them, and verify with --full"

@@ -63,18 +63,12 @@ def drawn_results(draw: int, entry: Entry, results: Sequence[Committed]) -> list
 
 def all_results(results: Sequence[Committed]) -> list[Committed]:
     """All results of which chunks can be attacked again: those on test images that begin with the first."""
-    wanted = ("test", 0)
-    return [
-        each
-        for each in results
-        if can_be_repeated(each.evaluation)
-        and (each.evaluation.dataset.split, each.evaluation.dataset.offset) == wanted
-    ]
+    parts = [(each, each.evaluation.dataset) for each in results if can_be_repeated(each.evaluation)]
+    return [each for each, part in parts if (part.split, part.offset) == ("test", 0)]
 
 
 def drawn_weights(draw: int, entry: Entry, results: Sequence[Committed]) -> list[tuple[str, float | None, int]]:
-    """Data set, train horizon and seed of listed weights, one for each data set and horizon without results, so that
-    their models are inspected, too."""
+    """Data set, train horizon and seed of listed weights, drawn for each data set and horizon without results."""
     known = {each.weights[:2] for each in results}
     listed = sorted({(each.dataset, each.horizon) for each in entry.weights} - known, key=str)
     found = []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from odebench.dataset import Dataset, load_dataset
+from odebench.dataset import load_dataset
 from odebench.errors import ModelError, UsageError
 from odebench.evaluation.environment import device_name, usable_device
 from odebench.progress import SILENT, Progress
@@ -17,9 +17,9 @@ from odebench.submission.finding import Finding, finding
 from odebench.submission.limits import TIME_LIMIT
 from odebench.submission.submitted_model import SubmittedModel
 from odebench.submission.validate import Report, validate_entry
+from odebench.submission.verification import sampling
 from odebench.submission.verification.agreement import ComparedChunk
 from odebench.submission.verification.committed_results import (
-    SplitImages,
     can_be_repeated,
     claim_result_findings,
     committed_results,
@@ -29,13 +29,6 @@ from odebench.submission.verification.committed_results import (
 from odebench.submission.verification.isolated_process import inspect_in_subprocess
 from odebench.submission.verification.jobs import Inspected, inspect
 from odebench.submission.verification.rerun import Rerun
-from odebench.submission.verification.sampling import (
-    all_results,
-    drawn_chunks,
-    drawn_results,
-    drawn_weights,
-    given_chunks,
-)
 from odebench.submission.weights import fetching
 
 
@@ -54,7 +47,6 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against the entry."""
         return not self.findings
 
     @property
@@ -110,13 +102,14 @@ def verify_entry(
         return Verification(folder, report.id, draw, {}, (), report.findings, ("nothing was run",))
     data = {use.name: load_dataset(use.name, data_dir=data_dir, progress=progress) for use in entry.datasets}
     totals = {name: len(one.test) for name, one in data.items()}
-    looked_at = given_chunks(chunks, totals) if chunks is not None else {} if full else drawn_chunks(draw, totals)
-    splits = {(name, split): images for name, one in data.items() for split, images in _splits(one)}
-    committed, findings = committed_results(folder, entry, results, splits, dataset=dataset, data_dir=data_dir)
-    findings += [*coverage_findings(folder, entry, committed, splits, data_dir=data_dir)]
+    looked_at = {} if full else sampling.drawn_chunks(draw, totals)
+    if chunks is not None:
+        looked_at = sampling.given_chunks(chunks, totals)
+    committed, findings = committed_results(folder, entry, results, data, dataset=dataset, data_dir=data_dir)
+    findings += [*coverage_findings(folder, entry, committed, data, data_dir=data_dir)]
     findings += claim_result_findings(folder, entry, committed)
-    chosen = all_results(committed) if full else drawn_results(draw, entry, committed)
-    drawn = drawn_weights(draw, entry, chosen)
+    chosen = sampling.all_results(committed) if full else sampling.drawn_results(draw, entry, committed)
+    drawn = sampling.drawn_weights(draw, entry, chosen)
     without_results = [planned_weights(folder, entry, *each, data_dir=data_dir) for each in drawn]
     wanted = {name: looked_at.get(name) for name in totals}
     drawn_by = draw if chunks is None else None
@@ -143,12 +136,6 @@ def verify_entry(
     return Verification(
         folder, entry.id, draw, looked_at, found.chunks, (*findings, *found.findings), (*notes, *found.notes)
     )
-
-
-def _splits(data: Dataset) -> Iterator[tuple[str, SplitImages]]:
-    yield "test", SplitImages(len(data.test), data.test.sha256)
-    if data.validation is not None:
-        yield "validation", SplitImages(len(data.validation), data.validation.sha256)
 
 
 def _breach(what: str, where: str) -> str:

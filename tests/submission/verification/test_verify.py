@@ -30,7 +30,7 @@ from odebench.result.schema import Result, outcomes_digest
 from odebench.submission.entry import read_entry
 from odebench.submission.submitted_model import find_entry, find_model, results_beside
 from odebench.submission.verification.agreement import TOLERATED, differing, disagreement
-from odebench.submission.verification.committed_results import COVERED, SplitImages, committed_results
+from odebench.submission.verification.committed_results import COVERED, committed_results
 from odebench.submission.verification.isolated_process import ProcessAnswer, inspect_guarded, inspect_in_subprocess
 from odebench.submission.verification.jobs import Job
 from odebench.submission.verification.sampling import drawn_chunks, drawn_results, given_chunks
@@ -598,11 +598,9 @@ def test_chunks_are_drawn_by_the_seed_alone() -> None:
 
 def test_a_result_on_all_images_is_looked_at_whatever_seed_is_drawn() -> None:
     folder = PUBLISHED / "entries" / "ode-ablated"
-    data = load_dataset("digits")
-    assert data.validation is not None
-    splits = {("digits", "test"): SplitImages(500, data.test.sha256)}
+    data = {"digits": load_dataset("digits")}
     entry = read_entry(folder).only("digits")
-    good, findings = committed_results(folder, entry, PUBLISHED / "results", splits, dataset="digits")
+    good, findings = committed_results(folder, entry, PUBLISHED / "results", data, dataset="digits")
     assert findings == []
     seeds = set()
     for draw in range(20):
