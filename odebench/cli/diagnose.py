@@ -26,7 +26,7 @@ DEFAULT_IMAGES = 200
 def diagnose(
     model: options.ReferenceName,
     dataset: options.DatasetName = "digits",
-    full: Annotated[bool, typer.Option("--full", help="All checks; the quick eleven by default.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="All checks; the quick fourteen by default.")] = False,
     chart: Annotated[Path | None, typer.Option(help="Draw the curves into this SVG file (extra: chart).")] = None,
     horizon: options.Horizon = None,
     epsilon: options.Epsilon = None,
