@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from odebench.model.classifier import Classifier
+from odebench.numerics.seeding import OwnNumbers
 from odebench.numerics.shapes import Images, Logits
 
 MAX_RECORDED = 1000
@@ -26,6 +27,8 @@ class WrappedModel(nn.Module):
     - `passes`: the logits are the mean over so many passes of a randomised model, and so are their gradients
       (expectation over transformation, Athalye et al. 2018).
     - `alone`: each image goes through by itself, as it is judged where outcomes depend on the batch.
+    - `numbers` are the random numbers that the model draws, its own: a model which seeds the generators does not move
+      those of the attack, and one that is randomised draws others at each call.
     - `provisional`: another model is attacked after this one, beginning where the attack on this one ended.
     """
 
@@ -47,8 +50,9 @@ class WrappedModel(nn.Module):
         self.failures: list[Tensor] = []
         self.forward_images = self.backward_images = 0
         self._other = None if precision == "fp32" else WrappedModel(classifier, passes=passes, alone=alone)
+        self.numbers = OwnNumbers()
         if self._other is not None:
-            self._other.failures = self.failures
+            self._other.failures, self._other.numbers = self.failures, self.numbers
         self.eval()
 
     @property
@@ -73,7 +77,8 @@ class WrappedModel(nn.Module):
     def _pass(self, images: Tensor) -> Tensor:
         self.forward_images += len(images)
         guarded: Tensor = _Guarded.apply(images, self)
-        with torch.autocast(guarded.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        bf16 = torch.autocast(guarded.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        with self.numbers.drawn(), bf16:
             answer = self.classifier.answer(guarded)
         if answer.failed.any() and len(self.failures) < MAX_RECORDED:
             self.failures.extend(images[answer.failed].detach().clone())
