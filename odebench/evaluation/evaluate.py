@@ -125,6 +125,7 @@ def _wrapped_modules(
         module_digest(model),
         {name: Classifier(source, n_classes=data.n_classes, device=device) for name, source in sources.items()},
         {name: module_digest(source) for name, source in sources.items()},
+        train_images=None if data.train is None else data.train.images,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from odebench.dataset import Dataset
 from odebench.evaluation.plan import Plan
@@ -26,6 +26,7 @@ class LoadedModels:
     """The classifier of an evaluation and those of its sources by name, each with the sha256 of its weights.
 
     Nothing is known beforehand of the gradient of a module that was `handed_over`: check 17 looks at it first.
+    `train_images` are those of the data set, if it has any.
     """
 
     classifier: Classifier
@@ -33,6 +34,7 @@ class LoadedModels:
     sources: Mapping[str, Classifier] = field(default_factory=dict)
     sources_sha256: Mapping[str, str] = field(default_factory=dict)
     handed_over: bool = True
+    train_images: Tensor | None = None
 
 
 def load_models(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> LoadedModels:
@@ -60,7 +62,14 @@ def load_models(plan: Plan, dataset: Dataset, device: str, progress: Progress) -
             solver=source.solver,
             gradient=source.gradient,
         )
-    return LoadedModels(classifier, digest, sources, digests, handed_over=plan.handed_over)
+    return LoadedModels(
+        classifier,
+        digest,
+        sources,
+        digests,
+        handed_over=plan.handed_over,
+        train_images=None if dataset.train is None else dataset.train.images,
+    )
 
 
 def weights_of(plan: Plan, progress: Progress = SILENT) -> Path | None:

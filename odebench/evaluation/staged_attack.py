@@ -49,7 +49,7 @@ class StagedAttack:
         first: int,
         candidates: Mapping[float, Tensor],
     ) -> None:
-        self.evaluation, self.stages, self.judge = evaluation, stages, judge
+        self.evaluation, self.stages, self.judge, self.train_images = evaluation, stages, judge, models.train_images
         self.images, self.labels, self.candidates = images.images, images.labels, candidates
         self.chunks = chunks(evaluation, len(images))
         self.first_chunk = (evaluation.dataset.offset + first) // evaluation.chunk
@@ -113,7 +113,7 @@ class StagedAttack:
         ends: dict[int, Tensor] = {}
         asked = self._asked(stage, coarse_first=trace is None)
         for turn, wrapped in ((turn, wrapped) for turn in range(stage.starts) for wrapped in asked):
-            robust = rows[outcomes.letters[rows] == ROBUST]
+            robust = rows[outcomes.letters[rows] == ROBUST][: stage.most_images]
             ends = ends if wrapped is not asked[0] else {}
             resumed = np.isin(robust, self._resumable(stage, ends))
             for part, start in ((robust[resumed], ends), (robust[~resumed], {})):
@@ -250,8 +250,7 @@ class _StageRun:
             rows = self.robust.nonzero().flatten()
             here = point.cpu()[None].expand(len(rows), *point.shape)
             near = distance(self.images[rows], here, norm=self.norm) <= self.epsilon + ROUNDING
-            if near.any():
-                self._successful(rows[near], here[near])
+            self._successful(rows[near], here[near])
 
     def _candidates(self) -> Tensor:
         """What the attack returns, on the CPU. Raises AttackError if it raises or returns something else."""
@@ -288,13 +287,14 @@ class _StageRun:
 
     def _arguments(self) -> dict[str, Any]:
         """The parameters of the attack, and what it needs besides: starts, sources or the candidates of a file."""
-        definition = self.stage.definition
-        arguments: dict[str, Any] = dict(self.stage.parameters)
+        definition, arguments = self.stage.definition, dict[str, Any](self.stage.parameters)
         if self.start and definition.resumes is not None:
             start = torch.stack([self.start[row] for row in self.rows.tolist()])
             arguments |= {"start": start.to(self.attack.device), definition.resumes: self.stage.resumed_steps}
         if definition.needs_sources:
             arguments["sources"] = self.attack.sources
+        if definition.needs_train_images:
+            arguments["train_images"] = self.attack.train_images
         if definition.needs_candidates:
             arguments["proposals"] = self.attack.candidates[self.epsilon][self.rows]
         return arguments
