@@ -139,6 +139,7 @@ def judged(
     handed_over: bool = True,
     device: str = "cpu",
     progress: Told | None = None,
+    train_images: Tensor | None = None,
     **parameters: Any,
 ) -> Result:
     """The result of one attack on a module, with all that an evaluation can say."""
@@ -164,7 +165,7 @@ def judged(
     digests = {name: module_digest(source) for name, source in (sources or {}).items()}
     measured = measure(
         evaluation,
-        LoadedModels(classifier, "0" * 64, others, digests, handed_over=handed_over),
+        LoadedModels(classifier, "0" * 64, others, digests, handed_over=handed_over, train_images=train_images),
         Split(images, labels),
         candidates=given,
         keep_candidates=keep is not None,

@@ -60,6 +60,15 @@ APGD_T = AttackDefinition(
     passes=("steps", "targets"),
     restarts=True,
 )
+PGD_MARGIN = AttackDefinition(
+    "pgd-margin",
+    "odebench.attack.margin:pgd_margin",
+    _BOTH,
+    {"steps": 30, "targets": 9, "restarts": 1},
+    summary="ascent on the margin of the nearest other classes",
+    passes=("steps", "targets", "restarts"),
+    doubles="restarts",
+)
 FAB_T = AttackDefinition(
     "fab-t",
     "odebench.attack.autoattack:fab_targeted",
@@ -69,6 +78,24 @@ FAB_T = AttackDefinition(
     passes=("steps", "targets"),
     fixed_budget=False,
     verifies_falls=False,
+)
+SMOOTHED = AttackDefinition(
+    "smoothed",
+    "odebench.attack.smoothed:smoothed",
+    _BOTH,
+    {"steps": 20, "targets": 3, "draws": 16, "directions": 64},
+    summary="along gradients of a larger scale, for masked ones",
+    passes=("steps", "targets", "directions"),
+    doubles="draws",
+)
+SUBSTITUTE = AttackDefinition(
+    "substitute",
+    "odebench.attack.substitute:substitute",
+    _BOTH,
+    {"steps": 30, "targets": 3, "epochs": 20},
+    summary="begins on a net distilled from the model",
+    passes=("steps", "targets"),
+    needs_train_images=True,
 )
 SPSA = AttackDefinition(
     "spsa",

@@ -27,8 +27,8 @@ class NamedAttack(ABC):
     length of a step in units of epsilon, whose default is `step_share` over the number of steps.
 
     `needs_sources`: it crafts candidates on other models. `needs_candidates`: it judges candidates from a file.
-    `needs_train_images`: it trains a model of its own. `examines_model`: an evaluation with it makes the checks that
-    look for masked gradients.
+    `needs_train_images`: it trains a model of its own on them. `examines_model`: an evaluation with it makes the checks
+    that look for masked gradients.
     `fixed_budget`: its candidates should lie within epsilon by themselves; an attack that minimises the norm has none.
     """
 
@@ -56,10 +56,16 @@ class NamedAttack(ABC):
 
     @abstractmethod
     def stages(
-        self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, gradient_unconfirmed: bool = False
+        self,
+        parameters: Mapping[str, JsonValue],
+        *,
+        norm: str,
+        n_classes: int,
+        gradient_unconfirmed: bool = False,
+        in_doubt: bool = False,
     ) -> tuple[Stage, ...]:
         """The stages that make up the attack, in order; with `gradient_unconfirmed` also those that are only for a
-        model whose gradient could not be confirmed."""
+        model whose gradient could not be confirmed, with `in_doubt` those that are only for a model in doubt."""
 
     def norm(self, given: str | None) -> str:
         """The norm to attack in: `given`, or the default if that is None. Raises UsageError for an unknown one."""
@@ -92,7 +98,8 @@ class NamedAttack(ABC):
 class AttackDefinition(NamedAttack):
     """An attack that is one function, attack(model, images, labels, *, norm, epsilon, seed, fallen, parameters) ->
     candidates. With `needs_sources` it also gets `sources`, the other models; with `needs_candidates` it gets
-    `proposals`, the candidates of the file for these images, and its parameter `credit` says who made them.
+    `proposals`, the candidates of the file for these images, and its parameter `credit` says who made them. With
+    `needs_train_images` it gets `train_images`.
 
     `passes` names the parameters whose product is the number of gradients (or queries) per image. `uses_gradients` is
     false for an attack that sees logits alone. `verifies_falls` is false for one that trusts the logits of its model
@@ -115,7 +122,13 @@ class AttackDefinition(NamedAttack):
     restarts: bool = False
 
     def stages(
-        self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, gradient_unconfirmed: bool = False
+        self,
+        parameters: Mapping[str, JsonValue],
+        *,
+        norm: str,
+        n_classes: int,
+        gradient_unconfirmed: bool = False,
+        in_doubt: bool = False,
     ) -> tuple[Stage, ...]:
         """The attack itself as the only stage; for candidates from a file named with who made them."""
         credit = parameters.get("credit") if self.needs_candidates else None
@@ -137,11 +150,21 @@ class StagedAttackDefinition(NamedAttack):
     carries_over: ClassVar[bool] = True
 
     def stages(
-        self, parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int, gradient_unconfirmed: bool = False
+        self,
+        parameters: Mapping[str, JsonValue],
+        *,
+        norm: str,
+        n_classes: int,
+        gradient_unconfirmed: bool = False,
+        in_doubt: bool = False,
     ) -> tuple[Stage, ...]:
-        """The stages that `function` returns, without those that the gradient rules out."""
+        """The stages that `function` returns, without those that are for another model."""
         stages: tuple[Stage, ...] = load_target(self.function)(parameters, norm=norm, n_classes=n_classes)
-        return tuple(stage for stage in stages if gradient_unconfirmed or not stage.only_unconfirmed)
+        return tuple(
+            stage
+            for stage in stages
+            if (gradient_unconfirmed or not stage.only_unconfirmed) and (in_doubt or not stage.only_in_doubt)
+        )
 
 
 @dataclass(frozen=True)
@@ -169,8 +192,9 @@ class Stage:
 
     `starts` is how many times it runs, each from other random numbers, which are drawn by the name of the stage or of
     another one, `seeded_as`. `only_unconfirmed`: it runs only against a model whose gradient could not be confirmed.
-    `most_images` bounds how many images of a chunk it attacks. A success of a `tripwire` raises doubt about the model's
-    gradients, and with doubt the stages run that are `only_in_doubt`.
+    `only_in_doubt`: only against a model on which attacks that follow gradients may have failed for that reason.
+    `most_images`: it attacks at most so many of the images of a chunk that stand, the first of them: a tripwire, whose
+    success raises that doubt.
     """
 
     name: str
@@ -179,9 +203,13 @@ class Stage:
     seeded_as: str | None = None
     starts: int = 1
     only_unconfirmed: bool = False
-    most_images: int | None = None
-    tripwire: bool = False
     only_in_doubt: bool = False
+    most_images: int | None = None
+
+    @property
+    def tripwire(self) -> bool:
+        """Whether its success raises doubt about the gradients of the model."""
+        return self.most_images is not None
 
     @property
     def passes(self) -> int:

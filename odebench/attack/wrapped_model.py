@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from odebench.attack.zero_gradient import completed
 from odebench.model.classifier import Answer, Classifier
+from odebench.numerics.seeding import OwnNumbers
 from odebench.numerics.shapes import Images, Logits
 
 MAX_RECORDED = 1000
@@ -30,6 +31,8 @@ class WrappedModel(nn.Module):
     - `passes`: the logits are the mean over so many passes of a randomised model, and so are their gradients
       (expectation over transformation, Athalye et al. 2018).
     - `alone`: each image goes through by itself, as it is judged where outcomes depend on the batch.
+    - `numbers` are the random numbers that the model draws, its own: a model which seeds the generators does not move
+      those of the attack, and one that is randomised draws others at each call.
     - `provisional`: another model is attacked after this one, beginning where the attack on this one ended.
     """
 
@@ -52,8 +55,9 @@ class WrappedModel(nn.Module):
         self.forward_images = self.backward_images = 0
         self._scale: tuple[str, float] | None = None
         self._other = None if precision == "fp32" else WrappedModel(classifier, passes=passes, alone=alone)
+        self.numbers = OwnNumbers()
         if self._other is not None:
-            self._other.failures = self.failures
+            self._other.failures, self._other.numbers = self.failures, self.numbers
         self.eval()
 
     @property
@@ -94,7 +98,8 @@ class WrappedModel(nn.Module):
         return noted
 
     def _answer(self, images: Tensor) -> Answer:
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        bf16 = torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        with self.numbers.drawn(), bf16:
             return self.classifier.answer(images)
 
     def _gradient(self, call: _Call, gradient: Tensor) -> Tensor:

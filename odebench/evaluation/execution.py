@@ -129,6 +129,7 @@ class _Run:
             norm=self.evaluation.threat_model.norm,
             n_classes=self.models.classifier.n_classes,
             gradient_unconfirmed=gradient_unconfirmed,
+            in_doubt=True,
         )
         possible = [stage for stage in stages if self.models.sources or not stage.definition.needs_sources]
         return possible, len(possible) < len(stages)

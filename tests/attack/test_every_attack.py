@@ -28,14 +28,16 @@ SHORT: dict[str, dict[str, int]] = {
     "apgd-ce": {"steps": 20},
     "apgd-dlr": {"steps": 20},
     "apgd-t": {"steps": 20, "targets": 9},
+    "pgd-margin": {"steps": 20, "targets": 9, "restarts": 2},
     "fab-t": {"steps": 20, "targets": 9},
+    "smoothed": {"steps": 10, "targets": 4, "draws": 2, "directions": 16},
     "square": {"queries": 200},
     "spsa": {"steps": 20, "targets": 9, "directions": 64},
     "noise": {"draws": 20},
 }
 EPSILON = {"linf": 0.02, "l2": 0.15}
 ALL = [(name, norm) for name in SHORT for norm in EPSILON]
-PURSUED = ("apgd-ce", "apgd-dlr", "apgd-t", "spsa", "noise")
+PURSUED = ("apgd-ce", "apgd-dlr", "apgd-t", "pgd-margin", "smoothed", "spsa", "noise")
 
 
 def surface_of(module: nn.Module, n_classes: int) -> WrappedModel:
@@ -147,6 +149,11 @@ def test_candidates_lie_in_ball_and_box_and_never_beat_the_closed_form(name: str
         ("apgd-t", 2, 0.99),
         ("apgd-t", 3, 0.99),
         ("apgd-t", 5, 0.95),
+        ("pgd-margin", 2, 0.999),
+        ("pgd-margin", 3, 0.999),
+        ("pgd-margin", 5, 0.999),
+        ("smoothed", 2, 0.95),
+        ("smoothed", 5, 0.95),
         ("fab-t", 2, 0.95),
         ("fab-t", 5, 0.95),
         ("square", 2, 0.4),
@@ -479,7 +486,11 @@ def test_a_smallest_perturbation_beyond_epsilon_is_not_invalid() -> None:
     [
         ("square", {"queries": 0}, "square: queries must be a whole number of at least 1, not 0"),
         ("apgd-t", {"targets": 1.5}, "apgd-t: targets must be a whole number of at least 1, not 1.5"),
-        ("worst-case", {"effort": "heroic"}, "worst-case: effort is fast or standard, not 'heroic'"),
+        (
+            "worst-case",
+            {"effort": "heroic"},
+            "worst-case: effort is fast or standard or fast-2 or standard-2, not 'heroic'",
+        ),
         ("worst-case", {"effort": 3}, "worst-case: effort must be a text, not 3"),
         ("noise", {"steps": 3}, "noise has no parameter steps; known: draws"),
     ],
