@@ -40,6 +40,12 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """What plugins import at the end may ask the collector who holds an object."""
+    gc.unfreeze()
+
+
 MOST_PROCESSES = 4
 """Each holds torch and has read all test files; more of them wait for memory on a large machine."""
 
