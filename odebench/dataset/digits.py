@@ -40,5 +40,4 @@ def _table() -> numpy.ndarray:
             return numpy.loadtxt(file, delimiter=",")
     import sklearn.datasets
 
-    values, targets = sklearn.datasets.load_digits(return_X_y=True)
-    return numpy.column_stack([values, targets])
+    return numpy.column_stack(sklearn.datasets.load_digits(return_X_y=True))
