@@ -16,7 +16,8 @@ import runpy
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,9 +28,14 @@ import torch
 import typer
 from entry_factory import change_entry
 
+from odebench.analysis import contrasts
 from odebench.cli import _exit_code, app
 from odebench.io.files import sha256_file
+from odebench.result import file as result_file
+from odebench.result.schema import Result
 from odebench.submission.entry import read_entry
+from odebench.submission.verification.isolated_process import ProcessAnswer, inspect_guarded
+from odebench.submission.verification.jobs import Job
 from odebench.sweep.grid import read_grid
 
 ROOT = Path(__file__).parents[1]
@@ -327,6 +333,8 @@ FEWER |= {
     ]
     for line in TRAINED_FROM_NOTHING
 }
+FEWER["odebench verify my-ode --trust"] = ["verify", "my-ode", "--trust", "--chunks", "3"]
+"""One chunk instead of two that are drawn."""
 LONG = ("run", "judge", "verify", "diagnose", "train")
 DONE: set[str] = set()
 """Commands that take seconds and have been run on one page: the same words on another page need not be run again."""
@@ -341,7 +349,36 @@ def beside_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("ODEBENCH_LEADERBOARD")
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
+    monkeypatch.setattr("odebench.submission.verification.verify.inspect_in_subprocess", inspected_here)
+    monkeypatch.setattr(result_file, "parse_result", parsed_once)
+    monkeypatch.setattr(contrasts, "bootstrap", bootstrap_once)
     return folder
+
+
+def inspected_here(folder: Path, jobs: Sequence[Job], *, time_limit: float, **options: Any) -> ProcessAnswer:
+    """Guarded, but in this process: another takes seconds to begin, and test_verify.py has a command that starts it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return inspect_guarded(folder, jobs, scratch=Path(scratch), **options)
+
+
+# Nearly every page reads all that is published: each text is parsed once, each list of values drawn from once.
+
+_PARSE, _BOOTSTRAP = result_file.parse_result, contrasts.bootstrap
+PARSED: dict[str, Result] = {}
+DRAWN: dict[tuple[object, ...], tuple[float, float, float]] = {}
+
+
+def parsed_once(text: str, path: Path) -> Result:
+    if text not in PARSED:
+        PARSED[text] = _PARSE(text, path)
+    return PARSED[text]
+
+
+def bootstrap_once(values: Sequence[float], **how: Any) -> tuple[float, float, float]:
+    key = (*values, *sorted(how.items()))
+    if key not in DRAWN:
+        DRAWN[key] = _BOOTSTRAP(values, **how)
+    return DRAWN[key]
 
 
 @pytest.mark.parametrize("name", [name for name, steps in STEPS.items() if steps])

@@ -34,7 +34,7 @@ from odebench.result.file import read_result, write_result
 from odebench.result.schema import Result
 
 FEW = ("-n", "20", "--chunk", "20")
-SHORT = ("--set", "epochs=2", "--set", "teacher_epochs=4", *FEW)
+SHORT = ("--set", "epochs=1", "--set", "teacher_epochs=4", *FEW)
 MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", *SHORT)
 TEACHER = ("run", "-m", "resnet", "-a", "fgsm", "--set", "epochs=4")
 SCRIPT = Path(sys.executable).with_name("odebench")
@@ -253,7 +253,7 @@ def test_the_options_of_an_attack_reach_the_result(main_path: MainPath, call: Ca
     threat, attack = result.evaluation.threat_model, result.evaluation.attack
     assert (threat.norm, threat.epsilons) == ("l2", (0.5,)), "cw knows l2 alone, so --norm need not be given"
     assert (attack.parameters["steps"], attack.parameters["searches"], attack.seed) == (2, 1, 7)
-    assert result.evaluation.model.arguments == {"train_seed": 0, "epochs": 2, "teacher_epochs": 4}
+    assert result.evaluation.model.arguments == {"train_seed": 0, "epochs": 1, "teacher_epochs": 4}
 
 
 def test_run_evaluates_with_another_solver_on_the_same_weights(main_path: MainPath, call: Call, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-import torchvision.datasets
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +56,13 @@ def no_network(monkeypatch):
 @pytest.fixture
 def no_debian(tmp_path, monkeypatch):
     monkeypatch.setattr(idx, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+
+
+def published_by_torchvision(name):
+    """torchvision's class of a data set. It is asked by a few tests alone, and takes seconds to import."""
+    import torchvision.datasets
+
+    return getattr(torchvision.datasets, name)
 
 
 def images(n=4, channels=1, side=8):
@@ -350,7 +356,7 @@ def test_fashion_mnist_from_debians_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("gz", [True, False])
 @pytest.mark.parametrize(("name", "source"), [("fashion-mnist", "FashionMNIST"), ("mnist", "MNIST")])
 def test_idx_from_the_data_folder(name, source, gz, tmp_path, monkeypatch, no_debian, no_network):
-    files = write_idx(tmp_path / source / "raw", monkeypatch, gz=gz, source=getattr(torchvision.datasets, source))
+    files = write_idx(tmp_path / source / "raw", monkeypatch, gz=gz, source=published_by_torchvision(source))
     check_idx(load_dataset(name, data_dir=tmp_path), files)
 
 
@@ -416,7 +422,7 @@ def mirror(monkeypatch):
 
 
 def test_mnist_is_downloaded_from_the_second_mirror(tmp_path, monkeypatch, mirror, capsys):
-    source = torchvision.datasets.MNIST
+    source = published_by_torchvision("MNIST")
     files = write_idx(tmp_path / "web", monkeypatch, source=source)
     for path in (tmp_path / "web").iterdir():
         mirror[source.mirrors[1] + path.name] = path.read_bytes()
@@ -427,7 +433,7 @@ def test_mnist_is_downloaded_from_the_second_mirror(tmp_path, monkeypatch, mirro
 
 
 def test_a_download_with_a_wrong_checksum_leaves_nothing(tmp_path, mirror):
-    source = torchvision.datasets.MNIST
+    source = published_by_torchvision("MNIST")
     mirror[source.mirrors[0] + "train-images-idx3-ubyte.gz"] = b"a captive portal"
     with pytest.raises(DatasetError, match="has not the published checksum; HTTP Error 404"):
         load_dataset("mnist")
@@ -448,7 +454,7 @@ def cifar_batches():
 @pytest.fixture
 def cifar_archive(tmp_path, monkeypatch):
     """A tiny archive of CIFAR-10's format, and the published checksums changed to its own."""
-    source = torchvision.datasets.CIFAR10
+    source = published_by_torchvision("CIFAR10")
     contents = {name: pickle.dumps(batch, protocol=2) for name, batch in cifar_batches().items()}
     contents["batches.meta"] = pickle.dumps({"label_names": ["airplane"]})
     buffer = BytesIO()
@@ -481,7 +487,7 @@ def test_cifar10_from_the_archive_then_from_its_files(tmp_path, cifar_archive, n
 
 
 def test_cifar10_is_downloaded(cifar_archive, mirror):
-    mirror[torchvision.datasets.CIFAR10.url] = cifar_archive
+    mirror[published_by_torchvision("CIFAR10").url] = cifar_archive
     check_cifar(load_dataset("cifar10"))
 
 
@@ -512,7 +518,7 @@ def test_cifar10_that_cannot_be_extracted(tmp_path, cifar_archive):
 
 
 def write_svhn(folder, monkeypatch=None):
-    source = torchvision.datasets.SVHN
+    source = published_by_torchvision("SVHN")
     rng = np.random.default_rng(0)
     pixels, published = {}, dict(source.split_list)
     for part, n in (("train", 40), ("test", 20)):

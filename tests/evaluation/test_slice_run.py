@@ -85,9 +85,9 @@ def without_times(result: Result) -> Result:
 
 
 PLANS: dict[str, Callable[[], Plan]] = {
-    "pgd, rk4": lambda: a_plan("pgd", chunk=100, steps=5),
+    "pgd, rk4": lambda: a_plan("pgd", n=200, chunk=100, steps=3),
     "worst case, euler": lambda: a_plan("worst-case", n=200, chunk=100, solver=fixed_step("euler", step=0.5)),
-    "pgd, dopri5 of torchode": lambda: a_plan("pgd", n=200, chunk=50, solver=adaptive("dopri5", rtol=1e-2), steps=3),
+    "pgd, dopri5 of torchode": lambda: a_plan("pgd", n=200, chunk=50, solver=adaptive("dopri5", rtol=1e-2), steps=2),
     "fgsm in l2, from an offset on": lambda: a_plan("fgsm", n=400, offset=100, norm="l2"),
     "fgsm, judged alone": lambda: a_plan("fgsm", n=200, solver=adaptive("dopri5", rtol=1e-2, backend="torchdiffeq")),
 }
@@ -297,7 +297,7 @@ def test_an_evaluation_is_cut_into_whole_chunks_and_batches() -> None:
 
 
 def test_slices_of_two_evaluations_lie_apart(digits: Dataset, tmp_path: Path) -> None:
-    plans = [a_plan("fgsm", n=200), a_plan("noise", n=200)]
+    plans = [a_plan("fgsm", n=200), a_plan("noise", n=200, draws=2)]
     for planned in plans:
         for rows in cut(planned.evaluation, 100):
             run_slice(planned, digits, rows=rows, results=tmp_path)

@@ -138,9 +138,9 @@ def worst(net: nn.Module, digits: Dataset) -> Any:
 
 
 def test_no_single_stage_finds_more(worst: Any, net: nn.Module, digits: Dataset, monkeypatch: Any) -> None:
-    images, labels = digits.test.images[:100], digits.test.labels[:100]
-    robust = outcomes(worst, 0).count("r")
-    assert 10 < robust < 90
+    images, labels = digits.test.images[:50], digits.test.labels[:50]  # the first chunk
+    robust = outcomes(worst, 0)[:50].count("r")
+    assert 5 < robust < 45
     every = stages({"effort": "fast"}, norm="linf", n_classes=10)
     for stage in every:
         # The same stage under the same name has the same seeds.
@@ -149,7 +149,7 @@ def test_no_single_stage_finds_more(worst: Any, net: nn.Module, digits: Dataset,
         assert list(alone.epsilons[0].felled_by.legend.values()) == [f"{stage.name} at 0.06"]
         assert outcomes(alone).count("r") >= robust
         if stage is every[0]:
-            felled_first = worst.epsilons[0].felled_by.codes(len(images))
+            felled_first = worst.epsilons[0].felled_by.codes(100)[:50]
             assert [code == "aa" for code in felled_first] == [letter == "f" for letter in outcomes(alone)]
 
 

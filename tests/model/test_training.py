@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -385,47 +384,64 @@ def test_a_training_stopped_after_its_last_epoch_is_only_written(
     assert trained.weights_sha256 == whole("ode").weights_sha256
 
 
-SLOWLY = """
-import sys, time
+HELD = """
+import sys, threading
 from pathlib import Path
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/model"]
 from test_training import Watching, recipe_of, small_digits
 from odebench.model.training import find_or_train
 
-class Slow(Watching):
+class Holding(Watching):
+    def __init__(self):
+        super().__init__()
+        self.held = threading.Event()
+
     def advance(self, amount=1, *, note=""):
         super().advance(amount, note=note)
         if "OdeNet" in self.name and len(self.notes[self.name]) > 7:
-            time.sleep(0.3)
+            self.held.set()
+            threading.Event().wait()
 
-find_or_train(recipe_of(sys.argv[3]), small_digits(), folder=Path(sys.argv[2]), progress=Slow())
+digits = small_digits()
+for kind in sys.argv[3:]:
+    holding = Holding()
+    given = dict(folder=Path(sys.argv[2]), progress=holding)
+    threading.Thread(target=find_or_train, args=(recipe_of(kind), digits), kwargs=given, daemon=True).start()
+    assert holding.held.wait(60)
+print("held", flush=True)
+threading.Event().wait()
 """
+"""Trainings that are held in their second epoch, one after the other, by a process that waits for its end."""
+KILLED = ("kd-ode", "ode+")
 
 
-@pytest.mark.parametrize("kind", ["kd-ode", "ode+"])
-def test_a_killed_training_goes_on_to_the_same_weights(
-    tmp_path: Path, whole: Callable[[str], Trained], digits: Dataset, kind: str
-) -> None:
-    recipe = recipe_of(kind)
-    path = weights_path(recipe, tmp_path)
-    partial = path.with_suffix(".partial")
-    command = [sys.executable, "-c", SLOWLY, str(Path(__file__).parents[1]), str(tmp_path), kind]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What trainings left behind whose process was killed."""
+    folder = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, "-c", HELD, str(Path(__file__).parents[1]), str(folder), *KILLED]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 60
-        while not partial.exists():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n", process.communicate()
     finally:
         process.kill()
         process.communicate()
     assert process.returncode == -signal.SIGKILL
+    return folder
+
+
+@pytest.mark.parametrize("kind", KILLED)
+def test_a_killed_training_goes_on_to_the_same_weights(
+    killed: Path, whole: Callable[[str], Trained], digits: Dataset, kind: str
+) -> None:
+    recipe = recipe_of(kind)
+    path = weights_path(recipe, killed)
     assert not path.exists()
-    epoch = read_tensors(partial)[1]["epoch"]
+    epoch = read_tensors(path.with_suffix(".partial"))[1]["epoch"]
     assert 1 <= epoch < EPOCHS
     watched = Watching()
-    resumed = find_or_train(recipe, digits, folder=tmp_path, progress=watched)
+    resumed = find_or_train(recipe, digits, folder=killed, progress=watched)
     assert watched.steps("OdeNet") == (EPOCHS - epoch) * STEPS
     assert watched.steps("ResNet") == 0
     assert resumed.weights_sha256 == whole(kind).weights_sha256

@@ -39,7 +39,7 @@ def test_large_evaluations_become_slices_and_a_join(tmp_path: Path) -> None:
 
 
 def test_the_tasks_of_slices_write_what_one_task_writes_and_leave_nothing_else(tmp_path: Path) -> None:
-    short = CUT.replace("[ode, ode-ablated]", "[ode]").replace("pgd", "noise")
+    short = CUT.replace("[ode, ode-ablated]", "[ode]").replace("pgd", "noise, parameters: {draws: 2}")
     grid, place = own_grid(tmp_path, short), place_in(tmp_path)
     train(grid.cells[0].plan.recipe, place)
     tasks, _ = tasks_of(grid, place, slice_images=200)
