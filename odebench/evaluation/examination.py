@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from odebench.attack.definition import Stage, load_attack
+from odebench.attack.definition import DiagnosisDefinition, Stage, load_attack
 from odebench.attack.probes import probes
 from odebench.evaluation.checks.comparison import random_noise, single_step
 from odebench.evaluation.checks.reach import reach
@@ -70,19 +70,22 @@ def examine(
         why = "the model draws random numbers: it is another one at every pass"
         return Examination(tuple(skipped(check, speaks_of="model", why=why) for check in EXAMINATION))
     parts = probes({}, norm=norm, n_classes=judge.classifier.n_classes)
-    single, noise = Outcomes.of(clean, keep_candidates=True), Outcomes.of(middle.letters)
+    single = Outcomes.of(clean, keep_candidates=True)
     attack.attack_images(epsilon, single, step, stages=[parts.single_step])
-    attack.attack_images(epsilon, noise, step, stages=[parts.random])
-    reaches = reach(definition, parameters).status != "flag"
     images, labels = attack.images[correct], attack.labels[correct]
     checks = [
-        single_step(middle.letters, single.letters, reaches=reaches),
-        random_noise(middle.letters, noise.letters, reaches=reaches),
-        fidelity_check(judge, images, norm=norm, epsilon=epsilon),
         _state(attack, preflight, single, start),
         useful_gradient(judge.classifier, images, norm=norm, epsilon=epsilon),
         zero_gradients(judge.classifier, images, labels, norm=norm, epsilon=epsilon),
     ]
+    if not isinstance(definition, DiagnosisDefinition):  # which makes these itself, on all images
+        noise, reaches = Outcomes.of(middle.letters), reach(definition, parameters).status != "flag"
+        attack.attack_images(epsilon, noise, step, stages=[parts.random])
+        checks += [
+            single_step(middle.letters, single.letters, reaches=reaches),
+            random_noise(middle.letters, noise.letters, reaches=reaches),
+            fidelity_check(judge, images, norm=norm, epsilon=epsilon),
+        ]
     by_id = {check.id: check for check in (*others, *checks)}
     doubt = [
         f"check {check.id}, {check.name}, flags"

@@ -111,7 +111,7 @@ def test_what_a_run_saves_is_judged_to_the_same_letters(call: Call, digits: Data
     for index in (0, 1):
         assert outcomes(result, index) == outcomes(ran, index)
         assert result.epsilons[index].figures.invalid == 0
-        assert result.epsilons[index].felled_by.legend == {"a": "candidates of A. Reviewer"}
+        assert result.epsilons[index].felled_by.legend == {"aa": "candidates of A. Reviewer"}
     assert {"f", "r"} <= set(outcomes(result, 0) + outcomes(result, 1))
     parameters = result.evaluation.attack.parameters
     assert parameters["credit"] == "A. Reviewer"

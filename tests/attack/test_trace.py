@@ -58,7 +58,7 @@ def test_a_fall_on_the_way_that_the_end_does_not_show_is_silent_success() -> Non
     assert (silent.status, silent.k, silent.n) == ("flag", 20, 20)
     assert outcomes(result) == "f" * 20, "the first fall is kept"
     assert set(result.epsilons[0].felled_by.letters) == {"a"}
-    assert result.epsilons[0].felled_by.legend["a"] == "pgd"
+    assert result.epsilons[0].felled_by.legend["aa"] == "pgd"
     losses = silent.evidence["median_loss"]
     # softplus(-1) where it is right, softplus(1) within the shell; the end is not asked about
     right, fooled = (float(nn.functional.softplus(torch.tensor(value))) for value in (-1.0, 1.0))

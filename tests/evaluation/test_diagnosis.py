@@ -12,7 +12,7 @@ from small_model import SmallOde, Told, grey_images, judged, linear, outcomes, p
 from torch import Tensor, nn
 
 import odebench
-import odebench.evaluation.staged_attack as siege_module
+import odebench.evaluation.stage_run as stage_run
 from odebench.attack.builtin import DIAGNOSIS, QUICK_DIAGNOSIS
 from odebench.attack.probes import full_stages, probes, quick_stages
 from odebench.dataset import Dataset, load_dataset
@@ -21,8 +21,8 @@ from odebench.protocol.spec import ThreatModel
 from odebench.result.file import read_result, write_result
 from odebench.result.schema import Check, Result
 
-QUICK = [1, 2, 3, 5, 8, 11, 14, 15, 16, 17, 18]
-FULL = [number for number in range(1, 19) if number != 13]
+QUICK = [1, 2, 3, 5, 8, 11, 14, 15, 16, 17, 18, 19, 20, 21]
+FULL = [number for number in range(1, 22) if number != 13]
 """All but 13, which is the readers' rule and not stored (docs/protocol.md, "Checks")."""
 
 
@@ -32,7 +32,7 @@ def check(result: Result, number: int) -> Check:
 
 def felled_by(result: Result, index: int = 0) -> list[str]:
     found = result.epsilons[index].felled_by
-    return [found.legend.get(letter, "-") for letter in found.letters]
+    return [found.legend.get(code, "-") for code in found.codes(result.evaluation.dataset.n)]
 
 
 def case(n: int = 20) -> tuple[nn.Module, Tensor, Tensor]:
@@ -138,7 +138,8 @@ def test_two_diagnoses_are_equal_but_for_the_time(ode: tuple[nn.Module, Tensor, 
         return replace_time(result.model_dump())
 
     def replace_time(dump: dict[str, Any]) -> dict[str, Any]:
-        return {**dump, "created": "", "cost": {**dump["cost"], "seconds": 0}}
+        stages = [{**stage, "seconds": 0} for stage in dump["cost"]["stages"]]
+        return {**dump, "created": "", "cost": {**dump["cost"], "seconds": 0, "stages": stages}}
 
     assert timeless(again) == timeless(quick)
 
@@ -165,12 +166,14 @@ def replayed(monkeypatch: pytest.MonkeyPatch, fells: dict[str, list[int]], *, at
     """A result in which each probe returns candidates that fell the images named for it; who was asked about what."""
     seen: dict[str, list[list[int]]] = {}
     current: list[str] = []
-    init = siege_module._StageRun.__init__
+    init = stage_run.StageRun.__init__
 
-    def remember(self: Any, siege: Any, stage: Any, surface: Any, number: int, rows: Any, *rest: Any) -> None:
+    def remember(
+        self: Any, inputs: Any, stage: Any, code: str, wrapped: Any, number: int, rows: Any, *rest: Any
+    ) -> None:
         current[:] = [stage.name]
         seen.setdefault(stage.name, []).append(rows.tolist())
-        init(self, siege, stage, surface, number, rows, *rest)
+        init(self, inputs, stage, code, wrapped, number, rows, *rest)
 
     def play(model: Any, images: Tensor, labels: Tensor, **_: Any) -> Tensor:
         model(images)
@@ -180,8 +183,8 @@ def replayed(monkeypatch: pytest.MonkeyPatch, fells: dict[str, list[int]], *, at
                 found[index, 0, 0, 0] = 0.58
         return found
 
-    monkeypatch.setattr(siege_module._StageRun, "__init__", remember)
-    monkeypatch.setattr(siege_module, "load_target", lambda _: play)
+    monkeypatch.setattr(stage_run.StageRun, "__init__", remember)
+    monkeypatch.setattr(stage_run, "load_target", lambda _: play)
     images = torch.full((8, 1, 2, 2), 0.5)
     images[:, 0, 1, 1] = torch.arange(8) / 8
     images[7, 0, 0, 0] = 0.9  # wrong on the clean image
@@ -194,7 +197,9 @@ def replayed(monkeypatch: pytest.MonkeyPatch, fells: dict[str, list[int]], *, at
 def test_every_probe_attacks_all_images_whatever_others_have_felled(monkeypatch: pytest.MonkeyPatch) -> None:
     fells = {"pgd": [0, 1, 4], "fgsm": [1, 2], "noise": [3]}
     result, seen = replayed(monkeypatch, fells, attack="quick-diagnosis")
-    assert seen == {name: [[0, 1, 2, 3], [4, 5, 6]] for name in ("pgd", "fgsm", "noise")}
+    # The examination asks about the first chunk again, at the candidates of one step.
+    assert seen.pop("fgsm") == [[0, 1, 2, 3], [4, 5, 6], [0, 1, 2, 3]]
+    assert seen == {name: [[0, 1, 2, 3], [4, 5, 6]] for name in ("pgd", "noise")}
     assert outcomes(result) == "fffffrrm", "the letters are those of all probes together"
     # The first that felled an image is named.
     assert felled_by(result) == ["pgd", "pgd", "fgsm", "noise", "pgd", "-", "-", "-"]
@@ -343,7 +348,7 @@ def test_chunks_are_counted_in_the_whole_order(monkeypatch: pytest.MonkeyPatch) 
         asked.append((chunk, stage))
         return call_seed(attack_seed, chunk=chunk, stage=stage, epsilon=epsilon)
 
-    monkeypatch.setattr("odebench.evaluation.staged_attack.call_seed", note)
+    monkeypatch.setattr("odebench.evaluation.stage_run.call_seed", note)
     net = SmallOde()
     digits = load_dataset("digits")
     data = Dataset.from_tensors("mine", digits.test.images[:40], digits.test.labels[:40])

@@ -81,7 +81,9 @@ def timeless(path: Path) -> str:
 
 
 def without_times(result: Result) -> Result:
-    return result.model_copy(update={"created": "", "cost": result.cost.model_copy(update={"seconds": 0.0})})
+    stages = tuple(stage.model_copy(update={"seconds": 0.0}) for stage in result.cost.stages)
+    cost = result.cost.model_copy(update={"seconds": 0.0, "stages": stages})
+    return result.model_copy(update={"created": "", "cost": cost})
 
 
 PLANS: dict[str, Callable[[], Plan]] = {
