@@ -69,12 +69,12 @@ def _second_version(effort: str, *, norm: str, n_classes: int) -> tuple[Stage, .
     gradient's goodwill. standard-2 has more steps, starts and queries."""
     many, few = min(9, n_classes - 1), min(3, n_classes - 1)
     longer = effort == "standard-2"
-    found = [*_first(norm), _stage(PGD_MARGIN, steps=30, targets=many, restarts=1)]
+    found = [*_first(norm), _stage(PGD_MARGIN, steps=28, targets=many, restarts=1)]
     if longer:
         found.append(_stage(PGD_MARGIN, steps=100, targets=many, restarts=3))
         found.append(_stage(APGD_T, targets=many, steps=100))
     else:
-        found.append(_stage(APGD_T, targets=few, steps=25))
+        found.append(_stage(APGD_T, targets=few, steps=20))
     for tripwire in (_stage(SQUARE, queries=100), _stage(TRANSFER, steps=50)):
         name = f"{tripwire.name} on {TRIPWIRE_IMAGES}"
         found.append(replace(tripwire, name=name, most_images=TRIPWIRE_IMAGES))

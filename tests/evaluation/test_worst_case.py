@@ -36,9 +36,9 @@ from odebench.protocol.spec import fixed_step
 
 FAST = ["fgsm", "pgd 20", "apgd-ce 50", "apgd-t 3x50", "transfer 50", "square 500"]
 STANDARD = [*FAST, "apgd-ce 100", "apgd-t 9x100", "fab-t 9x100", "square 5000"]
-FIRST = ["fgsm", "pgd 20", "apgd-ce 50", "pgd-margin 30x9x1"]
+FIRST = ["fgsm", "pgd 20", "apgd-ce 50", "pgd-margin 28x9x1"]
 TRIPWIRES = ["square 100 on 20", "transfer 50 on 20"]
-FAST_2 = [*FIRST, "apgd-t 3x25", *TRIPWIRES]
+FAST_2 = [*FIRST, "apgd-t 3x20", *TRIPWIRES]
 STANDARD_2 = [*FIRST, "pgd-margin 100x9x3", "apgd-t 9x100", *TRIPWIRES]
 IN_DOUBT = ["noise 20", "smoothed 20x3x16x64", "substitute 30x3x20", "square 500", "transfer 50"]
 
@@ -117,7 +117,7 @@ def test_a_tripwire_attacks_the_first_images_that_stand(effort: str, monkeypatch
     result = judged(model, images, labels, effort=effort, **given)
     standing = outcomes(result).count("r")
     assert standing > 40
-    assert asked["pgd 20"] == asked["pgd-margin 30x1x1"] == standing
+    assert asked["pgd 20"] == asked["pgd-margin 28x1x1"] == standing
     assert asked["square 100 on 7"] == asked["transfer 50 on 7"] == 7
 
 
