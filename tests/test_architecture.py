@@ -244,7 +244,8 @@ BUILT_IN = {
     for registry in (MODELS, ATTACKS, DATASETS)
     for name, entry in registry.entries().items()
     if entry.origin == "built in"
-}
+} - {"claims"}
+"""Without the one that is also a key of entries and of the page."""
 
 
 def texts(node: ast.AST | None) -> Iterator[str]:

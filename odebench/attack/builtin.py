@@ -150,9 +150,16 @@ WORST_CASE = StagedAttackDefinition(
     _BOTH,
     {"effort": "fast"},
     summary="several of these in stages, each on what still stands",
-    choices={"effort": ("fast", "standard")},
+    choices={"effort": ("fast", "standard", "fast-2", "standard-2")},
     needs_sources=True,
     examines_model=True,
+)
+CLAIMS = StagedAttackDefinition(
+    "claims",
+    "odebench.attack.worst_case:claim_stages",
+    _BOTH,
+    {},
+    summary="the stages that fell honest models, at one radius",
 )
 
 _SETTINGS_OF_PGD = {"steps": 20, "random_start": True}

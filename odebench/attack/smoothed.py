@@ -56,7 +56,7 @@ def smoothed(
             remaining[rows[some[adversarial]]] = False
             return adversarial
 
-        found[rows] = ascend_targets(
+        candidates = ascend_targets(
             seen,
             images[rows],
             labels[rows],
@@ -69,9 +69,10 @@ def smoothed(
             restarts=1,
             start=lambda points, own, aims, restart: points,
         )
-        if fallen is None:
-            with torch.no_grad():
-                remaining[rows] = strictly_correct(model(found[rows]), labels[rows])
+        with torch.no_grad():
+            only_before = ~strictly_correct(model(found[rows]), labels[rows])
+            only_before &= strictly_correct(model(candidates), labels[rows])
+        found[rows] = torch.where(only_before[:, None, None, None], found[rows], candidates)
     return found
 
 

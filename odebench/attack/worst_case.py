@@ -7,17 +7,35 @@ from dataclasses import replace
 
 from pydantic import JsonValue
 
-from odebench.attack.builtin import APGD_CE, APGD_T, FAB_T, FGSM, PGD, SPSA, SQUARE, TRANSFER
+from odebench.attack.builtin import (
+    APGD_CE,
+    APGD_T,
+    FAB_T,
+    FGSM,
+    NOISE,
+    PGD,
+    PGD_MARGIN,
+    SMOOTHED,
+    SPSA,
+    SQUARE,
+    SUBSTITUTE,
+    TRANSFER,
+)
 from odebench.attack.definition import AttackDefinition, Stage
+
+TRIPWIRE_IMAGES = 20
+"""How many standing images of a chunk a tripwire is laid for."""
 
 
 def stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) -> tuple[Stage, ...]:
-    """The stages of effort "fast" or "standard" (docs/protocol.md, "Attacks and budgets").
+    """The stages of an effort (docs/protocol.md, "Attacks and budgets").
 
     fast: fgsm (linf only), pgd 20, apgd-ce 50, apgd-t min(3, classes - 1) x 50, transfer, square 500. standard: these,
     then apgd-ce 100, apgd-t min(9, classes - 1) x 100, fab-t, square 5,000, and spsa against a model whose gradient
-    could not be confirmed.
+    could not be confirmed. fast-2 and standard-2 spend on margins and targets what these spend on queries.
     """
+    if parameters["effort"] in ("fast-2", "standard-2"):
+        return _second_version(str(parameters["effort"]), norm=norm, n_classes=n_classes)
     others = n_classes - 1
     fast = [
         _stage(PGD, steps=20),
@@ -38,6 +56,42 @@ def stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) ->
         replace(_stage(SPSA, targets=min(3, others), steps=50), only_unconfirmed=True),
     ]
     return tuple([*fast, *standard])
+
+
+def claim_stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) -> tuple[Stage, ...]:
+    """The stages of claims: those that fell honest models, and no others."""
+    few = _stage(PGD_MARGIN, steps=20, targets=min(5, n_classes - 1), restarts=1)
+    return (*_first(norm), few)
+
+
+def _second_version(effort: str, *, norm: str, n_classes: int) -> tuple[Stage, ...]:
+    """fast-2: steps along the cross-entropy, margins of nine classes, two tripwires, and in doubt all that needs no
+    gradient's goodwill. standard-2 has more steps, starts and queries."""
+    many, few = min(9, n_classes - 1), min(3, n_classes - 1)
+    longer = effort == "standard-2"
+    found = [*_first(norm), _stage(PGD_MARGIN, steps=28, targets=many, restarts=1)]
+    if longer:
+        found.append(_stage(PGD_MARGIN, steps=100, targets=many, restarts=3))
+        found.append(_stage(APGD_T, targets=many, steps=100))
+    else:
+        found.append(_stage(APGD_T, targets=few, steps=20))
+    for tripwire in (_stage(SQUARE, queries=100), _stage(TRANSFER, steps=50)):
+        name = f"{tripwire.name} on {TRIPWIRE_IMAGES}"
+        found.append(replace(tripwire, name=name, most_images=TRIPWIRE_IMAGES))
+    in_doubt = [
+        _stage(NOISE, draws=20),
+        _stage(SMOOTHED, steps=20, targets=few, draws=16, directions=64),
+        _stage(SUBSTITUTE, steps=30, targets=few, epochs=20),
+        _stage(SQUARE, queries=5000 if longer else 500),
+        _stage(TRANSFER, steps=50),
+    ]
+    return (*found, *(replace(stage, only_in_doubt=True) for stage in in_doubt))
+
+
+def _first(norm: str) -> list[Stage]:
+    """What fells most images: the same in every effort of the second version."""
+    single = [_stage(FGSM)] if norm == "linf" else []
+    return [*single, _stage(PGD, steps=20), _stage(APGD_CE, steps=50)]
 
 
 def _stage(definition: AttackDefinition, **given: int) -> Stage:

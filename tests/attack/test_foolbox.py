@@ -27,7 +27,7 @@ from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.numerics.projection import ROUNDING, distance, project
-from odebench.numerics.seeding import call_seed, seeded
+from odebench.numerics.seeding import OwnNumbers, call_seed, seeded
 from odebench.protocol.spec import fixed_step
 from odebench.registry import load_target
 

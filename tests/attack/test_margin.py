@@ -48,8 +48,8 @@ def test_pixels_at_the_edge_of_the_range_do_not_hold_the_others_back(norm: str) 
     slope = (model.weight[1 - labels] - model.weight[labels]).view(images.shape)
     blocked = (slope < 0) & (torch.arange(64).view(1, 1, 8, 8) % 2 == 0)
     images = images.masked_fill(blocked, 0.0)
-    epsilon = EPSILON[norm]
-    found = ascend(wrapped(model, 2), images, labels, 1 - labels, norm=norm, epsilon=epsilon, steps=30, start=images)
+    epsilon, steps = EPSILON[norm], {"linf": 30, "l2": 2}[norm]
+    found = ascend(wrapped(model, 2), images, labels, 1 - labels, norm=norm, epsilon=epsilon, steps=steps, start=images)
     free = slope.masked_fill(blocked, 0.0)
     shift = free.sign() if norm == "linf" else free / free.flatten(1).norm(dim=1)[:, None, None, None]
     torch.testing.assert_close(found, images + epsilon * shift, rtol=0, atol=1e-5)
@@ -83,6 +83,18 @@ def test_no_more_targets_than_other_classes_and_the_first_start_is_the_image() -
     assert torch.equal(asked[2], images.repeat(2, 1, 1, 1))
     assert not torch.equal(asked[6], images.repeat(2, 1, 1, 1))
     assert (distance(images, found, norm="linf") <= 1e-4 + 1e-7).all()
+
+
+def test_steps_shrink_along_a_cosine() -> None:
+    model, images = linear(2), grey_images(3)
+    labels = predicted(model, images)
+    asked: list[Tensor] = []
+    surface = wrapped(model, 2)
+    surface.register_forward_hook(lambda _, given, __: asked.append(given[0].detach().clone()))
+    ascend(surface, images, labels, 1 - labels, norm="linf", epsilon=0.01, steps=4, start=images)
+    sizes = [float((points - images).abs().max()) / 0.01 for points in asked]
+    # Half of epsilon, then (1 + cos(pi / 4)) / 4 of it, then the ball is crossed.
+    assert sizes == pytest.approx([0, 0.5, 0.9268, 1, 1], abs=1e-3)
 
 
 def test_the_largest_margin_of_the_path_is_kept() -> None:

@@ -205,7 +205,7 @@ def test_what_is_there_is_not_computed_again_unless_data_or_weights_are_others(
     paths[0].write_bytes(first[0][: len(first[0]) // 2])
     run_slice(planned, digits, rows=slices[0], results=tmp_path)
     tensors, _ = read_tensors(paths[0])
-    assert tensors["letters.0"].shape == (100,)
+    assert tensors["letters.0"].shape == (100, 1)
 
     own_weights(planned.recipe, tmp_path / "cache", monkeypatch)
     run_slice(planned, digits, rows=slices[1], results=tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -22,11 +23,12 @@ from torch import Tensor, nn
 
 import odebench
 from odebench import Slice, ThreatModel
-from odebench.attack.builtin import WORST_CASE
+from odebench.attack.builtin import CLAIMS, WORST_CASE
 from odebench.attack.worst_case import stages
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.dataset import Dataset, load_dataset
-from odebench.errors import ModelError, ResultError
+from odebench.errors import ModelError
+from odebench.evaluation.staged_attack import _StageRun
 from odebench.evaluation.verdict import Judge
 from odebench.model.classifier import Classifier
 from odebench.numerics.seeding import seeded
@@ -34,6 +36,11 @@ from odebench.protocol.spec import fixed_step
 
 FAST = ["fgsm", "pgd 20", "apgd-ce 50", "apgd-t 3x50", "transfer 50", "square 500"]
 STANDARD = [*FAST, "apgd-ce 100", "apgd-t 9x100", "fab-t 9x100", "square 5000"]
+FIRST = ["fgsm", "pgd 20", "apgd-ce 50", "pgd-margin 28x9x1"]
+TRIPWIRES = ["square 100 on 20", "transfer 50 on 20"]
+FAST_2 = [*FIRST, "apgd-t 3x20", *TRIPWIRES]
+STANDARD_2 = [*FIRST, "pgd-margin 100x9x3", "apgd-t 9x100", *TRIPWIRES]
+IN_DOUBT = ["noise 20", "smoothed 20x3x16x64", "substitute 30x3x20", "square 500", "transfer 50"]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +61,9 @@ def net(digits: Dataset) -> nn.Module:
     return fitted(module, digits)
 
 
-def names(effort: str, *, norm: str = "linf", n_classes: int = 10) -> list[str]:
-    found = WORST_CASE.stages(WORST_CASE.complete({"effort": effort}), norm=norm, n_classes=n_classes)
+def names(effort: str, *, norm: str = "linf", n_classes: int = 10, in_doubt: bool = False) -> list[str]:
+    given = WORST_CASE.complete({"effort": effort})
+    found = WORST_CASE.stages(given, norm=norm, n_classes=n_classes, in_doubt=in_doubt)
     return [stage.name for stage in found]
 
 
@@ -68,6 +76,60 @@ def test_the_stages_are_the_documented_ones() -> None:
     assert names("fast", norm="l2") == FAST[1:]
     assert names("standard", norm="l2") == STANDARD[1:]
     assert WORST_CASE.complete() == {"effort": "fast"}
+    assert names("fast-2") == FAST_2
+    assert names("fast-2", norm="l2") == FAST_2[1:]
+    assert names("standard-2") == STANDARD_2
+    assert names("fast-2", in_doubt=True) == [*FAST_2, *IN_DOUBT]
+    assert names("standard-2", in_doubt=True) == [*STANDARD_2, *IN_DOUBT[:3], "square 5000", "transfer 50"]
+    for effort in ("fast", "standard"):
+        assert names(effort, in_doubt=True) == names(effort)
+    assert [stage.name for stage in CLAIMS.stages({}, norm="linf", n_classes=10)] == [*FIRST[:3], "pgd-margin 20x5x1"]
+
+
+def test_four_radii_have_letters_for_all_stages_in_doubt() -> None:
+    assert 4 * len(names("standard-2", in_doubt=True)) <= 52
+
+
+def test_stages_of_the_first_version_stay_as_they_are_for_ever() -> None:
+    # Published results rest on them: a change of any parameter is another effort.
+    found = [
+        (stage.name, stage.definition.function, sorted(stage.parameters.items()), stage.seeded_as, stage.starts)
+        for norm in ("linf", "l2")
+        for stage in stages({"effort": "standard"}, norm=norm, n_classes=10)
+    ]
+    assert sha256(repr(found).encode()).hexdigest()[:16] == "5961d1efe9671dc5"
+
+
+@pytest.mark.parametrize("effort", ["fast-2", "standard-2"])
+def test_a_tripwire_attacks_the_first_images_that_stand(effort: str, monkeypatch: Any) -> None:
+    model, images = linear(2), grey_images(50)
+    asked: dict[str, int] = {}
+    run = _StageRun.run
+
+    def watched(self: Any, *arguments: Any, **named: Any) -> float:
+        asked[self.stage.name] = len(self.rows)
+        return run(self, *arguments, **named)
+
+    monkeypatch.setattr(_StageRun, "run", watched)
+    monkeypatch.setattr("odebench.attack.worst_case.TRIPWIRE_IMAGES", 7)
+    labels = predicted(model, images)
+    given: dict[str, Any] = {"n_classes": 2, "epsilons": (1e-4,), "sources": {"other": linear(2, seed=5)}}
+    result = judged(model, images, labels, effort=effort, **given)
+    standing = outcomes(result).count("r")
+    assert standing > 40
+    assert asked["pgd 20"] == asked["pgd-margin 28x1x1"] == standing
+    assert asked["square 100 on 7"] == asked["transfer 50 on 7"] == 7
+
+
+def test_claims_attack_one_radius_and_fell_a_linear_model() -> None:
+    model, images = linear(3), grey_images(30)
+    labels = predicted(model, images)
+    result = judged(model, images, labels, n_classes=3, attack="claims", norm="l2", epsilons=(0.1,))
+    radius = smallest_radius(model, images, labels, norm="l2")
+    clear = (radius / 0.1 - 1).abs() > 0.01
+    fell = torch.tensor([letter == "f" for letter in outcomes(result)])
+    assert 3 < fell.sum() < 27
+    assert torch.equal(fell[clear], (radius < 0.1)[clear])
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 5, 100])
