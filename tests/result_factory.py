@@ -17,6 +17,7 @@ from odebench.protocol.spec import (
     fixed_step,
 )
 from odebench.result.schema import (
+    CandidatesFile,
     Check,
     Cost,
     EpsilonResult,
@@ -107,7 +108,7 @@ def make_result(
             device="cpu",
             threads=1,
             trained_on=None,
-            candidates=None,
+            candidates=CandidatesFile(sha256=given, address=None) if (given := _given(evaluation)) else None,
         ),
         epsilons=epsilons,
         nfe=Nfe(
@@ -121,6 +122,12 @@ def make_result(
         created=created,
         doubt=(),
     )
+
+
+def _given(evaluation: Evaluation) -> str | None:
+    """The sha256 of the file of candidates that an evaluation judges."""
+    given = evaluation.attack.parameters.get("file_sha256")
+    return str(given) if evaluation.attack.name == "candidates" and given else None
 
 
 def counted_check(name: str = "solver gap", *, id: int = 16, k: int, n: int, why: str = "images that move") -> Check:

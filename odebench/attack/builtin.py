@@ -148,9 +148,9 @@ WORST_CASE = StagedAttackDefinition(
     "worst-case",
     "odebench.attack.worst_case:stages",
     _BOTH,
-    {"effort": "fast"},
+    {"effort": "fast-2"},
     summary="several of these in stages, each on what still stands",
-    choices={"effort": ("fast", "standard", "fast-2", "standard-2")},
+    choices={"effort": ("fast-2", "standard-2", "fast", "standard")},
     needs_sources=True,
     examines_model=True,
 )

@@ -194,7 +194,8 @@ class Stage:
     another one, `seeded_as`. `only_unconfirmed`: it runs only against a model whose gradient could not be confirmed.
     `only_in_doubt`: only against a model on which attacks that follow gradients may have failed for that reason.
     `most_images`: it attacks at most so many of the images of a chunk that stand, the first of them: a tripwire, whose
-    success raises that doubt.
+    success raises that doubt. `quick`: candidates are sought on a model that is computed in less time, with other
+    rounding; older stages must find what they always found.
     """
 
     name: str
@@ -205,6 +206,7 @@ class Stage:
     only_unconfirmed: bool = False
     only_in_doubt: bool = False
     most_images: int | None = None
+    quick: bool = False
 
     @property
     def tripwire(self) -> bool:

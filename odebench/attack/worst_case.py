@@ -61,7 +61,7 @@ def stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) ->
 def claim_stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: int) -> tuple[Stage, ...]:
     """The stages of claims: those that fell honest models, and no others."""
     few = _stage(PGD_MARGIN, steps=20, targets=min(5, n_classes - 1), restarts=1)
-    return (*_first(norm), few)
+    return tuple(replace(stage, quick=True) for stage in (*_first(norm), few))
 
 
 def _second_version(effort: str, *, norm: str, n_classes: int) -> tuple[Stage, ...]:
@@ -85,7 +85,8 @@ def _second_version(effort: str, *, norm: str, n_classes: int) -> tuple[Stage, .
         _stage(SQUARE, queries=5000 if longer else 500),
         _stage(TRANSFER, steps=50),
     ]
-    return (*found, *(replace(stage, only_in_doubt=True) for stage in in_doubt))
+    found += [replace(stage, only_in_doubt=True) for stage in in_doubt]
+    return tuple(replace(stage, quick=True) for stage in found)
 
 
 def _first(norm: str) -> list[Stage]:

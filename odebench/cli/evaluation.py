@@ -71,6 +71,7 @@ class Evaluator:
         described: DatasetDefinition,
         *,
         candidates: Candidates | None = None,
+        address: str | None = None,
         save_candidates: Path | None = None,
         default_n: int = DEFAULT_N,
     ) -> Evaluated:
@@ -88,6 +89,7 @@ class Evaluator:
             results=self.results,
             force=self.force,
             candidates=candidates,
+            address=address,
             save_candidates=save_candidates,
             device=self.device,
             progress=self.progress,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from odebench.cli import options
 from odebench.cli.root import app
+from odebench.errors import UsageError
 
 
 @app.command(epilog="Example:\n\nodebench judge --model kd-ode mine.safetensors --author 'A. Reviewer'")
@@ -21,6 +23,9 @@ def judge(
             "--author", "--credit", help="Who made the candidates, to be credited. Default: what the file says."
         ),
     ] = "",
+    address: Annotated[
+        str | None, typer.Option("--address", help="Where the file can be had (https), for others to judge it again.")
+    ] = None,
     horizon: options.Horizon = None,
     n: options.Images = None,
     offset: options.Offset = 0,
@@ -47,7 +52,10 @@ def judge(
     from odebench.evaluation.plan import EvaluationRequest, Slice
     from odebench.io.files import sha256_file
     from odebench.leaderboard.credit import checked_name
+    from odebench.result.schema import ADDRESS_PATTERN
 
+    if address is not None and not re.fullmatch(ADDRESS_PATTERN, address):
+        raise UsageError(f"--address {address!r} is no https address of at most 2,000 characters")
     found = read_candidates(file)
     credit = checked_name(author or found.author or found.source)
     evaluator = Evaluator(found.dataset, data_dir, device, results, force, ScreenProgress())
@@ -65,5 +73,5 @@ def judge(
         changes=options.settings(changes),
         parameters={"file_sha256": sha256_file(file), "credit": credit},
     )
-    evaluated = evaluator.run(request, described, candidates=found)
+    evaluated = evaluator.run(request, described, candidates=found, address=address)
     evaluated.show(print_result, as_json=as_json, again="judges it again")

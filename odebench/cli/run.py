@@ -17,7 +17,7 @@ from odebench.cli.trust import trusted_model
     epilog="Examples:\n\nodebench run --model kd-ode --attack pgd\n\nodebench run -m resnet -a cw\n\n"
     "odebench run -m ode -a pgd --horizon 2 --epsilon 2/255,8/255 -n 200\n\n"
     "odebench run -m ode -a pgd --solver dopri5 --tolerance 1e-3\n\n"
-    "odebench run -m kd-ode -a worst-case -n 200 --parameter effort=standard\n\n"
+    "odebench run -m kd-ode -a worst-case -n 200 --parameter effort=standard-2\n\n"
     "odebench run -m my-ode -a pgd --trust --results leaderboard/results"
 )
 def run(

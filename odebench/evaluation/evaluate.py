@@ -148,6 +148,7 @@ def run(
     results: Path,
     force: bool = False,
     candidates: Candidates | None = None,
+    address: str | None = None,
     save_candidates: Path | None = None,
     device: str = "cpu",
     progress: Progress = SILENT,
@@ -155,7 +156,8 @@ def run(
     """Runs a plan, training the models that it needs, and writes its result below `results`.
 
     Returns the result, its file, and whether it is new: a plan whose result exists runs again only with `force`.
-    `candidates` are those that a plan of the attack "candidates" judges; `save_candidates` names a file for the last
+    `candidates` are those that a plan of the attack "candidates" judges, `address` is where their file can be had, for the
+    result to name; `save_candidates` names a file for the last
     candidates judged. Raises ResultError if the existing result was found with other images or weights than those at
     hand, CandidateError for candidates made for other images, UsageError if candidates of an existing result should be
     saved.
@@ -184,6 +186,8 @@ def run(
         keep_candidates=save_candidates is not None,
         progress=progress,
     )
+    if candidates is not None:
+        measured = measured.of_candidates(str(plan.evaluation.attack.parameters["file_sha256"]), address)
     result = measured.result(plan.evaluation)
     written = write_result(result, results, replace=force)
     if save_candidates is not None:

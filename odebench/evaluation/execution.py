@@ -132,7 +132,11 @@ class _Run:
             in_doubt=True,
         )
         possible = [stage for stage in stages if self.models.sources or not stage.definition.needs_sources]
-        return possible, len(possible) < len(stages)
+        left_out = len(possible) < len(stages)
+        if self.models.train_images is None:
+            # An attack by this name says what is missing; among others it is left out.
+            possible = [one for one in possible if not (one.only_in_doubt and one.definition.needs_train_images)]
+        return possible, left_out
 
     @property
     def passes(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +29,7 @@ from odebench.result.outcome import ROBUST, Flag
 from odebench.result.schema import (
     SCHEMA_VERSION,
     UNFELLED,
+    CandidatesFile,
     Check,
     Cost,
     Found,
@@ -112,6 +113,11 @@ class Measurements:
 
     def __len__(self) -> int:
         return len(self.clean)
+
+    def of_candidates(self, sha256: str, address: str | None) -> Measurements:
+        """The same, which name the file of the candidates that were judged."""
+        found = self.setup.found.model_copy(update={"candidates": CandidatesFile(sha256=sha256, address=address)})
+        return replace(self, setup=self.setup.model_copy(update={"found": found}))
 
     def result(self, evaluation: Evaluation) -> Result:
         """The result of the evaluation, all of whose images were measured."""

@@ -53,7 +53,10 @@ class StagedAttack:
         self.first_chunk = (evaluation.dataset.offset + first) // evaluation.chunk
         classifier = models.classifier
         asked: dict[str, Any] = {"precision": evaluation.precision, "passes": judge.passes}
-        self.declared = WrappedModel(classifier, alone=judge.alone, **asked)
+        self.declared = self.quick = WrappedModel(classifier, alone=judge.alone, **asked)
+        # What a module that was handed over calls quick need not be the same function.
+        if classifier.is_ode and not models.handed_over and any(stage.quick for stage in stages):
+            self.quick = WrappedModel(classifier.modified(quick=True), alone=judge.alone, **asked)
         self.coarse = None
         if evaluation.attack.surrogate is not None:
             # Images that share steps under the declared solver do not under a fixed-step one.
@@ -84,7 +87,7 @@ class StagedAttack:
     @property
     def passes(self) -> tuple[int, int]:
         """How many images went forward and backward through models and sources while candidates were sought."""
-        asked = [self.declared, *([self.coarse] if self.coarse else []), *self.sources]
+        asked = list({self.declared, self.quick, *([self.coarse] if self.coarse else []), *self.sources})
         asked += [wrapped.fp32 for wrapped in asked if wrapped.fp32 is not wrapped]
         return sum(wrapped.forward_images for wrapped in asked), sum(wrapped.backward_images for wrapped in asked)
 
@@ -173,7 +176,8 @@ class StagedAttack:
         """The models that a stage attacks in turn: the one under the coarse solver first, if there is one."""
         # An attack that trusts the logits of a bf16 model would give up on images that the judge finds robust.
         in_fp32 = not stage.definition.verifies_falls
-        declared = self.declared.fp32 if in_fp32 else self.declared
+        attacked = self.quick if stage.quick else self.declared
+        declared = attacked.fp32 if in_fp32 else attacked
         follows_gradients = stage.definition.uses_gradients and not stage.definition.needs_sources
         if self.coarse is None or not coarse_first or not follows_gradients:
             return [declared]

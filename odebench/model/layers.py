@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -41,6 +42,10 @@ def pooled_head(channels: int, n_classes: int) -> nn.Sequential:
     )
 
 
+TimedField = Callable[[Tensor | float, Tensor], Tensor]
+"""A function of time and state."""
+
+
 class TimeConv(nn.Module):
     """A 3x3 convolution that gets the time as one more channel."""
 
@@ -54,6 +59,13 @@ class TimeConv(nn.Module):
         time = torch.ones_like(state[:, :1]) * t
         result: Tensor = self.conv(torch.cat([time, state], dim=1))
         return result
+
+    def prepared(self, state: Float[Tensor, "batch channels height width"]) -> TimedField:
+        """The same function for states of this shape, equal but for rounding: the time is a map that is added."""
+        weight, bias = self.conv.weight, self.conv.bias
+        from_time = nn.functional.conv2d(torch.ones_like(state[:1, :1]), weight[:, :1].to(state.dtype), padding=1)
+        kernel = weight[:, 1:].contiguous()
+        return lambda t, state: nn.functional.conv2d(state, kernel, bias, padding=1) + from_time * t
 
 
 class ConvField(nn.Module):
@@ -71,3 +83,14 @@ class ConvField(nn.Module):
         out = self.conv2(t, torch.relu(self.norm2(out)))
         result: Tensor = self.norm3(out)
         return result
+
+    def prepared(self, state: Float[Tensor, "batch channels height width"]) -> TimedField:
+        """The same function for states of this shape, equal but for rounding, in less time."""
+        conv1, conv2 = self.conv1.prepared(state), self.conv2.prepared(state)
+
+        def field(t: Tensor | float, state: Tensor) -> Tensor:
+            out = conv1(t, torch.relu(self.norm1(state)))
+            result: Tensor = self.norm3(conv2(t, torch.relu(self.norm2(out))))
+            return result
+
+        return field

@@ -56,6 +56,33 @@ def integrate(
     return _joint(field, state, horizon, solver, adjoint=adjoint)
 
 
+def integrate_quickly(field: Field, state: Tensor, *, horizon: float, solver: Solver) -> Solution:
+    """The solution of `integrate`, but for rounding, with less work around each evaluation of the field.
+
+    rk4's steps are written out here, other methods are solved there. For attacks, whose candidates are judged under
+    `integrate`.
+    """
+    if solver.method != "rk4":
+        return integrate(field, state, horizon=horizon, solver=solver)
+    check_horizon(horizon)
+    step = cast(float, solver.step)
+    steps = fixed_steps(horizon, step)
+    for index in range(steps):
+        start = step * index
+        width = (horizon if index == steps - 1 else step * (index + 1)) - start
+        state = _three_eighths(field, state, start, width)
+    return _finished(state, torch.full((len(state),), 4 * steps, device=state.device))
+
+
+def _three_eighths(field: Field, state: Tensor, start: float, width: float) -> Tensor:
+    """One step of the 3/8 rule (Kutta 1901), which torchdiffeq calls rk4."""
+    first = field(start, state)  # type: ignore[arg-type]
+    second = field(start + width / 3, state + first * (width / 3))  # type: ignore[arg-type]
+    third = field(start + width * 2 / 3, state + (second - first / 3) * width)  # type: ignore[arg-type]
+    fourth = field(start + width, state + (first - second + third) * width)  # type: ignore[arg-type]
+    return state + (first + 3 * (second + third) + fourth) * (width / 8)
+
+
 def fixed_steps(horizon: float, step: float) -> int:
     """The number of steps of at most `step` that cover [0, `horizon`]. Raises UsageError above MAX_FIXED_STEPS."""
     steps = max(1, math.ceil(min(horizon / step, 1e18) - 1e-6))

@@ -52,6 +52,10 @@ def _credit(result: Result) -> Iterator[str]:
     credited = f"{CANDIDATES} of {attack.parameters.get('credit')}"
     if attack.name == CANDIDATES and names != [credited]:
         yield f"felled_by names {names}, the evaluation {credited!r}"
+    named = None if result.found.candidates is None else result.found.candidates.sha256
+    asked = attack.parameters.get("file_sha256") if attack.name == CANDIDATES else None
+    if result.schema_version > 1 and named != asked:
+        yield f"found.candidates has sha256 {named}, the evaluation {asked}"
 
 
 def _quantiles(result: Result) -> Iterator[str]:

@@ -25,6 +25,7 @@ READABLE_VERSIONS = (1, 2)
 SINCE_2 = frozenset({"found.trained_on", "found.candidates", "cost.stages", "doubt"})
 """What version 2 added: fields that a file of version 1 must not have, and one of version 2 must."""
 UNFELLED = "--"
+ADDRESS_PATTERN = r"^https://[!-~]{1,1900}$"
 _HIDE_CORRECT = str.maketrans(dict.fromkeys(CORRECT, "."))
 _SUCCEEDED = str.maketrans({outcome: "+" if outcome in SUCCESSFUL else "-" for outcome in OUTCOMES})
 _NAMED = str.maketrans(dict.fromkeys(string.ascii_letters, "+"))
@@ -63,7 +64,7 @@ class CandidatesFile(Spec):
     """The file of the candidates that were judged: its sha256, and the address that it can be had from, if any."""
 
     sha256: Sha256
-    address: Annotated[str, Field(pattern=r"^https://[!-~]{1,1900}$")] | None
+    address: Annotated[str, Field(pattern=ADDRESS_PATTERN)] | None
 
 
 class Found(_Extended):

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from odebench.errors import UsageError
 from odebench.model import solver as solver_module
 from odebench.model.ode import OdeNet
-from odebench.model.solver import Solution, fixed_steps, integrate
+from odebench.model.solver import Solution, fixed_steps, integrate, integrate_quickly
 from odebench.protocol.spec import (
     FIXED_STEP_STAGES,
     JOINT_METHODS,
@@ -635,3 +635,39 @@ def test_a_failing_row_has_no_adjoint_gradient_and_leaves_the_others_right() -> 
         found = integrate(square, start, horizon=1.0, solver=loose, gradient=gradient)  # type: ignore[arg-type]
         slopes.append(torch.autograd.grad(found.state.sum(), start)[0][0].item())
     assert slopes[0] == slopes[1] != slopes[2]
+
+
+# Less work for attacks
+
+
+@pytest.mark.parametrize("horizon", [0.5, 1.0, 1.3])
+@pytest.mark.parametrize(
+    "solver",
+    [fixed_step(step=0.25), fixed_step("euler", step=0.25), adaptive("dopri5", rtol=1e-3)],
+    ids=["rk4", "euler", "dopri5"],
+)
+def test_the_quick_way_gives_the_same_but_for_rounding(solver: Any, horizon: float) -> None:
+    torch.manual_seed(0)
+    net = OdeNet(image_shape=(1, 8, 8), n_classes=10, channels=8, stem="conv", horizon=horizon, solver=solver).eval()
+    start = torch.randn(3, 8, 4, 4)
+    found = []
+    for way, field in ((integrate, net.field), (integrate_quickly, net.field.prepared(start))):
+        state = start.clone().requires_grad_()
+        counted = Counted(lambda t, state, field=field: field(torch.as_tensor(t, dtype=state.dtype), state))
+        solution = way(counted, state, horizon=horizon, solver=solver)
+        (gradient,) = torch.autograd.grad(solution.state.pow(2).sum(), state)
+        found.append((solution.state, gradient, solution.nfe, counted.calls))
+    (exact, exact_gradient, nfe, calls), (quick, quick_gradient, quick_nfe, quick_calls) = found
+    torch.testing.assert_close(quick, exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(quick_gradient, exact_gradient, rtol=1e-3, atol=1e-3)
+    assert quick_nfe.tolist() == nfe.tolist()
+    assert quick_calls == calls
+
+
+def test_the_quick_way_has_failed_rows_as_well() -> None:
+    def explodes(t: Any, state: Tensor) -> Tensor:
+        return torch.where(state > 1, torch.inf, state)
+
+    found = integrate_quickly(explodes, torch.tensor([[0.1], [2.0]]), horizon=1.0, solver=fixed_step(step=0.5))
+    assert found.failed.tolist() == [False, True]
+    assert found.state[1].tolist() == [0.0]

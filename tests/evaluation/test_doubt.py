@@ -1,0 +1,169 @@
+"""Doubt about a model's gradients: what raises it, and that attacks which need no true gradient then run in full."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from masked_models import Reversed
+from small_model import SmallOde, Told, fitted, judged, outcomes, predicted
+from torch import Tensor, nn
+
+from odebench.attack import worst_case
+from odebench.attack.builtin import NOISE, PGD, SQUARE
+from odebench.attack.definition import Stage
+from odebench.attack.wrapped_model import WrappedModel
+from odebench.dataset import Split, load_dataset
+from odebench.evaluation.execution import measure
+from odebench.evaluation.loading import LoadedModels
+from odebench.evaluation.measurements import concatenate
+from odebench.model.classifier import Classifier
+from odebench.model.ode import OdeNet
+from odebench.numerics.seeding import seeded
+from odebench.protocol.spec import Evaluation, fixed_step
+from odebench.result.schema import Result
+
+N, CHUNK = 60, 20
+EPSILONS = (0.05, 0.1)
+STAGES = (
+    Stage("pgd", PGD, PGD.complete({"steps": 5})),
+    Stage("square on 5", SQUARE, SQUARE.complete({"queries": 30}), most_images=5),
+    Stage("square", SQUARE, SQUARE.complete({"queries": 200}), only_in_doubt=True),
+    Stage("noise", NOISE, NOISE.complete({"draws": 2}), only_in_doubt=True),
+)
+
+
+@pytest.fixture(autouse=True)
+def _few_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worst_case, "stages", lambda *_, **__: STAGES)
+
+
+@cache
+def honest() -> nn.Module:
+    with seeded(0):
+        net = SmallOde()
+    return fitted(net, load_dataset("digits"), epochs=3)
+
+
+@cache
+def part() -> tuple[Tensor, Tensor]:
+    data = load_dataset("digits").test
+    return data.images[:N], data.labels[:N]
+
+
+def attacked(module: nn.Module, **options: Any) -> Result:
+    images, labels = part()
+    return judged(module, images, labels, epsilons=EPSILONS, chunk=CHUNK, **options)
+
+
+@cache
+def reversed_gradient() -> Result:
+    return attacked(Reversed(honest()))
+
+
+def felled_by(result: Result, index: int = 1) -> list[str]:
+    found = result.epsilons[index].felled_by
+    return [found.legend.get(code, "-").rpartition(" at ")[0] for code in found.codes(N)]
+
+
+def test_an_honest_model_is_not_asked_by_the_stages_for_doubt() -> None:
+    result = attacked(honest(), handed_over=False)
+    assert result.doubt == ()
+    assert [stage.name for stage in result.cost.stages] == ["pgd", "square on 5"]
+    assert set(felled_by(result)) <= {"pgd", "square on 5", ""}
+    names = [f"{stage.name} at {epsilon}" for epsilon in EPSILONS for stage in STAGES]
+    assert list(result.epsilons[0].felled_by.legend.values()) == names
+
+
+def test_a_tripwire_attacks_few_images_of_a_chunk() -> None:
+    stage = attacked(honest(), handed_over=False).cost.stages[1]
+    # At most 31 queries for 5 images of each of 3 chunks at 2 radii, and batches of 100 of the verdict, two each.
+    assert 0 < stage.forward * N <= 31 * 5 * 3 * 2 + 100 * 3 * 2 * 2
+
+
+def test_a_mask_is_brought_down_by_the_stages_for_doubt() -> None:
+    plain, masked = attacked(honest(), handed_over=False), reversed_gradient()
+    assert "check 17, gradient fidelity, flags" in masked.doubt
+    assert [stage.name for stage in masked.cost.stages] == [
+        "pgd doubled",
+        "square on 5 doubled",
+        "square doubled",
+        "noise",
+    ]
+    assert "square doubled" in felled_by(masked)
+    by_chunk = [felled_by(masked)[start : start + CHUNK].count("square doubled") for start in range(0, N, CHUNK)]
+    assert all(by_chunk)
+    left = [outcomes(one, 1).count("r") for one in (plain, masked)]
+    assert left[1] - left[0] <= 0.1 * N
+
+
+def test_what_fell_in_doubt_at_a_smaller_radius_has_fallen_at_a_larger_one() -> None:
+    smaller, larger = (felled_by(reversed_gradient(), index) for index in (0, 1))
+    codes = [item.felled_by.codes(N) for item in reversed_gradient().epsilons]
+    in_doubt = [row for row in range(N) if smaller[row] == "square doubled"]
+    assert in_doubt
+    assert [codes[1][row] for row in in_doubt] == [codes[0][row] for row in in_doubt]
+    assert larger.count("") < smaller.count("")
+
+
+class FirstPixelDark(nn.Module):
+    """The honest net but for a step: where the first pixel is bright, another class. No gradient tells of it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = honest()(images)
+        bright = (images[:, 0, 0, 0].detach() > 0.04)[:, None]
+        return torch.where(bright, logits.roll(1, dims=1), logits)
+
+
+def test_a_tripwire_that_succeeds_raises_doubt() -> None:
+    told = Told()
+    result = attacked(FirstPixelDark(), handed_over=False, progress=told)
+    (reason,) = [one for one in result.doubt if one.startswith("square on 5 succeeds on ")]
+    assert reason.endswith(" images after every gradient attack had failed")
+    assert any(line.startswith("doubt: ") for line in told.lines)
+    assert "square" in [stage.name for stage in result.cost.stages]
+    assert outcomes(result, 1).count("r") <= 0.2 * N
+
+
+def test_slices_have_the_doubt_of_the_whole() -> None:
+    images, labels = part()
+    whole = reversed_gradient()
+    evaluation: Evaluation = whole.evaluation
+    module = Reversed(honest())
+    models = LoadedModels(Classifier(module, n_classes=10), "0" * 64)
+    split = Split(images, labels)
+    slices = [measure(evaluation, models, split, rows=slice(start, start + CHUNK)) for start in range(0, N, CHUNK)]
+    joined = concatenate(slices).result(evaluation)
+    assert joined.doubt == whole.doubt
+    assert joined.checks == whole.checks
+    assert [one.outcomes for one in joined.epsilons] == [one.outcomes for one in whole.epsilons]
+    assert [one.felled_by for one in joined.epsilons] == [one.felled_by for one in whole.epsilons]
+    passes = [[(one.name, one.forward, one.backward) for one in each.cost.stages] for each in (joined, whole)]
+    assert passes[0] == passes[1]
+
+
+@pytest.mark.parametrize(("quick", "handed_over"), [(True, False), (True, True), (False, False)])
+def test_candidates_are_sought_quickly_on_models_of_our_own_alone(
+    quick: bool, handed_over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[bool, int]] = []
+    answer = WrappedModel._answer
+
+    def watched(self: WrappedModel, images: Tensor) -> Any:
+        asked.append((self.classifier.quick, len(images)))
+        return answer(self, images)
+
+    monkeypatch.setattr(WrappedModel, "_answer", watched)
+    monkeypatch.setattr(worst_case, "stages", lambda *_, **__: (replace(STAGES[0], quick=quick),))
+    with seeded(0):
+        solver = fixed_step(step=0.5)
+        net = OdeNet(image_shape=(1, 8, 8), n_classes=10, channels=4, stem="conv", horizon=1.0, solver=solver).eval()
+    images = part()[0][:8]
+    result = judged(net, images, predicted(net, images), handed_over=handed_over, chunk=8)
+    assert result.cost.stages[0].backward > 0
+    # Six steps of PGD at most; what else is asked belongs to checks, which look at the model as it is.
+    assert any(quick for quick, _ in asked) == (quick and not handed_over)
+    assert asked[0][0] == (quick and not handed_over) or handed_over
