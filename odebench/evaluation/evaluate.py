@@ -156,11 +156,11 @@ def run(
     """Runs a plan, training the models that it needs, and writes its result below `results`.
 
     Returns the result, its file, and whether it is new: a plan whose result exists runs again only with `force`.
-    `candidates` are those that a plan of the attack "candidates" judges, `address` is where their file can be had, for the
-    result to name; `save_candidates` names a file for the last
-    candidates judged. Raises ResultError if the existing result was found with other images or weights than those at
-    hand, CandidateError for candidates made for other images, UsageError if candidates of an existing result should be
-    saved.
+    `candidates` are those that a plan of the attack "candidates" judges, `address` is where their file can be had, for
+    the result to name; `save_candidates` names a file for the last candidates judged.
+
+    Raises ResultError if the existing result was found with other images or weights than those at hand, CandidateError
+    for candidates made for other images, UsageError if candidates of an existing result should be saved.
     """
     device = usable_device(device)
     path = result_path(results, plan.evaluation)
