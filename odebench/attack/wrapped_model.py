@@ -92,6 +92,8 @@ class WrappedModel(nn.Module):
         if answer.failed.any() and len(self.failures) < MAX_RECORDED:
             self.failures.extend(images[answer.failed].detach().clone())
         logits = answer.logits.float()
+        if logits.is_inference():
+            logits = logits.clone()  # else no attack could go backward from it
         if guarded.requires_grad and not logits.requires_grad:
             logits = logits + 0 * guarded.flatten(1).sum(1, keepdim=True)
         noted: Tensor = _Noted.apply(logits, call)

@@ -52,7 +52,7 @@ def completed(
         return gradient, 0
     points = nearby(images[rows], zero[rows], norm=norm, epsilon=epsilon).requires_grad_()
     with torch.enable_grad():
-        logits = ask(points)
+        logits = ask(points.clone())  # a model may change its input in place
         if not logits.requires_grad:
             return gradient, len(rows)
         (there,) = torch.autograd.grad(logits, points, cotangent[rows], allow_unused=True, materialize_grads=True)

@@ -32,6 +32,11 @@ from odebench.protocol.spec import Evaluation, ThreatModel
 from odebench.result.outcome import ROBUST
 from odebench.result.schema import Check, Found
 
+FORWARD_SHARE = 1 / 3
+"""What a query costs in gradients."""
+USUAL_SHARE = 0.55
+"""What an attack takes of the longest that it may, as images fall on its way."""
+
 
 def measure(
     evaluation: Evaluation,
@@ -242,10 +247,11 @@ class _Run:
     def _say_estimate(self, preflight: Preflight) -> None:
         """Says how long the attack may take, from the time that the gradients of one chunk took."""
         count = len(self.evaluation.threat_model.epsilons)
-        seconds = preflight.slowest * self.passes * count * len(self.chunks)
+        gradients = sum(_gradients(stage, self.evaluation.chunk) for stage in self._usual)
+        most = preflight.slowest * gradients * count * len(self.chunks)
         self.progress.say(
             f"{self.attack.name} on {len(self.images)} images, {count} epsilon{'s' * (count > 1)}, {self.passes} "
-            f"passes each: at most about {_duration(seconds)} on free cores"
+            f"passes each: about {_duration(USUAL_SHARE * most)}, at most {_duration(most)} on free cores"
         )
 
     def _few_candidates(self, preflight: Preflight) -> bool:
@@ -276,6 +282,12 @@ class _Run:
             attack.attack_images(epsilon, outcomes, step, stages=self._usual)
             found.append(outcomes)
         return found
+
+
+def _gradients(stage: Stage, chunk: int) -> float:
+    """What a stage costs at most on a chunk, in gradients of the whole chunk."""
+    share = 1.0 if stage.most_images is None else min(1.0, stage.most_images / chunk)
+    return stage.passes * share * (1.0 if stage.definition.uses_gradients else FORWARD_SHARE)
 
 
 def _duration(seconds: float) -> str:

@@ -116,7 +116,7 @@ class Measurements:
 
     def of_candidates(self, sha256: str, address: str | None) -> Measurements:
         """The same, which name the file of the candidates that were judged."""
-        found = self.setup.found.model_copy(update={"candidates": CandidatesFile(sha256=sha256, address=address)})
+        found = self.setup.found.model_copy(update=dict(candidates=CandidatesFile(sha256=sha256, address=address)))
         return replace(self, setup=self.setup.model_copy(update={"found": found}))
 
     def result(self, evaluation: Evaluation) -> Result:

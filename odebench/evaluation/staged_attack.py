@@ -24,7 +24,8 @@ from odebench.evaluation.verdict import Judge
 from odebench.progress import Step
 from odebench.protocol.spec import Evaluation, radius
 from odebench.result.outcome import ROBUST
-from odebench.result.schema import UNFELLED, felled_codes
+from odebench.result.schema import UNFELLED
+from odebench.result.summary import felled_codes
 
 
 class StagedAttack:

@@ -68,7 +68,7 @@ class Classifier:
         # Some people's `to` returns nothing.
         moved: nn.Module | None = module.to(device)
         self.module = module if moved is None else moved
-        self._needs_graph = self._has_answered = False
+        self.changed = self._needs_graph = self._has_answered = False
         self.n_classes = n_classes
         self.device = torch.device(device)
         self.gradient: Gradient = gradient
@@ -209,9 +209,11 @@ class Classifier:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Puts the module into evaluation mode and its parameters out of the graph while inside, and restores it."""
-        with as_it_was(self.module):
+        """Puts the module into evaluation mode and its parameters out of the graph while inside, and restores it;
+        `changed` says from then on whether the module had changed a parameter or buffer."""
+        with as_it_was(self.module) as restored:
             yield
+        self.changed |= restored()
 
     def unfreeze_if_needed(self, images: Images) -> bool:
         """Puts the parameters back into the graph where the module's gradient cannot be taken without: a hand-written

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def as_it_was(module: nn.Module) -> Iterator[None]:
+def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
     """Puts a module into evaluation mode and its parameters out of the graph while inside, and restores modes, flags,
-    gradients and the values of parameters and buffers, running statistics included."""
+    gradients and the values of parameters and buffers, running statistics included.
+
+    What it yields says whether a value had to be restored, once the context has ended.
+    """
+    restored = False
     training = {part: part.training for part in module.modules()}
     wanted = {one: (one.requires_grad, one.grad) for one in module.parameters()}
     values: list[Tensor] = [*module.parameters(), *module.buffers()]
@@ -21,7 +25,7 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
     module.eval()
     freeze(module)
     try:
-        yield
+        yield lambda: restored
     finally:
         for part, mode in training.items():
             part.training = mode
@@ -31,8 +35,16 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
         with torch.no_grad():
             for one, value in state:
-                if not torch.equal(one, value):
+                if not _equal(one, value):
                     one.copy_(value)
+                    restored = True
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same, where NaN equals NaN."""
+    if torch.equal(one, other):
+        return True
+    return one.is_floating_point() and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def freeze(module: nn.Module, *, frozen: bool = True) -> None:

@@ -7,13 +7,11 @@ Results are written in schema version 2. Files of version 1, which stay as they 
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from odebench.errors import ResultError
 from odebench.io.canonical_json import digest
 from odebench.numerics.statistics import wilson
 from odebench.protocol.recipe import TrainedOn
@@ -61,7 +59,7 @@ class _Extended(Spec):
 
 
 class CandidatesFile(Spec):
-    """The file of the candidates that were judged: its sha256, and the address that it can be had from, if any."""
+    """The file of the candidates that were judged, and the address that it can be had from, if any."""
 
     sha256: Sha256
     address: Annotated[str, Field(pattern=ADDRESS_PATTERN)] | None
@@ -290,14 +288,3 @@ def figure_columns(figures: object, *names: str) -> dict[str, float]:
 def outcomes_digest(epsilons: tuple[EpsilonResult, ...]) -> str:
     """The sha256 of all letters: outcomes and felled_by of every epsilon."""
     return digest([[item.epsilon, item.outcomes, item.felled_by.model_dump()] for item in epsilons])
-
-
-def felled_codes(stages: Sequence[str]) -> dict[str, str]:
-    """The stage names by codes in order: aa, ab, ac and so on. Raises ResultError for more than there are codes."""
-    codes = ["".join(pair) for pair in product(string.ascii_letters, repeat=2)]
-    if len(stages) > len(codes):
-        raise ResultError(
-            f"{len(stages)} stages and epsilons are more than the {len(codes)} that felled_by can name; "
-            "attack fewer epsilons at once"
-        )
-    return dict(zip(codes, stages, strict=False))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
+from odebench.errors import ResultError
 from odebench.result.schema import NfeSummary, Quantiles
 
 
@@ -22,3 +25,14 @@ def nfe_summary(counts: Sequence[int]) -> NfeSummary | None:
     if not counts:
         return None
     return NfeSummary(mean=float(np.mean(counts)), p95=float(np.quantile(counts, 0.95)), max=max(counts))
+
+
+def felled_codes(stages: Sequence[str]) -> dict[str, str]:
+    """The stage names by codes in order: aa, ab, ac and so on. Raises ResultError for more than there are codes."""
+    codes = ["".join(pair) for pair in product(string.ascii_letters, repeat=2)]
+    if len(stages) > len(codes):
+        raise ResultError(
+            f"{len(stages)} stages and epsilons are more than the {len(codes)} that felled_by can name; "
+            "attack fewer epsilons at once"
+        )
+    return dict(zip(codes, stages, strict=False))

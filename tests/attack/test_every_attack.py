@@ -489,7 +489,7 @@ def test_a_smallest_perturbation_beyond_epsilon_is_not_invalid() -> None:
         (
             "worst-case",
             {"effort": "heroic"},
-            "worst-case: effort is fast or standard or fast-2 or standard-2, not 'heroic'",
+            "worst-case: effort is fast-2 or standard-2 or fast or standard, not 'heroic'",
         ),
         ("worst-case", {"effort": 3}, "worst-case: effort must be a text, not 3"),
         ("noise", {"steps": 3}, "noise has no parameter steps; known: draws"),

@@ -325,7 +325,7 @@ def damaged(path: Path, kind: str) -> None:
         path.write_bytes(b"\xff\xfe\x00")
     else:
         changes = {
-            "another version": {"schema_version": 2},
+            "another version": {"schema_version": 3},
             "an extra key": {"surprise": 1},
             "a string for a number": {"cost": stored["cost"] | {"seconds": "1.5"}},
             "another evaluation": {"evaluation": stored["evaluation"] | {"chunk": 50}},

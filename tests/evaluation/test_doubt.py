@@ -31,7 +31,7 @@ EPSILONS = (0.05, 0.1)
 STAGES = (
     Stage("pgd", PGD, PGD.complete({"steps": 5})),
     Stage("square on 5", SQUARE, SQUARE.complete({"queries": 30}), most_images=5),
-    Stage("square", SQUARE, SQUARE.complete({"queries": 200}), only_in_doubt=True),
+    Stage("square", SQUARE, SQUARE.complete({"queries": 500}), only_in_doubt=True),
     Stage("noise", NOISE, NOISE.complete({"draws": 2}), only_in_doubt=True),
 )
 
@@ -102,10 +102,10 @@ def test_a_mask_is_brought_down_by_the_stages_for_doubt() -> None:
 
 def test_what_fell_in_doubt_at_a_smaller_radius_has_fallen_at_a_larger_one() -> None:
     smaller, larger = (felled_by(reversed_gradient(), index) for index in (0, 1))
-    codes = [item.felled_by.codes(N) for item in reversed_gradient().epsilons]
     in_doubt = [row for row in range(N) if smaller[row] == "square doubled"]
     assert in_doubt
-    assert [codes[1][row] for row in in_doubt] == [codes[0][row] for row in in_doubt]
+    assert {outcomes(reversed_gradient(), 1)[row] for row in in_doubt} == {"f"}
+    assert any(larger[row] == "square doubled" for row in in_doubt)
     assert larger.count("") < smaller.count("")
 
 

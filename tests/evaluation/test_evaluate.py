@@ -144,7 +144,7 @@ def test_a_neural_ode_is_judged_end_to_end(ode_net: SmallOde, digits: Dataset, t
     assert result.nfe.adversarial is not None
     assert (result.nfe.clean.mean, result.nfe.clean.max, result.nfe.adversarial.mean) == (8.0, 8, 8.0)
     assert result.cost.forward > result.cost.backward > 1
-    assert [check.id for check in result.checks] == [1, 2, 3, 14, 15, 17, 18]
+    assert [check.id for check in result.checks] == [1, 2, 3, 5, 11, 14, 15, 17, 18, 19, 20, 21]
     assert {check.status for check in result.checks} == {"pass"}
     assert result.flags == ()
     assert result.outcomes_sha256 == outcomes_digest(result.epsilons)
@@ -502,7 +502,7 @@ def test_outputs_that_hamper_attacks_are_flagged(linear: Linear, halves: Dataset
 def test_a_model_without_a_gradient_is_flagged_not_refused(linear: Linear, halves: Dataset) -> None:
     result = evaluate(Answers(lambda images: linear(images).detach()), halves)
     # The captured model cannot be taken to fp64, so its gradient cannot be confirmed either.
-    assert result.flags == ("gradient availability", "opaque-gradient")
+    assert result.flags == ("gradient availability", "random noise", "useful gradient", "opaque-gradient")
     assert check(result, 1).k == check(result, 1).n == 100 - outcomes(result).count("m")
 
 
@@ -539,6 +539,7 @@ def test_an_opaque_module_gets_square_and_transfer_with_twice_the_budget(
     linear: Linear, halves: Dataset, wrap: Callable[[nn.Module], nn.Module], status: str
 ) -> None:
     given: dict[str, Any] = {"attacks": ["worst-case"], "images": Slice(n=20, chunk=20)}
+    given["parameters"] = {"worst-case": {"effort": "fast"}}
     opaque = evaluate(wrap(linear), halves, sources={"twin": linear}, **given)
     assert check(opaque, 17).status == status
     assert "opaque-gradient" in opaque.flags
@@ -568,6 +569,7 @@ def test_the_doubled_budget_is_spent(linear: Linear, halves: Dataset, monkeypatc
     monkeypatch.setattr("odebench.attack.autoattack.square", remember("square"))
     for model in (linear, Mirror(linear)):
         given: dict[str, Any] = {"attacks": ["worst-case"], "images": Slice(n=20, chunk=20)}
+        given["parameters"] = {"worst-case": {"effort": "fast"}}
         evaluate(
             model, halves, sources={"twin": linear}, threat_model=ThreatModel(norm="linf", epsilons=(1e-3,)), **given
         )
@@ -668,7 +670,9 @@ def test_a_module_that_changes_its_input_in_place_changes_nothing_else(linear: L
     before = halves.test.images[:100].clone()
     result = evaluate(InPlace(linear), halves, attacks=["worst-case"], parameters={"worst-case": {"effort": "fast"}})
     assert torch.equal(halves.test.images[:100], before)
-    honest = evaluate(nn.Sequential(Shrink(), linear), halves, attacks=["worst-case"])
+    honest = evaluate(
+        nn.Sequential(Shrink(), linear), halves, attacks=["worst-case"], parameters={"worst-case": {"effort": "fast"}}
+    )
     assert outcomes(result) == outcomes(honest)
     assert result.flags == honest.flags == ("no-transfer",)
     assert check(result, 17).status == "pass"
@@ -702,13 +706,17 @@ class OnlyWeights(Misbehaving):
 def test_a_module_that_needs_gradients_off_is_attacked_without_them(
     linear: Linear, halves: Dataset, kind: Callable[[nn.Module], nn.Module]
 ) -> None:
-    result = evaluate(kind(linear), halves, attacks=["worst-case"], images=Slice(n=20, chunk=20))
+    asked: dict[str, Any] = {"attacks": ["worst-case"], "images": Slice(n=20, chunk=20)}
+    by_default = evaluate(kind(linear), halves, **asked)
+    assert "check 17, gradient fidelity, flags" in by_default.doubt
+    result = evaluate(kind(linear), halves, parameters={"worst-case": {"effort": "fast"}}, **asked)
+    assert outcomes(by_default).count("r") <= outcomes(result).count("r") + 1
     assert {"gradient availability", "gradient fidelity", "opaque-gradient", "no-transfer"} <= set(result.flags)
     assert check(result, 1).k == check(result, 1).n == 20 - outcomes(result).count("m")
     assert check(result, 17).status == "flag"
     assert check(result, 17).figure == 0.0
     felled = result.epsilons[0].felled_by
-    by = [felled.legend[letter].partition(" at ")[0] for letter in felled.letters if letter != "-"]
+    by = [felled.legend[code].partition(" at ")[0] for code in felled.codes(20) if code != "--"]
     # Random starts fell some, and square, which asks for no gradient, most of the others.
     assert set(by) <= {f"{name} doubled" for name in ("pgd 20", "apgd-ce 50", "apgd-t 1x50", "square 500")}
     assert by.count("square 500 doubled") > outcomes(result).count("r")

@@ -653,8 +653,12 @@ def test_the_quick_way_gives_the_same_but_for_rounding(solver: Any, horizon: flo
     found = []
     for way, field in ((integrate, net.field), (integrate_quickly, net.field.prepared(start))):
         state = start.clone().requires_grad_()
-        counted = Counted(lambda t, state, field=field: field(torch.as_tensor(t, dtype=state.dtype), state))
-        solution = way(counted, state, horizon=horizon, solver=solver)
+        counted = Counted(field)
+
+        def asked(t: Any, state: Tensor, counted: Counted = counted) -> Tensor:
+            return counted(torch.as_tensor(t, dtype=state.dtype), state)
+
+        solution = way(asked, state, horizon=horizon, solver=solver)
         (gradient,) = torch.autograd.grad(solution.state.pow(2).sum(), state)
         found.append((solution.state, gradient, solution.nfe, counted.calls))
     (exact, exact_gradient, nfe, calls), (quick, quick_gradient, quick_nfe, quick_calls) = found

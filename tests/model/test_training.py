@@ -30,7 +30,7 @@ from odebench.model.losses import distillation_loss
 from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet
 from odebench.model.training import Trained, find_or_train, learning_rate
-from odebench.protocol.recipe import Recipe, Schedule, weights_path
+from odebench.protocol.recipe import Recipe, Schedule, TrainedOn, trained_on, training_note, weights_path
 from odebench.protocol.spec import fixed_step
 
 N_TRAIN, BATCH, EPOCHS = 150, 32, 3
@@ -243,7 +243,11 @@ def test_a_training_learns_and_is_found_again(tmp_path: Path, digits: Dataset, m
     assert line.startswith("training ResNet seed 3: trained, ")
     assert first.path == weights_path(recipe, tmp_path) == tmp_path / f"{recipe.key}.safetensors"
     assert first.weights_sha256 == sha256_file(first.path)
-    assert [path.name for path in tmp_path.iterdir()] == [first.path.name]
+    note = training_note(first.path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([first.path.name, note.name])
+    assert trained_on(first.path) == TrainedOn(device="cpu", torch=torch.__version__)
+    note.write_text("{")
+    assert trained_on(first.path) is None
     monkeypatch.setattr(training, "_Training", None)
     second = find_or_train(recipe, digits, folder=tmp_path)
     assert second.weights_sha256 == first.weights_sha256

@@ -15,7 +15,8 @@ from result_factory import hexadecimal, make_result
 from odebench.errors import ResultError
 from odebench.numerics.statistics import wilson
 from odebench.result.file import MAX_BYTES, read_result, result_files, result_json, result_path, write_result
-from odebench.result.schema import SINCE_2, Result, felled_codes, letter_figures, outcomes_digest
+from odebench.result.schema import SINCE_2, Result, letter_figures, outcomes_digest
+from odebench.result.summary import felled_codes
 
 VERSIONS = Path(__file__).parent / "versions"
 LETTERS = {0.1: "mufxr" * 4, 0.2: "muffx" * 4}

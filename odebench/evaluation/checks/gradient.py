@@ -25,6 +25,8 @@ from odebench.result.schema import Check
 DIRECTIONS = 8
 FIDELITY_IMAGES = 32
 """How many images of the first chunk are used, of those classified correctly."""
+FIDELITY_ALONE = 12
+"""The same for a model that is asked image by image."""
 FIDELITY_THRESHOLD, ADAPTIVE_THRESHOLD = 0.95, 0.8
 PLACES = ("beside", "inside", "surface", "border")
 NOTHING = 2.0
@@ -69,7 +71,7 @@ def gradient_fidelity(
     verdict's size, of three, and alone. With `adjoint`, the evidence for an ODE classifier also holds the cosine of the
     direct gradient with that of the adjoint equation at several horizons; it does not decide the status.
     """
-    images = images[:FIDELITY_IMAGES].to(classifier.device)
+    images = images[: FIDELITY_ALONE if alone else FIDELITY_IMAGES].to(classifier.device)
     if not len(images):
         return skipped(CheckId.GRADIENT_FIDELITY, speaks_of="model", why="no image is classified correctly")
     try:
@@ -163,15 +165,18 @@ def _compare(
     signs = torch.where(points <= 0, 1.0, torch.where(points >= 1, -1.0, directions.sign()))
     directions = torch.where(inwards[:, None, None, None], directions.abs() * signs, directions)
     doubles, one_sided = points.double(), inwards[:, None, None, None]
+    size = 1 if alone else len(points)
     with torch.no_grad(), double.frozen():
-        logits64 = double.answer(doubles.clone()).logits
+        logits64 = _in_batches(lambda part: double.answer(part).logits, doubles, size)
         runner_up = logits64.topk(2, dim=1).indices[:, 1]
-        plain = _in_batches(lambda part: classifier.answer(part).logits, points, 1 if alone else len(points))
-        ends = [_losses(double, doubles + STEP * direction, runner_up) for direction in directions]
-        starts = [
-            _losses(double, torch.where(one_sided, doubles, doubles - STEP * direction), runner_up)
-            for direction in directions
-        ]
+        plain = _in_batches(lambda part: classifier.answer(part).logits, points, size)
+
+        def losses(moved: Images) -> Tensor:
+            logits = _in_batches(lambda part: double.answer(part).logits, moved, size)
+            return torch.nn.functional.cross_entropy(logits, runner_up, reduction="none")
+
+        ends = [losses(doubles + STEP * direction) for direction in directions]
+        starts = [losses(torch.where(one_sided, doubles, doubles - STEP * direction)) for direction in directions]
     true = (torch.stack(ends) - torch.stack(starts)) / torch.where(inwards, STEP, 2 * STEP)
     cosines = torch.full((len(points),), NOTHING, dtype=torch.float64, device=points.device)
     largest = plain.abs().amax(1).clamp_min(1e-12)

@@ -87,7 +87,7 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
     changes = None
     if training := [name or type(module).__name__ for name, part in module.named_modules() if part.training]:
         changes = f"{', '.join(training[:3])} stays in training mode after eval()"
-    elif not _equal(_state(module), before):
+    elif model.classifier.changed or not _equal(_state(module), before):
         changes = "its parameters or buffers change while it is asked"
     outcomes: list[ChunkOutcomes] = []
     for attack in job.attacks:
