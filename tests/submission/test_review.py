@@ -22,7 +22,7 @@ from odebench.errors import DatasetError
 from odebench.evaluation.evaluate import run as run_plan
 from odebench.evaluation.plan import EvaluationRequest, plan
 from odebench.result.file import read_result, result_json, result_path, write_result
-from odebench.result.schema import Result, letter_figures, outcomes_digest
+from odebench.result.schema import CandidatesFile, Result, letter_figures, outcomes_digest
 from odebench.submission.submitted_model import find_model
 from odebench.submission.verification.isolated_process import ProcessAnswer
 from odebench.submission.verification.jobs import Job, inspect
@@ -257,7 +257,9 @@ def given_result(result: Result) -> Result:
     parameters = {"file_sha256": hexadecimal("candidates")}
     attack = result.evaluation.attack.model_copy(update={"parameters": parameters})
     evaluation = result.evaluation.model_copy(update={"attack": attack})
-    return result.model_copy(update={"evaluation": evaluation, "run_key": evaluation.run_key})
+    file = CandidatesFile(sha256=hexadecimal("candidates"), address=None)
+    found = result.found.model_copy(update={"candidates": file})
+    return result.model_copy(update={"evaluation": evaluation, "run_key": evaluation.run_key, "found": found})
 
 
 def test_a_result_in_another_models_folder(clone: Clone, entry: Path, check: Any) -> None:
@@ -447,7 +449,7 @@ def test_letters_and_figures_and_digest_by_hand(clone: Clone, found: Result, che
     better = []
     for each in found.epsilons:
         outcomes = each.outcomes.replace("f", "r")
-        felled = each.felled_by.model_copy(update={"letters": "-" * len(outcomes)})
+        felled = each.felled_by.model_copy(update={"letters": "--" * len(outcomes)})
         figures = each.figures.model_copy(update=letter_figures(outcomes) | {"norm_quantiles": None})
         better.append(each.model_copy(update={"outcomes": outcomes, "felled_by": felled, "figures": figures}))
     digest = outcomes_digest(tuple(better))

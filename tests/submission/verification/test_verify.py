@@ -257,7 +257,7 @@ BAD = {
             "        return",
         ),
         ["gradient"],
-        "gradient fidelity beside the images",
+        "gradient fidelity",
     ),
     "hands over probabilities": (ending("return logits.softmax(1)"), ["probabilities"], "hand over the logits"),
     "stays in training mode": (
