@@ -130,6 +130,13 @@ def _given(evaluation: Evaluation) -> str | None:
     return str(given) if evaluation.attack.name == "candidates" and given else None
 
 
+def without_times(result: Result) -> Result:
+    """The same, with nothing that hangs on how fast the machine is."""
+    stages = tuple(stage.model_copy(update={"seconds": 0.0}) for stage in result.cost.stages)
+    cost = result.cost.model_copy(update={"seconds": 0.0, "stages": stages})
+    return result.model_copy(update={"created": "", "cost": cost})
+
+
 def counted_check(name: str = "solver gap", *, id: int = 16, k: int, n: int, why: str = "images that move") -> Check:
     """A check that counts k of n images, with the status that this means."""
     bound = wilson_lower(k, n)

@@ -92,6 +92,8 @@ def contents(results: Path) -> dict[str, Any]:
     for path in sorted(results.rglob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         del result["created"], result["cost"]["seconds"], result["found"]["versions"]
+        for stage in result["cost"]["stages"]:
+            del stage["seconds"]
         found[str(path.relative_to(results))] = result
     return found
 

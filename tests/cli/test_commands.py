@@ -373,7 +373,8 @@ def check_instance(schema: dict[str, Any], value: Any, top: dict[str, Any], wher
     """Asserts that `value` is an instance of a JSON Schema, of those keywords that pydantic writes."""
     known = {"title", "description", "$defs", "default"}
     known |= {"$ref", "type", "const", "enum", "anyOf", "properties", "required", "additionalProperties", "items"}
-    known |= {"minimum", "maximum", "exclusiveMinimum", "minItems", "pattern"}
+    known |= {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "pattern"}
+    known |= {"minItems", "maxItems", "maxLength", "maxProperties"}
     assert set(schema) <= known, f"{where}: {set(schema) - known}"
     if "$ref" in schema:
         name = schema["$ref"].removeprefix("#/$defs/")
@@ -402,7 +403,10 @@ def check_instance(schema: dict[str, Any], value: Any, top: dict[str, Any], wher
     assert "minimum" not in schema or value >= schema["minimum"], where
     assert "exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"], where
     assert "maximum" not in schema or value <= schema["maximum"], where
+    assert "exclusiveMaximum" not in schema or value < schema["exclusiveMaximum"], where
     assert "minItems" not in schema or len(value) >= schema["minItems"], where
+    for limit in ("maxItems", "maxLength", "maxProperties"):
+        assert limit not in schema or len(value) <= schema[limit], where
     if isinstance(value, list):
         for index, item in enumerate(value):
             check_instance(schema.get("items", {}), item, top, f"{where}[{index}]")

@@ -17,8 +17,8 @@ from odebench.cli import _exit_code
 from odebench.result.file import read_result
 from odebench.result.schema import Result
 
-QUICK = [1, 2, 3, 5, 8, 11, 14, 15, 16, 17, 18]
-FULL = [number for number in range(1, 19) if number != 13]
+QUICK = [1, 2, 3, 5, 8, 11, 14, 15, 16, 17, 18, 19, 20, 21]
+FULL = [number for number in range(1, 22) if number != 13]
 WORDS = "diagnose -m ode --set epochs=1 -n 100 --parameter steps=3"
 
 

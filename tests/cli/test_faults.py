@@ -337,7 +337,7 @@ DAMAGES = {
     "truncated": "is not whole JSON",
     "empty": "is not whole JSON",
     "bytes": "is not whole JSON",
-    "another version": "has schema version 2, this odebench reads 1; run the evaluation again",
+    "another version": "has schema version 3, this odebench reads 1 and 2; run the evaluation again",
     "an extra key": "is not a result: surprise: ",
     "a string for a number": "is not a result: cost.seconds: ",
     "another evaluation": "is not a result: .*run_key is not the digest of the evaluation",

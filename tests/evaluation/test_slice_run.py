@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from result_factory import without_times
 from small_model import Told, fitted
 from torch import Tensor, nn
 
@@ -78,12 +79,6 @@ def timeless(path: Path) -> str:
     result = read_result(path)
     assert result_json(result) == path.read_text(encoding="utf-8")
     return result_json(without_times(result))
-
-
-def without_times(result: Result) -> Result:
-    stages = tuple(stage.model_copy(update={"seconds": 0.0}) for stage in result.cost.stages)
-    cost = result.cost.model_copy(update={"seconds": 0.0, "stages": stages})
-    return result.model_copy(update={"created": "", "cost": cost})
 
 
 PLANS: dict[str, Callable[[], Plan]] = {
