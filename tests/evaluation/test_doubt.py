@@ -93,7 +93,7 @@ def test_a_mask_is_brought_down_by_the_stages_for_doubt() -> None:
     by_chunk = [felled_by(masked)[start : start + CHUNK].count("square doubled") for start in range(0, N, CHUNK)]
     assert all(by_chunk)
     left = [outcomes(one, 1).count("r") for one in (plain, masked)]
-    assert abs(left[1] - left[0]) <= 0.05 * N
+    assert left[1] - left[0] <= 0.05 * N
     usual = [outcomes(masked, 1)[row] == "f" for row in range(N) if felled_by(masked)[row].startswith("pgd")]
     assert len(usual) < 0.2 * N
 
