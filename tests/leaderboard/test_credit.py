@@ -344,6 +344,15 @@ def test_the_author_stands_in_the_file_or_is_given(call: Call) -> None:
     assert said["epsilons"][0]["felled_by"]["legend"] == {"aa": "candidates of C. Author"}
     said = json.loads(call("judge", *MODEL, "named.safetensors", "--author", "D. Other", "--json")[1])
     assert said["evaluation"]["attack"]["parameters"]["credit"] == "D. Other"
+    given = said["evaluation"]["attack"]["parameters"]["file_sha256"]
+    assert said["found"]["candidates"] == {"sha256": given, "address": None}
+    address = "https://example.org/named.safetensors"
+    words = ("named.safetensors", "--author", "E. Third", "--address", address, "--json")
+    said = json.loads(call("judge", *MODEL, *words)[1])
+    assert said["found"]["candidates"] == {"sha256": given, "address": address}
+    for wrong in ("ftp://example.org/x", "https://example.org/a b", "https://" + "x" * 2000):
+        _, out, err = call("judge", *MODEL, "named.safetensors", "--address", wrong, code=2)
+        assert (out, err.count("\n"), "is no https address" in err) == ("", 1, True)
     for wrong, words in (("x" * 81, "'xxx"), ("a\x1b[31m", "'a\\x1b[31m'")):
         _, out, err = call("judge", *MODEL, "named.safetensors", "--author", wrong, code=2)
         assert (out, err.count("\n")) == ("", 1)

@@ -253,6 +253,33 @@ def test_a_legend_is_one_for_all_epsilons() -> None:
         read(raw)
 
 
+def test_the_file_of_candidates_is_that_of_the_evaluation() -> None:
+    parameters = {"file_sha256": "1" * 64, "credit": "A. Author"}
+    raw: dict[str, Any] = json.loads(result_json(make_result({0.1: "rf"}, attack="candidates", parameters=parameters)))
+    read(raw)
+    for wrong in ({"sha256": "2" * 64, "address": None}, None):
+        raw["found"]["candidates"] = wrong
+        with pytest.raises(ResultError, match=r"found\.candidates has sha256 (2{64}|None), the evaluation 1{64}"):
+            read(raw)
+    raw = json.loads(result_json(make_result({0.1: "rf"})))
+    raw["found"]["candidates"] = {"sha256": "2" * 64, "address": None}
+    with pytest.raises(ResultError, match=r"found\.candidates has sha256 2{64}, the evaluation None"):
+        read(raw)
+
+
+def test_what_a_stage_cost_is_above_zero_and_said_once() -> None:
+    stage = {"name": "pgd", "forward": 1.0, "backward": 1.0, "seconds": 0.5}
+    raw: dict[str, Any] = json.loads(result_json(make_result({0.1: "rf"})))
+    raw["cost"]["stages"] = [stage]
+    read(raw)
+    raw["cost"]["stages"] = [stage, stage]
+    with pytest.raises(ResultError, match=r"cost\.stages names 'pgd' twice"):
+        read(raw)
+    raw["cost"]["stages"] = [stage | {"backward": -1.0}]
+    with pytest.raises(ResultError, match=r"cost\.stages, pgd\.backward is -1, below 0"):
+        read(raw)
+
+
 def test_the_letters_credit_whom_the_evaluation_credits() -> None:
     parameters = {"file_sha256": "0" * 64, "credit": "A. Reviewer"}
     raw: dict[str, Any] = json.loads(result_json(make_result({0.1: "rf"}, attack="candidates", parameters=parameters)))

@@ -27,7 +27,7 @@ FIDELITY_IMAGES = 32
 """How many images of the first chunk are used, of those classified correctly."""
 FIDELITY_ALONE = 12
 """The same for a model that is asked image by image."""
-FIDELITY_THRESHOLD, ADAPTIVE_THRESHOLD = 0.95, 0.8
+FIDELITY_THRESHOLD, ADAPTIVE_THRESHOLD = 0.95, 0.9
 PLACES = ("beside", "inside", "surface", "border")
 NOTHING = 2.0
 """Stands for the cosine where neither the gradient nor the differences are other than zero."""
@@ -62,7 +62,7 @@ def gradient_fidelity(
     [0, 1] (there one-sided).
 
     The loss is the cross-entropy of the runner-up class, which does not saturate where the model is sure. Flags when
-    the median cosine over all points is below 0.95 (under an adaptive solver 0.8: a correct gradient differs there, as
+    the median cosine over all points is below 0.95 (under an adaptive solver 0.9: a correct gradient differs there, as
     it ignores how the steps depend on the image), or when it is below 0.5 for more than an eighth of all points, or for
     more than half of those at one place. Flags, too, when for as many points the logits with gradients, or in fp64,
     differ from those without by more than 1e-4 of the largest |logit|: then the differences are of another function.

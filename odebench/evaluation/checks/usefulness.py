@@ -16,13 +16,13 @@ from odebench.result.outcome import CheckId
 from odebench.result.schema import Check
 
 IMAGES, DIRECTIONS = 32, 16
-USEFUL_THRESHOLD = 0.5
+USEFUL_THRESHOLD = 0.7
 
 
 def useful_gradient(classifier: Classifier, images: Images, *, norm: Norm, epsilon: float, seed: int = 0) -> Check:
     """Check 20: the gradient against central differences at the scale of epsilon / 4, along 16 random directions.
 
-    The loss is the cross-entropy of the runner-up class. Flags when the median cosine over the images is below 0.5: a
+    The loss is the cross-entropy of the runner-up class. Flags when the median cosine over the images is below 0.7: a
     true gradient of a ripple, or the gradient of a plateau, leads nowhere.
     """
     images = images[:IMAGES].to(classifier.device)
