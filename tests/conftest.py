@@ -75,6 +75,16 @@ def _no_module_of_an_entry_left() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _no_fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations within the process of the tests start no other for check 19, which takes two seconds of a core each;
+    tests of that, and commands in processes of their own, do."""
+    if "fresh_process" not in request.keywords:
+        for module in ("evaluate", "slice_run"):
+            monkeypatch.setattr(f"odebench.evaluation.{module}.start_of_plan", lambda *_: None)
+        monkeypatch.setattr("odebench.evaluation.evaluate.start_of_module", lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
 def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "network" not in request.keywords:
         connect = socket.socket.connect
