@@ -40,7 +40,7 @@ def masks(net: OdeNet) -> list[Control]:
 def clips(net: nn.Module) -> dict[str, nn.Module]:
     """Honest models that clip their input, each nearly the function of `net`."""
     return {
-        "clip to 0, 1": Clipped(net, 0.0),
+        "clip to 0 and 1": Clipped(net, 0.0),
         "clip to 1e-4": Clipped(net, 1e-4),
         "clip to 1/255": Clipped(net, 1 / 255),
         "clamp_min 0": Rectified(net),

@@ -103,7 +103,6 @@ def distil(model: WrappedModel, images: Images, *, norm: str, epsilon: float, ep
     device = model.classifier.device
     # Its own wrapper: the numbers that a randomised model draws must not hang on which call came first.
     asked = WrappedModel(model.classifier, passes=model.passes, alone=model.alone)
-    asked.failures = model.failures
     with seeded(0):
         net = StandIn(tuple(images.shape[1:]), model.n_classes).to(device)
         optimiser = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE)

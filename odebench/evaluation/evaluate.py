@@ -170,6 +170,11 @@ def run(
         _check_found(path, result, plan, split)
         if save_candidates is not None:
             raise UsageError(f"{path} is there already, and holds no candidates; give --force to find them again")
+        named = None if result.found.candidates is None else result.found.candidates.address
+        if address is not None and address != named:
+            raise UsageError(
+                f"{path} is there already and names another address ({named}); give --force to judge again"
+            )
         return result, path, False
     check_writable(path.parent)
     if save_candidates is not None:

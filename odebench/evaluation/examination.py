@@ -11,6 +11,7 @@ import torch
 from odebench.attack.definition import DiagnosisDefinition, Stage, load_attack
 from odebench.attack.probes import probes
 from odebench.evaluation.checks.comparison import random_noise, single_step
+from odebench.evaluation.checks.model import gradient_availability, logits_not_probabilities, useless_gradients
 from odebench.evaluation.checks.reach import reach
 from odebench.evaluation.checks.rule import skipped
 from odebench.evaluation.checks.state import Start, state
@@ -18,6 +19,9 @@ from odebench.evaluation.checks.usefulness import useful_gradient, zero_gradient
 from odebench.evaluation.outcomes import Outcomes
 from odebench.evaluation.preflight import Preflight, fidelity_check
 from odebench.evaluation.staged_attack import StagedAttack
+from odebench.evaluation.verdict import Judge
+from odebench.numerics.seeding import seeded
+from odebench.numerics.shapes import Images, Labels
 from odebench.progress import Step
 from odebench.result.outcome import EXAMINATION, ROBUST, CheckId
 from odebench.result.schema import Check
@@ -66,17 +70,19 @@ def examine(
     definition, parameters = load_attack(evaluation.attack.name), evaluation.attack.parameters
     middle = found[threat.epsilons.index(epsilon)]
     correct = torch.from_numpy(clean == ROBUST)
+    images, labels = attack.images[correct], attack.labels[correct]
+    others = [*others, *_first_looks(judge, images, labels)]
     if judge.passes > 1:
         why = "the model draws random numbers: it is another one at every pass"
-        return Examination(tuple(skipped(check, speaks_of="model", why=why) for check in EXAMINATION))
+        checks = [skipped(check, speaks_of="model", why=why) for check in EXAMINATION]
+        return Examination(tuple(checks), _reasons(attack, found, stages, others))
     parts = probes({}, norm=norm, n_classes=judge.classifier.n_classes)
     single = Outcomes.of(clean, keep_candidates=True)
     attack.attack_images(epsilon, single, step, stages=[parts.single_step])
-    images, labels = attack.images[correct], attack.labels[correct]
     checks = [
         _state(attack, preflight, single, start),
-        useful_gradient(judge.classifier, images, norm=norm, epsilon=epsilon),
-        zero_gradients(judge.classifier, images, labels, norm=norm, epsilon=epsilon),
+        useful_gradient(judge.classifier, images, norm=norm, epsilon=epsilon, alone=judge.alone),
+        zero_gradients(judge.classifier, images, labels, norm=norm, epsilon=epsilon, alone=judge.alone),
     ]
     if not isinstance(definition, DiagnosisDefinition):  # which makes these itself, on all images
         noise, reaches = Outcomes.of(middle.letters), reach(definition, parameters).status != "flag"
@@ -87,21 +93,35 @@ def examine(
             fidelity_check(judge, images, norm=norm, epsilon=epsilon),
         ]
     by_id = {check.id: check for check in (*others, *checks)}
-    doubt = [
-        f"check {check.id}, {check.name}, flags"
-        for check in by_id.values()
-        if check.status == "flag" and check.id in DOUBTFUL
-    ]
+    doubt = _reasons(attack, found, stages, list(by_id.values()))
     if preflight.gradient_unconfirmed:
-        doubt.append("the gradient of a module that was handed over could not be confirmed")
+        doubt = (*doubt, "the gradient of a module that was handed over could not be confirmed")
+    return Examination(tuple(checks), doubt)
+
+
+def _first_looks(judge: Judge, images: Images, labels: Labels) -> list[Check]:
+    """The checks 1 and 3 on the first chunk alone, whatever part of the images is attacked: they decide on doubt."""
+    if not len(images):
+        return []
+    with seeded(0):
+        useless = useless_gradients(judge.classifier, images, labels)
+        return [gradient_availability(useless, len(images)), logits_not_probabilities(judge.answer(images).logits)]
+
+
+def _reasons(
+    attack: StagedAttack, found: Sequence[Outcomes], stages: Sequence[Stage], checks: Sequence[Check]
+) -> tuple[str, ...]:
+    """What raises doubt: checks that flag, and tripwires that succeeded."""
+    doubt = [
+        f"check {check.id}, {check.name}, flags" for check in checks if check.status == "flag" and check.id in DOUBTFUL
+    ]
     for stage in stages:
-        codes = [attack.code(stage, epsilon) for epsilon in threat.epsilons] if stage.tripwire else []
-        felled = np.zeros(len(clean), dtype=bool)
-        for outcomes in found:
-            felled |= np.isin(outcomes.felled_by, codes)
+        epsilons = attack.evaluation.threat_model.epsilons if stage.tripwire else ()
+        codes = [attack.code(stage, epsilon) for epsilon in epsilons]
+        felled = np.any([np.isin(outcomes.felled_by, codes) for outcomes in found], axis=0)
         if felled.any():
             doubt.append(f"{stage.name} succeeds on {int(felled.sum())} images after every gradient attack had failed")
-    return Examination(tuple(checks), tuple(doubt))
+    return tuple(doubt)
 
 
 def _state(attack: StagedAttack, preflight: Preflight, attacked: Outcomes, start: Start | None) -> Check:

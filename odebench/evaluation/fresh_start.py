@@ -44,21 +44,26 @@ def started_early(start: Start) -> Iterator[Start]:
 
     What it returns can be entered once.
     """
-    entered: list[ModelProcess] = []
+    made: list[AbstractContextManager[ModelProcess]] = []
 
     def enter() -> ModelProcess:
-        entered.append(start().__enter__())
-        return entered[0]
+        try:
+            made.append(start())
+            return made[0].__enter__()
+        except ModelProcessError:
+            raise
+        except Exception as error:  # whatever a module's copy may raise: the attack goes on
+            raise ModelProcessError(f"no fresh model could be started: {first_line(error)}") from error
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(enter)
         try:
             yield lambda: _Started(running)
         finally:
+            for process in made:  # before the wait, which it ends
+                process.__exit__(None, None, None)
             with suppress(ModelProcessError):
-                running.result()
-            for process in entered:
-                process.close()
+                running.result().close()
 
 
 class _Started(AbstractContextManager[ModelProcess]):

@@ -70,6 +70,10 @@ class Outcomes:
         for letter in (FAILED, FOOLED):
             here = (other.letters == letter) & (self.letters != FOOLED)
             self.letters[here], self.felled_by[here] = letter, other.felled_by[here]
+            if self.judged is not None and other.judged is not None:
+                self.judged.update(
+                    {row: other.judged[row] for row in np.flatnonzero(here).tolist() if row in other.judged}
+                )
 
     def carry_over(self, smaller: Outcomes) -> None:
         """Starts from the outcomes at a smaller epsilon: an image fooled there is fooled at this one too."""

@@ -19,7 +19,7 @@ from odebench.evaluation.outcomes import Outcomes
 from odebench.evaluation.verdict import Judge, Verdict
 from odebench.io.text import first_line
 from odebench.numerics.projection import ROUNDING, distance
-from odebench.numerics.seeding import call_seed
+from odebench.numerics.seeding import call_seed, seeded
 from odebench.numerics.shapes import Images, Labels
 from odebench.progress import Step
 from odebench.protocol.spec import Evaluation
@@ -153,14 +153,16 @@ class StageRun:
         try:
             attack = load_target(stage.definition.function)
             # Copies: the verdict measures from the clean images, which an attack must not move.
-            with watching:
+            # Seeded around it as well: what a randomised model draws must not hang on what was asked before.
+            seed = call_seed(spec.seed, chunk=self.number, stage=seeded_as, epsilon=self.epsilon)
+            with watching, seeded(seed):
                 found = attack(
                     self.wrapped,
                     self.images.to(device, copy=True),
                     self.labels.to(device, copy=True),
                     norm=self.norm,
                     epsilon=self.epsilon,
-                    seed=call_seed(spec.seed, chunk=self.number, stage=seeded_as, epsilon=self.epsilon),
+                    seed=seed,
                     fallen=self._successful if self.trace is None else None,
                     **arguments,
                 )

@@ -179,14 +179,15 @@ class Classifier:
 
         state = parts.stem(images)
         start = state if state.dtype == torch.float64 else state.float()
-        asked = parts.field.prepared(start) if self.quick and hasattr(parts.field, "prepared") else parts.field
+        quick = self.quick and hasattr(parts.field, "prepared")
+        asked = parts.field.prepared(start) if quick else parts.field
 
         def field(t: Tensor, state: Tensor) -> Tensor:
             # Under autocast a field may return bf16, while the solver computes in fp32.
             rate: Tensor = asked(t, state)
             return rate.to(state.dtype) if isinstance(rate, Tensor) else rate
 
-        if self.quick:
+        if quick:
             solution = integrate_quickly(field, start, horizon=self.horizon, solver=self.solver)
         else:
             solution = integrate(field, start, horizon=self.horizon, solver=self.solver, gradient=self.gradient)

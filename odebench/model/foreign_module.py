@@ -22,6 +22,7 @@ def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
     wanted = {one: (one.requires_grad, one.grad) for one in module.parameters()}
     values: list[Tensor] = [*module.parameters(), *module.buffers()]
     state = [(one, one.detach().clone()) for one in values]
+    buffers = [(part, dict(part._buffers)) for part in module.modules()]
     module.eval()
     freeze(module)
     try:
@@ -36,14 +37,20 @@ def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
         with torch.no_grad():
             for one, value in state:
                 if not _equal(one, value):
-                    one.copy_(value)
+                    one.data = value
                     restored = True
+        for part, kept in buffers:  # a buffer may have been given another tensor
+            for name, before in kept.items():
+                now = part._buffers.get(name)
+                if now is not before:
+                    part._buffers[name] = before
+                    restored |= before is None or now is None or not _equal(now, before)
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are the same, where NaN equals NaN."""
-    if torch.equal(one, other):
-        return True
+    if one.shape != other.shape or torch.equal(one, other):
+        return one.shape == other.shape
     return one.is_floating_point() and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 

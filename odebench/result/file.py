@@ -17,8 +17,8 @@ from odebench.result.schema import READABLE_VERSIONS, Result
 
 EXAMPLES_FILE = "examples.json"
 """The file in folders of images beside results; it is not a result."""
-MAX_BYTES = 50_000_000
-"""A result of a million images and all epsilons is smaller."""
+MAX_BYTES = 200_000_000
+"""A result of a million images and fifty epsilons is smaller."""
 
 
 def result_path(folder: Path, evaluation: Evaluation) -> Path:

@@ -51,7 +51,9 @@ def make_examples(
     evaluation = item.result.evaluation
     epsilon, split = evaluation.threat_model.middle_epsilon, data_split(dataset, evaluation.dataset.split)
     _planned(item, model, definition, len(split), evaluation)
-    part = _planned(item, model, definition, len(split), _first_chunk(evaluation, epsilon))
+    part = _planned(
+        item, model, definition, len(split), _first_chunk(evaluation, epsilon, doubt=bool(item.result.doubt))
+    )
     with TemporaryDirectory() as folder:
         again, _, _ = run(
             part,
@@ -93,9 +95,10 @@ def make_examples(
     return _write(example_images.examples_folder(item), examples, split, points)
 
 
-def _first_chunk(evaluation: Evaluation, epsilon: float) -> Evaluation:
+def _first_chunk(evaluation: Evaluation, epsilon: float, *, doubt: bool) -> Evaluation:
     n = min(evaluation.chunk, evaluation.dataset.n)
-    radii = tuple(one for one in evaluation.threat_model.epsilons if one <= epsilon)
+    # Where doubt was raised, a success at any radius may have raised it.
+    radii = tuple(one for one in evaluation.threat_model.epsilons if one <= epsilon or doubt)
     return evaluation.model_copy(
         update={
             "dataset": evaluation.dataset.model_copy(update={"n": n}),
@@ -127,8 +130,10 @@ def _rows(item: StoredResult, again: Result) -> list[int]:
                 f"{item.path} was found with {what} {theirs[:12]}, those at hand are {ours[:12]}; ODEBENCH_CACHE names "
                 "the folder of weights"
             )
-    outcomes = again.epsilons[-1].outcomes
-    expected = {found.epsilon: found.outcomes for found in item.result.epsilons}[again.epsilons[-1].epsilon]
+    epsilon = item.result.evaluation.threat_model.middle_epsilon
+    outcomes, expected = (
+        {found.epsilon: found.outcomes for found in one.epsilons}[epsilon] for one in (again, item.result)
+    )
     rows = [row for row, outcome in enumerate(expected[: len(outcomes)]) if outcome in CORRECT][: example_images.MOST]
     if not rows:
         raise ResultError(f"{item.path} has no image in its first chunk that is classified correctly: nothing to show")

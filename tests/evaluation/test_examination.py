@@ -100,6 +100,19 @@ def test_random_numbers_leave_nothing_to_examine() -> None:
 
     result = examined(Noisy())
     skipped = [check(result, number) for number in EXAMINATION]
+    assert result.doubt == (), "random numbers alone are no reason"
     assert {(one.status, one.why) for one in skipped} == {
         ("skipped", "the model draws random numbers: it is another one at every pass")
     }
+
+
+def test_a_randomised_mask_raises_doubt_as_well() -> None:
+    class Rounded(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = honest()(torch.round(images * 7) / 7)
+            return logits + 3e-3 * torch.randn_like(logits)
+
+    images, labels = part()
+    result = judged(Rounded(), images[:10], labels[:10], attack="pgd", chunk=10, steps=2)
+    assert "randomised" in result.flags
+    assert result.doubt == ("check 1, gradient availability, flags",)

@@ -214,3 +214,26 @@ def test_a_module_comes_back_as_it_was() -> None:
     assert module[3].weight.requires_grad
     assert not module[3].bias.requires_grad
     assert torch.equal(module[3].weight.grad, torch.ones_like(module[3].weight))
+
+
+def test_buffers_that_were_given_other_tensors_come_back() -> None:
+    class Counting(Wrapped):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+            self.register_buffer("seen", torch.zeros(0))
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.calls = self.calls + 1
+            self.seen.resize_(len(images)).fill_(1.0)
+            return super().forward(images)
+
+    model = asked(Counting())
+    with model.frozen():
+        model.answer(grey_images(3))
+    assert model.changed
+    assert (float(model.module.calls), len(model.module.seen)) == (0.0, 0)  # type: ignore[arg-type]
+    still = asked(Wrapped())
+    with still.frozen():
+        still.answer(grey_images(3))
+    assert not still.changed

@@ -203,7 +203,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "large.json"
     with path.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    assert_refused(path, "is not a result: larger than 50 MB")
+    assert_refused(path, "is not a result: larger than 200 MB")
 
 
 EDITS: list[tuple[Edit, str]] = [

@@ -11,6 +11,8 @@ from odebench.result.consistency import COUNT_THRESHOLD as COUNT_THRESHOLD
 from odebench.result.outcome import CheckId
 from odebench.result.schema import Check
 
+LONGEST = 1000
+"""Characters of a reason: an error of a model's may be of any length."""
 SpeaksOf = Literal["model", "settings"]
 
 
@@ -49,4 +51,4 @@ def _check(
 ) -> Check:
     about = {"id": check.value, "name": check.label, "status": status, "speaks_of": speaks_of}
     measured = dict.fromkeys(("figure", "threshold", "k", "n")) | found
-    return Check.model_validate({**about, **measured, "why": why, "evidence": evidence or {}})
+    return Check.model_validate({**about, **measured, "why": why[:LONGEST], "evidence": evidence or {}})

@@ -19,16 +19,18 @@ IMAGES, DIRECTIONS = 32, 16
 USEFUL_THRESHOLD = 0.7
 
 
-def useful_gradient(classifier: Classifier, images: Images, *, norm: Norm, epsilon: float, seed: int = 0) -> Check:
+def useful_gradient(
+    classifier: Classifier, images: Images, *, norm: Norm, epsilon: float, alone: bool = False, seed: int = 0
+) -> Check:
     """Check 20: the gradient against central differences at the scale of epsilon / 4, along 16 random directions.
 
-    The loss is the cross-entropy of the runner-up class. Flags when the median cosine over the images is below 0.7: a
+    The loss is the margin of the runner-up class. Flags when the median cosine over the images is below 0.7: a
     true gradient of a ripple, or the gradient of a plateau, leads nowhere.
     """
     images = images[:IMAGES].to(classifier.device)
     if not len(images):
         return skipped(CheckId.USEFUL_GRADIENT, speaks_of="model", why="no image is classified correctly")
-    cosines = scale_cosines(classifier, images, norm=norm, epsilon=epsilon, seed=seed)
+    cosines = scale_cosines(classifier, images, norm=norm, epsilon=epsilon, alone=alone, seed=seed)
     median = float(cosines.median())
     return threshold_check(
         CheckId.USEFUL_GRADIENT,
@@ -43,7 +45,7 @@ def useful_gradient(classifier: Classifier, images: Images, *, norm: Norm, epsil
 
 
 def scale_cosines(
-    classifier: Classifier, images: Images, *, norm: Norm, epsilon: float, seed: int = 0
+    classifier: Classifier, images: Images, *, norm: Norm, epsilon: float, alone: bool = False, seed: int = 0
 ) -> Float[Tensor, " batch"]:
     """For each image the cosine, over random directions, of directional derivatives with central differences whose
     ends lie epsilon / 4 away; 0 where the derivatives are all zero, 1 where both are."""
@@ -55,14 +57,14 @@ def scale_cosines(
         directions = directions / directions.flatten(2).norm(dim=2)[..., None, None, None] * epsilon * REACH
     # Inside [0, 1], where the model is asked: a pixel near a border is moved to one side only.
     ends, starts = (images + directions).clamp(0, 1), (images - directions).clamp(0, 1)
-    wrapped = WrappedModel(classifier)
+    wrapped = WrappedModel(classifier, alone=alone)
     wrapped.at_scale_of(norm, epsilon)
     points = images.detach().clone().requires_grad_()
     with torch.enable_grad():
         logits = wrapped(points)
         runner_up = logits.topk(2, dim=1).indices[:, 1]
         (gradient,) = torch.autograd.grad(_losses(logits, runner_up).sum(), points)
-    used = ((ends - starts) * gradient).flatten(2).sum(2)
+    used = ((ends - starts).double() * gradient.double()).flatten(2).sum(2)
     with torch.no_grad():
         true = torch.stack(
             [
@@ -70,6 +72,8 @@ def scale_cosines(
                 for end, start in zip(ends, starts, strict=True)
             ]
         )
+    # Lengths are taken out before they are multiplied: logits may be of any scale.
+    used, true = (one / one.abs().amax(0).clamp_min(1e-300) for one in (used, true))
     cosines = torch.nn.functional.cosine_similarity(used, true, dim=0)
     neither = (used.norm(dim=0) == 0) & (true.norm(dim=0) == 0)
     found: Tensor = torch.where(neither, 1.0, cosines).cpu()
@@ -77,10 +81,16 @@ def scale_cosines(
 
 
 def _losses(logits: Tensor, labels: Labels) -> Float[Tensor, " batch"]:
-    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    """The margin of a class over the likeliest other, in fp64: neither saturated nor rounded away at any scale."""
+    logits, own = logits.double(), labels[:, None]
+    other = logits.scatter(1, own, -torch.inf).amax(1)
+    margin: Tensor = logits.gather(1, own).squeeze(1) - other
+    return margin
 
 
-def zero_gradients(classifier: Classifier, images: Images, labels: Labels, *, norm: Norm, epsilon: float) -> Check:
+def zero_gradients(
+    classifier: Classifier, images: Images, labels: Labels, *, norm: Norm, epsilon: float, alone: bool = False
+) -> Check:
     """Check 21: images in which a pixel's gradient is exactly zero and that of a point epsilon / 4 inside is not.
 
     It informs and flags nothing, since attacks use the second.
@@ -89,7 +99,7 @@ def zero_gradients(classifier: Classifier, images: Images, labels: Labels, *, no
         return skipped(CheckId.ZERO_GRADIENTS, speaks_of="model", why="no image is classified correctly")
     gradients = []
     for completed in (False, True):
-        wrapped = WrappedModel(classifier)
+        wrapped = WrappedModel(classifier, alone=alone)
         if completed:
             wrapped.at_scale_of(norm, epsilon)
         points = images.detach().clone().to(classifier.device).requires_grad_()

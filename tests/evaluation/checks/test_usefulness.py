@@ -58,6 +58,33 @@ def test_a_plateau_is_flagged_and_a_model_that_is_flat_everywhere_is_not() -> No
     assert scale_cosines(asked(Constant()), images, norm="linf", epsilon=EPSILON).tolist() == [1.0] * 4
 
 
+@pytest.mark.parametrize("factor", [1e-12, 1e-6, 1e-3, 1e3, 1e12, 1e30])
+def test_the_scale_of_the_logits_does_not_matter(factor: float) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.inner(images)
+            return logits * factor
+
+    assert useful(Scaled(linear(10))).status == "pass"
+    assert useful(Scaled(Ripple(linear(10)))).status == "flag"
+
+
+def test_a_model_that_is_judged_alone_is_asked_alone() -> None:
+    class Alone(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            inner = linear(10) if len(images) > 1 else Ripple(linear(10))
+            logits: Tensor = inner(images)
+            return logits
+
+    options = {"norm": "linf", "epsilon": EPSILON}
+    assert useful_gradient(asked(Alone()), grey_images(4), **options).status == "pass"  # type: ignore[arg-type]
+    assert useful_gradient(asked(Alone()), grey_images(4), alone=True, **options).status == "flag"  # type: ignore[arg-type]
+
+
 def test_the_first_images_are_looked_at_if_there_are_any() -> None:
     assert useful(linear(10), n=40).evidence["images"] == IMAGES
     none = useful_gradient(asked(linear(10)), grey_images(4)[:0], norm="linf", epsilon=EPSILON)
