@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import pytest
 import torch
 from masked_models import Memory
 from small_model import SmallOde, fitted
-from torch import Tensor, nn
+from stateful_models import Locked, Wrapped
+from torch import nn
 
 import odebench
 from odebench.dataset import describe_dataset, load_dataset
@@ -32,24 +32,6 @@ def net() -> nn.Module:
     return fitted(SmallOde(), load_dataset("digits"), epochs=2)
 
 
-class Whole(nn.Module):
-    """A net that odebench does not integrate, so that it is pickled whole."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.net(images)
-        return logits
-
-
-class Locked(Whole):
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__(net)
-        self.lock = threading.Lock()
-
-
 def evaluated(module: nn.Module) -> list[Result]:
     threat = odebench.ThreatModel(norm="linf", epsilons=(0.05,))
     options: dict[str, Any] = {"threat_model": threat, "images": Slice(n=N, chunk=N)}
@@ -58,7 +40,7 @@ def evaluated(module: nn.Module) -> list[Result]:
 
 @pytest.mark.fresh_process
 def test_a_model_that_remembers_images_is_flagged_and_its_twin_is_not(net: nn.Module) -> None:
-    honest, masked = evaluated(Whole(net)), evaluated(Memory(Whole(net)))
+    honest, masked = evaluated(Wrapped(net)), evaluated(Memory(Wrapped(net)))
     # Two attacks of one call share the check.
     assert [check_19(result).status for result in honest] == ["pass", "pass"]
     assert check_19(honest[0]).k == 0
