@@ -5,9 +5,9 @@
 On digits: a distilled Neural ODE of each train seed, the controls and masks made of it (deceptive_models.py and
 masked_models.py), honest models, and honest models that clip their input. Each is attacked by the worst case, effort
 fast-2, as `odebench run --attack worst-case` does. A control must be flagged there by a check that is meant for it
-(check 16 is made by a diagnosis alone), and brought down: within 3 points of its honest twin where it has the twin's
-function, else of an attacker who knows the defence; one that remembers images must be flagged. No check that speaks of
-the model may flag an honest one, and a clip may move the figure by a point at most.
+(check 16 is made by a diagnosis alone), and brought down: within 2 points (a mask 3) of its honest twin where it has
+the twin's function, else within 3 of an attacker who knows the defence; one that remembers images must be flagged. No
+check that speaks of the model may flag an honest one, and a clip may move the figure by a point at most.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from odebench.model.training import find_or_train
 from odebench.protocol.spec import ThreatModel, adaptive
 from odebench.result.schema import Check, Result
 
-TWIN_MARGIN, ORACLE_MARGIN, CLIP_MARGIN = 0.03, 0.03, 0.01
+TWIN_MARGIN, MASK_MARGIN, ORACLE_MARGIN, CLIP_MARGIN = 0.02, 0.03, 0.03, 0.01
 EFFORT = "fast-2"
 MODEL_CHECKS = (1, 2, 3, 5, 11, 15, 16, 17, 18, 19, 20)
 """Those that speak of the model."""
@@ -44,6 +44,7 @@ CONTROLS = (
     *("dopri5 at 0.1", "3-bit input", "noisy field", "random step"),
     *(control.name for control in masks(nn.Identity())),  # type: ignore[arg-type]
 )
+MASKS = {control.name for control in masks(nn.Identity())}  # type: ignore[arg-type]
 CLIPS = tuple(clips(nn.Identity()))
 RANDOMISED_IMAGES = 50
 """A randomised model costs twenty times as much, and check 2, which is meant for it, is made by every attack."""
@@ -152,9 +153,10 @@ class Bench:
         worst, checks = results[0], [check for result in results for check in result.checks]
         caught = [c.id for c in checks if c.status == "flag" and c.id in control.meant]
         faults = [] if caught or not control.meant else [f"missed by {' and '.join(map(str, control.meant))}"]
-        beside, reference, margin = "flagged", None, 0.0
+        margin = MASK_MARGIN if control.name in MASKS else TWIN_MARGIN
+        beside, reference = "flagged", None
         if control.preserves_function:
-            beside, reference, margin = "twin", self._twin(control.stand_in, sources, images), TWIN_MARGIN
+            beside, reference, margin = "twin", self._twin(control.stand_in, sources, images), margin
         elif control.meant != (19,):
             beside, reference, margin = "oracle", self._oracle(control, images), ORACLE_MARGIN
         if reference is not None and robust(worst) > reference + margin + 1e-9:

@@ -16,7 +16,7 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from odebench.attack.early_stopping import IsAdversarial, strictly_correct, with_early_stopping
-from odebench.attack.multi_target import OncePerImage, any_copy, keep_best_copies, ranked_others, together
+from odebench.attack.multi_target import any_copy, attack_targets, ranked_others, together
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.errors import AttackError
 from odebench.numerics.projection import distance, project
@@ -112,29 +112,13 @@ def apgd_targeted(
     if model.n_classes < 4:
         # The targeted cross-entropy would shy away from the third class, and is flat where logits are large.
         attack.dlr_loss_targeted = lambda logits, own: _margin_of_target(logits, own, attack.y_target)
-    found, remaining = images.clone(), torch.ones_like(labels, dtype=torch.bool)
+
+    def run(active: nn.Module, points: Images, own: Labels, aims: Labels, _: int) -> Images:
+        attack.y_target = aims
+        return _single_run(attack, active, points, own)
+
     others = ranked_others(model, images, labels)[:, :targets]
-    for number, (attacked, aims) in enumerate(together(remaining, others)):
-        rows = attacked.repeat(len(aims) // len(attacked))
-        points, own = images[rows], labels[rows]
-
-        def run(active: nn.Module, points: Images = points, own: Labels = own, aims: Labels = aims) -> Images:
-            attack.y_target = aims
-            return _single_run(attack, active, points, own)
-
-        once = None if fallen is None else OncePerImage(fallen, rows, images)
-        candidates = with_early_stopping(
-            run, model, points, own, norm=norm, epsilon=epsilon, seed=(seed + number) % 2**32, fallen=once
-        )
-        with torch.no_grad():
-            fooled = ~strictly_correct(model(candidates), own)
-        keep_best_copies(found, attacked, candidates, fooled)
-        if once is None:
-            remaining &= ~any_copy(rows, fooled, len(images))
-        else:
-            found[once.succeeded] = once.adversarial[once.succeeded]
-            remaining &= ~once.succeeded
-    return found
+    return attack_targets(run, model, images, labels, others, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen)
 
 
 def _margin_of_target(logits: Logits, labels: Labels, targets: Labels) -> Float[Tensor, " batch"]:

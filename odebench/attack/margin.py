@@ -9,15 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from odebench.attack.early_stopping import IsAdversarial, strictly_correct, with_early_stopping
-from odebench.attack.multi_target import (
-    PASS_IMAGES,
-    OncePerImage,
-    any_copy,
-    keep_best_copies,
-    ranked_others,
-    together,
-)
+from odebench.attack.early_stopping import IsAdversarial
+from odebench.attack.multi_target import PASS_IMAGES, attack_targets, ranked_others
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.numerics.projection import project
 from odebench.numerics.shapes import Images, Labels, Logits
@@ -88,36 +81,14 @@ def ascend_targets(
     start: Start,
 ) -> Images:
     """The candidates of `ascend` towards each of the classes `others` of an image in turn, `restarts` times over."""
-    found, remaining, number = images.clone(), torch.ones_like(labels, dtype=torch.bool), 0
-    for restart in range(restarts):
-        for attacked, aims in together(remaining, others):
-            rows = attacked.repeat(len(aims) // len(attacked))
-            points, own = images[rows], labels[rows]
 
-            def run(
-                active: nn.Module,
-                points: Images = points,
-                own: Labels = own,
-                aims: Labels = aims,
-                restart: int = restart,
-            ) -> Images:
-                begin = start(points, own, aims, restart)
-                return ascend(active, points, own, aims, norm=norm, epsilon=epsilon, steps=steps, start=begin)
+    def run(active: nn.Module, points: Images, own: Labels, aims: Labels, turn: int) -> Images:
+        begin = start(points, own, aims, turn)
+        return ascend(active, points, own, aims, norm=norm, epsilon=epsilon, steps=steps, start=begin)
 
-            once = None if fallen is None else OncePerImage(fallen, rows, images)
-            candidates = with_early_stopping(
-                run, model, points, own, norm=norm, epsilon=epsilon, seed=(seed + number) % 2**32, fallen=once
-            )
-            number += 1
-            with torch.no_grad():
-                fooled = ~strictly_correct(model(candidates), own)
-            keep_best_copies(found, attacked, candidates, fooled)
-            if once is None:
-                remaining &= ~any_copy(rows, fooled, len(images))
-            else:
-                found[once.succeeded] = once.adversarial[once.succeeded]
-                remaining &= ~once.succeeded
-    return found
+    return attack_targets(
+        run, model, images, labels, others, norm=norm, epsilon=epsilon, seed=seed, fallen=fallen, turns=restarts
+    )
 
 
 def ascend(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from odebench.attack.early_stopping import IsAdversarial
+from odebench.attack.early_stopping import IsAdversarial, strictly_correct, with_early_stopping
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.numerics.shapes import Images, Labels
 
@@ -41,6 +42,51 @@ def together(
         targets = others[rows, done : done + count].T.flatten()
         yield rows, targets
         done += count
+
+
+Aimed = Callable[[nn.Module, Images, Labels, Labels, int], Images]
+"""attack(model, points, labels, targets, turn) -> candidates"""
+
+
+def attack_targets(
+    attack: Aimed,
+    model: WrappedModel,
+    images: Images,
+    labels: Labels,
+    others: Int[Tensor, "batch targets"],
+    *,
+    norm: str,
+    epsilon: float,
+    seed: int,
+    fallen: IsAdversarial | None,
+    turns: int = 1,
+) -> Images:
+    """The candidates of `attack` towards each of the classes `others` of an image, `turns` times over: the last that
+    fools the model, else the last. An image is left alone once one of its copies succeeds."""
+    found, remaining, number = images.clone(), torch.ones_like(labels, dtype=torch.bool), 0
+    for turn in range(turns):
+        for attacked, aims in together(remaining, others):
+            rows = attacked.repeat(len(aims) // len(attacked))
+            points, own = images[rows], labels[rows]
+            run = partial(_run, attack, points=points, own=own, aims=aims, turn=turn)
+            once = None if fallen is None else OncePerImage(fallen, rows, images)
+            candidates = with_early_stopping(
+                run, model, points, own, norm=norm, epsilon=epsilon, seed=(seed + number) % 2**32, fallen=once
+            )
+            number += 1
+            with torch.no_grad():
+                fooled = ~strictly_correct(model(candidates), own)
+            keep_best_copies(found, attacked, candidates, fooled)
+            if once is None:
+                remaining &= ~any_copy(rows, fooled, len(images))
+            else:
+                found[once.succeeded] = once.adversarial[once.succeeded]
+                remaining &= ~once.succeeded
+    return found
+
+
+def _run(attack: Aimed, active: nn.Module, *, points: Images, own: Labels, aims: Labels, turn: int) -> Images:
+    return attack(active, points, own, aims, turn)
 
 
 class OncePerImage:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from masked_models import Memory
 from small_model import SmallOde, fitted
 from stateful_models import Locked, Wrapped
@@ -73,7 +72,5 @@ def test_a_start_that_fails_says_so_where_it_is_entered() -> None:
     def start() -> Any:
         raise ModelProcessError("no such model")
 
-    with started_early(start) as started:
-        with pytest.raises(ModelProcessError, match="no such model"), started():
-            raise AssertionError("nothing was started")
-        assert torch.get_num_threads() == 1
+    with started_early(start) as started, pytest.raises(ModelProcessError, match="no such model"), started():
+        raise AssertionError("nothing was started")
