@@ -76,6 +76,6 @@ def stored_in(folder: Path, found: list[Result]) -> list[StoredResult]:
 
 
 def html_of(folder: Path) -> str:
-    content, problems = page_content([folder])
+    content, problems = page_content([folder], [])
     assert problems == []
     return page_html(content, link=lambda path: path.relative_to(folder).as_posix())

@@ -1,217 +1,187 @@
-"""The claims of the project, answered from results alone, by the rules and in the words of docs/protocol.md."""
+"""The registered claims, answered from results alone, by the rules and in the words of docs/protocol.md."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from odebench.analysis import claim_figures, contrasts
-from odebench.analysis.claim_figures import Beside, counted, figure
-from odebench.analysis.comparable_cells import SINGLE_ATTACKS, Arm, ComparableCells, comparable_cells
-from odebench.analysis.contrasts import Estimate, Kind
-from odebench.leaderboard.build import WORST_CASE, one_weights_a_seed
+from odebench.analysis import contrasts
+from odebench.analysis.claim_results import ClaimResults, by_run_key, model_flags, results_of
+from odebench.analysis.contrasts import Estimate
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.union import StoredResult
+from odebench.numerics.crossed import CrossedMean, crossed_mean
 from odebench.numerics.statistics import holm
-from odebench.protocol.spec import Norm
+from odebench.protocol.registration import LEAST_SEEDS, ClaimCells, RegisteredClaim
 
-PAIRS = (("kd-ode", "ode"), ("kd-ode-stemless", "ode-stemless"))
-"""Student and baseline: the same model, once distilled and once trained on labels alone."""
-PAPER_DATASETS = ("cifar10", "svhn")
-"""Only results on data of exactly these names answer what the paper says of them."""
 LEVEL = 0.05
-LEAST_GAIN = 1.0
-"""Points: a smaller gain is not worth the name."""
 
 
 class ClaimVerdict(str, Enum):
-    """The answer to a claim."""
+    """The answer to a claim: the first of these that fits."""
 
-    supported = "supported"
-    masked = "masked"
-    not_supported = "not supported"
-    undecided = "undecided"
     not_run = "not run"
+    too_few_seeds = "too few seeds"
+    flagged = "flagged"
+    supported = "supported"
+    reversed = "reversed"
+    masked = "masked"
+    ruled_out = "ruled out"
+    inconclusive = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A figure beside a claim, such as the same on the images that every cell gets right."""
+
+    name: str
+    estimate: Estimate
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim on one data set, with what it rests on.
+    """A registered claim with its answer and what it rests on.
 
-    `models` are student and baseline, or the one model of a slope. `relative` is the gain relative to the baseline.
-    `adjusted_p` is Holm's over the family of the data set. `why` tells in one line how the word came about.
+    `why` tells in one line how the word came about. `adjusted_p` is Holm's over the family. `shares` are the shares in
+    [0, 1] of the arms that count, in the mean over their cells; `relative` is the gain relative to the second. `seeds`
+    have every cell, `left_out` some, `absent` none.
     """
 
-    dataset: str
-    dataset_sha256: str | None
-    kind: Kind
-    models: tuple[str, ...]
-    norm: Norm | None = None
-    epsilon: float | None = None
-    attack: str | None = None
+    registered: RegisteredClaim
     word: ClaimVerdict = ClaimVerdict.not_run
     why: str = ""
     estimate: Estimate | None = None
-    relative: float | None = None
     adjusted_p: float | None = None
-    horizons: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
+    relative: float | None = None
+    attack: str | None = None
     seeds: tuple[int, ...] = ()
+    left_out: tuple[int, ...] = ()
+    absent: tuple[int, ...] = ()
     beside: tuple[Beside, ...] = ()
     flags: tuple[str, ...] = ()
+    dataset_sha256: str | None = None
     files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Draft:
-    """A claim before the correction for its family: `weak` holds the p under each of the SINGLE_ATTACKS."""
+    """A claim before the correction for its family. `weak` is the gain under the weak attack, and `flattered` the
+    paired difference of that gain and the claim's."""
 
     claim: Claim
-    missing: str
-    limit: str
-    p: float
-    weak: Mapping[str, float]
+    mean: CrossedMean | None = None
+    limit: str = ""
+    weak: CrossedMean | None = None
+    flattered: CrossedMean | None = None
+
+    @property
+    def p(self) -> float:
+        return 1.0 if self.mean is None or len(self.claim.seeds) < LEAST_SEEDS else self.mean.p
 
 
-def claims_of(stored: Sequence[StoredResult]) -> list[Claim]:
-    """All claims, by data set; at the end those that the paper makes of data sets without any result.
-
-    Only results on test images count. Of each train seed those of the newest weights count, and an evaluation that
-    was stored with two different outcomes is left out (both are problems that the reader of results names).
-    """
-    known = [item for item in stored if item.evaluation.dataset.split == "test"]
-    by_run_key = group(known, lambda item: item.result.run_key)
-    known = [same[0] for same in by_run_key.values() if len({item.result.outcomes_sha256 for item in same}) == 1]
-    known.sort(key=lambda item: item.result.run_key)
-    claims: list[Claim] = []
-    by_data = group(known, lambda item: (item.evaluation.dataset.name, item.result.found.dataset_sha256))
-    for (dataset, digest), same in sorted(by_data.items()):
-        drafts = _drafts(dataset, digest, one_weights_a_seed(same)[0])
-        claims += _answered(drafts)
-    for dataset in PAPER_DATASETS:
-        if dataset not in {name for name, _ in by_data}:
-            why = f"no results on data called {dataset}; no other data answers for it"
-            claims += [
-                Claim(dataset, None, "clean", PAIRS[0], why=why),
-                Claim(dataset, None, "robust", PAIRS[0], why=why),
-                *(Claim(dataset, None, "slope", (model,), why=why) for model in reversed(PAIRS[0])),
-            ]
-    return claims
+def claims_of(asked: Sequence[ClaimCells], stored: Sequence[StoredResult]) -> list[Claim]:
+    """The answers to the registered claims, in their order."""
+    known = by_run_key(stored)
+    drafts = [_draft(one, results_of(one, known), stored) for one in asked]
+    answered: dict[str, Claim] = {}
+    for same in group(drafts, lambda draft: draft.claim.registered.family).values():
+        adjusted = holm([draft.p for draft in same])
+        under_weak = holm([1.0 if draft.weak is None else draft.weak.p for draft in same])
+        for draft, p, weak_p in zip(same, adjusted, under_weak, strict=True):
+            answered[draft.claim.registered.name] = _answer(draft, p, weak_p, family=len(same))
+    return [answered[one.claim.name] for one in asked]
 
 
-def word_of(
-    *, adjusted_p: float, high: float, weak: Sequence[str], flags: Sequence[str], missing: str, limit: str
-) -> ClaimVerdict:
-    """The word for a claim. `weak` names the single attacks under which it is supported, `missing` what is missing for
-    an answer, `limit` a floor or ceiling; `high` is the upper bound in points."""
-    if missing or limit:
-        return ClaimVerdict.undecided
-    if adjusted_p < LEVEL:
-        return ClaimVerdict.masked if flags else ClaimVerdict.supported
-    if weak:
-        return ClaimVerdict.masked
-    return ClaimVerdict.not_supported if high < LEAST_GAIN else ClaimVerdict.undecided
-
-
-def _drafts(dataset: str, digest: str, stored: Sequence[StoredResult]) -> list[_Draft]:
-    """The family of a data set: for each pair the clean gain and the robust gain in each norm; for each model of the
-    first pair the slope in each norm."""
-    every = comparable_cells(stored)
-    fixed = [comparable for comparable in every if comparable.arm == Arm.fixed_step]
-    present = {key.model for comparable in fixed for key in comparable.cells}
-    worst = [comparable.norm for comparable in fixed if comparable.attack == WORST_CASE]
-    norms: list[Norm | None] = list(dict.fromkeys(worst)) or [None]
-    drafts: list[_Draft] = []
-
-    def add(kind: Kind, models: tuple[str, ...], norm: Norm | None) -> None:
-        comparable = claim_figures.best_cells(every, Arm.fixed_step, norm, models, under_any=kind == "clean")
-        blank = Claim(dataset, digest, kind, models)
-        if comparable is not None and kind != "clean":
-            blank = replace(blank, norm=comparable.norm, epsilon=comparable.epsilon)
-        drafts.append(_draft(blank, comparable, every, stored))
-
-    for pair in PAIRS:
-        if pair is PAIRS[0] or present.intersection(pair):
-            add("clean", pair, None)
-            for norm in norms:
-                add("robust", pair, norm)
-    for norm in norms:
-        for model in reversed(PAIRS[0]):
-            add("slope", (model,), norm)
-    return drafts
-
-
-def _answered(drafts: Sequence[_Draft]) -> list[Claim]:
-    """The claims of one family, with adjusted p and word."""
-    adjusted = holm([draft.p for draft in drafts])
-    under = {
-        name: holm([draft.weak.get(name, 1.0 if draft.claim.kind != "clean" else draft.p) for draft in drafts])
-        for name in SINGLE_ATTACKS
-    }
-    claims = []
-    for index, (draft, p) in enumerate(zip(drafts, adjusted, strict=True)):
-        claim = draft.claim
-        weak = [name for name in SINGLE_ATTACKS if name in draft.weak and under[name][index] < LEVEL]
-        high = claim.estimate.high if claim.estimate else math.inf
-        word = word_of(adjusted_p=p, high=high, weak=weak, flags=claim.flags, missing=draft.missing, limit=draft.limit)
-        why = _why(draft, word, p, high, f"supported under {' and '.join(weak)}" if weak else "")
-        claims.append(replace(claim, word=word, why=why, adjusted_p=None if draft.missing else p))
-    return claims
-
-
-def _why(draft: _Draft, word: ClaimVerdict, p: float, high: float, supported_under: str) -> str:
-    """How the word of a claim came about, in one line."""
-    if draft.missing or draft.limit:
-        return draft.missing or "; ".join([draft.limit, *([supported_under] if supported_under else [])])
-    if word is ClaimVerdict.supported:
-        return f"adjusted p below {LEVEL:g}, no flag that speaks of the model"
-    if word is ClaimVerdict.masked:
-        flagged = f"flagged: {', '.join(draft.claim.flags)}"
-        return flagged if p < LEVEL else f"{supported_under}, not in the worst case"
-    if word is ClaimVerdict.not_supported:
-        below = ", and under 0 (not tested)" if high < 0 else ""
-        return f"the upper bound, {high:+.3g}, is under {LEAST_GAIN:g} point{below}"
-    return f"adjusted p not below {LEVEL:g}, upper bound not under {LEAST_GAIN:g} point"
-
-
-def _draft(
-    blank: Claim, comparable: ComparableCells | None, every: Sequence[ComparableCells], stored: Sequence[StoredResult]
-) -> _Draft:
-    kind = blank.kind
-    compared = None if comparable is None else contrasts.compared_cells(comparable, blank.models)
-    if comparable is None or compared is None:
-        return _Draft(blank, _absent(comparable, blank), "", 1.0, {})
-    missing = contrasts.missing_of(compared, kind)
-    claim = replace(
-        blank,
-        attack=comparable.label,
-        horizons=compared.horizons,
-        seeds=compared.seeds,
-        flags=claim_figures.model_flags(compared, stored),
-        files=tuple(dict.fromkeys(comparable.cells[key].path for key in compared.keys)),
-    )
-    if not claim_figures.has_figure(kind, compared):
-        return _Draft(claim, missing, "", 1.0, {})
-    outcomes = contrasts.cell_outcomes(compared)
-    found = figure(kind, compared, outcomes)
+def _draft(asked: ClaimCells, results: ClaimResults, stored: Sequence[StoredResult]) -> _Draft:
+    claim = Claim(asked.claim, seeds=results.seeds, left_out=results.left_out, absent=results.absent)
+    if results.refused:
+        return _Draft(replace(claim, why=results.refused, seeds=()))
+    if len(results.seeds) < 2:
+        return _Draft(replace(claim, why=_absence(claim)))
+    registered = asked.claim
+    letters = contrasts.letters_of(results.cells, registered)
+    mean = crossed_mean(contrasts.gain(letters, registered))
+    beside = [
+        Beside(name, contrasts.estimate(table))
+        for name, table in (
+            ("on the images that every cell gets right", contrasts.on_always_correct(letters, registered)),
+            (f"{' minus '.join(registered.arms[0].sections)}", contrasts.interaction(letters, registered)),
+        )
+        if table is not None and (registered.kind != "clean" or not name.startswith("on the images"))
+    ]
+    shares = tuple(contrasts.share_of(letters, registered, arm) for arm in range(len(registered.arms)))
+    first = next(iter(results.cells.values()))
     claim = replace(
         claim,
-        estimate=found,
-        relative=None if kind == "slope" else contrasts.relative_gain(outcomes, blank.models, counted(kind)),
-        beside=tuple(claim_figures.without_confounders(kind, compared, outcomes, every)),
+        estimate=contrasts.estimate_of(mean),
+        shares=shares,
+        relative=shares[0] / shares[1] - 1 if len(shares) == 2 and shares[1] else None,
+        attack=first.evaluation.attack.name,
+        beside=tuple(beside),
+        flags=model_flags(results.cells, stored),
+        dataset_sha256=first.result.found.dataset_sha256,
+        files=tuple(dict.fromkeys(item.path for item in results.cells.values())),
     )
-    p = 1.0 if missing or found.p is None else found.p
-    weak = {} if missing or kind == "clean" else claim_figures.p_under_single_attacks(kind, compared, every)
-    return _Draft(claim, missing, contrasts.limit_of(outcomes, compared, counted(kind)), p, weak)
+    limit = "" if registered.kind == "clean" else contrasts.limit_of(letters, registered)
+    if not results.weak:
+        return _Draft(claim, mean, limit)
+    weak = contrasts.gain(contrasts.letters_of(results.weak, registered), registered)
+    flattered = crossed_mean(weak - contrasts.gain(letters, registered))
+    return _Draft(claim, mean, limit, crossed_mean(weak), flattered)
 
 
-def _absent(comparable: ComparableCells | None, claim: Claim) -> str:
-    """Which results a claim would need that are not there."""
-    results = "results" if claim.kind == "clean" else "worst-case results"
-    if comparable is None:
-        return f"no {results} of {' and '.join(claim.models)} trained and evaluated at one horizon"
-    present = {key.model for key in comparable.cells}
-    absent = [model for model in claim.models if model not in present]
-    return f"no {results} of {' and '.join(absent)}" if absent else "no horizon that both models have"
+def _absence(claim: Claim) -> str:
+    """Why there is no figure, in one line."""
+    registered = claim.registered
+    if not claim.seeds and not claim.left_out:
+        return f"no results of protocol {registered.protocol} yet"
+    found = f"{len(claim.seeds)} of {len(registered.train_seeds)} train seeds with every cell"
+    return f"{found}; odebench sweep {registered.protocol} makes the others"
+
+
+def _answer(draft: _Draft, p: float, weak_p: float, *, family: int) -> Claim:
+    """The claim with its word; `p` and that under the weak attack are adjusted for a family of so many claims."""
+    claim, mean = draft.claim, draft.mean
+    if mean is None:
+        return claim
+    word, why = _word(draft, mean, p, weak_p, family)
+    return replace(claim, word=word, why=why, adjusted_p=p if len(claim.seeds) >= LEAST_SEEDS else None)
+
+
+def _word(draft: _Draft, mean: CrossedMean, p: float, weak_p: float, family: int) -> tuple[ClaimVerdict, str]:
+    """The first word that fits, and how it came about."""
+    claim, margin = draft.claim, draft.claim.registered.margin
+    low, high = mean.interval()
+    upper = mean.interval(1 - LEVEL / family)[1]
+    if len(claim.seeds) < LEAST_SEEDS:
+        return ClaimVerdict.too_few_seeds, f"{len(claim.seeds)} train seeds, a word needs {LEAST_SEEDS}"
+    if claim.flags:
+        return ClaimVerdict.flagged, f"flagged: {', '.join(claim.flags)}"
+    if draft.limit:
+        return ClaimVerdict.inconclusive, draft.limit
+    if p < LEVEL and mean.mean > 0:
+        below = f", below the margin of {margin:g}" if high < margin else ""
+        return ClaimVerdict.supported, f"adjusted p below {LEVEL:g}{below}"
+    if p < LEVEL:
+        return ClaimVerdict.reversed, f"adjusted p below {LEVEL:g}, and the gain is negative"
+    if _is_masked(draft, weak_p):
+        return ClaimVerdict.masked, f"supported under {_weak_name(draft)} alone, which the stronger attack takes back"
+    if upper < margin:
+        return ClaimVerdict.ruled_out, f"at most {upper:+.2g} points, the margin is {margin:g}"
+    return ClaimVerdict.inconclusive, f"between {low:+.2g} and {high:+.2g} points, the margin is {margin:g}"
+
+
+def _is_masked(draft: _Draft, weak_p: float) -> bool:
+    """Whether the weak attack alone supports the claim, and by more than the claim's own attack."""
+    weak, flattered = draft.weak, draft.flattered
+    if weak is None or flattered is None:
+        return False
+    return weak_p < LEVEL and weak.mean > 0 and flattered.p < LEVEL and flattered.mean > 0
+
+
+def _weak_name(draft: _Draft) -> str:
+    weak = draft.claim.registered.weak
+    return "" if weak is None else weak.name

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.leaderboard import default_folders, end_with
+from odebench.cli.leaderboard import asked_claims, default_folders, end_with, studies_beside
 from odebench.cli.options import AsJson
 from odebench.cli.root import app
 
@@ -18,17 +18,22 @@ def claims(
         list[Path] | None,
         typer.Argument(help="Folders of results. Default: ./results, else ./leaderboard/results."),
     ] = None,
+    registration: Annotated[
+        Path | None,
+        typer.Option(help="File of registered claims. Default: leaderboard/claims.yaml, else odebench's own."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Does distillation or a longer horizon help? Answers with interval, p and what they rest on."""
+    """Does distillation or a longer horizon help? Answers to the registered claims, with intervals."""
     from odebench.analysis.claims import claims_of
     from odebench.io.files import write_output
-    from odebench.leaderboard.build import build_tables
     from odebench.leaderboard.read import read_results
     from odebench.render.claims import claims_json, claims_markdown
 
-    stored, problems = read_results(results or default_folders())
-    _, contradictions = build_tables(stored)
-    found = claims_of(stored)
+    asked = asked_claims(registration)
+    folders = results or default_folders()
+    studies = [folder for folder in studies_beside(folders) if folder.is_dir()]
+    stored, problems = read_results([*folders, *studies])
+    found = claims_of(asked, stored)
     write_output(claims_json(found) if as_json else claims_markdown(found), None)
-    end_with([*problems, *contradictions])
+    end_with(problems)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
@@ -15,6 +15,9 @@ import typer
 from odebench.cli.root import app
 from odebench.errors import ResultError, UsageError
 from odebench.io.folders import LEADERBOARD
+
+if TYPE_CHECKING:
+    from odebench.protocol.registration import ClaimCells
 
 LOCAL_RESULTS = Path("results")
 
@@ -88,7 +91,7 @@ def _page(folders: Sequence[Path], output: Path | None) -> None:
     from odebench.render.publish import page_content
 
     check_page()
-    content, problems = page_content(folders)
+    content, problems = page_content(folders, asked_claims(), studies_beside(folders))
     start = output.parent if output is not None and (output.is_file() or not output.exists()) else Path()
 
     def link(path: Path) -> str:
@@ -104,7 +107,7 @@ def _serve(folders: Sequence[Path], port: int | None, *, browser: bool) -> None:
     from odebench.render.publish import page_content
 
     check_page()
-    content, problems = page_content(folders)
+    content, problems = page_content(folders, asked_claims(), studies_beside(folders))
     addresses = {item.path: f"/results/{number}/{quote(item.path.name)}" for number, item in enumerate(content.stored)}
     html = page_html(content, link=lambda path: addresses[path])
     for problem in problems:
@@ -118,7 +121,7 @@ def publish_leaderboard() -> None:
     """Writes leaderboard/LEADERBOARD.md, its charts and the page, and prints the paths."""
     from odebench.render.publish import publish
 
-    files, problems = publish(LEADERBOARD.path)
+    files, problems = publish(LEADERBOARD.path, asked_claims())
     for path in files:
         print(path)
     end_with(problems)
@@ -127,13 +130,27 @@ def publish_leaderboard() -> None:
 def _check() -> None:
     from odebench.render.publish import stale
 
-    lines, problems = stale(LEADERBOARD.path)
+    lines, problems = stale(LEADERBOARD.path, asked_claims())
     for line in lines:
         print(f"odebench: {line}; run odebench leaderboard --publish", file=sys.stderr)
     end_with(problems)
     if lines:
         raise typer.Exit(1)
     print(f"{LEADERBOARD.path} is what its results make")
+
+
+def asked_claims(registration: Path | None = None) -> list[ClaimCells]:
+    """The registered claims with their cells: of a file, else of ./leaderboard, else odebench's own."""
+    from odebench.protocol.registration import registration_file
+    from odebench.sweep.registered import registered_claims, with_history
+
+    path = registration or registration_file(LEADERBOARD.path)
+    return with_history(path, registered_claims(path))
+
+
+def studies_beside(folders: Sequence[Path]) -> list[Path]:
+    """The folder of results without weights, where the published results are among `folders`."""
+    return [LEADERBOARD.study] if LEADERBOARD.results in folders else []
 
 
 def end_with(problems: Sequence[ResultError]) -> None:

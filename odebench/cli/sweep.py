@@ -97,7 +97,7 @@ def sweep(
     cluster = Cluster(workers=workers, address=scheduler, tls=files)
     with watching(name) as watcher:
         state = compute(grid, workspace=workspace, cluster=cluster, watcher=watcher, slice_images=slice_images)
-    _conclude(state, name, results, publish=publish)
+    _conclude(state, name, results, publish=publish, weights=grid.protocol.weights)
     if publish:
         _publish(grid, workspace, name, force=force)
 
@@ -127,10 +127,10 @@ def _publish(grid: Grid, workspace: Workspace, name: str, *, force: bool) -> Non
     publish_leaderboard()
 
 
-def _conclude(state: State, name: str, results: Path, *, publish: bool) -> None:
+def _conclude(state: State, name: str, results: Path, *, publish: bool, weights: bool) -> None:
     """Says how a sweep ended. Exits with 1 where something failed."""
     folder = published_folder()
-    where = None if folder is None else folder.results
+    where = None if folder is None else folder.results_of(weights=weights)
     published = f"{state.published} of them in {where}" if state.published else ""
     if not state.tasks:
         some = f"there, {published}" if state.published != state.there else f"in {where}"

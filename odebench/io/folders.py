@@ -21,6 +21,15 @@ class PublishedFolder:
         return self.path / "results"
 
     @property
+    def study(self) -> Path:
+        """The folder of results without weights, one folder per model: they enter claims, and no table."""
+        return self.path / "study"
+
+    def results_of(self, *, weights: bool) -> Path:
+        """The folder of results with, or without, weights."""
+        return self.results if weights else self.study
+
+    @property
     def weights(self) -> Path:
         """The folder of the weights, each file named by the digest of its recipe or by its own sha256."""
         return self.path / "weights"

@@ -127,3 +127,29 @@ def write_files(commit: str, folder: Path, *below: str) -> None:
 def _texts(raw: bytes | None) -> list[str]:
     """The parts of what git printed with -z; bytes that are not UTF-8 are decoded as the file system does."""
     return [os.fsdecode(part) for part in (raw or b"").split(b"\0")[:-1]]
+
+
+@dataclass(frozen=True)
+class CommittedVersion:
+    """The content of a file in a commit, and when that commit was written, in seconds since 1970."""
+
+    written: int
+    content: bytes
+
+
+def versions_of(path: Path) -> list[CommittedVersion] | None:
+    """All committed versions of a file that HEAD descends from, the newest first; None where there is no git, no
+    repository, or only the newest commits of one (a shallow clone)."""
+    folder = str(path.parent.resolve())
+    if git("-C", folder, "rev-parse", "--is-shallow-repository") != b"false\n":
+        return None
+    listed = git("-C", folder, "log", "--format=%H %at", "--", path.name)
+    if listed is None:
+        return None
+    found = []
+    for line in listed.decode().splitlines():
+        commit, written = line.split()
+        content = git("-C", folder, "show", f"{commit}:./{path.name}")
+        if content is not None:
+            found.append(CommittedVersion(int(written), content))
+    return found

@@ -76,6 +76,7 @@ ODE = ModelDefinition(
     _ODE,
     summary="Neural ODE with a learned stem, trained on the labels",
     has_horizon=True,
+    optional=("initial_scale",),
 )
 KD_ODE = ModelDefinition(
     "kd-ode",
@@ -83,7 +84,18 @@ KD_ODE = ModelDefinition(
     _distilled(_ODE),
     summary="the same Neural ODE, distilled from resnet",
     has_horizon=True,
+    optional=("initial_scale",),
     teacher="resnet",
+)
+SELF_KD_ODE = ModelDefinition(
+    "self-kd-ode",
+    "odebench.model.ode:OdeNet",
+    _distilled(_ODE),
+    summary="control: ode, distilled from an ode of another train seed",
+    has_horizon=True,
+    optional=("initial_scale",),
+    teacher="ode",
+    teacher_seed_shift=1000,
 )
 ODE_AT = ModelDefinition(
     "ode-at",
@@ -91,6 +103,7 @@ ODE_AT = ModelDefinition(
     _adversarial(_ODE),
     summary="ode, trained on adversarial images (Madry et al.)",
     has_horizon=True,
+    optional=("initial_scale",),
 )
 KD_ODE_AT = ModelDefinition(
     "kd-ode-at",
@@ -98,6 +111,7 @@ KD_ODE_AT = ModelDefinition(
     _adversarial(_distilled(_ODE)),
     summary="kd-ode, distilled on adversarial images",
     has_horizon=True,
+    optional=("initial_scale",),
     teacher="resnet",
 )
 ODE_ABLATED = ModelDefinition(
@@ -113,6 +127,7 @@ ODE_STEMLESS = ModelDefinition(
     _stemless(_ODE),
     summary="Neural ODE on pooled pixels, without learned downsampling",
     has_horizon=True,
+    optional=("initial_scale",),
 )
 KD_ODE_STEMLESS = ModelDefinition(
     "kd-ode-stemless",
@@ -120,5 +135,6 @@ KD_ODE_STEMLESS = ModelDefinition(
     _STEMLESS_DISTILLED,
     summary="ode-stemless, distilled from resnet",
     has_horizon=True,
+    optional=("initial_scale",),
     teacher="resnet",
 )

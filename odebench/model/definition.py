@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
 from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Adversary, Loss, Recipe, Schedule
-from odebench.protocol.spec import Solver, check_horizon, parse_number
+from odebench.protocol.spec import Solver, check_horizon, fixed_step, parse_number
 from odebench.registry import RegistryError
 
 _ADVERSARY = {
@@ -23,7 +24,12 @@ _ADVERSARY = {
     "beta": "beta",
 }
 """The name of each field of an adversary among the changes to a recipe."""
+_IN_LOSS = ("temperature", "weight", "smoothing")
+_OF_DATA = ("label_noise", "train_images")
+_STEP = "train_step"
+"""The name of the step of the solver in training, where that is a fixed-step method."""
 _KINDS = ("none", "madry", "trades", "rslad")
+_GIVEN_BY_DATA = ("image_shape", "n_classes")
 _OF_TEACHER = "teacher_"
 """How the name of a change to the teacher's recipe begins."""
 _RSLAD_LOSS = Loss(kind="distillation", temperature=1.0, weight=1.0)
@@ -58,8 +64,9 @@ class ModelDefinition:
 
     `architecture` is "module:attribute" of an nn.Module class, which is called with image_shape, n_classes, the
     arguments of a setting and, if `has_horizon`, horizon and solver. `settings` holds the defaults by the smallest
-    image side that they are for. `teacher` names the model that this one is distilled from, and `summary` is the line
-    that `odebench models` prints of a built-in one.
+    image side that they are for. `teacher` names the model that this one is distilled from, whose train seed is larger
+    by `teacher_seed_shift`; `optional` names arguments of the architecture that a recipe may give beside the setting's,
+    and `summary` is the line that `odebench models` prints of a built-in one.
     """
 
     name: str
@@ -68,6 +75,8 @@ class ModelDefinition:
     has_horizon: bool
     teacher: str | None = None
     summary: str = ""
+    teacher_seed_shift: int = 0
+    optional: tuple[str, ...] = ()
 
     def setting(self, image_shape: tuple[int, int, int]) -> Setting:
         """The defaults for images of this shape: those for the largest side that is not above their smaller side.
@@ -87,7 +96,8 @@ class ModelDefinition:
         train_seed: int = 0,
         changes: Mapping[str, JsonValue] | None = None,
     ) -> Recipe:
-        """The recipe for a data set, with the fields of schedule, loss and adversary that `changes` names replaced.
+        """The recipe for a data set, with the fields of schedule, loss, adversary, arguments and data that `changes`
+        names replaced; train_step is the step of the solver in training.
 
         A teacher is trained by its own default recipe; changes to it begin with teacher_, such as teacher_adversary.
         With adversary rslad the loss is that of its authors, temperature 1 and weight 1, unless `changes` or the
@@ -105,7 +115,10 @@ class ModelDefinition:
             raise UsageError(f"{self.name} integrates nothing, so it takes no horizon and no solver")
         own = {name: value for name, value in (changes or {}).items() if not name.startswith(_OF_TEACHER)}
         others = {name.removeprefix(_OF_TEACHER): value for name, value in (changes or {}).items() if name not in own}
-        _check_names(own)
+        arguments = {name: own.pop(name) for name in (*setting.arguments, *self.optional) if name in own}
+        _check_names(own, [*setting.arguments, *self.optional])
+        if _STEP in own:
+            solver = _with_step(self.name, solver, own[_STEP])
         adversary = _adversary(setting.adversary, dataset, own)
         default = setting.loss
         if adversary is not None and adversary.kind == "rslad":
@@ -113,12 +126,13 @@ class ModelDefinition:
                 raise UsageError(f"rslad distils, but {self.name} has no teacher; take one that has, such as kd-ode")
             default = default if setting.adversary.get("kind") == "rslad" else _RSLAD_LOSS
         schedule, loss = _changed(setting.schedule, default, own)
-        teacher = self._teacher(dataset, train_seed, others)
-        return Recipe.model_validate(
+        teacher = self._teacher(dataset, train_seed, others, horizon=horizon)
+        return _recipe(
             {
                 "architecture": self.architecture,
                 "arguments": {
                     **setting.arguments,
+                    **arguments,
                     "image_shape": list(dataset.image_shape),
                     "n_classes": len(dataset.classes),
                 },
@@ -131,10 +145,13 @@ class ModelDefinition:
                 "train_seed": train_seed,
                 "teacher": teacher,
                 "adversary": adversary,
+                **{name: own[name] for name in _OF_DATA if name in own},
             }
         )
 
-    def _teacher(self, dataset: DatasetDefinition, train_seed: int, changes: Mapping[str, JsonValue]) -> Recipe | None:
+    def _teacher(
+        self, dataset: DatasetDefinition, train_seed: int, changes: Mapping[str, JsonValue], *, horizon: float | None
+    ) -> Recipe | None:
         """The teacher's recipe; None without a teacher. Raises UsageError for changes without a teacher, or that do not
         fit it."""
         if self.teacher is None:
@@ -144,22 +161,44 @@ class ModelDefinition:
             return None
         definition: ModelDefinition = MODELS.load(self.teacher)
         try:
-            return definition.recipe(dataset, train_seed=train_seed, changes=changes)
+            return definition.recipe(
+                dataset,
+                train_seed=train_seed + self.teacher_seed_shift,
+                changes=changes,
+                horizon=horizon if definition.has_horizon else None,
+            )
         except UsageError as error:
             if not changes:
                 raise
             raise UsageError(f"the teacher, {self.teacher}: {error}") from error
 
 
-def _check_names(changes: Mapping[str, JsonValue]) -> None:
-    names = [*Schedule.model_fields, "temperature", "weight", *_ADVERSARY]
+def _recipe(fields: Mapping[str, object]) -> Recipe:
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(_does_not_fit(error)) from error
+
+
+def _with_step(name: str, solver: Solver | None, step: JsonValue) -> Solver:
+    """The solver with another step. Raises UsageError where it takes none, or for what is no step."""
+    if solver is None or solver.step is None:
+        raise UsageError(f"{name} is not trained by a fixed-step method, so it takes no {_STEP}")
+    length = parse_number(step, name=_STEP) if isinstance(step, str) else step
+    if isinstance(length, bool) or not isinstance(length, int | float) or not 0 < length < math.inf:
+        raise UsageError(f"{_STEP}={step!r} is no step; give a positive number, such as 0.0625 or 1/16")
+    return fixed_step(solver.method, step=float(length))
+
+
+def _check_names(changes: Mapping[str, JsonValue], arguments: Sequence[str]) -> None:
+    names = [*Schedule.model_fields, *_IN_LOSS, *_OF_DATA, _STEP, *arguments, *_ADVERSARY]
     if strange := set(changes) - set(names):
         raise UsageError(f"a recipe has no {', '.join(sorted(strange))}; known: {', '.join(names)}")
 
 
 def _changed(schedule: Schedule, loss: Loss, changes: Mapping[str, JsonValue]) -> tuple[Schedule, Loss]:
     in_schedule = {name: value for name, value in changes.items() if name in Schedule.model_fields}
-    in_loss = {name: value for name, value in changes.items() if name in ("temperature", "weight")}
+    in_loss = {name: value for name, value in changes.items() if name in _IN_LOSS}
     try:
         return (
             Schedule.model_validate(schedule.model_dump() | in_schedule),
@@ -175,6 +214,9 @@ def changeable(recipe: Recipe) -> dict[str, JsonValue]:
     adversary = {} if recipe.adversary is None else recipe.adversary.model_dump()
     held = {name: adversary.get(key) for name, key in _ADVERSARY.items()}
     held["adversary"] = adversary.get("kind", "none")
+    held |= {name: value for name, value in recipe.arguments.items() if name not in _GIVEN_BY_DATA}
+    held |= {name: getattr(recipe, name) for name in _OF_DATA}
+    held |= {"smoothing": recipe.loss.smoothing, _STEP: None if recipe.solver is None else recipe.solver.step}
     of_teacher = {} if recipe.teacher is None else changeable(recipe.teacher)
     taught = {f"{_OF_TEACHER}{name}": value for name, value in of_teacher.items()}
     return {**recipe.schedule.model_dump(), **recipe.loss.model_dump(), **held, **taught}

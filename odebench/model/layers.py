@@ -76,6 +76,17 @@ class ConvField(nn.Module):
         self.norm1, self.norm2, self.norm3 = (group_norm(channels) for _ in range(3))
         self.conv1, self.conv2 = TimeConv(channels), TimeConv(channels)
 
+    @torch.no_grad()
+    def scale(self, factor: float) -> None:
+        """Multiplies the last norm and the weights of the time by a factor k: the field f becomes k f(k t, state)."""
+        for tensor in (self.norm3.weight, self.norm3.bias, *(each.conv.weight[:, :1] for each in self.time_convs)):
+            tensor *= factor
+
+    @property
+    def time_convs(self) -> tuple[TimeConv, TimeConv]:
+        """The convolutions that get the time."""
+        return self.conv1, self.conv2
+
     def forward(
         self, t: Float[Tensor, ...], state: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:

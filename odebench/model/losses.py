@@ -35,20 +35,25 @@ def distillation_loss(
     *,
     temperature: float,
     weight: float,
+    smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """(1 - weight) CE + weight temperature^2 KL(teacher || student), both at `temperature` in KL (Hinton, Vinyals, Dean
-    2015)."""
+    2015). `smoothing` is that of the labels in CE."""
     soft = divergence(teacher / temperature, student / temperature)
-    return (1 - weight) * functional.cross_entropy(student, labels) + weight * temperature**2 * soft
+    hard = functional.cross_entropy(student, labels, label_smoothing=smoothing)
+    return (1 - weight) * hard + weight * temperature**2 * soft
 
 
 def loss_function(loss: Loss) -> LossFunction:
     """The loss that a recipe names, as a function of logits, labels and the teacher's logits."""
+    smoothing = loss.smoothing or 0.0
     if loss.kind == "cross-entropy":
-        return lambda logits, labels, _: functional.cross_entropy(logits, labels)
+        return lambda logits, labels, _: functional.cross_entropy(logits, labels, label_smoothing=smoothing)
     temperature, weight = cast(float, loss.temperature), cast(float, loss.weight)
 
     def distilled(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
-        return distillation_loss(logits, labels, cast(Tensor, teacher), temperature=temperature, weight=weight)
+        return distillation_loss(
+            logits, labels, cast(Tensor, teacher), temperature=temperature, weight=weight, smoothing=smoothing
+        )
 
     return distilled

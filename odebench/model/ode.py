@@ -17,7 +17,9 @@ from odebench.protocol.spec import Solver
 class OdeNet(nn.Module):
     """An ODE classifier with the stem, field and head of ODENet (Chen et al. 2018), which odebench integrates.
 
-    `stem` is "conv" for learned downsampling, or "pool" for average pooling and one 1x1 convolution.
+    `stem` is "conv" for learned downsampling, or "pool" for average pooling and one 1x1 convolution. `initial_scale`
+    multiplies what the field's last norm and time weights begin with: a field over [0, 1] that begins k times as large
+    is the field over [0, k] in units of its horizon.
     """
 
     def __init__(
@@ -29,11 +31,14 @@ class OdeNet(nn.Module):
         stem: Literal["conv", "pool"],
         horizon: float,
         solver: Solver,
+        initial_scale: float = 1.0,
     ) -> None:
         super().__init__()
         build = {"conv": conv_stem, "pool": pooled_stem}[stem]
         self.stem = build(image_shape[0], channels, min(image_shape[1:]))
         self.field = ConvField(channels)
+        if initial_scale != 1:
+            self.field.scale(initial_scale)
         self.head = pooled_head(channels, n_classes)
         self.horizon = horizon
         self.solver = solver

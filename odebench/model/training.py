@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from odebench.dataset import Dataset, Split
+from odebench.dataset.order import stratified_order
 from odebench.errors import ModelError, OdebenchError, WeightError
 from odebench.io.files import sha256_file
 from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
@@ -99,7 +100,7 @@ def find_or_train(
         teacher = find_or_train(recipe.teacher, dataset, folder=folder, device=device, progress=progress).module
     run = _Training(recipe, module.to(device), dataset, teacher, device=device, partial=path.with_suffix(".partial"))
     accuracy = run.finish(progress)
-    metadata = {"recipe": recipe.model_dump(mode="json"), "train_sha256": run.train.sha256}
+    metadata = {"recipe": recipe.model_dump(mode="json"), "train_sha256": run.train_sha256}
     note_training(path, TrainedOn(device=torch.device(device).type, torch=torch.__version__))
     write_tensors(path, module.state_dict(), metadata)
     run.partial.unlink(missing_ok=True)
@@ -143,7 +144,8 @@ class _Training:
             raise ModelError(f"{dataset.name} has no training images, so nothing can be trained on it")
         self.recipe, self.module, self.teacher = recipe, module, teacher
         self.device, self.partial = device, partial
-        self.train, self.validation = dataset.train, dataset.validation
+        self.train_sha256, self.validation = dataset.train.sha256, dataset.validation
+        self.train = train_split(recipe, dataset.train, len(dataset.classes))
         self.steps_per_epoch = math.ceil(len(self.train.labels) / recipe.schedule.batch_size)
         self.loss = loss_function(recipe.loss)
         self._begin()
@@ -246,7 +248,7 @@ class _Training:
         tensors["generator"] = self.generator.get_state()
         metadata: dict[str, JsonValue] = {
             "recipe": self.recipe.key,
-            "train_sha256": self.train.sha256,
+            "train_sha256": self.train_sha256,
             "epoch": self.epoch,
         }
         write_tensors(self.partial, tensors, metadata)
@@ -257,7 +259,7 @@ class _Training:
             return
         try:
             tensors, metadata = read_tensors(self.partial)
-            if metadata["recipe"] != self.recipe.key or metadata["train_sha256"] != self.train.sha256:
+            if metadata["recipe"] != self.recipe.key or metadata["train_sha256"] != self.train_sha256:
                 raise WeightError(f"{self.partial} belongs to another training")
             own = {name.removeprefix("module."): t for name, t in tensors.items() if name.startswith("module.")}
             load_weights(self.module, own, source=self.partial)
@@ -279,6 +281,27 @@ class _Training:
             self._begin()
             return
         progress.say(f"{_title(self.recipe)}: going on after epoch {self.epoch} of {self.recipe.schedule.epochs}")
+
+
+def train_split(recipe: Recipe, train: Split, n_classes: int) -> Split:
+    """The images and labels that a recipe trains on: its share of other labels is drawn with seed 0 from the whole
+    split, whatever the train seed, and its number of images are the first of the stratified order of the true labels.
+
+    Raises ModelError where there are fewer images than it asks for.
+    """
+    labels = train.labels
+    if recipe.label_noise is not None:
+        generator = torch.Generator().manual_seed(0)
+        wrong = torch.randperm(len(labels), generator=generator)[: round(recipe.label_noise * len(labels))]
+        shift = torch.randint(1, n_classes, (len(wrong),), generator=generator)
+        labels = labels.clone()
+        labels[wrong] = (labels[wrong] + shift) % n_classes
+    if recipe.train_images is None:
+        return train if labels is train.labels else Split(train.pixels, labels)
+    if recipe.train_images > len(labels):
+        raise ModelError(f"{_title(recipe)}: train_images={recipe.train_images}, but there are {len(labels)}")
+    rows = stratified_order(train.labels)[: recipe.train_images]
+    return Split(train.pixels, labels).part(rows)
 
 
 def predict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,26 @@ def _grid(value: Any) -> Any:
 Number = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]
+
+
+def _seeds(value: Any) -> Any:
+    """The seeds of a list, in which a text such as "3-44" stands for all seeds from 3 to 44; or of one such text."""
+    found: list[Any] = []
+    for one in [value] if isinstance(value, str) else value if isinstance(value, list) else [value]:
+        if not isinstance(one, str):
+            found.append(one)
+            continue
+        match = _RANGE.fullmatch(one)
+        if match is None or not 0 <= (length := int(match[2]) - int(match[1])) < MAX_SEEDS:
+            raise ValueError(f"it must be a list of seeds, or a range of at most {MAX_SEEDS} such as 0-44")
+        found += range(int(match[1]), int(match[1]) + length + 1)
+    return found
+
+
+MAX_SEEDS = 1000
+_RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1, max_length=MAX_SEEDS, strict=False)]
+"""Train seeds: a list, or a range such as 0-44."""
 
 
 class Images(Spec):
@@ -110,13 +131,14 @@ class Section(Spec):
 
     name: str
     models: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
-    train_seeds: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)]
+    train_seeds: Seeds
     threat_models: Annotated[tuple[Threat, ...], Field(min_length=1, strict=False)]
     attacks: Annotated[tuple[AttackChoice, ...], Field(min_length=1, strict=False)]
     horizons: Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)] | None = None
     train_horizons: Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)] | None = None
     solver: SolverChoice | None = None
     equal_nfe: Annotated[int, Field(ge=1)] | None = None
+    recipes: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_solver(self) -> Section:
@@ -126,7 +148,11 @@ class Section(Spec):
 
 
 class Protocol(Spec):
-    """A grid of evaluations. A changed protocol is a new version. `recipes` are changes to recipes, by model."""
+    """A grid of evaluations. A changed protocol is a new version.
+
+    `recipes` are changes to recipes, by model. With `weights: false` --publish stores results alone, for claims: the
+    weights can be trained again, and are too many to keep.
+    """
 
     name: str
     version: Annotated[int, Field(ge=1)]
@@ -135,6 +161,7 @@ class Protocol(Spec):
     sections: Annotated[tuple[Section, ...], Field(min_length=1, strict=False)]
     chunk: Annotated[int, Field(ge=1)] = 100
     threads: Annotated[int, Field(ge=1)] = 1
+    weights: bool = True
     recipes: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
 
 

@@ -32,6 +32,12 @@ class Loss(Spec):
     kind: Literal["cross-entropy", "distillation"]
     temperature: Annotated[float, Field(gt=0)] | None = None
     weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    smoothing: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The share of every label that CE spreads over all classes (Szegedy et al. 2016, section 7)."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(dump(self), "smoothing")
 
     @model_validator(mode="after")
     def _consistent(self) -> Loss:
@@ -87,7 +93,9 @@ class Schedule(Spec):
 class Recipe(Spec):
     """Architecture and its arguments, data, loss, schedule, train seed, the teacher's own recipe, the adversary.
 
-    A recipe without an adversary is written without that key, so that digests are those of before there was one.
+    `label_noise` is the share of train images whose label is another one, drawn once for the data set; `train_images`
+    is how many train images are used (None: all), the first of a stratified order. A recipe without an adversary,
+    without noise or with all images is written without that key, so that digests are those of before there was one.
     """
 
     version: Literal[1] = RECIPE_VERSION
@@ -102,6 +110,8 @@ class Recipe(Spec):
     train_seed: Annotated[int, Field(ge=0)]
     teacher: Recipe | None
     adversary: Adversary | None = None
+    label_noise: Annotated[float, Field(gt=0, lt=1)] | None = None
+    train_images: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _taught(self) -> Recipe:
@@ -113,15 +123,17 @@ class Recipe(Spec):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        dumped: dict[str, Any] = dump(self)
-        if self.adversary is None:
-            dumped.pop("adversary", None)
-        return dumped
+        return _without(dump(self), "adversary", "label_noise", "train_images")
 
     @property
     def key(self) -> str:
         """The digest of the recipe, which names its weights."""
         return digest(self)
+
+
+def _without(dumped: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The fields without those of `names` that are absent: digests are those of before there were such fields."""
+    return {name: value for name, value in dumped.items() if name not in names or value is not None}
 
 
 class TrainedOn(Spec):

@@ -1,30 +1,29 @@
-"""The answers to the claims, as Markdown that reads as plain text in 80 columns and as JSON."""
+"""The answers to the registered claims, as Markdown that reads as plain text in 80 columns and as JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from itertools import groupby
 from typing import Any
 
-from odebench.analysis.claim_figures import Beside
 from odebench.analysis.claims import Claim, ClaimVerdict
 from odebench.analysis.contrasts import Estimate
 from odebench.io.text import fill
+from odebench.protocol.registration import RegisteredClaim
 from odebench.protocol.spec import radius
 from odebench.render.markdown_tables import escape, grid, item
 
 INTRODUCTION = (
     "Does distilling from a ResNet make a Neural ODE more accurate and more robust, and does integrating longer make "
-    "it more robust? Gains are student minus baseline in points, in the mean over the horizons; slopes are points a "
-    "doubling of T. Pairs share image and train seed; intervals are 95%, over images or over train seeds, the "
-    "wider of the two, each claim for itself; p is one-sided and Holm-adjusted for all claims on a data set."
+    "it more robust? Each claim was registered before the first of its runs. Gains are in points, in the mean over the "
+    "horizons; slopes are points a doubling of T. Train seeds and images are both samples: intervals are 95%, each "
+    "claim for itself; p is two-sided and Holm-adjusted within the claim's family."
 )
 WORDS = (
-    "Supported: adjusted p < .05 and no flag that speaks of the model. Masked: supported under FGSM or PGD and not in "
-    "the worst case, or supported with a flag. Not supported: upper bound under 1 point. Undecided: else, floors and "
-    "ceilings included. Not run: no results on that data. Intervals cover sampling, not the strength of attacks."
+    "Words, the first that fits. Not run: no results. Too few seeds: under eight. Flagged: a model has a flag. "
+    "Supported: adjusted p < .05, the gain is positive. Reversed: adjusted p < .05, it is negative. Masked: supported "
+    "under a weak attack alone. Ruled out: the gain is below the margin. Inconclusive: else. Intervals cover train "
+    "seeds and images, not the strength of attacks."
 )
 PAPER = (
     "The paper (arXiv 2203.05103) reports that distillation lifts accuracy by 24% on CIFAR10 and by 5% on SVHN, and "
@@ -40,15 +39,12 @@ def claims_markdown(
     """A table for each data set, under a title of this `level`, and a sentence on what each claim rests on; `link`
     makes a link of the text of an estimate."""
     parts = [f"{'#' * level} Claims", "", fill(INTRODUCTION), ""]
-    for (dataset, digest), found in groupby(claims, lambda claim: (claim.dataset, claim.dataset_sha256)):
-        same = list(found)
+    for dataset, same in _by_dataset(claims):
         if all(claim.word is ClaimVerdict.not_run for claim in same):
-            named = "; ".join(f"{name_of(claim)}{over(claim)}" for claim in same)
-            parts += [item(f"{dataset}: not run; {same[0].why} ({named})"), ""]
+            reasons = dict.fromkeys(claim.why for claim in same)
+            parts += [item(f"{dataset}: not run; {'; '.join(reasons)}"), ""]
             continue
-        shared = len({claim.dataset_sha256 for claim in claims if claim.dataset == dataset}) > 1
-        heading = dataset + (f" (sha256 {str(digest)[:12]})" if shared else "")
-        parts += [f"{'#' * (level + 1)} {escape(heading)}", "", *_table(same, link), ""]
+        parts += [f"{'#' * (level + 1)} {escape(dataset)}", "", *_table(same, link), ""]
         parts += [*(item(sentence(claim)) for claim in same), ""]
     return "\n".join([*parts, fill(WORDS), "", fill(PAPER), ""])
 
@@ -56,6 +52,14 @@ def claims_markdown(
 def claims_json(claims: Sequence[Claim]) -> str:
     """The claims as a JSON list of objects; figures in points, null for what is not known."""
     return json.dumps([_record(claim) for claim in claims], indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _by_dataset(claims: Sequence[Claim]) -> list[tuple[str, list[Claim]]]:
+    """The claims of each data set, data sets in the order of their first claim."""
+    found: dict[str, list[Claim]] = {}
+    for claim in claims:
+        found.setdefault(claim.registered.dataset, []).append(claim)
+    return list(found.items())
 
 
 def _table(claims: Sequence[Claim], link: Callable[[str, Claim], str]) -> list[str]:
@@ -68,66 +72,79 @@ def _table(claims: Sequence[Claim], link: Callable[[str, Claim], str]) -> list[s
         )
         for claim in claims
     ]
-    return grid(("claim", "points [95%]", "p", "word"), lines, left=(0, 3))
+    return grid(("claim", "points [95%]", "p", "answer"), lines, left=(0, 3))
 
 
 def sentence(claim: Claim) -> str:
-    """A sentence with the word of a claim, the reason for it, what it rests on, and what stands beside it."""
-    parts = [f"{name_of(claim)}{over(claim)}: {claim.word.value}, {claim.why}"]
-    if claim.relative is not None:
-        parts.append(f"relative gain {100 * claim.relative:+.1f}%")
-    if claim.attack is not None:
-        at = "" if claim.epsilon is None else f" at epsilon {radius(claim.epsilon)}"
-        horizons = f"T={' '.join(f'{horizon:g}' for horizon in claim.horizons)}"
-        rests = [f"rests on {claim.attack}{at}", horizons, _seeds(claim.seeds)]
-        if claim.estimate is not None:
-            rests += [f"{claim.estimate.images} images", _interval(claim.estimate)]
-        parts.append(", ".join(rests))
-    for missing, same in groupby(claim.beside, lambda beside: beside.missing):
-        if missing:
-            parts.append(f"{', '.join(beside.name for beside in same)}: {missing}")
-        else:
-            parts += [_beside(beside, claim) for beside in same]
+    """A claim's question and answer, the reason for it, what it rests on, and what stands beside it."""
+    registered = claim.registered
+    parts = [f"{name_of(claim)}: {registered.question} {claim.word.value.capitalize()}: {claim.why}"]
+    if claim.estimate is None:
+        return parts[0]
+    parts.append(_shares(claim))
+    if registered.factor:
+        parts.append(f"the arms differ in {', '.join(registered.factor)} too")
+    parts.append(_basis(claim))
+    parts.append(
+        f"half-width {claim.estimate.half_width:.1f}, {claim.estimate.more_seeds:.1f} with twice the seeds, "
+        f"{claim.estimate.more_images:.1f} with twice the images"
+    )
+    parts += [f"{beside.name}: {points_text(beside.estimate)}" for beside in claim.beside]
     return "; ".join(parts)
 
 
-def _beside(beside: Beside, claim: Claim) -> str:
-    """A figure beside a claim with its images; with its seeds and the kind of its interval where the claim's differ."""
-    found = beside.estimate
-    assert found is not None
-    parts = [points_text(found), f"{found.images} images"]
-    if beside.seeds != claim.seeds:
-        parts.insert(1, _seeds(beside.seeds))
-    if claim.estimate is None or _interval(found) != _interval(claim.estimate):
-        parts.append(_interval(found))
-    return f"{beside.name}: {', '.join(parts)}"
+def _shares(claim: Claim) -> str:
+    """What each arm keeps, and the relative gain."""
+    of = "accuracy" if claim.registered.kind == "clean" else "robust accuracy"
+    arms = [f"{arm_name(claim.registered, number)} {100 * share:.1f}%" for number, share in enumerate(claim.shares)]
+    relative = "" if claim.relative is None else f" (relative gain {100 * claim.relative:+.1f}%)"
+    return f"{of}: {', '.join(arms)}{relative}"
 
 
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds)) or 'none'}"
+def _basis(claim: Claim) -> str:
+    registered, found = claim.registered, claim.estimate
+    images = 0 if found is None else found.images
+    at = "" if registered.kind == "clean" else f" at {registered.norm} {radius(registered.epsilon)}"
+    seeds = f"{len(claim.seeds)} of {len(registered.train_seeds)} train seeds"
+    lacking = f" (left out for a missing cell: {' '.join(map(str, claim.left_out))})" if claim.left_out else ""
+    horizons = " ".join(f"{horizon:g}" for horizon in registered.horizons)
+    return f"{claim.attack}{at}, T={horizons}, {seeds}{lacking}, {images} images"
 
 
-def _interval(found: Estimate) -> str:
-    return f"interval of the {found.interval_of}{' alone' if found.p is None else ''}"
+def arm_name(registered: RegisteredClaim, number: int) -> str:
+    """The model of an arm; with its sections where another arm has the same model."""
+    arm = registered.arms[number]
+    alike = [other.model for other in registered.arms].count(arm.model) > 1
+    return f"{arm.model} ({', '.join(arm.sections)})" if alike else arm.model
 
 
 def _record(claim: Claim) -> dict[str, Any]:
-    record = {"claim" if name == "kind" else name: value for name, value in asdict(claim).items()}
-    record["files"] = [path.as_posix() for path in claim.files]
-    for beside in record["beside"]:
-        beside["missing"] = beside["missing"] or None
-    return record
+    registered, found = claim.registered, claim.estimate
+    return {
+        **registered.model_dump(mode="json"),
+        "word": claim.word.value,
+        "why": claim.why,
+        "estimate": None if found is None else _figures(found),
+        "adjusted_p": claim.adjusted_p,
+        "shares": list(claim.shares),
+        "relative": claim.relative,
+        "seeds": list(claim.seeds),
+        "left_out": list(claim.left_out),
+        "absent": list(claim.absent),
+        "beside": [{"name": each.name, "estimate": _figures(each.estimate)} for each in claim.beside],
+        "flags": list(claim.flags),
+        "dataset_sha256": claim.dataset_sha256,
+        "files": [path.as_posix() for path in claim.files],
+    }
+
+
+def _figures(found: Estimate) -> dict[str, float]:
+    return {name: getattr(found, name) for name in (*Estimate.__dataclass_fields__, "half_width")}
 
 
 def name_of(claim: Claim) -> str:
-    """The kind of a claim with its norm and model."""
-    norm = "" if claim.norm is None else f" {claim.norm}"
-    return f"{claim.kind}{norm}, {claim.models[0]}"
-
-
-def over(claim: Claim) -> str:
-    """The baseline of a gain; empty for a slope."""
-    return f" over {claim.models[1]}" if len(claim.models) > 1 else ""
+    """The name of a claim without that of its data set."""
+    return claim.registered.name.removeprefix(f"{claim.registered.dataset}-")
 
 
 def points_text(found: Estimate) -> str:

@@ -23,7 +23,7 @@ INTRODUCTION = (
     "below; how a figure comes about: [docs/protocol.md](../docs/protocol.md). The same to sort, filter and point at, "
     "with images under attack: index.html, a file to open in a browser, or `odebench leaderboard --serve`."
 )
-FILES = "Result files of the claims"
+FILES = "Registered in [claims.yaml](claims.yaml); `odebench claims --json` lists the result files of each claim."
 
 
 class _Links:
@@ -68,9 +68,7 @@ def leaderboard_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, fo
         parts += _curves(same, charts.get(f"{name}-security"), link)
         parts += _nfe(same, link)
     parts += ["## How to read the tables", "", fill(LEGEND), ""]
-    anchor = FILES.lower().replace(" ", "-")
-    parts += [claims_markdown(claims, link=lambda text, _: f"[{text}](#{anchor})", level=2)]
-    parts += _claim_files(claims, link)
+    parts += [claims_markdown(claims, level=2), FILES, ""]
     return "\n".join([*parts, *link.targets(), ""])
 
 
@@ -118,16 +116,6 @@ def _nfe(tables: Sequence[Table], link: _Links) -> list[str]:
     heading = ("model", *(horizon_name(horizon) for horizon in horizons))
     note = "Mean evaluations of the vector field an image, clean / under attack."
     return [f"### {escape(file_stem(tables[0]))}: NFE", "", note, "", *grid(heading, lines, left=(0,)), ""]
-
-
-def _claim_files(claims: Sequence[Claim], link: _Links) -> list[str]:
-    parts = [f"### {FILES}", ""]
-    for dataset, same in group(claims, lambda claim: claim.dataset).items():
-        files = sorted({path for claim in same for path in claim.files})
-        if files:
-            listed = ", ".join(link(f"{path.parent.name} {index}", path) for index, path in enumerate(files, 1))
-            parts += [f"- {escape(dataset)}: {listed}"]
-    return [*parts, ""]
 
 
 def _by_name_and_horizon(item: tuple[tuple[str, float | None], Mapping[float, str]]) -> tuple[str, bool, float]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from odebench.leaderboard.table import Table, short_solver
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
 from odebench.render.chart_data import Chart, file_stem
-from odebench.render.claims import INTRODUCTION, PAPER, WORDS, name_of, over, p_text, points_text, sentence
+from odebench.render.claims import INTRODUCTION, PAPER, WORDS, claims_json, name_of, p_text, points_text, sentence
 from odebench.render.leaderboard_markdown import charts_of
 from odebench.render.markdown_tables import attack_names, credit_texts, horizon_name, nfe_text
 from odebench.render.vega import style
@@ -29,11 +28,6 @@ from odebench.result.outcome import FAILED, FOOLED, ROBUST
 from odebench.result.schema import Figure, Result
 
 UNION = "union of all"
-CLAIMS = {
-    "clean": "More accurate on clean images",
-    "robust": "More robust",
-    "slope": "More robust with a longer horizon",
-}
 OUTCOMES = {FOOLED: "fooled", FAILED: "solver failed", ROBUST: "robust"}
 
 Link = Callable[[Path], str]
@@ -53,12 +47,13 @@ class PageContent:
     strips: tuple[ExampleStrip, ...]
 
     def sha256(self, folder: Path) -> str:
-        """The digest of the results and images shown, and of their paths below `folder`."""
+        """The digest of the results, images and answers shown, and of the results' paths below `folder`."""
         results = [
             [item.path.relative_to(folder).as_posix(), item.result.model_dump(mode="json")] for item in self.stored
         ]
         strips = sorted(strip.sha256 for strip in self.strips)
-        return digest({"results": sorted(results, key=lambda pair: str(pair[0])), "strips": strips})
+        answers = claims_json([replace(claim, files=()) for claim in self.claims])
+        return digest({"results": sorted(results, key=lambda pair: str(pair[0])), "strips": strips, "claims": answers})
 
 
 def page_values(content: PageContent, *, link: Link) -> Values:
@@ -78,7 +73,7 @@ def page_values(content: PageContent, *, link: Link) -> Values:
         "union": UNION,
         "notes": dict(sorted({flag: why for figure in figures for flag, why in figure["notes"].items()}.items())),
         "cards": [_card(card, f"model-{number}", link) for number, card in enumerate(cards, 1)],
-        "claims": _claims(content.claims, link),
+        "claims": _claims(content.claims),
         "texts": {"claims": INTRODUCTION, "words": WORDS, "paper": PAPER},
     }
 
@@ -269,31 +264,26 @@ def _strip(strip: ExampleStrip) -> Values:
     }
 
 
-def _claims(claims: Sequence[Claim], link: Link) -> list[Values]:
+def _claims(claims: Sequence[Claim]) -> list[Values]:
     """The claims of each data set; of a data set without results only the reason."""
-    digests = Counter(dataset for dataset, _ in {(claim.dataset, claim.dataset_sha256) for claim in claims})
     return [
         {
-            "data": same[0].dataset
-            + (f" ({str(same[0].dataset_sha256)[:12]})" if digests[same[0].dataset] > 1 else ""),
+            "data": dataset,
             "not_run": same[0].why if all(claim.word is ClaimVerdict.not_run for claim in same) else "",
-            "claims": [_claim(claim, link) for claim in same],
+            "claims": [_claim(claim) for claim in same],
         }
-        for same in group(claims, lambda claim: (claim.dataset, claim.dataset_sha256)).values()
+        for dataset, same in group(claims, lambda claim: claim.registered.dataset).items()
     ]
 
 
-def _claim(claim: Claim, link: Link) -> Values:
-    named = f"{name_of(claim)}{over(claim)}"
+def _claim(claim: Claim) -> Values:
+    points = "" if claim.estimate is None else f"{points_text(claim.estimate)} points"
     return {
-        "name": CLAIMS[claim.kind] + ("" if claim.norm is None else f" ({claim.norm})"),
-        "models": claim.models[0] + over(claim),
+        "name": name_of(claim),
+        "question": claim.registered.question,
         "why": claim.why,
-        "points": ""
-        if claim.estimate is None
-        else f"{points_text(claim.estimate)} points{' a doubling of T' * (claim.kind == 'slope')}",
+        "points": points + " a doubling of T" * (bool(points) and claim.registered.kind == "slope"),
         "p": "" if claim.adjusted_p is None else p_text(claim.adjusted_p),
         "word": claim.word.value,
-        "sentence": sentence(claim).removeprefix(f"{named}: "),
-        "files": [{"name": f"{path.parent.name}/{path.name}", "href": link(path)} for path in claim.files],
+        "sentence": sentence(claim).partition(f"{claim.registered.question} ")[2],
     }

@@ -18,6 +18,7 @@ from odebench.leaderboard.example_images import read_examples
 from odebench.leaderboard.read import read_results
 from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
+from odebench.protocol.registration import ClaimCells
 from odebench.render.chart_data import Chart
 from odebench.render.chart_svg import chart_svg, embedded_sha256
 from odebench.render.leaderboard_markdown import CHARTS, PAGE, charts_of, leaderboard_markdown
@@ -39,9 +40,11 @@ class LeaderboardFiles:
     problems: tuple[ResultError, ...]
 
 
-def leaderboard_files(folder: Path) -> LeaderboardFiles:
-    """The files of `folder`, from its results alone. Raises ResultError where there is no folder of results."""
-    content, problems = page_content([PublishedFolder(folder).results])
+def leaderboard_files(folder: Path, asked: Sequence[ClaimCells]) -> LeaderboardFiles:
+    """The files of `folder`, from its results and the claims `asked` of them. Raises ResultError where there is no
+    folder of results."""
+    published = PublishedFolder(folder)
+    content, problems = page_content([published.results], asked, [published.study])
     charts = charts_of(content.tables)
     return LeaderboardFiles(
         text=leaderboard_markdown(content.tables, content.claims, folder=folder),
@@ -52,20 +55,25 @@ def leaderboard_files(folder: Path) -> LeaderboardFiles:
     )
 
 
-def page_content(folders: Sequence[Path]) -> tuple[PageContent, list[ResultError]]:
-    """The content of a page of results, and what was left out. Raises ResultError for a folder that does not exist."""
+def page_content(
+    folders: Sequence[Path], asked: Sequence[ClaimCells], studies: Sequence[Path] = ()
+) -> tuple[PageContent, list[ResultError]]:
+    """The content of a page of results, and what was left out. The results of `studies`, folders that need not exist,
+    enter the claims `asked`, and no table. Raises ResultError for another folder that does not exist."""
     stored, problems = read_results(folders)
+    of_studies, more = read_results([folder for folder in studies if folder.is_dir()])
     tables, contradictions = build_tables(stored)
     strips, damaged = read_examples(folders, stored)
-    content = PageContent(tuple(stored), tuple(tables), tuple(claims_of(stored)), tuple(strips))
-    return content, [*problems, *contradictions, *damaged]
+    claims = claims_of(asked, [*stored, *of_studies])
+    content = PageContent(tuple(stored), tuple(tables), tuple(claims), tuple(strips))
+    return content, [*problems, *more, *contradictions, *damaged]
 
 
-def publish(folder: Path) -> tuple[list[Path], tuple[ResultError, ...]]:
+def publish(folder: Path, asked: Sequence[ClaimCells]) -> tuple[list[Path], tuple[ResultError, ...]]:
     """Writes LEADERBOARD.md, its charts and the page, removes other charts, and returns the files written and the
     problems of the results. Raises UsageError without the extra `page`, and FileError."""
     check_page()
-    found = leaderboard_files(folder)
+    found = leaderboard_files(folder, asked)
     html = page_html(found.page, link=lambda path: quote(path.relative_to(folder).as_posix()), sha256=found.page_sha256)
     drawn = {_svg(folder, chart): chart_svg(chart, sha256) for chart, sha256 in found.charts}
     # everything is rendered before anything is written, so that an error leaves the old board whole
@@ -77,10 +85,10 @@ def publish(folder: Path) -> tuple[list[Path], tuple[ResultError, ...]]:
     return list(texts), found.problems
 
 
-def stale(folder: Path) -> tuple[list[str], tuple[ResultError, ...]]:
+def stale(folder: Path, asked: Sequence[ClaimCells]) -> tuple[list[str], tuple[ResultError, ...]]:
     """What `publish` would change, one line each, and the problems of the results. Charts and page are compared by the
     digest of their results, because another version of the drawing library writes other bytes."""
-    found = leaderboard_files(folder)
+    found = leaderboard_files(folder, asked)
     lines = []
     board = folder / LEADERBOARD_FILE
     if (given := _text(board)) is None:

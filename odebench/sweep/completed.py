@@ -18,11 +18,11 @@ def completed_results(grid: Grid, workspace: Workspace) -> dict[str, Path]:
 
     A result counts if it is whole and was found with the weights at hand, if there are any. Otherwise its task fails
     with the reason if it lies in the workspace, and computes it anew if it is published. Published results whose
-    weights are nowhere count only if nothing is left to do: training these weights anew might give others.
+    weights are nowhere, but should be, count only if nothing is left to do: training these anew might give others.
     """
     folders = [workspace.results]
     if workspace.counts_published and workspace.published is not None:
-        folders.append(workspace.published.results)
+        folders.append(workspace.published.results_of(weights=grid.protocol.weights))
 
     @cache
     def at_hand(recipe_key: str) -> str | None:
@@ -37,7 +37,8 @@ def completed_results(grid: Grid, workspace: Workspace) -> dict[str, Path]:
         path = next((path for path in paths if path.exists()), None)
         if path is not None and _counts(path, cell, at_hand(cell.plan.recipe.key)):
             found[run_key] = path
-            if workspace.results not in path.parents and at_hand(cell.plan.recipe.key) is None:
+            elsewhere = grid.protocol.weights and workspace.results not in path.parents
+            if elsewhere and at_hand(cell.plan.recipe.key) is None:
                 without_weights.add(run_key)
     if len(found) < len(grid.evaluations):
         return {run_key: path for run_key, path in found.items() if run_key not in without_weights}

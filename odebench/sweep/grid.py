@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 from pydantic import JsonValue
 
@@ -28,7 +28,7 @@ class PlannedCell:
     section: str
     plan: Plan
 
-    @property
+    @cached_property
     def run_key(self) -> str:
         return self.plan.evaluation.run_key
 
@@ -85,8 +85,7 @@ def read_grid(name: str) -> Grid:
 def lay_out(protocol: Protocol, document: Document) -> Grid:
     """The grid of a protocol that was read from a document. Raises DocumentError."""
     dataset = document.blame(("dataset", "name"), partial(describe, protocol.dataset))
-    for model, changes in protocol.recipes.items():
-        _check_changes(model, changes, dataset, document)
+    _check_changes(("recipes",), protocol.recipes, dataset, document)
     document.check_distinct(("sections",), [section.name for section in protocol.sections], "a section called")
     cells = [
         cell
@@ -94,6 +93,12 @@ def lay_out(protocol: Protocol, document: Document) -> Grid:
         for cell in _SectionLayout(protocol, dataset, document, section, ("sections", index)).cells()
     ]
     return Grid(protocol, dataset, tuple(cells), tuple(trainings([cell.plan for cell in cells])))
+
+
+def section_cells(protocol: Protocol, document: Document, section: Section, index: int) -> Iterator[PlannedCell]:
+    """The cells of one section of a protocol, or of a part of it; `index` is its number. Raises DocumentError."""
+    dataset = document.blame(("dataset", "name"), partial(describe, protocol.dataset))
+    yield from _SectionLayout(protocol, dataset, document, section, ("sections", index)).cells()
 
 
 def describe(images: Images) -> DatasetDefinition:
@@ -116,16 +121,16 @@ def describe(images: Images) -> DatasetDefinition:
 
 
 def _check_changes(
-    model: str, changes: Mapping[str, JsonValue], dataset: DatasetDefinition, document: Document
+    at: Where, recipes: Mapping[str, Mapping[str, JsonValue]], dataset: DatasetDefinition, document: Document
 ) -> None:
     """Raises DocumentError for an unknown model, and for changes that its recipe does not accept."""
-    where: Where = ("recipes", model)
-    definition = document.blame(where, partial(load_definition, model))
-    default = document.blame(where, partial(definition.recipe, dataset))
-    document.check_known(
-        where, changes, [name for name in changeable(default) if not name.endswith("kind")], "field of a recipe"
-    )
-    document.blame(where, partial(definition.recipe, dataset, changes=changes))
+    for model, changes in recipes.items():
+        where: Where = (*at, model)
+        definition = document.blame(where, partial(load_definition, model))
+        default = document.blame(where, partial(definition.recipe, dataset))
+        known = [name for name in changeable(default) if not name.endswith("kind")]
+        document.check_known(where, changes, [*known, *definition.optional], "field of a recipe")
+        document.blame(where, partial(definition.recipe, dataset, changes=changes))
 
 
 def _spelled(attack: AttackChoice) -> str:
@@ -151,6 +156,7 @@ class _SectionLayout:
             for index, name in enumerate(section.models)
         ]
         self._check_lists()
+        _check_changes((*self.where, "recipes"), section.recipes, self.dataset, document)
         if section.horizons is None:
             for index, definition in enumerate(definitions):
                 if definition.has_horizon:
@@ -222,7 +228,7 @@ class _SectionLayout:
                     epsilons=threat.epsilons,
                     train_seed=seed,
                     attack_seed=attack.seed,
-                    changes=protocol.recipes.get(definition.name, {}),
+                    changes=protocol.recipes.get(definition.name, {}) | section.recipes.get(definition.name, {}),
                     parameters=attack.parameters,
                 )
                 knows_norm = threat.norm in load_attack(attack.name).norms

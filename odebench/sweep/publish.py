@@ -16,7 +16,9 @@ from odebench.sweep.grid import Grid
 from odebench.sweep.task import Workspace
 
 MAX_BYTES = 30_000_000
-"""The most bytes of all published weights and results together: every clone of the repository carries them."""
+"""The most bytes of all published weights, and of the results that rest on them: every clone carries them."""
+MAX_STUDY_BYTES = 20_000_000
+"""The most bytes of all published results without weights."""
 
 
 class PublicationError(OdebenchError):
@@ -57,7 +59,9 @@ def publication_of(grid: Grid, workspace: Workspace, folder: PublishedFolder, *,
     results = {run_key: read_result(path) for run_key, path in files.items()}
     publication = Publication()
     for run_key, path in files.items():
-        target = result_path(folder.results, grid.evaluations[run_key].plan.evaluation)
+        target = result_path(
+            folder.results_of(weights=grid.protocol.weights), grid.evaluations[run_key].plan.evaluation
+        )
         if target.exists() and _agrees(target, results[run_key]):
             publication.there += 1
         elif target.exists() and not replace:
@@ -66,9 +70,10 @@ def publication_of(grid: Grid, workspace: Workspace, folder: PublishedFolder, *,
             )
         else:
             publication.results[path] = target
-    _add_weights(publication, grid, workspace, folder, results, replace=replace)
-    _check_remaining_results(publication, folder)
-    _check_size(publication, folder)
+    if grid.protocol.weights:
+        _add_weights(publication, grid, workspace, folder, results, replace=replace)
+        _check_remaining_results(publication, folder)
+    _check_size(publication, folder, with_weights=grid.protocol.weights)
     return publication
 
 
@@ -142,15 +147,19 @@ def _check_remaining_results(publication: Publication, folder: PublishedFolder) 
             )
 
 
-def _check_size(publication: Publication, folder: PublishedFolder) -> None:
+def _check_size(publication: Publication, folder: PublishedFolder, *, with_weights: bool) -> None:
     replaced = {*publication.weights.values(), *publication.results.values()}
     published = [*folder.weights.glob("*.safetensors"), *result_files(folder.results)]
+    limit, what = MAX_BYTES, "weights and results"
+    if not with_weights:
+        published = [*result_files(folder.study)] if folder.study.is_dir() else []
+        limit, what = MAX_STUDY_BYTES, "results without weights"
     kept = [path for path in published if path not in replaced]
     total = sum(path.stat().st_size for path in [*publication.weights, *publication.results, *kept])
-    if total > MAX_BYTES:
+    if total > limit:
         raise PublicationError(
-            f"{folder.path} would hold {total / 1e6:.2f} MB of weights and results, more than the "
-            f"{MAX_BYTES / 1e6:g} MB that may be published"
+            f"{folder.path} would hold {total / 1e6:.2f} MB of {what}, more than the {limit / 1e6:g} MB that may be "
+            "published"
         )
 
 

@@ -231,7 +231,7 @@ def test_the_page_names_who_made_the_candidates(tmp_path: Path) -> None:
         candidates_of(HOSTILE, {0.1: "rfff" + "r" * 96}),
     ):
         write_result(result, tmp_path)
-    content, problems = page_content([tmp_path])
+    content, problems = page_content([tmp_path], [])
     assert problems == []
     html = page_html(content, link=lambda path: path.name)
     assert "3 of 100 images fell to candidates of A. Reviewer, 1 of them to nothing else" in html

@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from claim_factory import asked, registered, study
 from page_factory import HOSTILE, check, html_of, results, stored_in, write_examples
 from PIL import Image
 from result_factory import counted_check, make_result
@@ -32,6 +33,7 @@ from odebench.render.markdown_tables import horizon_name
 from odebench.render.page import _vega, check_page, embedded_page_sha256, page_html
 from odebench.render.publish import page_content, publish, stale
 from odebench.render.records import records
+from odebench.result.file import write_result
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert", "jinja2")),
@@ -136,7 +138,7 @@ def test_of_several_weights_single_attacks_show_the_ones_that_the_tables_show(tm
             make_result(letters, attack="worst-case", weights="new", created="2025-01-01T00:00:00Z"),
         ],
     )
-    content, problems = page_content([tmp_path])
+    content, problems = page_content([tmp_path], [])
     assert "different weights" in str(problems[0])
     assert 'data-attack="fgsm"' not in page_html(content, link=str)
 
@@ -168,12 +170,30 @@ def test_a_model_has_a_panel_with_recipe_checks_files_and_images(folder: Path) -
     assert "take a finer one" not in passing
 
 
-def test_flags_are_explained_and_claims_are_answered(folder: Path) -> None:
+def test_flags_are_explained(folder: Path) -> None:
     text = re.sub(r"\s+", " ", Reader(html_of(folder)).text)
     assert "What the flags mean solver gap half the step moves letters: take a finer one" in text
-    assert "do not cover the strength of the attacks" in text
-    assert "More robust (linf): kd-ode over ode" in text
-    assert "no results on data called cifar10; no other data answers for it" in text
+
+
+def test_claims_are_answered_from_results_that_no_table_shows(tmp_path: Path) -> None:
+    claim = registered(question="Does <i>it</i> help?")
+    unrun = registered("svhn-gain", dataset="svhn")
+    shares = {"kd-ode": 0.5, "ode": 0.4}
+    found = study(claim, lambda model, horizon: shares[model])
+    for result in found.values():
+        write_result(result, tmp_path / "study")
+    stored_in(tmp_path / "results", [make_result({0.1: "r" * 100}, model="resnet", horizon=None, attack="worst-case")])
+    every = [asked(claim, found), asked(unrun, study(unrun, lambda model, horizon: 0.5))]
+    content, problems = page_content([tmp_path / "results"], every, [tmp_path / "study", tmp_path / "none"])
+    assert problems == []
+    html = page_html(content, link=lambda path: path.name)
+    text = re.sub(r"\s+", " ", Reader(html).text)
+    assert "supported Does <i>it</i> help?, +" in text
+    assert "8 of 8 train seeds, 200 images" in text
+    assert "not run no results of protocol digits-study yet" in text
+    assert "kd-ode" not in {row.model for table in content.tables for row in table.rows}
+    fewer, _ = page_content([tmp_path / "results"], every)
+    assert fewer.sha256(tmp_path) != content.sha256(tmp_path)
 
 
 def test_a_flag_of_one_attack_alone_is_explained_too(tmp_path: Path) -> None:
@@ -232,7 +252,7 @@ def test_whatever_a_result_holds_is_text(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text(result.model_dump_json())
     item = StoredResult(path, result)
-    content, problems = page_content([tmp_path / "results"])
+    content, problems = page_content([tmp_path / "results"], [])
     assert problems == []
     html = page_html(content, link=lambda path: path.name)
     plain = Reader(html_of_plain(tmp_path))
@@ -317,11 +337,11 @@ def test_the_page_needs_no_torch(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "leaderboard/index.html"
-    assert stale(folder.parent) == ([], ())
+    assert stale(folder.parent, []) == ([], ())
 
 
 def test_a_page_is_stale_when_results_or_images_change(folder: Path) -> None:
-    publish(folder.parent)
+    publish(folder.parent, [])
     html = (folder.parent / "index.html").read_text(encoding="utf-8")
     assert re.fullmatch("[0-9a-f]{64}", embedded_page_sha256(html) or "")
     assert embedded_page_sha256("<html>") is None
@@ -329,14 +349,14 @@ def test_a_page_is_stale_when_results_or_images_change(folder: Path) -> None:
     picture = next(folder.rglob("*-adversarial.png"))
     before = picture.read_bytes()
     Image.new("L", (8, 8), 99).save(picture, "PNG")
-    assert stale(folder.parent)[0] == said
+    assert stale(folder.parent, [])[0] == said
     picture.write_bytes(before)
-    assert stale(folder.parent)[0] == []
+    assert stale(folder.parent, [])[0] == []
     path = next(folder.rglob("*.json"))
     text = path.read_text()
     path.write_text(text.replace("half the step", "a tenth of the step"))
     assert path.read_text() != text
-    assert said[0] in stale(folder.parent)[0]
+    assert said[0] in stale(folder.parent, [])[0]
 
 
 def test_a_page_of_any_folder_leads_to_its_files(folder: Path, call: Call) -> None:

@@ -15,6 +15,7 @@ import pytest
 from result_factory import counted_check, make_result
 
 from odebench.cli import _exit_code
+from odebench.cli.leaderboard import asked_claims
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
@@ -176,7 +177,7 @@ def test_lines_of_any_data_set_and_of_any_name_stay_apart() -> None:
 
 
 def test_every_link_of_the_board_leads_to_a_file(folder: Path) -> None:
-    found = leaderboard_files(folder)
+    found = leaderboard_files(folder, [])
     assert found.problems == ()
     targets = dict(re.findall(r"^\[(\d+)\]: (.*)$", found.text, re.M))
     used = set(re.findall(r"\]\[(\d+)\]", found.text))
@@ -191,7 +192,7 @@ def test_every_link_of_the_board_leads_to_a_file(folder: Path) -> None:
 
 
 def test_the_board_goes_from_pictures_to_tables_to_curves_to_claims(folder: Path) -> None:
-    text = leaderboard_files(folder).text
+    text = leaderboard_files(folder, []).text
     parts = [
         "![digits: accuracy",
         "### digits (test): linf",
@@ -208,7 +209,7 @@ def test_the_board_goes_from_pictures_to_tables_to_curves_to_claims(folder: Path
 
 def test_a_board_without_results_says_how_to_begin(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    found = leaderboard_files(tmp_path)
+    found = leaderboard_files(tmp_path, [])
     assert "No results yet" in found.text
     assert found.charts == ()
 
@@ -216,7 +217,7 @@ def test_a_board_without_results_says_how_to_begin(tmp_path: Path) -> None:
 def test_a_name_cannot_break_the_board(tmp_path: Path) -> None:
     result = make_result({0.1: "r" * 10}, model="a b|c", attack="worst-case")
     write_result(result, tmp_path / "results")
-    text = leaderboard_files(tmp_path).text
+    text = leaderboard_files(tmp_path, []).text
     assert "results/a%20b%7Cc/" in text
     assert r"a b\|c" in text
 
@@ -230,7 +231,7 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
     assert out.splitlines() == [f"leaderboard/{name}" for name in names]
     before = {name: (folder / name).read_bytes() for name in names}
     assert call("leaderboard --check") == (0, "leaderboard is what its results make\n", "")
-    publish(folder)
+    publish(folder, [])
     assert {name: (folder / name).read_bytes() for name in names} == before
 
     write_result(make_result({0.05: "r" * 100}, model="ode", horizon=4.0, attack="worst-case"), folder / "results")
@@ -245,13 +246,13 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
         "odebench: leaderboard/index.html is stale: it was made from other results or images",
         "odebench: leaderboard/charts/old.svg is stale: nothing asks for it any more",
     ]
-    publish(folder)
-    assert stale(folder) == ([], ())
+    publish(folder, [])
+    assert stale(folder, []) == ([], ())
     assert not (folder / "charts" / "old.svg").exists()
     shutil.rmtree(folder / "charts")
-    assert stale(folder)[0][0] == "leaderboard/charts/digits-accuracy.svg is missing"
+    assert stale(folder, [])[0][0] == "leaderboard/charts/digits-accuracy.svg is missing"
     (folder / "index.html").unlink()
-    assert stale(folder)[0][-1] == "leaderboard/index.html is missing"
+    assert stale(folder, [])[0][-1] == "leaderboard/index.html is missing"
 
 
 @drawing
@@ -259,7 +260,7 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
 def test_what_cannot_be_drawn_leaves_the_old_board_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch, drawn: str
 ) -> None:
-    publish(folder)
+    publish(folder, [])
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     write_result(make_result({0.1: "r" * 100}, model="ode-ablated", attack="worst-case"), folder / "results")
 
@@ -268,7 +269,7 @@ def test_what_cannot_be_drawn_leaves_the_old_board_whole(
 
     monkeypatch.setattr(f"odebench.render.publish.{drawn}", fail)
     with pytest.raises(RuntimeError, match="no ink"):
-        publish(folder)
+        publish(folder, [])
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -314,7 +315,7 @@ def test_a_picture_says_what_it_shows_and_holds_the_digest() -> None:
 
 def test_the_board_of_this_repository_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert stale(Path("leaderboard")) == ([], ())
+    assert stale(Path("leaderboard"), asked_claims()) == ([], ())
 
 
 @drawing
