@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.leaderboard import asked_claims, default_folders, end_with, studies_beside
+from odebench.cli.leaderboard import asked_claims, default_folders, end_with
 from odebench.cli.options import AsJson
 from odebench.cli.root import app
+from odebench.io.folders import LEADERBOARD
 
 
 @app.command(epilog="Examples:\n\nodebench claims\n\nodebench claims runs/a --json")
@@ -32,7 +33,7 @@ def claims(
 
     asked = asked_claims(registration)
     folders = results or default_folders()
-    studies = [folder for folder in studies_beside(folders) if folder.is_dir()]
+    studies = [LEADERBOARD.study] if LEADERBOARD.results in folders and LEADERBOARD.study.is_dir() else []
     stored, problems = read_results([*folders, *studies])
     found = claims_of(asked, stored)
     write_output(claims_json(found) if as_json else claims_markdown(found), None)

@@ -91,7 +91,7 @@ def _page(folders: Sequence[Path], output: Path | None) -> None:
     from odebench.render.publish import page_content
 
     check_page()
-    content, problems = page_content(folders, asked_claims(), studies_beside(folders))
+    content, problems = page_content(folders, *claims_beside(folders))
     start = output.parent if output is not None and (output.is_file() or not output.exists()) else Path()
 
     def link(path: Path) -> str:
@@ -107,7 +107,7 @@ def _serve(folders: Sequence[Path], port: int | None, *, browser: bool) -> None:
     from odebench.render.publish import page_content
 
     check_page()
-    content, problems = page_content(folders, asked_claims(), studies_beside(folders))
+    content, problems = page_content(folders, *claims_beside(folders))
     addresses = {item.path: f"/results/{number}/{quote(item.path.name)}" for number, item in enumerate(content.stored)}
     html = page_html(content, link=lambda path: addresses[path])
     for problem in problems:
@@ -121,7 +121,7 @@ def publish_leaderboard() -> None:
     """Writes leaderboard/LEADERBOARD.md, its charts and the page, and prints the paths."""
     from odebench.render.publish import publish
 
-    files, problems = publish(LEADERBOARD.path, asked_claims())
+    files, problems = publish(LEADERBOARD.path, published_claims())
     for path in files:
         print(path)
     end_with(problems)
@@ -130,7 +130,7 @@ def publish_leaderboard() -> None:
 def _check() -> None:
     from odebench.render.publish import stale
 
-    lines, problems = stale(LEADERBOARD.path, asked_claims())
+    lines, problems = stale(LEADERBOARD.path, published_claims())
     for line in lines:
         print(f"odebench: {line}; run odebench leaderboard --publish", file=sys.stderr)
     end_with(problems)
@@ -148,9 +148,17 @@ def asked_claims(registration: Path | None = None) -> list[ClaimCells]:
     return with_history(path, registered_claims(path))
 
 
-def studies_beside(folders: Sequence[Path]) -> list[Path]:
-    """The folder of results without weights, where the published results are among `folders`."""
-    return [LEADERBOARD.study] if LEADERBOARD.results in folders else []
+def published_claims() -> list[ClaimCells]:
+    """The claims that ./leaderboard registers; none where it registers none."""
+    from odebench.protocol.registration import REGISTRATION
+
+    return asked_claims() if (LEADERBOARD.path / REGISTRATION).is_file() else []
+
+
+def claims_beside(folders: Sequence[Path]) -> tuple[list[ClaimCells], list[Path]]:
+    """The claims of a board of these folders, and the folders of results without weights: those of ./leaderboard where
+    its results are among them, else none."""
+    return (published_claims(), [LEADERBOARD.study]) if LEADERBOARD.results in folders else ([], [])
 
 
 def end_with(problems: Sequence[ResultError]) -> None:

@@ -13,7 +13,8 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
 from odebench.io.files import FileError, sha256_file
 from odebench.io.remote_weights import Address
-from odebench.model.definition import ModelDefinition, Origin, changeable
+from odebench.model.definition import ModelDefinition, Origin
+from odebench.model.recipe_changes import changeable
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import check_horizon
 

@@ -143,9 +143,7 @@ def versions_of(path: Path) -> list[CommittedVersion] | None:
     folder = str(path.parent.resolve())
     if git("-C", folder, "rev-parse", "--is-shallow-repository") != b"false\n":
         return None
-    listed = git("-C", folder, "log", "--format=%H %at", "--", path.name)
-    if listed is None:
-        return None
+    listed = git("-C", folder, "log", "--format=%H %at", "--", path.name) or b""  # fails where nothing is committed
     found = []
     for line in listed.decode().splitlines():
         commit, written = line.split()

@@ -40,7 +40,7 @@ _DISTILLATION: dict[int, dict[str, Any]] = {
     28: {"schedule": _schedule(4, 1e-2), "loss": _loss(2, 0.9)},
     32: {"schedule": _schedule(12, 2e-2, 64), "loss": _loss(4, 0.9)},
 }
-"""Schedule and loss of distilled models, by side (docs/study.md)."""
+"""Schedule and loss of distilled models, by side (docs/recipes.md)."""
 
 
 def _distilled(settings: dict[int, Setting]) -> dict[int, Setting]:

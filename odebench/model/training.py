@@ -13,7 +13,6 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from odebench.dataset import Dataset, Split
-from odebench.dataset.order import stratified_order
 from odebench.errors import ModelError, OdebenchError, WeightError
 from odebench.io.files import sha256_file
 from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
@@ -21,6 +20,7 @@ from odebench.io.text import first_line
 from odebench.model.adversarial_training import adversarial_images
 from odebench.model.augmentation import augment
 from odebench.model.losses import divergence, loss_function
+from odebench.model.training_data import train_split
 from odebench.numerics.precision import full_fp32
 from odebench.numerics.shapes import Images, Logits
 from odebench.progress import SILENT, Progress, Step
@@ -281,27 +281,6 @@ class _Training:
             self._begin()
             return
         progress.say(f"{_title(self.recipe)}: going on after epoch {self.epoch} of {self.recipe.schedule.epochs}")
-
-
-def train_split(recipe: Recipe, train: Split, n_classes: int) -> Split:
-    """The images and labels that a recipe trains on: its share of other labels is drawn with seed 0 from the whole
-    split, whatever the train seed, and its number of images are the first of the stratified order of the true labels.
-
-    Raises ModelError where there are fewer images than it asks for.
-    """
-    labels = train.labels
-    if recipe.label_noise is not None:
-        generator = torch.Generator().manual_seed(0)
-        wrong = torch.randperm(len(labels), generator=generator)[: round(recipe.label_noise * len(labels))]
-        shift = torch.randint(1, n_classes, (len(wrong),), generator=generator)
-        labels = labels.clone()
-        labels[wrong] = (labels[wrong] + shift) % n_classes
-    if recipe.train_images is None:
-        return train if labels is train.labels else Split(train.pixels, labels)
-    if recipe.train_images > len(labels):
-        raise ModelError(f"{_title(recipe)}: train_images={recipe.train_images}, but there are {len(labels)}")
-    rows = stratified_order(train.labels)[: recipe.train_images]
-    return Split(train.pixels, labels).part(rows)
 
 
 def predict(

@@ -126,10 +126,15 @@ def read_registration(path: Path) -> tuple[Registration, Document]:
     return found, document
 
 
+def installed_registration() -> Path:
+    """Where an installed odebench has its registration: a copy without a history of its own."""
+    return Path(__file__).with_name(REGISTRATION)
+
+
 def registration_file(leaderboard: Path | None) -> Path:
     """The registration of a leaderboard, or where it has none odebench's own: beside this module if it is installed,
     else in the checkout."""
     if leaderboard is not None and (leaderboard / REGISTRATION).is_file():
         return leaderboard / REGISTRATION
-    installed = Path(__file__).with_name(REGISTRATION)
+    installed = installed_registration()
     return installed if installed.is_file() else Path(__file__).parents[2] / "leaderboard" / REGISTRATION

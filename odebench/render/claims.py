@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from odebench.analysis.claims import Claim, ClaimVerdict
@@ -33,20 +33,54 @@ PAPER = (
 )
 
 
-def claims_markdown(
-    claims: Sequence[Claim], *, link: Callable[[str, Claim], str] = lambda text, _: text, level: int = 1
-) -> str:
-    """A table for each data set, under a title of this `level`, and a sentence on what each claim rests on; `link`
-    makes a link of the text of an estimate."""
+def claims_markdown(claims: Sequence[Claim], *, level: int = 1, with_overview: bool = False) -> str:
+    """A table for each data set, under a title of this `level`, and a sentence on what each claim rests on; first the
+    overview, which is wider than 80 columns, if asked."""
     parts = [f"{'#' * level} Claims", "", fill(INTRODUCTION), ""]
+    if with_overview and (table := overview(claims)):
+        parts += [*table, ""]
     for dataset, same in _by_dataset(claims):
-        if all(claim.word is ClaimVerdict.not_run for claim in same):
-            reasons = dict.fromkeys(claim.why for claim in same)
-            parts += [item(f"{dataset}: not run; {'; '.join(reasons)}"), ""]
-            continue
-        parts += [f"{'#' * (level + 1)} {escape(dataset)}", "", *_table(same, link), ""]
-        parts += [*(item(sentence(claim)) for claim in same), ""]
+        answered = [claim for claim in same if claim.word is not ClaimVerdict.not_run]
+        if answered:
+            parts += [f"{'#' * (level + 1)} {escape(dataset)}", "", *_table(answered), ""]
+            parts += [item(sentence(claim)) for claim in answered]
+        parts += [*not_run(dataset, same), ""]
     return "\n".join([*parts, fill(WORDS), "", fill(PAPER), ""])
+
+
+OVERVIEW = {
+    "clean-gain": "Distillation makes it more accurate",
+    "robust-gain": "Distillation makes it more robust",
+    "slope-plain": "A doubling of T makes the plain model more robust",
+    "slope-distilled": "A doubling of T makes the distilled model more robust",
+}
+"""The questions of the study, by the name of their claims without the data set."""
+
+
+def overview(claims: Sequence[Claim]) -> list[str]:
+    """One table of the study's questions (rows) and data sets (columns): points, 95% interval, word."""
+    by_name = {claim.registered.name: claim for claim in claims}
+    datasets = [name for name, _ in _by_dataset(claims) if any(f"{name}-{each}" in by_name for each in OVERVIEW)]
+    lines = [
+        (question, *(_answer_text(by_name.get(f"{dataset}-{name}")) for dataset in datasets))
+        for name, question in OVERVIEW.items()
+    ]
+    return grid(("claim", *datasets), lines, left=tuple(range(len(datasets) + 1))) if datasets else []
+
+
+def _answer_text(claim: Claim | None) -> str:
+    if claim is None:
+        return ""
+    return claim.word.value if claim.estimate is None else f"{points_text(claim.estimate)}, {claim.word.value}"
+
+
+def not_run(dataset: str, claims: Sequence[Claim]) -> list[str]:
+    """An item for each reason why claims on a data set were not run."""
+    by_reason: dict[str, list[str]] = {}
+    for claim in claims:
+        if claim.word is ClaimVerdict.not_run:
+            by_reason.setdefault(claim.why, []).append(name_of(claim))
+    return [item(f"{dataset}, not run: {', '.join(names)}: {why}") for why, names in by_reason.items()]
 
 
 def claims_json(claims: Sequence[Claim]) -> str:
@@ -62,11 +96,11 @@ def _by_dataset(claims: Sequence[Claim]) -> list[tuple[str, list[Claim]]]:
     return list(found.items())
 
 
-def _table(claims: Sequence[Claim], link: Callable[[str, Claim], str]) -> list[str]:
+def _table(claims: Sequence[Claim]) -> list[str]:
     lines = [
         (
             escape(name_of(claim)),
-            "" if claim.estimate is None else link(points_text(claim.estimate), claim),
+            "" if claim.estimate is None else points_text(claim.estimate),
             "" if claim.adjusted_p is None else p_text(claim.adjusted_p),
             claim.word.value,
         )

@@ -68,7 +68,8 @@ def leaderboard_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, fo
         parts += _curves(same, charts.get(f"{name}-security"), link)
         parts += _nfe(same, link)
     parts += ["## How to read the tables", "", fill(LEGEND), ""]
-    parts += [claims_markdown(claims, level=2), FILES, ""]
+    if claims:
+        parts += [claims_markdown(claims, level=2, with_overview=True), FILES, ""]
     return "\n".join([*parts, *link.targets(), ""])
 
 

@@ -14,7 +14,8 @@ from odebench.dataset.registry import DATASETS
 from odebench.errors import OdebenchError, UsageError
 from odebench.io.files import sha256_file, write_atomically
 from odebench.io.folders import PublishedFolder
-from odebench.model.definition import ModelDefinition, changeable, load_definition
+from odebench.model.definition import ModelDefinition, load_definition
+from odebench.model.recipe_changes import changeable
 from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Recipe, weights_path
 from odebench.protocol.spec import middle

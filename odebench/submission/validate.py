@@ -13,7 +13,8 @@ from typing import Any
 from odebench.dataset.registry import DATASETS
 from odebench.errors import OdebenchError, UsageError, unknown_name
 from odebench.io.yaml_document import Document, DocumentError, Where
-from odebench.model.definition import ModelDefinition, changeable
+from odebench.model.definition import ModelDefinition
+from odebench.model.recipe_changes import changeable
 from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Recipe
 from odebench.submission.claims import claim_findings

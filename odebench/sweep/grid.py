@@ -14,7 +14,8 @@ from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError, unknown_name
 from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan
 from odebench.io.yaml_document import Document, Where
-from odebench.model.definition import ModelDefinition, changeable, load_definition
+from odebench.model.definition import ModelDefinition, load_definition
+from odebench.model.recipe_changes import changeable
 from odebench.protocol import protocol_file
 from odebench.protocol.protocol_file import AttackChoice, Images, Protocol, Section, Threat
 from odebench.protocol.spec import FIXED_STEP_STAGES, Solver, fixed_step

@@ -21,6 +21,7 @@ from odebench.protocol.registration import (
     ClaimCell,
     ClaimCells,
     RegisteredClaim,
+    installed_registration,
     read_registration,
 )
 from odebench.sweep.grid import PlannedCell, section_cells
@@ -166,7 +167,7 @@ def _run_keys(planned: Mapping[ClaimCell, PlannedCell]) -> dict[ClaimCell, str]:
 def with_history(path: Path, claims: Sequence[ClaimCells]) -> list[ClaimCells]:
     """The claims with the time since when they are committed as they stand, where the file lies in a git repository; a
     claim that is not committed as it stands is refused."""
-    versions = versions_of(path)
+    versions = None if path == installed_registration() else versions_of(path)
     if versions is None:
         return list(claims)
     since: dict[str, int] = {}

@@ -245,7 +245,7 @@ def test_the_table_fits_80_columns_and_says_what_it_rests_on() -> None:
     flat = " ".join(text.split())
     assert "claims at linf 0.1, T=0.5 1 2, 8 of 8 train seeds, 200 images" in flat
     assert "robust accuracy: kd-ode 50." in flat
-    assert "- svhn: not run; no results of protocol digits-study yet" in flat
+    assert "- svhn, not run: gain: no results of protocol digits-study yet" in flat
     record = json.loads(claims_json(claims))[0]
     assert (record["word"], record["estimate"]["images"], record["margin"]) == ("supported", N, 2.0)
     assert record["estimate"]["half_width"] == pytest.approx(

@@ -23,7 +23,9 @@ from odebench.model.solver import integrate
 from odebench.model.training import build
 from odebench.protocol.spec import adaptive, fixed_step
 
-NAMES = sorted(["resnet", "ode", "kd-ode", "ode-at", "kd-ode-at", "ode-ablated", "ode-stemless", "kd-ode-stemless"])
+NAMES = sorted(
+    ["resnet", "ode", "kd-ode", "self-kd-ode", "ode-at", "kd-ode-at", "ode-ablated", "ode-stemless", "kd-ode-stemless"]
+)
 SIDES = [
     *((8, 8), (9, 9), (12, 12), (16, 16), (20, 20), (27, 27), (28, 28), (32, 32), (33, 33), (48, 48)),
     *((8, 12), (12, 8), (16, 40), (20, 33), (28, 31), (64, 32)),

@@ -12,7 +12,8 @@ from odebench.dataset.builtin import CIFAR10, DIGITS, FASHION_MNIST, MNIST
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
 from odebench.io.canonical_json import canonical_json
-from odebench.model.definition import changeable, load_definition
+from odebench.model.definition import load_definition
+from odebench.model.recipe_changes import changeable
 from odebench.protocol.recipe import Adversary, Loss, Recipe, Schedule
 from odebench.protocol.spec import adaptive, fixed_step
 
@@ -354,10 +355,11 @@ def test_a_setting_may_carry_any_adversary() -> None:
 
 
 def test_unknown_changes_are_answered_with_the_known_ones() -> None:
-    known = "known: epochs, batch_size, learning_rate, weight_decay, warmup, temperature, weight"
+    known = "known: epochs, batch_size, learning_rate, weight_decay, warmup, temperature, weight, smoothing"
+    known += ", label_noise, train_images, train_step, channels, stem, initial_scale"
     known += ", adversary, adversary_epsilon, adversary_steps, adversary_step, beta$"
-    with pytest.raises(UsageError, match=f"a recipe has no channels, epoch; {known}"):
-        load_definition("ode").recipe(DIGITS, changes={"epoch": 3, "channels": 8, "warmup": 0.1})
+    with pytest.raises(UsageError, match=f"a recipe has no chanels, epoch; {known}"):
+        load_definition("ode").recipe(DIGITS, changes={"epoch": 3, "chanels": 8, "warmup": 0.1})
 
 
 @pytest.mark.parametrize(

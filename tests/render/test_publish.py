@@ -15,7 +15,7 @@ import pytest
 from result_factory import counted_check, make_result
 
 from odebench.cli import _exit_code
-from odebench.cli.leaderboard import asked_claims
+from odebench.cli.leaderboard import published_claims
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
@@ -191,14 +191,14 @@ def test_every_link_of_the_board_leads_to_a_file(folder: Path) -> None:
     assert re.search(r"^- \[a\] solver gap: ", found.text, re.M)
 
 
-def test_the_board_goes_from_pictures_to_tables_to_curves_to_claims(folder: Path) -> None:
+def test_the_board_goes_from_pictures_to_tables_to_curves(folder: Path) -> None:
     text = leaderboard_files(folder, []).text
     parts = [
         "![digits: accuracy",
         "### digits (test): linf",
         "### digits: security curves",
         "### digits: NFE",
-        "## Claims",
+        "## How to read the tables",
     ]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
@@ -315,7 +315,7 @@ def test_a_picture_says_what_it_shows_and_holds_the_digest() -> None:
 
 def test_the_board_of_this_repository_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert stale(Path("leaderboard"), asked_claims()) == ([], ())
+    assert stale(Path("leaderboard"), published_claims()) == ([], ())
 
 
 @drawing

@@ -24,6 +24,8 @@ from odebench.io.folders import PublishedFolder
 from odebench.protocol.recipe import weights_path
 from odebench.result.file import read_result, result_json
 from odebench.result.schema import EpsilonResult, letter_figures, outcomes_digest
+from odebench.sweep import publish
+from odebench.sweep.completed import completed_results
 from odebench.sweep.grid import Grid, read_grid
 from odebench.sweep.publish import PublicationError, publication_of
 from odebench.sweep.scheduler import workspace_of
@@ -263,6 +265,25 @@ def test_too_many_bytes_of_weights_and_results_are_refused(here: Path) -> None:
     refused = r"would hold 30\.01 MB of weights and results, more than the 30 MB that may be published"
     with pytest.raises(PublicationError, match=refused):
         publication_of(grid, place, PublishedFolder(here / "leaderboard"))
+
+
+def test_results_without_weights_are_published_apart(here: Path) -> None:
+    path = here / "tiny.yaml"
+    path.write_text(PROTOCOL.replace("chunk: 20", "chunk: 20\nweights: false"), encoding="utf-8")
+    grid, place = grid_and_place(here)
+    folder = PublishedFolder(here / "leaderboard")
+    publication = publication_of(grid, place, folder)
+    publication.make()
+    assert (len(publication.results), publication.weights) == (2, {})
+    assert {name.split("/")[0] for name in files(folder.path)} == {"study"}
+    shutil.rmtree(here / "results")
+    shutil.rmtree(here / "cache")
+    elsewhere = replace(place, published=folder, counts_published=True)
+    assert set(completed_results(grid, elsewhere)) == set(grid.evaluations)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "MAX_STUDY_BYTES", 1000)
+        with pytest.raises(PublicationError, match=r"would hold 0\.01 MB of results without weights"):
+            publication_of(grid, elsewhere, folder)
 
 
 def test_a_full_disk_leaves_no_result_without_its_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
