@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from odebench.attack import worst_case
+from odebench.attack.builtin import PGD
 from odebench.attack.definition import AttackDefinition, Stage
 from odebench.model.definition import load_definition
 from odebench.model.registry import MODELS
@@ -106,6 +107,14 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
         if 8 in settings:
             given = {key: narrower.get(key, value) for key, value in settings[8].arguments.items()}
             monkeypatch.setitem(settings, 8, replace(settings[8], arguments=given))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def few_pgd_steps() -> Iterator[None]:
+    """PGD takes three steps by default: models that are judged image by image answer once per image and step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PGD.parameters, "steps", 3)  # type: ignore[arg-type]
+        yield
 
 
 @pytest.fixture

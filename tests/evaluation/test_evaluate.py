@@ -172,7 +172,7 @@ def test_pgd_on_a_linear_model_is_the_closed_form(linear: Linear, halves: Datase
 def test_cw_on_a_linear_model_never_beats_the_closed_form(linear: Linear, halves: Dataset) -> None:
     images, labels = halves.test.images[:100], halves.test.labels[:100]
     threat = ThreatModel(norm="l2", epsilons=(0.4,))
-    result = evaluate(linear, halves, attacks=["cw"], threat_model=threat)
+    result = evaluate(linear, halves, attacks=["cw"], threat_model=threat, parameters={"cw": {"steps": 60}})
     with torch.no_grad():
         length = (linear(images)[:, 1].abs() / linear.weight.norm()).numpy()
         wrong = (linear(images).argmax(1) != labels).numpy()
@@ -849,7 +849,7 @@ class Fuse(nn.Module):
 
     def __init__(self, solver: Solver | None = None) -> None:
         super().__init__()
-        self.horizon, self.solver = 1.0, solver or fixed_step(step=0.05)
+        self.horizon, self.solver = 1.0, solver or fixed_step(step=0.1)
 
     def stem(self, images: Tensor) -> Tensor:
         flat = images.flatten(1)

@@ -92,10 +92,10 @@ def digits() -> Dataset:
     return load_dataset("digits")
 
 
-def few_of(digits: Dataset) -> Dataset:
-    """The same with the first 320 train images."""
+def few_of(digits: Dataset, n: int) -> Dataset:
+    """The same with the first `n` train images."""
     assert digits.train is not None
-    few = Split(digits.train.images[:320], digits.train.labels[:320])
+    few = Split(digits.train.images[:n], digits.train.labels[:n])
     return Dataset("digits", digits.classes, few, digits.validation, digits.test)
 
 
@@ -145,13 +145,13 @@ import odebench.dataset as dataset
 from odebench.dataset import Dataset, Split
 
 whole = dataset.load_dataset("digits")
-few = Split(whole.train.images[:320], whole.train.labels[:320])
+few = Split(whole.train.images[:64], whole.train.labels[:64])
 dataset.load_dataset = lambda name: Dataset("digits", whole.classes, few, whole.validation, whole.test)
 del sys.argv[0]
 sys.path[0] = sys.argv[0].rpartition("/")[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs a training script, as python does, on the first 320 images."""
+"""Runs a training script, as python does, on the first 64 images."""
 
 
 def test_training_tis_ode_again_gives_the_same_bytes(script: ModuleType, digits: Dataset, tmp_path: Path) -> None:
@@ -165,12 +165,12 @@ def test_training_tis_ode_again_gives_the_same_bytes(script: ModuleType, digits:
     assert said.endswith("% of the validation images right\n")
     assert sorted(path.name for path in folder.iterdir()) == sorted([*before, written.name]), "nothing else is left"
     torch.rand(3)
-    save_file(script.train(few_of(digits), 4, epochs=1).state_dict(), tmp_path / "again.safetensors")
+    save_file(script.train(few_of(digits, 64), 4, epochs=1).state_dict(), tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == written.read_bytes()
 
 
 def test_the_steady_state_term_steadies(script: ModuleType, digits: Dataset) -> None:
-    small = few_of(digits)
+    small = few_of(digits, 160)
     unrests = []
     for steady in (0.0, 10.0):
         net = script.train(small, 0, epochs=2, steady=steady)

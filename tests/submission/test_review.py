@@ -28,7 +28,7 @@ from odebench.submission.verification.isolated_process import ProcessAnswer
 from odebench.submission.verification.jobs import Job, inspect
 from odebench.submission.verification.sampling import drawn_chunks
 
-pytestmark = needs_git
+pytestmark = [needs_git, pytest.mark.usefixtures("few_pgd_steps")]
 
 ENTRIES, RESULTS = "leaderboard/entries", "leaderboard/results"
 LETTERS = {0.05: "r" * 80 + "f" * 18 + "mm", 0.1: "r" * 50 + "f" * 48 + "mm"}
@@ -375,7 +375,7 @@ WRITES = PLAIN.replace(
 
 
 @pytest.fixture(scope="module")
-def found(main: Clone, tmp_path_factory: pytest.TempPathFactory) -> Result:
+def found(main: Clone, few_pgd_steps: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """What PGD truly finds about the good entry, on all test images."""
     folder = tmp_path_factory.mktemp("found")
     mine = write_real_entry(folder / "entries")

@@ -23,6 +23,7 @@ from result_factory import without_times
 from rich.console import Console
 from sweep_desk import GOOD, Desk, contents, desk, own_grid, place_in, wait_for, workers_of
 
+from odebench.cli import _exit_code
 from odebench.cli.sweep import _conclude
 from odebench.cli.watch import Watch, duration
 from odebench.errors import OdebenchError
@@ -380,12 +381,16 @@ def test_what_is_no_scheduler_is_waited_for_less_than_ten_seconds() -> None:
     assert time.monotonic() - began < 10
 
 
-def test_a_scheduler_that_is_not_there_is_said_soon(tmp_path: Path) -> None:
-    protocol = desk(tmp_path).protocol(GOOD)
+def test_a_scheduler_that_is_not_there_is_said_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep", desk(tmp_path).protocol(GOOD), "--results", str(tmp_path / "results")]
+    monkeypatch.setattr(sys, "argv", ["odebench", *words, "--scheduler", "tcp://127.0.0.1:9"])
     began = time.monotonic()
-    code, out, err = Desk(tmp_path).type("sweep", protocol, "--scheduler", "tcp://127.0.0.1:9")
+    assert _exit_code() == 1
     assert time.monotonic() - began < SOON
-    assert (code, out) == (1, "")
+    out, err = capsys.readouterr()
+    assert out == ""
     assert re.match(r"odebench: no scheduler answers at tcp://127\.0\.0\.1:9 .*; start one with `dask scheduler`", err)
     assert err.count("\n") == 1
 
@@ -433,8 +438,6 @@ def test_an_address_that_cannot_be_is_refused(tmp_path: Path, cluster: Cluster, 
 def test_options_that_do_not_go_together_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    from odebench.cli import _exit_code
-
     monkeypatch.setattr(sys, "argv", ["odebench", "sweep", desk(tmp_path).protocol(GOOD), *words])
     assert _exit_code() == 2
     assert message in capsys.readouterr().err

@@ -17,6 +17,7 @@ from entry_factory import write_entry
 from real_entry import PLAIN, trained, write_field_entry, write_real_entry
 from result_factory import epsilon_result
 
+from odebench.attack.builtin import PGD
 from odebench.cli import _exit_code
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
@@ -36,11 +37,13 @@ from odebench.submission.verification.jobs import Job
 from odebench.submission.verification.sampling import drawn_chunks, drawn_results, given_chunks
 from odebench.submission.verification.verify import Verification, verify_entry
 
+pytestmark = pytest.mark.usefixtures("few_pgd_steps")
+
 PUBLISHED = Path(__file__).parents[3] / "leaderboard"
 
 
-@pytest.fixture(scope="session")
-def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def committed(few_pgd_steps: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the good entry: PGD on all test images, FGSM on the first hundred."""
     folder = tmp_path_factory.mktemp("committed")
     mine = write_real_entry(folder / "entries")
@@ -532,6 +535,7 @@ def test_a_published_model_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], attacks: str
 ) -> None:
     """What is published of these attacks, as if it were all."""
+    monkeypatch.setitem(PGD.parameters, "steps", 20)  # type: ignore[arg-type]
     name = "ode-ablated"
     for folder in ("entries", "results"):
         shutil.copytree(PUBLISHED / folder / name, tmp_path / folder / name)
