@@ -34,6 +34,10 @@ class ModelProcessError(OdebenchError):
     """A model cannot be run in a process of its own, or its process did not keep to the protocol."""
 
 
+class ModelAnswerError(ModelProcessError):
+    """A model in a process of its own raised an error instead of an answer; its process goes on."""
+
+
 class WeightError(OdebenchError):
     """A weights file is missing, damaged, unsafe or from another model."""
 

@@ -7,11 +7,13 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from local_process import LocalProcess
 
 from odebench.attack import worst_case
 from odebench.attack.builtin import PGD
@@ -77,9 +79,13 @@ def _no_module_of_an_entry_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluations within the process of the tests start no other for check 19, which takes two seconds of a core each;
-    tests of that, and commands in processes of their own, do."""
+    """Evaluations within the process of the tests start no other for check 19 or for an entry's code, which takes two
+    seconds of a core each; tests of that, and commands in processes of their own, do."""
     if "fresh_process" not in request.keywords:
+        for module in ("loading", "fresh_start"):
+            monkeypatch.setattr(f"odebench.evaluation.{module}.ModelProcess", LocalProcess)
+        # Not beside the attack, since the guard of a LocalProcess watches all threads.
+        monkeypatch.setattr("odebench.evaluation.execution.started_early", nullcontext)
         for module in ("evaluate", "slice_run"):
             monkeypatch.setattr(f"odebench.evaluation.{module}.start_of_plan", lambda *_: None)
         monkeypatch.setattr("odebench.evaluation.evaluate.start_of_module", lambda *_: None)

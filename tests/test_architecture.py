@@ -45,7 +45,7 @@ LIGHT_MODULES = {
     *("io.files", "io.yaml_document", "io.canonical_json", "io.https", "io.remote_weights", "io.git", "io.text"),
     *("io.folders", "io.safetensors_file", "io.versions"),
     *("dataset", "dataset.definition", "dataset.registry", "dataset.builtin", "dataset.load", "dataset.data_folder"),
-    *("model.definition", "model.registry", "model.builtin"),
+    *("model.definition", "model.registry", "model.builtin", "model.wall", "model.guard"),
     *("attack.definition", "attack.registry", "attack.builtin", "attack.worst_case", "attack.probes"),
     *("evaluation.plan", "evaluation.model_reference", "evaluation.transfer_source", "evaluation.slices"),
     *("evaluation.checks.rule", "evaluation.checks.reach"),

@@ -16,7 +16,6 @@ import runpy
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -34,8 +33,6 @@ from odebench.io.files import sha256_file
 from odebench.result import file as result_file
 from odebench.result.schema import Result
 from odebench.submission.entry import read_entry
-from odebench.submission.verification.isolated_process import ProcessAnswer, inspect_guarded
-from odebench.submission.verification.jobs import Job
 from odebench.sweep.grid import read_grid
 
 ROOT = Path(__file__).parents[1]
@@ -349,16 +346,9 @@ def beside_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("ODEBENCH_LEADERBOARD")
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
-    monkeypatch.setattr("odebench.submission.verification.verify.inspect_in_subprocess", inspected_here)
     monkeypatch.setattr(result_file, "parse_result", parsed_once)
     monkeypatch.setattr(contrasts, "bootstrap", bootstrap_once)
     return folder
-
-
-def inspected_here(folder: Path, jobs: Sequence[Job], *, time_limit: float, **options: Any) -> ProcessAnswer:
-    """Guarded, but in this process: another takes seconds to begin, and test_verify.py has a command that starts it."""
-    with tempfile.TemporaryDirectory() as scratch:
-        return inspect_guarded(folder, jobs, scratch=Path(scratch), **options)
 
 
 # Nearly every page reads all that is published: each text is parsed once, each list of values drawn from once.

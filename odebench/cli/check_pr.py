@@ -29,6 +29,9 @@ def check_pr(
         bool, typer.Option("--maintainer", help="Entries, results and weights of others may be changed.")
     ] = False,
     time_limit: TimeLimit = TIME_LIMIT,
+    unwalled: Annotated[
+        bool, typer.Option("--unwalled", help="Run code although secrets of this machine are readable to it.")
+    ] = False,
     data_dir: DataDir = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -50,6 +53,7 @@ def check_pr(
         maintainer=maintainer,
         draw=draw,
         time_limit=time_limit,
+        unwalled=unwalled,
         device=device,
         data_dir=data_dir,
         progress=ScreenProgress(),

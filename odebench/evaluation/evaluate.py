@@ -182,15 +182,15 @@ def run(
         if save_candidates.is_dir():
             raise FileError(f"cannot write {save_candidates}: it is a folder; name a file")
     given = None if candidates is None else _given(plan, candidates, split)
-    models = load_models(plan, dataset, device, progress)
-    measured = measure(
-        plan.evaluation,
-        replace(models, start=start_of_plan(plan, models)),
-        split,
-        candidates=given,
-        keep_candidates=save_candidates is not None,
-        progress=progress,
-    )
+    with load_models(plan, dataset, device, progress) as models:
+        measured = measure(
+            plan.evaluation,
+            replace(models, start=start_of_plan(plan, models)),
+            split,
+            candidates=given,
+            keep_candidates=save_candidates is not None,
+            progress=progress,
+        )
     if candidates is not None:
         measured = measured.of_candidates(str(plan.evaluation.attack.parameters["file_sha256"]), address)
     result = measured.result(plan.evaluation)

@@ -92,8 +92,9 @@ def _unfreeze_if_needed(classifier: Classifier, evaluation: Evaluation, images: 
     with seeded(evaluation.attack.seed):
         unfrozen = classifier.unfreeze_if_needed(images.images[:VERDICT_BATCH].to(classifier.device))
     if unfrozen:
-        name = type(classifier.module).__name__
-        progress.say(f"{name}: no gradient without those of its parameters, so every gradient costs theirs too")
+        progress.say(
+            f"{classifier.name}: no gradient without those of its parameters, so every gradient costs theirs too"
+        )
 
 
 class _Run:

@@ -6,19 +6,23 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
 
 from odebench.dataset import Dataset
 from odebench.evaluation.plan import Plan
 from odebench.io.files import sha256_file
 from odebench.io.remote_weights import Address, fetch
 from odebench.io.tensor_file import load_weights, read_tensors
+from odebench.model.blueprint import Blueprint
 from odebench.model.classifier import Classifier
-from odebench.model.contributed import load_contribution
 from odebench.model.definition import Contributed
 from odebench.model.process import ModelProcess
+from odebench.model.process_channel import TimeBudget
+from odebench.model.process_classifier import ProcessClassifier
 from odebench.model.training import build, find_or_train
+from odebench.model.wall import missing, missing_walls
 from odebench.numerics.shapes import Images
 from odebench.progress import SILENT, Progress
 from odebench.protocol.recipe import TrainedOn, find_weights, trained_on
@@ -43,32 +47,37 @@ class LoadedModels:
     train_images: Images | None = None
     start: Callable[[], AbstractContextManager[ModelProcess]] | None = None
 
+    def __enter__(self) -> LoadedModels:
+        return self
 
-def load_models(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> LoadedModels:
-    """The models of a plan, with weights found or trained. Raises WeightError, ModelError."""
-    module, digest, noted = _model(plan, dataset, device, progress)
-    classifier = Classifier(
-        module,
-        n_classes=dataset.n_classes,
-        device=device,
-        horizon=plan.evaluation.horizon,
-        solver=plan.evaluation.solver,
-    )
+    def __exit__(self, *_: object) -> None:
+        """Ends the process that the code of an entry runs in; other models stay as they are."""
+        if isinstance(self.classifier, ProcessClassifier):
+            self.classifier.close()
+
+
+def load_models(
+    plan: Plan, dataset: Dataset, device: str, progress: Progress, *, budget: TimeBudget | None = None
+) -> LoadedModels:
+    """The models of a plan, with weights found or trained. Raises WeightError, ModelError.
+
+    The code of an entry runs in a process of its own, in the time that `budget` leaves, until the context of what is
+    returned ends.
+    """
+    if isinstance(plan.origin, Contributed):
+        classifier, digest, noted = _contributed(plan, dataset, device, progress, budget)
+    else:
+        classifier, digest, noted = _registered(plan, dataset, device, progress)
     sources: dict[str, Classifier] = {}
     digests: dict[str, str] = {}
     for source in plan.sources:
-        weights, digests[source.text] = module, digest
-        if not source.itself:
-            trained = find_or_train(source.recipe, dataset, device=device, progress=progress)
-            weights, digests[source.text] = trained.module, trained.weights_sha256
-        sources[source.text] = Classifier(
-            weights,
-            n_classes=dataset.n_classes,
-            device=device,
-            horizon=source.horizon,
-            solver=source.solver,
-            gradient=source.gradient,
-        )
+        asked: dict[str, Any] = {"horizon": source.horizon, "solver": source.solver, "gradient": source.gradient}
+        if source.itself:
+            sources[source.text], digests[source.text] = classifier.modified(**asked), digest
+            continue
+        trained = find_or_train(source.recipe, dataset, device=device, progress=progress)
+        digests[source.text] = trained.weights_sha256
+        sources[source.text] = Classifier(trained.module, n_classes=dataset.n_classes, device=device, **asked)
     return LoadedModels(
         classifier,
         digest,
@@ -104,16 +113,34 @@ def known_weights(plan: Plan) -> str | None:
     return sha256_file(path) if path is not None and path.exists() else None
 
 
-def _model(plan: Plan, dataset: Dataset, device: str, progress: Progress) -> tuple[nn.Module, str, TrainedOn | None]:
-    """The module of a plan, the sha256 of its weights file, and what these were trained on."""
+def _registered(
+    plan: Plan, dataset: Dataset, device: str, progress: Progress
+) -> tuple[Classifier, str, TrainedOn | None]:
+    """The classifier of a plan, the sha256 of its weights file, and what these were trained on."""
     weights = weights_of(plan, progress)
     if weights is None:
         trained = find_or_train(plan.recipe, dataset, device=device, progress=progress)
-        return trained.module, trained.weights_sha256, trained_on(trained.path)
-    if isinstance(plan.origin, Contributed):
-        module = load_contribution(plan.origin, weights)
+        module, digest, path = trained.module, trained.weights_sha256, trained.path
     else:
-        module = build(plan.origin)
-        tensors, _ = read_tensors(weights)
-        load_weights(module, tensors, source=weights)
-    return module.to(device), sha256_file(weights), trained_on(weights)
+        module = build(plan.recipe)
+        load_weights(module, read_tensors(weights)[0], source=weights)
+        digest, path = sha256_file(weights), weights
+    evaluation = plan.evaluation
+    asked: dict[str, Any] = {"horizon": evaluation.horizon, "solver": evaluation.solver}
+    return Classifier(module, n_classes=dataset.n_classes, device=device, **asked), digest, trained_on(path)
+
+
+def _contributed(
+    plan: Plan, dataset: Dataset, device: str, progress: Progress, budget: TimeBudget | None
+) -> tuple[Classifier, str, TrainedOn | None]:
+    """The same of an entry's code, which is built in a process of its own."""
+    weights = weights_of(plan, progress)
+    assert weights is not None
+    evaluation = plan.evaluation
+    blueprint = Blueprint(
+        plan.origin, weights, dataset.n_classes, str(torch.device(device)), evaluation.horizon, evaluation.solver
+    )
+    process = ModelProcess(blueprint, budget=budget)
+    if without := missing(process.walls):
+        progress.say(f"{evaluation.model.name}: {missing_walls(without)}")
+    return ProcessClassifier.started(process), sha256_file(weights), trained_on(weights)

@@ -32,11 +32,11 @@ def run_slice(
     path = slice_path(results, plan.evaluation, rows)
     if result_path(results, plan.evaluation).exists():
         return path
-    models = load_models(plan, dataset, usable_device(device), progress)
     split = data_split(dataset, plan.evaluation.dataset.split)
-    if not _holds(path, rows, (split.sha256, models.weights_sha256, models.sources_sha256)):
-        models = replace(models, start=start_of_plan(plan, models))
-        write_measurements(path, measure(plan.evaluation, models, split, rows=rows, progress=progress))
+    with load_models(plan, dataset, usable_device(device), progress) as models:
+        if not _holds(path, rows, (split.sha256, models.weights_sha256, models.sources_sha256)):
+            started = replace(models, start=start_of_plan(plan, models))
+            write_measurements(path, measure(plan.evaluation, started, split, rows=rows, progress=progress))
     return path
 
 

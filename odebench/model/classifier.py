@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from odebench.errors import ModelError, OdebenchError
 from odebench.io.text import first_line
-from odebench.model.foreign_module import as_it_was, freeze
+from odebench.model.foreign_module import as_it_was, copy_of, freeze
 from odebench.model.solver import integrate, integrate_quickly
 from odebench.numerics.shapes import Images, Logits
 from odebench.protocol.spec import Solver
@@ -106,6 +106,15 @@ class Classifier:
             gradient=gradient,
             quick=quick,
         )
+
+    def in_fp64(self) -> Classifier:
+        """A classifier whose module is a copy in fp64, otherwise like this one."""
+        return self.modified(module=copy_of(self.module).double())
+
+    @property
+    def name(self) -> str:
+        """The name of the module's class."""
+        return type(self.module).__name__
 
     @property
     def parameters(self) -> int:

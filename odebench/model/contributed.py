@@ -1,7 +1,7 @@
 """Modules that entries bring: imported from the entry's folder, built, and given their weights.
 
 Any error in such code becomes a ModelError. The code runs with all rights of this process: see
-odebench.submission.verification.guard.
+odebench.model.process.
 """
 
 from __future__ import annotations

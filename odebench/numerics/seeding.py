@@ -62,5 +62,10 @@ class OwnNumbers:
             yield
 
 
+def state_seed() -> int:
+    """A seed that follows from the state of torch's generator, which it leaves as it is."""
+    return int.from_bytes(hashlib.sha256(torch.get_rng_state().numpy().tobytes()).digest()[:4], "big")
+
+
 def _number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -6,7 +6,8 @@ import ast
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from odebench.submission.entry import ENTRY_FILE
@@ -15,6 +16,11 @@ from odebench.submission.folder import CODE_SUFFIX
 
 _ENCODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-_.a-zA-Z0-9]+)")
 """The encoding that a line declares, as Python looks for it in the first two lines (PEP 263)."""
+_REVEALING = {
+    *("sys", "os", "ctypes", "inspect", "gc", "threading", "multiprocessing", "importlib", "builtins"),
+    *("posix", "_ctypes", "_thread", "_posixsubprocess", "subprocess", "socket", "traceback", "weakref", "mmap"),
+}
+"""Modules with which code can look at who asks it, or at more than its images."""
 _RESERVED = {*sys.stdlib_module_names, "odebench", "torch", "torchvision", "torchdiffeq", "torchode", "numpy"}
 
 
@@ -52,6 +58,31 @@ def module_findings(folder: Path, texts: Mapping[str, str]) -> list[Finding]:
         except SyntaxError as error:
             found.append(finding(str(folder / file), error.lineno, "code", f"is no Python: {error.msg}"))
     return found
+
+
+def revealing_imports(folder: Path) -> Iterator[str]:
+    """A note for each file of an entry that imports modules with which code can look around, by name or as a text."""
+    for path in sorted(folder.glob(f"*{CODE_SUFFIX}")):
+        found: dict[str, int] = {}
+        with suppress(SyntaxError, ValueError, RecursionError, MemoryError, OSError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                for name in _imported(node):
+                    found.setdefault(name.partition(".")[0], getattr(node, "lineno", 0))
+        listed = [f"{name} (line {line})" for name, line in sorted(found.items()) if name in _REVEALING]
+        if listed:
+            yield f"{path.name} imports {', '.join(listed)}: read what for"
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """The modules that a node imports; a call of __import__ or import_module counts as importlib."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    if isinstance(node, ast.Name) and node.id in ("__import__", "__builtins__", "__loader__", "__spec__"):
+        return ["builtins" if node.id == "__builtins__" else "importlib"]
+    return []
 
 
 def top_level_names(text: str) -> set[str]:

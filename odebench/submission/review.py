@@ -16,6 +16,7 @@ from odebench.leaderboard.read import results_in
 from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
 from odebench.model.registry import MODELS
+from odebench.model.wall import SECRETS, granted_walls, missing, missing_walls
 from odebench.progress import SILENT, Progress
 from odebench.submission import pull_request as pulls
 from odebench.submission.entry import ENTRY_FILE, ID, read_entry
@@ -95,6 +96,7 @@ def review(
     maintainer: bool = False,
     draw: int | None = None,
     time_limit: int = TIME_LIMIT,
+    unwalled: bool = False,
     device: str = "cpu",
     data_dir: Path | None = None,
     progress: Progress = SILENT,
@@ -102,7 +104,7 @@ def review(
     """The review of HEAD, as committed, as a pull request to `base`.
 
     An entry is run only if nothing else is wrong with it; code that it brings runs only with `trust`, for at most
-    `time_limit` seconds. `draw` is the seed of a review to repeat. A `maintainer` may change files of others. Raises
+    `time_limit` seconds, and where this system cannot keep secrets from it only if it may be `unwalled`. `draw` is the seed of a review to repeat. A `maintainer` may change files of others. Raises
     UsageError if there is nothing to review.
     """
     pull_request = pulls.read_pull_request(base)
@@ -143,7 +145,7 @@ def review(
             places = (f"{pulls.ENTRIES}/{model}/", f"{pulls.RESULTS}/{model}/")
             own = [each for each in findings if each.file.startswith(places)]
             findings = [each for each in findings if each not in own]
-            entries.append(_reviewed(folder, model, own, trust=trust, verify=verify))
+            entries.append(_reviewed(folder, model, own, trust=trust, unwalled=unwalled, verify=verify))
     return Review(
         pull_request=pull_request,
         draw=chosen,
@@ -168,6 +170,7 @@ def _reviewed(
     findings: Sequence[Finding],
     *,
     trust: bool,
+    unwalled: bool,
     verify: Callable[[Path, Report], Verification],
 ) -> Reviewed:
     """One entry, validated, and verified if nothing is wrong so far."""
@@ -181,6 +184,10 @@ def _reviewed(
         file = f"{pulls.ENTRIES}/{model}/{contributed[0]}.py"
         said = "is what running the entry would run here, with all that you may do: read it, then give --trust"
         return Reviewed(report, None, "its code is not trusted", (finding(file, None, "trust", said),))
+    if contributed is not None and not unwalled and SECRETS in (without := missing(granted_walls())):
+        file = f"{pulls.ENTRIES}/{model}/{contributed[0]}.py"
+        said = f"was not run. {missing_walls(without)}; let it have a machine without secrets, and give --unwalled"
+        return Reviewed(report, None, "this machine cannot keep secrets from it", (finding(file, None, "wall", said),))
     try:
         verification = verify(entry, report)
     except OdebenchError as error:

@@ -65,10 +65,10 @@ def make_examples(
         )
         candidates = read_candidates(Path(folder) / "candidates.safetensors")
     rows = _rows(item, again)
-    classifier = load_models(part, dataset, device, progress).classifier
     indices = [row + evaluation.dataset.offset for row in rows]
     points = _points(candidates, indices, epsilon)
-    predicted = _predicted(item.result, classifier, split, points, indices)
+    with load_models(part, dataset, device, progress) as models:
+        predicted = _predicted(item.result, models.classifier, split, points, indices)
     stored = {found.epsilon: found for found in item.result.epsilons}[epsilon]
     felled_by = stored.felled_by.codes(evaluation.dataset.n)
     pairs = []

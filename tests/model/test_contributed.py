@@ -300,8 +300,11 @@ def test_the_commands_take_an_entry_and_ask_before_its_code_runs(
         assert "model.py, with all that you may do here: read it, then give --trust" in said
         assert said.count("\n") == 1
     assert not (mine / "trace").exists()
+    assert typed(monkeypatch, *words, "--trust") == 1
+    assert "Net cannot be imported: PermissionError: odebench refuses writing" in capsys.readouterr().err
+    assert not (mine / "trace").exists()
+    (mine / "model.py").write_text(PLAIN, encoding="utf-8")
     assert typed(monkeypatch, *words, "--trust", "--save-candidates", "c.safetensors") == 0
-    assert (mine / "trace").exists()
     assert "mine on digits (test), 100 images" in capsys.readouterr().out
     assert typed(monkeypatch, "judge", "-m", "mine", "c.safetensors", "-n", "100") == 2
     assert "give --trust" in capsys.readouterr().err

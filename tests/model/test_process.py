@@ -27,7 +27,7 @@ from odebench.dataset.builtin import DIGITS
 from odebench.errors import ModelError, ModelProcessError
 from odebench.io.frame import PREFIX, decode_frame, encode_frame, frame_lengths
 from odebench.io.tensor_file import write_tensors
-from odebench.model import process as process_module
+from odebench.model import process_channel as process_module
 from odebench.model import process_program
 from odebench.model.blueprint import Blueprint
 from odebench.model.classifier import Classifier
@@ -315,8 +315,8 @@ def raw(text: bytes, body: bytes = b"", *, text_length: int | None = None, body_
 
 def ask_fake(monkeypatch: pytest.MonkeyPatch, body: str, question: Question | None = None, seconds: float = 20) -> str:
     """The line that comes of a fake child which does what `body` says."""
-    monkeypatch.setattr("odebench.model.process._PROGRAM", FAKE + body)
-    monkeypatch.setattr("odebench.model.process._token", lambda: "known")
+    monkeypatch.setattr("odebench.model.process_channel._PROGRAM", FAKE + body)
+    monkeypatch.setattr("odebench.model.process_channel._token", lambda: "known")
     fake = ModelProcess(Blueprint(b"any", None, 10, "cpu", None, None), build_seconds=seconds, answer_seconds=seconds)
     with nothing_left(), pytest.raises(ModelProcessError) as caught, fake as started:
         started.ask(question or Question(IMAGES))
@@ -423,8 +423,8 @@ def test_a_child_prints_into_nothing_and_sees_no_secret(
     monkeypatch.setenv("ODEBENCH_TOKEN", "secret")
     prints = "print('x' * 10**6); print('y' * 10**6, file=sys.stderr); os.write(1, b'z'); "
     body = prints + READY + f"read(); say({whole()!r}); read(); sys.exit('ODEBENCH_TOKEN' in os.environ)"
-    monkeypatch.setattr("odebench.model.process._PROGRAM", FAKE + body)
-    monkeypatch.setattr("odebench.model.process._token", lambda: "known")
+    monkeypatch.setattr("odebench.model.process_channel._PROGRAM", FAKE + body)
+    monkeypatch.setattr("odebench.model.process_channel._token", lambda: "known")
     with nothing_left(), ModelProcess(Blueprint(b"any", None, 10, "cpu", None, None)) as fake:
         assert torch.equal(fake.ask(Question(IMAGES)).logits, LOGITS)
         with pytest.raises(ModelProcessError, match="with code 0 instead"):

@@ -24,8 +24,6 @@ from odebench.evaluation.plan import EvaluationRequest, plan
 from odebench.result.file import read_result, result_json, result_path, write_result
 from odebench.result.schema import CandidatesFile, Result, letter_figures, outcomes_digest
 from odebench.submission.submitted_model import find_model
-from odebench.submission.verification.isolated_process import ProcessAnswer
-from odebench.submission.verification.jobs import Job, inspect
 from odebench.submission.verification.sampling import drawn_chunks
 
 pytestmark = [needs_git, pytest.mark.usefixtures("few_pgd_steps")]
@@ -386,20 +384,6 @@ def found(main: Clone, few_pgd_steps: None, tmp_path_factory: pytest.TempPathFac
     return result
 
 
-@pytest.fixture
-def in_this_process(few_passes: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contributed code without a process and a guard of its own, random models over fewer passes: both cost seconds,
-    and have tests elsewhere."""
-
-    def inspected(folder: Path, jobs: Sequence[Job], *, device: str, time_limit: int, **_: Any) -> ProcessAnswer:
-        assert time_limit == 77, "as the command says"
-        return ProcessAnswer(
-            inspected=tuple(inspect(jobs, {"digits": load_dataset("digits")}, device=device)), breaches=()
-        )
-
-    monkeypatch.setattr("odebench.submission.verification.verify.inspect_in_subprocess", inspected)
-
-
 def submit(clone: Clone, result: Result, *, code: str = PLAIN, claims: str = "[]") -> str:
     """Commits an entry with a result; returns the result's path in the repository."""
     write_real_entry(clone.folder / ENTRIES, code=code, claims=claims)
@@ -417,6 +401,7 @@ def robust(result: Result) -> float:
     return next(each.figures.robust_accuracy.value for each in result.epsilons if each.epsilon == 0.1)
 
 
+@pytest.mark.fresh_process
 def test_a_good_entry_passes(clone: Clone, found: Result, check: Any, tmp_path: Path) -> None:
     path = submit(clone, found, claims=claim(robust(found)))
     summary = tmp_path / "summary.md"
@@ -436,7 +421,7 @@ def test_a_good_entry_passes(clone: Clone, found: Result, check: Any, tmp_path: 
     assert str(clone.folder.parent) not in text + said.out
 
 
-@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.usefixtures("few_passes")
 def test_a_claim_that_is_too_high(clone: Clone, found: Result, check: Any) -> None:
     submit(clone, found, claims=claim(robust(found) + 0.2))
     said = check("--trust")
@@ -444,7 +429,7 @@ def test_a_claim_that_is_too_high(clone: Clone, found: Result, check: Any) -> No
     assert f"pgd at 0.1 found {robust(found):g} [" in said.messages
 
 
-@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.usefixtures("few_passes")
 def test_letters_and_figures_and_digest_by_hand(clone: Clone, found: Result, check: Any) -> None:
     better = []
     for each in found.epsilons:
@@ -460,6 +445,7 @@ def test_letters_and_figures_and_digest_by_hand(clone: Clone, found: Result, che
     assert "letters are others than those found now" in said.messages
 
 
+@pytest.mark.fresh_process
 def test_code_that_writes_outside_its_folder(clone: Clone, found: Result, check: Any, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     submit(clone, found, code=WRITES.format(trace=trace))
@@ -469,7 +455,7 @@ def test_code_that_writes_outside_its_folder(clone: Clone, found: Result, check:
     assert "model.py, line " in said.messages
 
 
-@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.usefixtures("few_passes")
 @pytest.mark.parametrize(
     ("code", "rule", "words"),
     [
@@ -491,7 +477,7 @@ def test_a_model_that_is_not_admitted(
     assert words in said.messages
 
 
-@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.usefixtures("few_passes")
 def test_a_randomised_model_that_seeds_reach_is_compared_by_figures(clone: Clone, found: Result, check: Any) -> None:
     submit(clone, found, code=SEEDED)
     said = check("--trust")

@@ -15,7 +15,6 @@ from odebench.attack.zero_gradient import REACH
 from odebench.evaluation.checks.rule import skipped, threshold_check
 from odebench.io.text import first_line
 from odebench.model.classifier import Classifier
-from odebench.model.foreign_module import copy_of
 from odebench.numerics.projection import project
 from odebench.numerics.shapes import Images, Labels
 from odebench.protocol.spec import VERDICT_BATCH, Norm
@@ -156,7 +155,7 @@ def _compare(
 ) -> _Comparison:
     """Directional derivatives against differences, at points of all places."""
     points, places = _points(images, norm, epsilon, seed)
-    double = classifier.modified(module=copy_of(classifier.module).double())
+    double = classifier.in_fp64()
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn((DIRECTIONS, *points.shape), generator=generator, dtype=torch.float64).to(points.device)
     # Differences at the border go inwards, and to one side.

@@ -43,7 +43,7 @@ def useless_gradients(classifier: Classifier, images: Images, labels: Labels) ->
             raise
         except Exception as error:
             line = first_line(error)
-            raise ModelError(f"the gradient of {type(classifier.module).__name__} cannot be taken: {line}") from error
+            raise ModelError(f"the gradient of {classifier.name} cannot be taken: {line}") from error
     flat = gradient.flatten(1)
     return int(((flat == 0).all(1) | ~flat.isfinite().all(1)).sum())
 

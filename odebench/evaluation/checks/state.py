@@ -16,6 +16,7 @@ from odebench.evaluation.checks.rule import count_check, skipped
 from odebench.evaluation.verdict import NEAR_TIE
 from odebench.model.classifier import Classifier
 from odebench.model.process import ModelProcess
+from odebench.model.process_classifier import ProcessClassifier
 from odebench.model.question import ProcessAnswer, Question, answer_question
 from odebench.numerics.precision import full_fp32
 from odebench.numerics.shapes import Images, Labels
@@ -80,7 +81,8 @@ def state(
     except ModelProcessError as error:
         return skipped(CheckId.STATE, speaks_of="settings", why=f"no fresh copy of the model answers: {error}")
     with classifier.frozen(), full_fp32():
-        _ask_all(partial(answer_question, classifier), seen, alone=alone)
+        ask = classifier.ask if isinstance(classifier, ProcessClassifier) else partial(answer_question, classifier)
+        _ask_all(ask, seen, alone=alone)
     moved, letters = (torch.zeros(n, dtype=torch.bool) for _ in range(2))
     for each in seen:
         moved[each.of] |= each.moved

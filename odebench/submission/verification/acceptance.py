@@ -14,8 +14,12 @@ from odebench.submission.verification.jobs import Inspected
 _REFUSED = {
     CheckId.GRADIENT_AVAILABILITY: "gradient",
     CheckId.LOGITS_NOT_PROBABILITIES: "probabilities",
+    CheckId.ITERATIVE_BEATS_SINGLE_STEP: "gradient",
+    CheckId.RANDOM_NOISE: "gradient",
     CheckId.BATCH_INDEPENDENCE: "batch",
     CheckId.GRADIENT_FIDELITY: "gradient",
+    CheckId.STATE: "state",
+    CheckId.USEFUL_GRADIENT: "gradient",
 }
 """The checks whose flag refuses a model, with the rule of the finding."""
 
@@ -29,7 +33,7 @@ def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
         said = "evaluation must leave a model as it is: nothing may learn or keep count"
         yield finding(where, None, "training", f"{whose}: {inspected.changes_in_eval}; {said}")
     for check in inspected.checks:
-        if check.status == "flag" and check.id in _REFUSED:
+        if check.status == "flag" and check.id in _REFUSED and check.speaks_of == "model":
             yield finding(where, None, _REFUSED[CheckId(check.id)], f"{whose}: {_measured(check)}; {check.why}")
         elif check.id == CheckId.DETERMINISM and check.status == "flag" and not check.evidence.get("seeded", True):
             said = "it draws random numbers that no seed reaches, so nobody can find its letters again; use torch's"
@@ -37,6 +41,9 @@ def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
         elif check.id == CheckId.SOLVER_FAILURE and _fails_clean(check):
             said = f"{check.evidence['clean']} of {check.n} clean images have no finite logits; mend that first"
             yield finding(where, None, "failure", f"{whose}: {said}")
+    state = next((check for check in inspected.checks if check.id == CheckId.STATE), None)
+    if state is not None and state.status == "skipped" and state.speaks_of == "settings":
+        yield finding(where, None, "state", f"{whose}: whether it keeps a state cannot be seen: {state.why}")
     fidelity = next((check for check in inspected.checks if check.id == CheckId.GRADIENT_FIDELITY), None)
     unconfirmed = Flag.OPAQUE_GRADIENT in inspected.flags and Flag.RANDOMISED not in inspected.flags
     if unconfirmed and fidelity is not None and fidelity.status == "skipped":

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from odebench.dataset import Dataset
 from odebench.errors import OdebenchError
+from odebench.evaluation.checks.answers import Lie, false_gradients, integrated_outside
 from odebench.evaluation.evaluate import data_split
 from odebench.evaluation.execution import measure
+from odebench.evaluation.fresh_start import start_of_plan
 from odebench.evaluation.loading import LoadedModels, load_models
 from odebench.evaluation.measurements import Measurements
 from odebench.evaluation.plan import Plan
 from odebench.evaluation.preflight import ALL
 from odebench.io.text import printable
+from odebench.model.classifier import Classifier
+from odebench.model.guard import Breach
+from odebench.model.process_channel import TimeBudget
+from odebench.model.process_classifier import ProcessClassifier
 from odebench.progress import SILENT, Progress
-from odebench.protocol.spec import Sha256, Spec
 from odebench.result.schema import Check
+from odebench.submission.limits import TIME_LIMIT
 
 
 @dataclass(frozen=True)
@@ -42,69 +46,117 @@ class Job:
     attacks: tuple[RepeatedAttack, ...]
 
 
-class ChunkOutcomes(Spec):
+@dataclass(frozen=True)
+class ChunkOutcomes:
     """The outcomes of an attack on rows `first` to `last`, one text per epsilon, and the sha256 of the sources used."""
 
     first: int
     last: int
-    outcomes: Annotated[tuple[str, ...], Field(strict=False)]
-    sources_sha256: dict[str, Sha256]
+    outcomes: tuple[str, ...]
+    sources_sha256: dict[str, str]
 
 
-class Inspected(Spec):
-    """The answers to one job, empty but for `error` if the model could not be asked. `changes_in_eval` says how the
-    model changed in evaluation mode; `outcomes` are in the order of the attacks and their rows."""
+@dataclass(frozen=True)
+class Inspected:
+    """The answers to one job, empty but for `error` if the model could not be asked.
+
+    `changes_in_eval` says how the model changed in evaluation mode, `breaches` what an entry's code was refused, both
+    as its process says. `lies` are what was found about answers of an entry's code, and `integrated` says on how many
+    points its field was integrated outside. `outcomes` are in the order of the attacks and their rows.
+    """
 
     error: str | None = None
-    checks: Annotated[tuple[Check, ...], Field(strict=False)] = ()
-    flags: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    checks: tuple[Check, ...] = ()
+    flags: tuple[str, ...] = ()
     changes_in_eval: str | None = None
-    outcomes: Annotated[tuple[ChunkOutcomes, ...], Field(strict=False)] = ()
+    breaches: tuple[Breach, ...] = ()
+    lies: tuple[Lie, ...] = ()
+    integrated: int | None = None
+    outcomes: tuple[ChunkOutcomes, ...] = ()
 
 
 def inspect(
-    jobs: Sequence[Job], data: Mapping[str, Dataset], *, device: str = "cpu", progress: Progress = SILENT
+    jobs: Sequence[Job],
+    data: Mapping[str, Dataset],
+    *,
+    device: str = "cpu",
+    time_limit: int = TIME_LIMIT,
+    progress: Progress = SILENT,
 ) -> list[Inspected]:
-    """The answers to the jobs, in order, on the data sets in `data` by name. An error of a model is said in `error`."""
+    """The answers to the jobs, in order, on the data sets in `data` by name. An error of a model is said in `error`.
+
+    The code of an entry runs in processes of its own, for `time_limit` seconds in all.
+    """
+    budget = TimeBudget(time_limit)
     found = []
     total = sum(len(attack.rows) for job in jobs for attack in job.attacks) + len(jobs)
     with progress.track("verifying", total=total) as step:
         for job in jobs:
             try:
-                found.append(_inspected(job, data[job.diagnosis.evaluation.dataset.name], device, step.advance))
+                found.append(_inspected(job, data[job.diagnosis.evaluation.dataset.name], device, step.advance, budget))
             except OdebenchError as error:
                 found.append(Inspected(error=printable(" ".join(str(error).split()))))
     return found
 
 
-def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]) -> Inspected:
-    model = load_models(job.diagnosis, data, device, SILENT)
-    module = model.classifier.module.eval()
-    before = _state(module)
-    result = _measure(job.diagnosis, model, data).result(job.diagnosis.evaluation)
-    checks = result.checks
-    advance()
-    changes = None
-    if training := [name or type(module).__name__ for name, part in module.named_modules() if part.training]:
-        changes = f"{', '.join(training[:3])} stays in training mode after eval()"
-    elif model.classifier.changed or not _equal(_state(module), before):
-        changes = "its parameters or buffers change while it is asked"
+def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None], budget: TimeBudget) -> Inspected:
+    with load_models(job.diagnosis, data, device, SILENT, budget=budget) as model:
+        classifier = model.classifier
+        if not isinstance(classifier, ProcessClassifier):
+            before = _state(classifier.module.eval())
+        started = replace(model, start=start_of_plan(job.diagnosis, model))
+        result = _measure(job.diagnosis, started, data).result(job.diagnosis.evaluation)
+        advance()
+        lies: list[Lie] = []
+        breaches: tuple[Breach, ...] = ()
+        integrated = None
+        if isinstance(classifier, ProcessClassifier):
+            evaluation = job.diagnosis.evaluation
+            split = data_split(data, evaluation.dataset.split)
+            points = split.part(slice(evaluation.dataset.offset, evaluation.dataset.offset + evaluation.dataset.n))
+            lies += false_gradients(classifier)
+            found = integrated_outside(classifier, points.images)
+            lies, integrated = [*lies, *found.lies], found.points
+            report = classifier.process.report()
+            changes, breaches = report.changed, report.breaches
+        else:
+            changes = _changes(classifier, before)
     outcomes: list[ChunkOutcomes] = []
     for attack in job.attacks:
-        with _threads(attack.threads):
-            asked = load_models(attack.plan, data, device, SILENT)
+        with _threads(attack.threads), load_models(attack.plan, data, device, SILENT, budget=budget) as asked:
             for rows in attack.rows:
-                found = _measure(attack.plan, asked, data, rows)
+                measured = _measure(attack.plan, asked, data, rows)
                 advance()
                 outcomes.append(
                     ChunkOutcomes(
                         first=rows.start,
                         last=rows.stop,
-                        outcomes=tuple("".join(at_epsilon.letters) for at_epsilon in found.outcomes),
+                        outcomes=tuple("".join(at_epsilon.letters) for at_epsilon in measured.outcomes),
                         sources_sha256=dict(asked.sources_sha256),
                     )
                 )
-    return Inspected(checks=checks, flags=result.flags, changes_in_eval=changes, outcomes=tuple(outcomes))
+            if isinstance(asked.classifier, ProcessClassifier):
+                lies += false_gradients(asked.classifier)
+                breaches += asked.classifier.process.report().breaches
+    return Inspected(
+        checks=result.checks,
+        flags=result.flags,
+        changes_in_eval=changes,
+        breaches=tuple(dict.fromkeys(breaches)),
+        lies=tuple(lies),
+        integrated=integrated,
+        outcomes=tuple(outcomes),
+    )
+
+
+def _changes(classifier: Classifier, before: dict[str, Tensor]) -> str | None:
+    """How a module has changed while it was asked; None if it has not."""
+    module = classifier.module
+    if training := [name or type(module).__name__ for name, part in module.named_modules() if part.training]:
+        return f"{', '.join(training[:3])} stays in training mode after eval()"
+    if classifier.changed or not _equal(_state(module), before):
+        return "its parameters or buffers change while it is asked"
+    return None
 
 
 def _measure(plan: Plan, models: LoadedModels, data: Dataset, rows: slice = ALL) -> Measurements:

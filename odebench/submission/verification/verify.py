@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from odebench.dataset import load_dataset
-from odebench.errors import ModelError, UsageError
+from odebench.errors import UsageError
 from odebench.evaluation.environment import device_name, usable_device
+from odebench.model.wall import granted_walls, missing, missing_walls
 from odebench.progress import SILENT, Progress
 from odebench.submission.entry import read_entry
 from odebench.submission.finding import Finding, finding
 from odebench.submission.limits import TIME_LIMIT
+from odebench.submission.module_source import revealing_imports
 from odebench.submission.submitted_model import SubmittedModel
 from odebench.submission.validate import Report, validate_entry
 from odebench.submission.verification import sampling
@@ -26,7 +28,6 @@ from odebench.submission.verification.committed_results import (
     coverage_findings,
     planned_weights,
 )
-from odebench.submission.verification.isolated_process import inspect_in_subprocess
 from odebench.submission.verification.jobs import Inspected, inspect
 from odebench.submission.verification.rerun import Rerun
 from odebench.submission.weights import fetching
@@ -82,7 +83,7 @@ def verify_entry(
 
     Looks at two chunks of test images drawn by the seed `draw` (None: a new seed), or at the given `chunks`, or with
     `full` at all that is committed; on all its data sets, or on `dataset` alone. `report` is the report of validating
-    it, if there is one already. Code that the entry brings runs only with `trust`, in a process of its own, for at most
+    it, if there is one already. Code that the entry brings runs only with `trust`, in processes of its own, for at most
     `time_limit` seconds. Raises UsageError without `trust`, and for unknown chunks and data sets.
     """
     draw, device = secrets.randbits(32) if draw is None else draw, usable_device(device)
@@ -114,29 +115,37 @@ def verify_entry(
     wanted = {name: looked_at.get(name) for name in totals}
     drawn_by = draw if chunks is None else None
     run = Rerun(folder, entry, chosen, without_results, wanted, data, draw=drawn_by, data_dir=data_dir)
-    if code is None:
-        inspected = inspect(run.jobs(progress), data, device=device, progress=progress)
-    else:
-        progress.say(f"{entry.id}: its code runs in a process of its own, silently, {time_limit} s at most")
-        try:
-            answer = inspect_in_subprocess(
-                folder, run.jobs(progress, sources=True), device=device, data_dir=data_dir, time_limit=time_limit
-            )
-            inspected = list(answer.inspected)
-            findings += [
-                finding(str(folder), None, "guard", _breach(each.what, each.where)) for each in answer.breaches
-            ]
-        except ModelError as error:
-            inspected = [Inspected(error="it was not asked to the end")] * len(run.groups)
-            findings.append(finding(str(code), None, "model", str(error)))
+    if code is not None:
+        progress.say(f"{entry.id}: its code runs in processes of its own, silently, {time_limit} s at most")
+    inspected = inspect(run.jobs(progress), data, device=device, time_limit=time_limit, progress=progress)
+    if code is not None:
+        findings += _said_of_code(folder, code, inspected)
     found = run.compare(inspected, device=device_name(device))
     skipped = sum(not can_be_repeated(each.evaluation) for each in committed)
     notes = [f"{dataset} alone was looked at, not {', '.join(others)}"] if others else []
+    notes += [*_notes_of_code(folder, inspected)] if code is not None else []
     notes += [f"{skipped} results of candidates and diagnoses are read, not run again"] if skipped else []
     return Verification(
         folder, entry.id, draw, looked_at, found.chunks, (*findings, *found.findings), (*notes, *found.notes)
     )
 
 
-def _breach(what: str, where: str) -> str:
-    return f"{where or 'its code'}: refused {what}; a model computes logits from images, and does nothing else"
+def _said_of_code(folder: Path, code: Path, inspected: Sequence[Inspected]) -> Iterator[Finding]:
+    """What was found about the code of an entry: what it was refused, and answers that are not those of its model."""
+    for each in dict.fromkeys(breach for one in inspected for breach in one.breaches):
+        said = f"refused {each.what}; a model computes logits from images, and does nothing else"
+        yield finding(str(folder), None, "guard", f"{each.where or 'its code'}: {said}")
+    for lie in dict.fromkeys(lie for one in inspected for lie in one.lies):
+        yield finding(str(code), None, lie.rule, lie.said)
+
+
+def _notes_of_code(folder: Path, inspected: Sequence[Inspected]) -> Iterator[str]:
+    """What readers should know of how the code of an entry was run, and of what it imports."""
+    if without := missing(granted_walls()):
+        yield missing_walls(without)
+    if points := [one.integrated for one in inspected if one.integrated is not None]:
+        yield (
+            "NFE, failures and solver are as the entry says; its field, integrated outside, was compared on "
+            f"{sum(points)} points"
+        )
+    yield from revealing_imports(folder)

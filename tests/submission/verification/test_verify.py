@@ -6,9 +6,7 @@ import json
 import re
 import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from odebench.attack.builtin import PGD
 from odebench.cli import _exit_code
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
-from odebench.errors import ModelError, UsageError
+from odebench.errors import UsageError
 from odebench.evaluation.evaluate import run
 from odebench.evaluation.plan import EvaluationRequest, Slice, plan
 from odebench.io.https import RemoteError
@@ -32,8 +30,6 @@ from odebench.submission.entry import read_entry
 from odebench.submission.submitted_model import find_entry, find_model, results_beside
 from odebench.submission.verification.agreement import TOLERATED, differing, disagreement
 from odebench.submission.verification.committed_results import COVERED, committed_results
-from odebench.submission.verification.isolated_process import ProcessAnswer, inspect_guarded, inspect_in_subprocess
-from odebench.submission.verification.jobs import Job
 from odebench.submission.verification.sampling import drawn_chunks, drawn_results, given_chunks
 from odebench.submission.verification.verify import Verification, verify_entry
 
@@ -56,17 +52,6 @@ def committed(few_pgd_steps: None, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def results(committed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(committed, tmp_path / "results"))
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contributed code runs in this process, guarded: another one takes seconds to begin."""
-
-    def inspected(folder: Path, jobs: Sequence[Job], *, time_limit: float, **options: Any) -> ProcessAnswer:
-        with tempfile.TemporaryDirectory() as scratch:
-            return inspect_guarded(folder, jobs, scratch=Path(scratch), **options)
-
-    monkeypatch.setattr("odebench.submission.verification.verify.inspect_in_subprocess", inspected)
 
 
 def verified(mine: Path, results: Path, **options: Any) -> Verification:
@@ -114,7 +99,6 @@ def claim(robust: float, **changes: Any) -> str:
 # --- good ones ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("here")
 def test_a_good_entry_is_found_again_letter_by_letter(tmp_path: Path, results: Path) -> None:
     robust = stored(results, "pgd").epsilons[1].figures.robust_accuracy.value
     mine = write_real_entry(tmp_path / "entries", claims=claim(round(robust, 3)))
@@ -131,7 +115,6 @@ def test_a_good_entry_is_found_again_letter_by_letter(tmp_path: Path, results: P
     assert sorted(path.name for path in mine.iterdir()) == ["README.md", "entry.yaml", "model.py", "one.safetensors"]
 
 
-@pytest.mark.usefixtures("here")
 def test_one_data_set_alone_is_looked_at_and_no_other_must_be_there(
     tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +138,6 @@ def test_one_data_set_alone_is_looked_at_and_no_other_must_be_there(
         verified(mine, results, dataset="svhn")
 
 
-@pytest.mark.usefixtures("here")
 def test_chunks_without_committed_letters_are_compared_by_figures(tmp_path: Path, results: Path) -> None:
     found = verified(write_real_entry(tmp_path / "entries"), results, chunks=[0, 3])
     assert found.ok
@@ -169,7 +151,6 @@ def test_chunks_without_committed_letters_are_compared_by_figures(tmp_path: Path
     assert "of the 100 images looked at, and said to be" in edited.findings[0].message
 
 
-@pytest.mark.usefixtures("here")
 def test_no_result_is_too_short_to_be_looked_at(tmp_path: Path, results: Path) -> None:
     draw = next(number for number in range(99) if 0 not in drawn_chunks(number, {"digits": 500})["digits"])
     mine = write_real_entry(tmp_path / "entries")
@@ -181,7 +162,6 @@ def test_no_result_is_too_short_to_be_looked_at(tmp_path: Path, results: Path) -
     assert "letters" in rules(verified(mine, results, draw=draw))
 
 
-@pytest.mark.usefixtures("here")
 def test_a_neural_ode_is_integrated_and_full_looks_at_all(tmp_path: Path) -> None:
     mine = write_field_entry(tmp_path / "entries")
     data = load_dataset("digits")
@@ -306,7 +286,7 @@ BAD = {
 }
 
 
-@pytest.mark.usefixtures("here", "few_passes")
+@pytest.mark.usefixtures("few_passes")
 @pytest.mark.parametrize(("code", "expected", "said"), BAD.values(), ids=BAD)
 def test_a_bad_model_is_refused(tmp_path: Path, results: Path, code: str, expected: list[str], said: str) -> None:
     for path in result_files(results):
@@ -319,7 +299,7 @@ def test_a_bad_model_is_refused(tmp_path: Path, results: Path, code: str, expect
     assert not Path("/tmp/odebench-was-here").exists()
 
 
-@pytest.mark.usefixtures("here", "few_passes")
+@pytest.mark.usefixtures("few_passes")
 def test_a_randomised_model_is_admitted_and_compared_by_figures(tmp_path: Path, results: Path) -> None:
     code = ending("return logits + 0.1 * torch.randn_like(logits)")
     for path in result_files(results):
@@ -334,7 +314,6 @@ def test_a_randomised_model_is_admitted_and_compared_by_figures(tmp_path: Path, 
 # --- results that are refused ------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("here")
 def test_letters_changed_by_hand_are_found_though_all_digests_fit(tmp_path: Path, results: Path) -> None:
     mine = write_real_entry(tmp_path / "entries")
     result = stored(results, "pgd")
@@ -358,7 +337,6 @@ def test_letters_changed_by_hand_are_found_though_all_digests_fit(tmp_path: Path
     assert found.findings[0].file.endswith(".json")
 
 
-@pytest.mark.usefixtures("here")
 def test_a_few_letters_that_all_flatter_are_noted(tmp_path: Path, results: Path) -> None:
     mine = write_real_entry(tmp_path / "entries")
     both, most = (stored(results, attack).epsilons for attack in ("pgd", "fgsm"))
@@ -376,7 +354,6 @@ def test_a_few_letters_that_all_flatter_are_noted(tmp_path: Path, results: Path)
     assert not [note for note in mixed.notes if "letters that differ" in note]
 
 
-@pytest.mark.usefixtures("here")
 def test_claims_are_held_against_committed_results(tmp_path: Path, results: Path) -> None:
     mine = write_real_entry(tmp_path / "entries", claims=claim(0.9) + claim(0.5, attack="worst-case", n=200))
     found = verified(mine, results)
@@ -387,7 +364,6 @@ def test_claims_are_held_against_committed_results(tmp_path: Path, results: Path
     assert "robust accuracy is" in said, "against the letters found now, too"
 
 
-@pytest.mark.usefixtures("here")
 def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
     mine = write_real_entry(tmp_path / "entries")
     other = write_real_entry(tmp_path / "others", weights={**trained(), "last.bias": trained()["last.bias"] + 0.01})
@@ -417,7 +393,6 @@ def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
     assert "coverage" in rules(found)
 
 
-@pytest.mark.usefixtures("here")
 def test_an_entry_without_results_is_asked_and_told_what_to_run(tmp_path: Path) -> None:
     mine = write_real_entry(tmp_path / "entries", code=ending("return logits[:, :9]"))
     found = verified(mine, tmp_path / "results")
@@ -438,6 +413,7 @@ def test_what_does_not_validate_is_not_run(tmp_path: Path) -> None:
 # --- apart, and as a command -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fresh_process
 def test_code_runs_in_a_process_of_its_own_without_secrets(
     tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -453,13 +429,16 @@ def test_code_runs_in_a_process_of_its_own_without_secrets(
     assert "model" not in sys.modules
 
 
+@pytest.mark.fresh_process
 def test_a_process_that_ends_early_is_no_answer(tmp_path: Path, results: Path) -> None:
     mine = write_real_entry(tmp_path / "entries", code="import os\nos.write(2, b'bye')\nos._exit(3)\n" + PLAIN)
     found = verified(mine, results)
-    assert rules(found) == ["model", "model"]
-    assert "ended with code 3 and no answer: bye" in found.findings[0].message
+    assert rules(found) == ["model"]
+    said = "the model's process ended with code 3 instead of an answer to the order to build the model"
+    assert said in found.findings[0].message
 
 
+@pytest.mark.fresh_process
 def test_a_process_that_does_not_end_is_stopped(
     tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -468,8 +447,8 @@ def test_a_process_that_does_not_end_is_stopped(
     monkeypatch.setattr(sys, "argv", ["odebench", *words])
     assert _exit_code() == 1
     said, err = capsys.readouterr()
-    assert err == "mine: its code runs in a process of its own, silently, 5 s at most\n"
-    assert f"{mine}'s code has not answered after 5 s and was stopped" in said
+    assert err == "mine: its code runs in processes of its own, silently, 5 s at most\n"
+    assert "digits seed 0: the model's process has not answered after 5 s and was stopped" in said
     assert "give it longer: --time-limit" in said
 
 
@@ -483,32 +462,6 @@ def test_a_time_limit_is_seconds(
         assert "--time-limit" in capsys.readouterr().err
 
 
-def test_all_that_a_stopped_process_started_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = tmp_path / "pid"
-    program = f"""
-import pathlib, subprocess, sys, time
-pathlib.Path({str(told)!r}).write_text(str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid))
-time.sleep(60)
-"""
-    monkeypatch.setattr("odebench.submission.verification.isolated_process._PROGRAM", program)
-    with pytest.raises(ModelError, match="has not answered after 3 s and was stopped"):
-        inspect_in_subprocess(tmp_path, [], time_limit=3)
-    state = Path("/proc") / told.read_text() / "stat"
-    until = time.monotonic() + 10
-    while not gone(state) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert gone(state)
-
-
-def gone(state: Path) -> bool:
-    """Whether a process is no more, or not yet buried."""
-    try:
-        return state.read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-@pytest.mark.usefixtures("here")
 def test_weights_elsewhere_are_fetched_for_every_seed_once_the_code_is_trusted(
     tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

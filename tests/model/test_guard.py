@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from odebench.submission.verification.guard import Guard
-from odebench.submission.verification.isolated_process import audited_writers
+from odebench.model.guard import Guard
 
 
 @pytest.fixture
@@ -115,23 +114,6 @@ def test_threads_and_code_that_is_called_back_are_watched(guard: Guard, tmp_path
         there=str(tmp_path / "there"),
     )
     assert [each.where for each in guard.breaches] == ["model.py, line 3"]
-
-
-@pytest.mark.parametrize("native", ["torch", "safetensors"])
-def test_native_writers_tell_of_their_files(guard: Guard, tmp_path: Path, native: str) -> None:
-    import torch
-    from safetensors.torch import save_file
-
-    def save(path: Path) -> None:
-        torch.save(torch.ones(1), path) if native == "torch" else save_file({"one": torch.ones(1)}, path)
-
-    with audited_writers(), guard.watching():
-        save(tmp_path / "scratch" / "mine")
-        with pytest.raises(PermissionError, match="refuses writing"):
-            save(tmp_path / "there")
-    assert not (tmp_path / "there").exists()
-    assert (tmp_path / "scratch" / "mine").exists()
-    save(tmp_path / "there")
 
 
 def test_others_may_load_libraries_and_all_is_allowed_afterwards(guard: Guard, tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""Whether the answers of a model in a process of its own are what they pass for: looked at outside, on drawn points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from odebench.errors import ModelError, ModelProcessError
+from odebench.model.process_classifier import DrawnGradient, ProcessClassifier
+from odebench.model.solver import integrate
+from odebench.numerics.shapes import Images
+
+DIRECTIONS = 8
+STEP = 1e-6
+"""Half the distance of a central difference, in units of the image range."""
+INSIDE = 2e-5
+"""Pixels nearer to black or white stay where they are: a model that clips its input has a kink there."""
+WRONG_COSINE, WRONG_SHARE = 0.5, 1 / 8
+"""As in check 17: below the first a gradient is wrong, and too many are more than the second."""
+FEWEST = 4
+INTEGRATED = 8
+"""How many images are integrated outside."""
+LOGIT_TOLERANCE, ADAPTIVE_TOLERANCE = 1e-4, 1e-2
+"""By what share of the largest |logit| a logit may differ; steps that a solver chooses itself may fall otherwise."""
+
+
+@dataclass(frozen=True)
+class Lie:
+    """An answer that is not that of the model: the rule of the finding, and a sentence."""
+
+    rule: str
+    said: str
+
+
+@dataclass(frozen=True)
+class Integrated:
+    """On how many points a field was integrated outside (None: there is no field), and what was found."""
+
+    points: int | None
+    lies: tuple[Lie, ...]
+
+
+def false_gradients(classifier: ProcessClassifier) -> tuple[Lie, ...]:
+    """Whether gradients that attacks and checks were given are those of the logits.
+
+    Some of them were drawn as they came. Each is held against central differences in fp64 of what it was the gradient
+    of, along 8 random directions: so a process cannot tell attacks by their images or by their losses. Raises
+    ModelError.
+    """
+    drawn = list(classifier.drawn)
+    if not drawn:
+        return ()
+    try:
+        cosines = _cosines(classifier, drawn)
+    except ModelError:
+        return ()  # it cannot be asked in fp64, of which check 17 says what is to be said
+    asked = [cosine for cosine in cosines if cosine is not None]
+    wrong = sum(cosine < WRONG_COSINE for cosine in asked)
+    if len(asked) < FEWEST or wrong <= WRONG_SHARE * len(asked):
+        return ()
+    said = f"{wrong} of {len(asked)} gradients, drawn from those that attacks were given, are not those of its logits"
+    return (Lie("gradient", said),)
+
+
+def _cosines(classifier: ProcessClassifier, drawn: list[DrawnGradient]) -> list[float | None]:
+    """The cosine of each gradient with the differences; None where neither is other than zero."""
+    double = classifier.in_fp64()
+    images = torch.stack([one.image for one in drawn]).double()
+    cotangents = torch.stack([one.cotangent for one in drawn]).double()
+    gradients = torch.stack([one.gradient for one in drawn]).double()
+    inner = (images > INSIDE) & (images < 1 - INSIDE)
+    directions = torch.randn((DIRECTIONS, *images.shape), dtype=torch.float64, generator=_system_generator()) * inner
+    with torch.no_grad():
+
+        def value(points: Tensor) -> Tensor:
+            logits = torch.cat([double.answer(part).logits for part in torch.split(points, 1)])
+            return (logits * cotangents).sum(1)
+
+        ends = torch.stack([value(images + STEP * one) for one in directions])
+        starts = torch.stack([value(images - STEP * one) for one in directions])
+    true = (ends - starts) / (2 * STEP)
+    given = (directions * gradients).flatten(2).sum(2)
+    size = cotangents.norm(dim=1)
+    some = (given.norm(dim=0) > 1e-9 * size) | (true.norm(dim=0) > 1e-6 * size)
+    cosines = torch.nn.functional.cosine_similarity(given, true, dim=0)
+    return [float(cosine) if any_ else None for cosine, any_ in zip(cosines, some.tolist(), strict=True)]
+
+
+def _system_generator() -> torch.Generator:
+    generator = torch.Generator()
+    generator.seed()
+    return generator
+
+
+def integrated_outside(classifier: ProcessClassifier, images: Images) -> Integrated:
+    """The field of a process, asked step by step and integrated here, against its own answers on a few drawn images.
+
+    Raises ModelError.
+    """
+    if classifier.horizon is None or classifier.solver is None or not len(images):
+        return Integrated(None, ())
+    points = images[torch.randperm(len(images), generator=_system_generator())[:INTEGRATED]]
+    process, solver = classifier.process, classifier.solver
+    coupled = solver.couples_batch
+    alone = torch.split(points, 1) if coupled else (points,)
+
+    def field(t: Tensor, state: Tensor) -> Tensor:
+        return process.part("field", torch.as_tensor(t, dtype=state.dtype), state, shape=tuple(state.shape))
+
+    logits, failed, nfe = [], [], []
+    try:
+        with torch.no_grad():
+            for part in alone:
+                start = process.part("stem", part, shape=None)
+                found = integrate(field, start, horizon=classifier.horizon, solver=solver)
+                logits.append(process.part("head", found.state, shape=(len(part), classifier.n_classes)))
+                failed.append(found.failed | ~logits[-1].isfinite().all(1))
+                nfe.append(found.nfe)
+            answers = [classifier.answer(part) for part in alone]
+    except ModelProcessError as error:
+        raise ModelError(str(error)) from error
+    fine = ~torch.cat(failed)
+    said = torch.cat([one.failed for one in answers])
+    if (said == fine).any():
+        differ = int((said == fine).sum())
+        return Integrated(len(points), (_lie(differ, len(points), "fail where its field does not, or the other way"),))
+    here, there = torch.cat(logits)[fine], torch.cat([one.logits for one in answers])[fine]
+    tolerance = ADAPTIVE_TOLERANCE if solver.adaptive else LOGIT_TOLERANCE
+    gap = (here - there).abs().amax(1) if len(here) else torch.zeros(0)
+    other = int((gap > tolerance * here.abs().amax(1).clamp_min(1e-12)).sum()) if len(here) else 0
+    lies = [_lie(other, len(points), "have other logits than its field, integrated outside")] if other else []
+    told = [one.nfe for one in answers]
+    counts = [count for count in told if count is not None]
+    if len(counts) < len(told):
+        lies.append(Lie("solver", "it does not say how often its field is evaluated"))
+    elif not solver.adaptive and not torch.equal(torch.cat(counts), torch.cat(nfe)):
+        lies.append(Lie("solver", f"it says NFE {int(torch.cat(counts)[0])}, integrated outside {int(nfe[0][0])}"))
+    return Integrated(len(points), tuple(lies))
+
+
+def _lie(k: int, n: int, what: str) -> Lie:
+    return Lie("solver", f"{k} of {n} images {what}: its answers are not those of the solver that it names")
