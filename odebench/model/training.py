@@ -38,7 +38,7 @@ from odebench.registry import load_target
 
 @dataclass(frozen=True)
 class Trained:
-    """A module with the weights of a recipe, and the sha256 of the file that holds them."""
+    """A module with the weights of a recipe, and the sha256 of their file."""
 
     module: nn.Module
     path: Path
@@ -122,9 +122,8 @@ def _title(recipe: Recipe) -> str:
     kind = "distilling" if recipe.teacher is not None else "training"
     if recipe.adversary is not None:
         kind = f"adversarially {kind}"
-    name = recipe.architecture.rpartition(":")[2]
     horizon = f" T={recipe.horizon:g}" if recipe.horizon is not None else ""
-    return f"{kind} {name}{horizon} seed {recipe.train_seed}"
+    return f"{kind} {recipe.architecture.rpartition(':')[2]}{horizon} seed {recipe.train_seed}"
 
 
 class _Training:
