@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from odebench.dataset import Dataset
 from odebench.errors import OdebenchError
 from odebench.evaluation.evaluate import data_split
+from odebench.evaluation.examination import Examination
 from odebench.evaluation.execution import measure
 from odebench.evaluation.loading import LoadedModels, load_models
 from odebench.evaluation.measurements import Measurements
@@ -91,10 +92,11 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
         changes = "its parameters or buffers change while it is asked"
     outcomes: list[ChunkOutcomes] = []
     for attack in job.attacks:
+        examinations: dict[str, Examination] = {}
         with _threads(attack.threads):
             asked = load_models(attack.plan, data, device, SILENT)
             for rows in attack.rows:
-                found = _measure(attack.plan, asked, data, rows)
+                found = _measure(attack.plan, asked, data, rows, examinations)
                 advance()
                 outcomes.append(
                     ChunkOutcomes(
@@ -107,9 +109,16 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
     return Inspected(checks=checks, flags=result.flags, changes_in_eval=changes, outcomes=tuple(outcomes))
 
 
-def _measure(plan: Plan, models: LoadedModels, data: Dataset, rows: slice = ALL) -> Measurements:
+def _measure(
+    plan: Plan,
+    models: LoadedModels,
+    data: Dataset,
+    rows: slice = ALL,
+    examinations: dict[str, Examination] | None = None,
+) -> Measurements:
     evaluation = plan.evaluation
-    return measure(evaluation, models, data_split(data, evaluation.dataset.split), rows=rows)
+    split = data_split(data, evaluation.dataset.split)
+    return measure(evaluation, models, split, rows=rows, examinations=examinations)
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
