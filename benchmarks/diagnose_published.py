@@ -1,17 +1,19 @@
 """Diagnoses every published model, so that none is shown as not examined (odebench diagnose, the quick checks).
 
-    python benchmarks/diagnose_published.py [--results FOLDER] [--only TEXT] [--images N] [--list]
+    python benchmarks/diagnose_published.py [--results FOLDER] [--only TEXT] [--images N]
+    python benchmarks/diagnose_published.py --summary
 
 One result for each (weights, horizon, solver) of the published results: the first chunk, linf at the middle epsilon. It
 is what `odebench diagnose -n 100` writes for that model. Models with code of their own are run, so read them before.
 What is there already is not made again, and what cannot be made is a line at the end and exit code 1. Data sets other
-than digits must be at hand (ODEBENCH_DATA).
+than digits must be at hand (ODEBENCH_DATA). `--summary` runs nothing and prints what the diagnoses found.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from odebench.evaluation.evaluate import run
 from odebench.evaluation.plan import DEFAULT_CHUNK, Plan, Slice, plan, planned_again, request_of
 from odebench.protocol.spec import Evaluation
 from odebench.result.file import read_result, result_files
+from odebench.result.schema import Check, Result
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "leaderboard" / "results"
 DATASETS = ("digits", "fashion-mnist", "cifar10-jpeg")
@@ -37,16 +40,16 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=PUBLISHED)
     parser.add_argument("--only", default="", help="models whose line begins with this text")
     parser.add_argument("--images", type=int, default=DEFAULT_CHUNK)
-    parser.add_argument("--list", action="store_true", help="name the models and run nothing")
+    parser.add_argument("--summary", action="store_true")
     asked = parser.parse_args()
+    if asked.summary:
+        print_summary(asked.results)
+        return
     torch.set_num_threads(1)
     data: dict[str, Dataset] = {}
     failed: list[str] = []
     for title, evaluation in identities().items():
         if not title.startswith(asked.only):
-            continue
-        if asked.list:
-            print(title)
             continue
         name = evaluation.dataset.name
         if name not in data:
@@ -62,6 +65,26 @@ def main() -> None:
         print(f"{title}: {flags}; {f'{time.perf_counter() - started:.0f} s' if new else 'there already'}", flush=True)
     if failed:
         raise SystemExit("\n".join([f"{len(failed)} not diagnosed:", *failed]))
+
+
+def print_summary(folder: Path) -> None:
+    """A line a check: how many models pass, flag and skip it, and the range of its figure and of k."""
+    found = [result for path in result_files(folder) if _is_diagnosis(result := read_result(path))]
+    by_check: dict[tuple[int, str], list[Check]] = defaultdict(list)
+    for check in (check for result in found for check in result.checks):
+        by_check[check.id, check.name].append(check)
+    print(f"{len(found)} models; doubt about {sum(bool(result.doubt) for result in found)}")
+    for (number, name), checks in sorted(by_check.items()):
+        status = Counter(check.status for check in checks)
+        figures = [check.figure for check in checks if check.figure is not None]
+        counts = [check.k for check in checks if check.k is not None]
+        seen = f"k {min(counts)} to {max(counts)}" if counts else f"{min(figures):.4g} to {max(figures):.4g}"
+        counted = ", ".join(f"{status[each]} {each}" for each in ("pass", "flag", "skipped"))
+        print(f"{number:>2} {name:27} {counted}; {seen}")
+
+
+def _is_diagnosis(result: Result) -> bool:
+    return result.evaluation.attack.name == QUICK_DIAGNOSIS.name
 
 
 def identities() -> dict[str, Evaluation]:
