@@ -1,25 +1,31 @@
 """Are dishonest models caught, and honest ones left alone? Exits 1 where not.
 
-    python benchmarks/controls.py [--seeds 0,1,2] [--images 200] [--epsilon 0.1] [--only "rk4,3-bit input"]
+    python benchmarks/controls.py [--seeds 0,1,2] [--images 200] [--epsilon 0.1] [--only "rk4;3-bit input"]
 
 On digits: a distilled Neural ODE of each train seed, the controls and masks made of it (deceptive_models.py and
-masked_models.py), honest models, and honest models that clip their input. Each is attacked by the worst case, effort
-fast-2, as `odebench run --attack worst-case` does. A control must be flagged there by a check that is meant for it
-(check 16 is made by a diagnosis alone), and brought down: within 2 points (a mask 3) of its honest twin where it has
-the twin's function, else within 3 of an attacker who knows the defence; one that remembers images must be flagged. No
-check that speaks of the model may flag an honest one, and a clip may move the figure by a point at most.
+masked_models.py), honest models, honest modules as people write them (honest_modules.py), and three built-in models
+that clip their input. Each is attacked by the worst case, effort fast-2, as `odebench run --attack worst-case` does.
+`--output` keeps finished rows as JSON lines, and a row that stands there is not made again. A control must be flagged
+there by a check that is meant for it (check 16 is made by a diagnosis alone), and brought down: within 2 points (a mask
+3) of its honest twin where it has the twin's function, else within 3 of an attacker who knows the defence; one that
+remembers images must be flagged. No check that speaks of the model may flag an honest one, and a clip may move the
+figure by a point at most.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 
 import torch
 from deceptive_models import Control, controls, oracle
+from honest_modules import honest_modules
 from masked_models import clips, masks
 from torch import Tensor, nn
 
@@ -38,14 +44,9 @@ TWIN_MARGIN, MASK_MARGIN, ORACLE_MARGIN, CLIP_MARGIN = 0.02, 0.03, 0.03, 0.01
 EFFORT = "fast-2"
 MODEL_CHECKS = (1, 2, 3, 5, 11, 15, 16, 17, 18, 19, 20)
 """Those that speak of the model."""
-HONEST = ("rk4", "torchode dopri5", "adversarially trained", "resnet")
-CONTROLS = (
-    *("loose adjoint", "logits x 1e4", "probabilities", "robust in its batch"),
-    *("dopri5 at 0.1", "3-bit input", "noisy field", "random step"),
-    *(control.name for control in masks(nn.Identity())),  # type: ignore[arg-type]
-)
 MASKS = {control.name for control in masks(nn.Identity())}  # type: ignore[arg-type]
-CLIPS = tuple(clips(nn.Identity()))
+CLIPPED = ("kd-ode", "ode", "resnet")
+"""The built-in models that are put behind clips."""
 RANDOMISED_IMAGES = 50
 """A randomised model costs twenty times as much, and check 2, which is meant for it, is made by every attack."""
 
@@ -68,53 +69,84 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0", help="train seeds, such as 0,1,2")
     parser.add_argument("--images", type=int, default=200, help="how many test images, in chunks of 100")
     parser.add_argument("--epsilon", type=float, default=0.1, help="linf radius; at least 1/14 for the 3-bit control")
-    parser.add_argument("--only", default="", help="names of rows, parted by commas, such as rk4,3-bit input")
+    parser.add_argument("--only", default="", help="names of rows, parted by semicolons, such as rk4;3-bit input")
+    parser.add_argument("--output", type=Path, help="a file that keeps finished rows, to go on from")
     given = parser.parse_args(arguments)
     if given.epsilon < 1 / 14:
         parser.error("below 1/14 rounding to 3 bits makes a model truly harder to fool: take a larger --epsilon")
-    wanted = tuple(name.strip() for name in given.only.split(",") if name.strip())
-    known = (*HONEST, *CONTROLS, *CLIPS)
-    if strange := set(wanted) - set(known):
-        parser.error(f"no row is called {', '.join(sorted(strange))}; known: {', '.join(known)}")
+    wanted = tuple(name.strip() for name in given.only.split(";") if name.strip())
     started, missed = time.perf_counter(), 0
     for seed in (int(text) for text in given.seeds.split(",")):
+        makers = rows(seed, images=given.images, epsilon=given.epsilon)
+        if strange := set(wanted) - set(makers):
+            parser.error(f"no row is called {'; '.join(sorted(strange))}; known: {'; '.join(makers)}")
         print_head(seed)
-        for row in examined(seed, images=given.images, epsilon=given.epsilon, only=wanted):
+        kept = Kept(given.output, seed, given.images, given.epsilon)
+        for name in wanted or makers:
+            row = kept.row(name, makers[name])
             print_row(row)
             missed += bool(row.faults)
     print(f"{missed} missed; {time.perf_counter() - started:.0f} s")
     return 1 if missed else 0
 
 
-def examined(seed: int, *, images: int, epsilon: float, only: Sequence[str] = ()) -> Iterator[Row]:
-    """The rows of one train seed, all or some: the twin first, then controls, then other honest models."""
+def rows(seed: int, *, images: int, epsilon: float) -> dict[str, Callable[[], Row]]:
+    """What makes each row of one train seed, by its name: the twin first, then controls, then other honest models."""
     described, data = describe_dataset("digits"), load_dataset("digits")
     bench = Bench(data, epsilon)
 
     def trained(name: str) -> nn.Module:
         return find_or_train(load_definition(name).recipe(described, train_seed=seed), data).module
 
-    net, teacher = trained("kd-ode"), trained("resnet")
+    built = {name: trained(name) for name in CLIPPED}
+    net, teacher = built["kd-ode"], built["resnet"]
     assert isinstance(net, OdeNet)
-    sources = {"resnet": teacher}
-    if _wants(only, "rk4"):
-        yield bench.honest("rk4", net, sources, images)
+    on_teacher, on_ode = {"resnet": teacher}, {"ode": built["ode"]}
+    made: dict[str, Callable[[], Row]] = {"rk4": partial(bench.honest, "rk4", net, on_teacher, images)}
     for control in (*controls(net), *masks(net)):
-        if _wants(only, control.name):
-            yield bench.control(control, sources, RANDOMISED_IMAGES if control.randomised else images)
-    for name, clipped in clips(net).items():
-        if _wants(only, name):
-            yield bench.clip(name, clipped, net, sources, images)
-    if _wants(only, "torchode dopri5"):
-        yield bench.honest("torchode dopri5", net, sources, images, solver=adaptive("dopri5", rtol=1e-3))
-    if _wants(only, "adversarially trained"):
-        yield bench.honest("adversarially trained", trained("kd-ode-at"), sources, images)
-    if _wants(only, "resnet"):
-        yield bench.honest("resnet", teacher, {"ode": trained("ode")}, images)
+        few = RANDOMISED_IMAGES if control.randomised else images
+        made[control.name] = partial(bench.control, control, on_teacher, few)
+    for name, twin in built.items():
+        sources = on_ode if twin is teacher else on_teacher
+        for how, clipped in clips(twin).items():
+            title = f"{how} ({name})"
+            made[title] = partial(bench.clip, title, clipped, twin, sources, images)
+    made["torchode dopri5"] = partial(
+        bench.honest, "torchode dopri5", net, on_teacher, images, solver=adaptive("dopri5", rtol=1e-3)
+    )
+    made["adversarially trained"] = lambda: bench.honest(
+        "adversarially trained", trained("kd-ode-at"), on_teacher, images
+    )
+    made["resnet"] = partial(bench.honest, "resnet", teacher, on_ode, images)
+    for name, module in honest_modules(net, built["ode"], data).items():
+        made[name] = partial(bench.honest, name, module, on_teacher, images)
+    return made
 
 
-def _wants(only: Sequence[str], name: str) -> bool:
-    return not only or name in only
+@dataclass(frozen=True)
+class Kept:
+    """Finished rows of one train seed in a file of JSON lines, if there is one."""
+
+    path: Path | None
+    seed: int
+    images: int
+    epsilon: float
+
+    def row(self, name: str, make: Callable[[], Row]) -> Row:
+        """The row of this name: as it was kept, else made now and kept."""
+        asked = {"seed": self.seed, "images": self.images, "epsilon": self.epsilon, "name": name}
+        for line in self.path.read_text().splitlines() if self.path is not None and self.path.exists() else ():
+            found = json.loads(line)
+            if {key: found.get(key) for key in asked} == asked:
+                checks = tuple(Check.model_validate(check) for check in found["checks"])
+                return Row(name, checks, found["robust"], found["beside"], found["reference"], tuple(found["faults"]))
+        started, row = time.perf_counter(), make()
+        values = asdict(row) | {"checks": [check.model_dump() for check in row.checks]} | asked
+        values["seconds"] = round(time.perf_counter() - started)
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps(values) + "\n")
+        return row
 
 
 @dataclass(frozen=True)
@@ -123,7 +155,7 @@ class Bench:
 
     data: Dataset
     epsilon: float
-    twins: dict[int, float] = field(default_factory=dict)
+    twins: dict[tuple[nn.Module, int], float] = field(default_factory=dict)
 
     def honest(
         self,
@@ -136,6 +168,8 @@ class Bench:
     ) -> Row:
         """An honest model: no check may flag it."""
         (attacked,) = self._evaluate(module, ["worst-case"], sources, images, solver=solver)
+        if solver is None:
+            self.twins[module, images] = robust(attacked)
         return Row(name, attacked.checks, robust(attacked), "", None, _flags(attacked))
 
     def clip(self, name: str, module: nn.Module, twin: nn.Module, sources: Mapping[str, nn.Module], images: int) -> Row:
@@ -164,9 +198,9 @@ class Bench:
         return Row(control.name, tuple(checks), robust(worst), beside, reference, tuple(faults))
 
     def _twin(self, twin: nn.Module, sources: Mapping[str, nn.Module], images: int) -> float:
-        if images not in self.twins:
-            self.twins[images] = robust(self._evaluate(twin, ["worst-case"], sources, images)[0])
-        return self.twins[images]
+        if (twin, images) not in self.twins:
+            self.twins[twin, images] = robust(self._evaluate(twin, ["worst-case"], sources, images)[0])
+        return self.twins[twin, images]
 
     def _oracle(self, control: Control, images: int) -> float:
         passes = RANDOMISED_PASSES if control.randomised else 1
@@ -234,7 +268,7 @@ def robust(result: Result) -> float:
 
 def print_head(seed: int) -> None:
     """The numbers of the checks that speak of the model."""
-    print(f"\ntrain seed {seed}\n{'':22}" + "".join(f"{number:>3}" for number in MODEL_CHECKS) + "  robust", flush=True)
+    print(f"\ntrain seed {seed}\n{'':26}" + "".join(f"{number:>3}" for number in MODEL_CHECKS) + "  robust", flush=True)
 
 
 def print_row(row: Row) -> None:
@@ -244,7 +278,7 @@ def print_row(row: Row) -> None:
     cells = "".join(f"{by_id.get(number, '-'):>3}" for number in MODEL_CHECKS)
     reference = "" if row.reference is None else f"  {row.beside} {row.reference:.1%}"
     faults = f"  MISSED: {'; '.join(row.faults)}" if row.faults else ""
-    print(f"{row.name:22}{cells}  {row.robust:6.1%}{reference}{faults}", flush=True)
+    print(f"{row.name:26}{cells}  {row.robust:6.1%}{reference}{faults}", flush=True)
 
 
 if __name__ == "__main__":

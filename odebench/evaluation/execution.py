@@ -16,6 +16,7 @@ from odebench.dataset import Split
 from odebench.errors import UsageError
 from odebench.evaluation.diagnosis import Diagnosis
 from odebench.evaluation.environment import device_name, versions
+from odebench.evaluation.estimate import estimate
 from odebench.evaluation.examination import Examination, examine
 from odebench.evaluation.fresh_start import started_early
 from odebench.evaluation.loading import LoadedModels
@@ -32,11 +33,6 @@ from odebench.protocol.spec import Evaluation, ThreatModel
 from odebench.result.outcome import ROBUST
 from odebench.result.schema import Check, Found
 
-FORWARD_SHARE = 1 / 3
-"""What a query costs in gradients."""
-USUAL_SHARE = 0.55
-"""What an attack takes of the longest that it may, as images fall on its way."""
-
 
 def measure(
     evaluation: Evaluation,
@@ -47,13 +43,15 @@ def measure(
     candidates: Mapping[float, Tensor] | None = None,
     keep_candidates: bool = False,
     preflights: dict[ThreatModel, Preflight] | None = None,
+    examinations: dict[str, Examination] | None = None,
     progress: Progress = SILENT,
 ) -> Measurements:
     """What an evaluation measures on some `rows` of its images, whole chunks of its slice of `split`.
 
     `candidates` are those made elsewhere, by epsilon, one for each image of the slice. With `keep_candidates` the
     outcomes hold the last candidate judged for each attacked image. `preflights` are filled and used again, so that
-    clean predictions are made once for several attacks on the same models and slice.
+    clean predictions are made once for several attacks on the same models and slice; so are `examinations`, by run key,
+    so that the first chunk is attacked once for several `rows` of one evaluation.
 
     Raises ModelError for a model that raises or does not return logits, and AttackError for an attack that raises:
     neither ever counts as robustness.
@@ -67,6 +65,7 @@ def measure(
         if models.handed_over:
             _unfreeze_if_needed(models.classifier, evaluation, images, progress)
         run = _Run(evaluation, models, images, rows, candidates or {}, keep_candidates, progress)
+        run.examinations = {} if examinations is None else examinations
         preflight = preflights.get(evaluation.threat_model)
         if preflight is None:
             preflight = run_preflight(
@@ -114,6 +113,7 @@ class _Run:
         self.whole, self.images, self.first = whole, whole.part(rows), rows.start or 0
         self.candidates, self.keep_candidates, self.progress = candidates, keep_candidates, progress
         self.attack, self.start = load_attack(evaluation.attack.name), models.start
+        self.examinations: dict[str, Examination] = {}
         self.chunks = chunks(evaluation, len(self.images))
         self.stages, self.left_out = self._stages(gradient_unconfirmed=False)
         if not self.stages:
@@ -222,10 +222,16 @@ class _Run:
         """The checks of the first chunk after the attack on it, and the reasons for doubt.
 
         Where these images do not begin with the first chunk, it is attacked for this alone: the reasons must be those
-        of the whole evaluation.
+        of the whole evaluation. What other rows of the evaluation have found there is taken from them.
         """
         if not self.attack.examines_model:
             return Examination()
+        key = self.evaluation.run_key
+        if key not in self.examinations:
+            self.examinations[key] = self._examination(outcomes, preflight, checks)
+        return self.examinations[key]
+
+    def _examination(self, outcomes: Sequence[Outcomes], preflight: Preflight, checks: Sequence[Check]) -> Examination:
         judge = preflight.judge(self.models.classifier)
         probing = self._attack_on(self.whole.part(slice(0, self.evaluation.chunk)), 0, judge)
         with self.progress.track("examining the model", total=self._examination_passes) as step:
@@ -248,11 +254,16 @@ class _Run:
     def _say_estimate(self, preflight: Preflight) -> None:
         """Says how long the attack may take, from the time that the gradients of one chunk took."""
         count = len(self.evaluation.threat_model.epsilons)
-        gradients = sum(_gradients(stage, self.evaluation.chunk) for stage in self._usual)
-        most = preflight.slowest * gradients * count * len(self.chunks)
+        told = estimate(
+            self._usual,
+            chunk=self.evaluation.chunk,
+            chunks=len(self.chunks),
+            epsilons=count,
+            gradient=preflight.slowest,
+        )
         self.progress.say(
             f"{self.attack.name} on {len(self.images)} images, {count} epsilon{'s' * (count > 1)}, {self.passes} "
-            f"passes each: about {_duration(USUAL_SHARE * most)}, at most {_duration(most)} on free cores"
+            f"passes each: {told}"
         )
 
     def _few_candidates(self, preflight: Preflight) -> bool:
@@ -283,15 +294,3 @@ class _Run:
             attack.attack_images(epsilon, outcomes, step, stages=self._usual)
             found.append(outcomes)
         return found
-
-
-def _gradients(stage: Stage, chunk: int) -> float:
-    """What a stage costs at most on a chunk, in gradients of the whole chunk."""
-    share = 1.0 if stage.most_images is None else min(1.0, stage.most_images / chunk)
-    return stage.passes * share * (1.0 if stage.definition.uses_gradients else FORWARD_SHARE)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return "1 s"
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

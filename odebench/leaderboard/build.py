@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -43,12 +43,17 @@ class _RowKey:
     solver: Solver | None
 
 
+_ModelKey = tuple[_RowKey, float | None, str]
+"""A row, a horizon and a train seed: within one data set these are weights, horizon and solver."""
+
+
 @dataclass(frozen=True)
 class _Seed:
-    """All results of one train seed in one norm, and their union."""
+    """All results of one train seed in one norm, their union, and whether results of it in any norm examine it."""
 
     stored: tuple[StoredResult, ...]
     outcomes: OutcomeSets
+    examined: bool
 
 
 def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[ResultError]]:
@@ -69,8 +74,9 @@ def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[Resu
                 problems.append(_two_datasets(first, same_data[0]))
             results, found = one_weights_a_seed(same_data)
             problems += found
+            examined = _examined(results)
             for norm, same_norm in group(results, lambda item: item.evaluation.threat_model.norm).items():
-                cells, found = _cells(same_norm)
+                cells, found = _cells(same_norm, examined)
                 problems += found
                 tables += [
                     Table(dataset, split, digest, shared, norm, epsilon, _rows(rows)) for epsilon, rows in cells.items()
@@ -83,7 +89,7 @@ def one_weights_a_seed(stored: Sequence[StoredResult]) -> tuple[list[StoredResul
     """The results of the newest weights of each train seed, and the problems: results of other weights."""
     kept: list[StoredResult] = []
     problems: list[ResultError] = []
-    for same_seed in group(stored, lambda item: (_row_key(item), item.evaluation.horizon, _train_seed(item))).values():
+    for same_seed in group(stored, _model_key).values():
         newest = max(same_seed, key=lambda item: (item.result.created, item.result.found.weights_sha256))
         for weights, same in group(same_seed, lambda item: item.result.found.weights_sha256).items():
             if weights == newest.result.found.weights_sha256:
@@ -94,16 +100,16 @@ def one_weights_a_seed(stored: Sequence[StoredResult]) -> tuple[list[StoredResul
 
 
 def _cells(
-    stored: Sequence[StoredResult],
+    stored: Sequence[StoredResult], examined: Set[_ModelKey]
 ) -> tuple[dict[float, dict[_RowKey, list[Cell]]], list[ResultError]]:
-    """The cells of one data set and norm, by epsilon and row."""
+    """The cells of one data set and norm, by epsilon and row; `examined` are the models of it that are, in any norm."""
     cells: dict[float, dict[_RowKey, list[Cell]]] = defaultdict(lambda: defaultdict(list))
     problems: list[ResultError] = []
     for (row, _), found in group(stored, lambda item: (_row_key(item), item.evaluation.horizon)).items():
         seeds: list[_Seed] = []
         for same in group(found, _train_seed).values():
             try:
-                seeds.append(_Seed(tuple(same), union(same)))
+                seeds.append(_Seed(tuple(same), union(same), _model_key(same[0]) in examined))
             except ResultError as error:
                 problems.append(error)
         for epsilon in sorted({epsilon for seed in seeds for epsilon in seed.outcomes.judged}):
@@ -121,8 +127,8 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
     """One model at one horizon. Raises ResultError where its train seeds have no image in common."""
     evaluated = [[item for item in seed.stored if epsilon in item.evaluation.threat_model.epsilons] for seed in seeds]
     worst = [[item for item in items if _is_worst_case(item)] for items in evaluated]
-    ranked = all(worst)
-    largest = [max(items, key=_size) for items in (worst if ranked else evaluated)]
+    attacked, examined = all(worst), all(seed.examined for seed in seeds)
+    largest = [max(items, key=_size) for items in (worst if attacked else evaluated)]
     images = image_set(largest[0].result)
     for item in largest[1:]:
         images &= image_set(item.result)
@@ -138,15 +144,15 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         for seed in seeds
         for item in seed.stored
         for flag in item.result.flags
-        # What is about the settings of another attack says nothing of a model ranked by its worst case.
-        if not (ranked and not _is_worst_case(item) and speaks_of_settings(flag, item))
+        # What is about the settings of another attack says nothing of a model shown by its worst case.
+        if not (attacked and not _is_worst_case(item) and speaks_of_settings(flag, item))
     }
     nfe = [item.result.nfe for item in largest]
     evaluation = largest[0].result.evaluation
     return Cell(
         horizon=evaluation.horizon,
         train_horizon=evaluation.train_horizon,
-        ranked=ranked and Flag.RANDOMISED not in flags,
+        ranked=attacked and examined and Flag.RANDOMISED not in flags,
         n=n,
         seeds=len(seeds),
         clean_accuracy=_figure([clean for clean, _ in shares], n),
@@ -154,7 +160,7 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         nfe_clean=_mean([item.clean.mean for item in nfe if item.clean]),
         nfe_adversarial=_mean([item.adversarial.mean for item in nfe if item.adversarial]),
         attacks=_attacks(seeds, epsilon, images),
-        examined=all(_is_examined(seed.stored) for seed in seeds),
+        examined=examined,
         flags=dict(sorted(flags.items())),
         credits=credits_of([(seed.stored, seed.outcomes) for seed in seeds], images, epsilon),
         files=dict(sorted((_train_seed(item), item.path) for item in largest)),
@@ -162,11 +168,17 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
     )
 
 
-def _is_examined(stored: Sequence[StoredResult]) -> bool:
-    """Whether results hold all checks that look for masked gradients; one that could not be made does not count."""
-    checks = [check for item in stored for check in item.result.checks]
-    made = {check.id for check in checks if check.status != "skipped" or check.speaks_of == "model"}
-    return made.issuperset(EXAMINATION)
+def _examined(stored: Sequence[StoredResult]) -> Set[_ModelKey]:
+    """The models whose results hold all checks that look for masked gradients, whatever the norm and epsilon.
+
+    A check that could not be made does not count, unless that is the model's doing.
+    """
+    made: dict[_ModelKey, set[int]] = defaultdict(set)
+    for item in stored:
+        made[_model_key(item)] |= {
+            check.id for check in item.result.checks if check.status != "skipped" or check.speaks_of == "model"
+        }
+    return {key for key, checks in made.items() if checks.issuperset(EXAMINATION)}
 
 
 def _attacks(seeds: Sequence[_Seed], epsilon: float, images: int) -> dict[str, Reach]:
@@ -245,6 +257,10 @@ def _row_key(item: StoredResult) -> _RowKey:
         None if same else evaluation.train_horizon,
         evaluation.solver,
     )
+
+
+def _model_key(item: StoredResult) -> _ModelKey:
+    return _row_key(item), item.evaluation.horizon, _train_seed(item)
 
 
 def _is_worst_case(item: StoredResult) -> bool:

@@ -20,10 +20,10 @@ class Cell:
     """What is known of one model at one horizon (null for a model without one) at the table's epsilon.
 
     Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells on how many seeds and images
-    each attack of the union was run. `examined`: the results of every seed hold the checks that look for masked
-    gradients. NFE is a mean per image, null for a model without a field. `flags` have their
-    meanings as values. `credits` name the authors of candidates made elsewhere. `files` are the largest results by
-    train seed; `results` are all that the union is made of.
+    each attack of the union was run. `examined`: the results of every seed, in any norm, hold the checks that look for
+    masked gradients; only then is a cell ranked. NFE is a mean per image, null for a model without a field. `flags`
+    have their meanings as values. `credits` name the authors of candidates made elsewhere. `files` are the largest
+    results by train seed; `results` are all that the union is made of.
     """
 
     horizon: float | None

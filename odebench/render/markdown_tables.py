@@ -19,8 +19,8 @@ EMPTY = "No results yet. `odebench run --model kd-ode --attack pgd` makes one.\n
 LEGEND = (
     "Intervals are 95% and cover the sampling of images (and of train seeds), not the strength of attacks. "
     "Robust: withstood every attack named. NFE: mean evaluations of the vector field an image, clean / under "
-    "attack. Unranked: without a worst-case result, or randomised. Not examined: no result holds the checks that look "
-    "for masked gradients."
+    "attack. Unranked: without a worst-case result, randomised, or not examined. Not examined: no result holds the "
+    "checks that look for masked gradients; odebench diagnose makes them."
 )
 
 OTHERS = (

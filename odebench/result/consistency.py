@@ -147,6 +147,7 @@ _BEYOND: dict[int, Callable[[float, float], bool]] = {
     CheckId.INCOMPLETE_OPTIMISATION: float.__gt__,
     CheckId.REACH: lambda total, needed: total < needed - 1e-9,
     CheckId.GRADIENT_FIDELITY: float.__lt__,
+    CheckId.USEFUL_GRADIENT: float.__lt__,
 }
 """On which side of its threshold the figure of a check always flags."""
 

@@ -104,8 +104,9 @@ def review(
     """The review of HEAD, as committed, as a pull request to `base`.
 
     An entry is run only if nothing else is wrong with it; code that it brings runs only with `trust`, for at most
-    `time_limit` seconds, and where this system cannot keep secrets from it only if it may be `unwalled`. `draw` is the seed of a review to repeat. A `maintainer` may change files of others. Raises
-    UsageError if there is nothing to review.
+    `time_limit` seconds, and where this system cannot keep secrets from it only if it may be `unwalled`. `draw` is the
+    seed of a review to repeat. A `maintainer` may change files of others. Raises UsageError if there is nothing to
+    review.
     """
     pull_request = pulls.read_pull_request(base)
     span = pull_request.span

@@ -17,6 +17,8 @@ from odebench.attack.builtin import PGD, SMOOTHED, SQUARE
 from odebench.attack.definition import Stage
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.dataset import Split, load_dataset
+from odebench.evaluation import execution
+from odebench.evaluation.examination import Examination
 from odebench.evaluation.execution import measure
 from odebench.evaluation.loading import LoadedModels
 from odebench.evaluation.measurements import concatenate
@@ -141,6 +143,28 @@ def test_slices_have_the_doubt_of_the_whole() -> None:
     assert [one.felled_by for one in joined.epsilons] == [one.felled_by for one in whole.epsilons]
     passes = [[(one.name, one.forward, one.backward) for one in each.cost.stages] for each in (joined, whole)]
     assert passes[0] == passes[1]
+
+
+def test_slices_that_share_an_examination_attack_the_first_chunk_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = part()
+    whole = reversed_gradient()
+    made: list[int] = []
+
+    def counted(*given: Any, **options: Any) -> Any:
+        made.append(1)
+        return execution_examine(*given, **options)
+
+    execution_examine = execution.examine
+    monkeypatch.setattr(execution, "examine", counted)
+    models = LoadedModels(Classifier(Reversed(honest()), n_classes=10), "0" * 64)
+    shared: dict[str, Examination] = {}
+    for start in (CHUNK, 2 * CHUNK):
+        found = measure(
+            whole.evaluation, models, Split(images, labels), rows=slice(start, start + CHUNK), examinations=shared
+        )
+        letters = ["".join(one.letters) for one in found.outcomes]
+        assert letters == [one.outcomes[start : start + CHUNK] for one in whole.epsilons]
+    assert made == [1]
 
 
 @pytest.mark.parametrize(("quick", "handed_over"), [(True, False), (True, True), (False, False)])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from honest_modules import honest_modules
 from masked_models import clips, masks
 from small_model import SmallOde, fitted, judged, outcomes
 from torch import Tensor, nn
@@ -82,6 +83,18 @@ def test_a_model_that_clips_its_input_falls_like_its_twin(name: str) -> None:
     assert told.status == "pass"
     assert told.figure is not None
     assert told.figure > 0.9
+
+
+@cache
+def modules() -> dict[str, nn.Module]:
+    return honest_modules(honest(), honest(), load_dataset("digits"), epochs=4)
+
+
+@pytest.mark.parametrize("name", honest_modules(nn.Identity(), nn.Identity(), load_dataset("digits"), epochs=0))
+def test_an_honest_module_is_not_flagged(name: str) -> None:
+    result = examined(modules()[name])
+    assert not [one for one in result.checks if one.status == "flag" and one.speaks_of == "model"]
+    assert result.doubt == ()
 
 
 def test_the_examination_costs_nothing_of_what_a_result_counts() -> None:

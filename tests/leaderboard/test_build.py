@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from result_factory import make_result
+from result_factory import EXAMINED, make_result
 
 from odebench.errors import ResultError
 from odebench.leaderboard.build import build_tables
@@ -277,6 +277,63 @@ def test_seeds_are_averaged_on_the_images_common_to_all() -> None:
     assert (cell.nfe_clean, cell.nfe_adversarial) == (20.0, 23.0)
 
 
+EXAMINES = {"attack": "quick-diagnosis", "examined": True}
+
+
+def test_a_model_that_nothing_examines_is_shown_and_not_ranked() -> None:
+    worst = make_result({0.1: "rf"}, attack="worst-case", examined=False)
+    cell = only_cell(worst)
+    assert (cell.ranked, cell.examined, cell.robust_accuracy.value) == (False, False, 0.5)
+    assert "- kd-ode: 1 seed; worst-case alone; unranked; not examined" in markdown(tables_of(worst))
+    examined = only_cell(worst, make_result({0.1: "rf"}, **EXAMINES))
+    assert (examined.ranked, examined.examined) == (True, True)
+
+
+def test_an_examination_is_of_the_model_whatever_the_norm_and_radius() -> None:
+    worst = make_result({0.5: "rf"}, norm="l2", attack="worst-case", examined=False)
+    tables = tables_of(worst, make_result({0.1: "rr"}, **EXAMINES))
+    ((cell,),) = [list(row.cells.values()) for table in tables if table.norm == "l2" for row in table.rows]
+    assert cell.ranked
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"train_seed": 1},
+        {"horizon": 2.0},
+        {"train_horizon": 2.0},
+        {"solver": adaptive()},
+        {"model": "ode"},
+        {"arguments": {"epochs": 3}},
+        {"dataset": "fashion-mnist"},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_another_model_examined_examines_none(other: dict[str, Any]) -> None:
+    worst = make_result({0.1: "rf"}, attack="worst-case", examined=False)
+    tables = tables_of(worst, make_result({0.1: "rf"}, **EXAMINES, **other))
+    cells = [cell for table in tables for row in table.rows for cell in row.cells.values() if worst in of(cell)]
+    assert [(cell.ranked, cell.examined) for cell in cells] == [(False, False)]
+
+
+def of(cell: Cell) -> list[Result]:
+    return [item.result for item in cell.results]
+
+
+@pytest.mark.parametrize("missing", EXAMINED, ids=lambda check: check.name)
+def test_every_check_must_be_made(missing: Check) -> None:
+    others = [check for check in EXAMINED if check is not missing]
+    skipped = missing.model_copy(update={"status": "skipped", "figure": None, "threshold": None})
+    settings = skipped.model_copy(update={"speaks_of": "settings"})
+
+    def ranked(*checks: Check) -> bool:
+        return only_cell(make_result({0.1: "rf"}, attack="worst-case", examined=False, checks=checks)).ranked
+
+    assert not ranked(*others)
+    assert not ranked(*others, settings), "it could not be made"
+    assert ranked(*others, skipped), "there was nothing for it to look at"
+
+
 def test_a_row_is_ranked_when_all_its_seeds_have_a_worst_case() -> None:
     results = [
         make_result({0.1: "rr"}, train_seed=0),
@@ -436,7 +493,7 @@ def test_markdown_reads_as_plain_text() -> None:
 |          | NFE      |   8 / 8.2 |   16 / 16 |            |
 |          | flags    |       a b |           |            |
 
-- resnet: 1 seed; worst-case alone; not examined
+- resnet: 1 seed; worst-case alone
 - kd-ode at T=0.5: 1 seed; pgd alone; unranked; not examined
 - kd-ode at T=1: 2 seeds; union of fgsm (1 of 2 seeds), pgd (1 of 2 seeds);
   unranked; not examined
@@ -446,8 +503,8 @@ def test_markdown_reads_as_plain_text() -> None:
 Intervals are 95% and cover the sampling of images (and of train seeds), not the
 strength of attacks. Robust: withstood every attack named. NFE: mean evaluations
 of the vector field an image, clean / under attack. Unranked: without a
-worst-case result, or randomised. Not examined: no result holds the checks that
-look for masked gradients.
+worst-case result, randomised, or not examined. Not examined: no result holds
+the checks that look for masked gradients; odebench diagnose makes them.
 """
     )
 

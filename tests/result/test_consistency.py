@@ -197,6 +197,7 @@ CASES: list[tuple[dict[str, Any], Edit, str]] = [
     (made(FAILED, flags=["solver failure"]), edit("checks.0", count(18, "solver failure", 0, 200)), "letters say 40"),
     (made(), edit("checks", [count(1, "gradient availability", 0, 200)]), "n is 200, but the letters say 160"),
     (made(), edit("checks", [measure(17, "gradient fidelity", "pass", 0.9, 0.95)]), "0.9 is on the wrong side of 0.95"),
+    (made(), edit("checks", [measure(20, "useful gradient", "pass", 0.6, 0.7)]), "0.6 is on the wrong side of 0.7"),
     (made(), edit("checks", [measure(14, "reach", "pass", 1.0, 2.0)]), "1 is on the wrong side of 2, but the status"),
     (made(), edit("checks", [measure(2, "determinism", "pass", 0.1, 1e-4)]), "0.1 is on the wrong side of 0.0001"),
     (made(), edit("checks", [measure(7, "incomplete", "pass", 0.1, 0.05)]), "0.1 is on the wrong side of 0.05"),

@@ -13,6 +13,7 @@ from odebench.dataset import Dataset
 from odebench.errors import OdebenchError
 from odebench.evaluation.checks.answers import Lie, false_gradients, integrated_outside
 from odebench.evaluation.evaluate import data_split
+from odebench.evaluation.examination import Examination
 from odebench.evaluation.execution import measure
 from odebench.evaluation.fresh_start import start_of_plan
 from odebench.evaluation.loading import LoadedModels, load_models
@@ -123,9 +124,10 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
             changes = _changes(classifier, before)
     outcomes: list[ChunkOutcomes] = []
     for attack in job.attacks:
+        examinations: dict[str, Examination] = {}
         with _threads(attack.threads), load_models(attack.plan, data, device, SILENT, budget=budget) as asked:
             for rows in attack.rows:
-                measured = _measure(attack.plan, asked, data, rows)
+                measured = _measure(attack.plan, asked, data, rows, examinations)
                 advance()
                 outcomes.append(
                     ChunkOutcomes(
@@ -159,9 +161,16 @@ def _changes(classifier: Classifier, before: dict[str, Tensor]) -> str | None:
     return None
 
 
-def _measure(plan: Plan, models: LoadedModels, data: Dataset, rows: slice = ALL) -> Measurements:
+def _measure(
+    plan: Plan,
+    models: LoadedModels,
+    data: Dataset,
+    rows: slice = ALL,
+    examinations: dict[str, Examination] | None = None,
+) -> Measurements:
     evaluation = plan.evaluation
-    return measure(evaluation, models, data_split(data, evaluation.dataset.split), rows=rows)
+    split = data_split(data, evaluation.dataset.split)
+    return measure(evaluation, models, split, rows=rows, examinations=examinations)
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

@@ -21,7 +21,9 @@ from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import UsageError
 from odebench.evaluation.evaluate import run
+from odebench.evaluation.examination import examine
 from odebench.evaluation.plan import EvaluationRequest, Slice, plan
+from odebench.evaluation.staged_attack import StagedAttack
 from odebench.io.https import RemoteError
 from odebench.numerics.statistics import difference_interval
 from odebench.result.file import read_result, result_files, write_result
@@ -99,10 +101,20 @@ def claim(robust: float, **changes: Any) -> str:
 # --- good ones ---------------------------------------------------------------------------------------------------
 
 
-def test_a_good_entry_is_found_again_letter_by_letter(tmp_path: Path, results: Path) -> None:
+def test_a_good_entry_is_found_again_letter_by_letter(
+    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examined: list[str] = []
+
+    def counted(attack: StagedAttack, *given: Any, **options: Any) -> Any:
+        examined.append(attack.evaluation.attack.name)
+        return examine(attack, *given, **options)
+
+    monkeypatch.setattr("odebench.evaluation.execution.examine", counted)
     robust = stored(results, "pgd").epsilons[1].figures.robust_accuracy.value
     mine = write_real_entry(tmp_path / "entries", claims=claim(round(robust, 3)))
     found = verified(mine, results, chunks=None, draw=7)
+    assert sorted(examined) == ["pgd", "quick-diagnosis"], "once for both chunks"
     assert found.findings == ()
     assert found.ok
     assert (found.draw, found.chunks) == (7, drawn_chunks(7, {"digits": 500}))
