@@ -78,6 +78,8 @@ def test_the_study_says_what_the_published_results_say(monkeypatch: pytest.Monke
     monkeypatch.chdir(ROOT)
     stored, _ = read_results([PUBLISHED, ROOT / "leaderboard" / "study"])
     study = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
-    shown = overview(claims_of(asked_claims(), stored))
+    claims = claims_of(asked_claims(), stored)
+    assert not [claim.why for claim in claims if claim.why.startswith("registered ")], "results older than their claim"
+    shown = overview(claims)
     assert len(shown) == 6
     assert "\n".join(shown) in study, f"docs/study.md should hold:\n{chr(10).join(shown)}"
