@@ -33,16 +33,13 @@ PAPER = (
 )
 
 
-def claims_markdown(claims: Sequence[Claim], *, level: int = 1, with_overview: bool = False) -> str:
-    """A table for each data set, under a title of this `level`, and a sentence on what each claim rests on; first the
-    overview, which is wider than 80 columns, if asked."""
-    parts = [f"{'#' * level} Claims", "", fill(INTRODUCTION), ""]
-    if with_overview and (table := overview(claims)):
-        parts += [*table, ""]
+def claims_markdown(claims: Sequence[Claim]) -> str:
+    """A table for each data set, and a sentence on what each claim rests on."""
+    parts = ["# Claims", "", fill(INTRODUCTION), ""]
     for dataset, same in _by_dataset(claims):
         answered = [claim for claim in same if claim.word is not ClaimVerdict.not_run]
         if answered:
-            parts += [f"{'#' * (level + 1)} {escape(dataset)}", "", *_table(answered), ""]
+            parts += [f"## {escape(dataset)}", "", *_table(answered), ""]
             parts += [item(sentence(claim)) for claim in answered]
         parts += [*not_run(dataset, same), ""]
     return "\n".join([*parts, fill(WORDS), "", fill(PAPER), ""])
@@ -65,7 +62,8 @@ def overview(claims: Sequence[Claim]) -> list[str]:
         (question, *(_answer_text(by_name.get(f"{dataset}-{name}")) for dataset in datasets))
         for name, question in OVERVIEW.items()
     ]
-    return grid(("claim", *datasets), lines, left=tuple(range(len(datasets) + 1))) if datasets else []
+    shown = [line for line in lines if any(line[1:])]
+    return grid(("claim", *datasets), shown, left=tuple(range(len(datasets) + 1))) if shown else []
 
 
 def _answer_text(claim: Claim | None) -> str:
