@@ -402,7 +402,7 @@ def zipped_behind(mine: Path) -> None:
                 "code",
                 "names the encoding utf-7",
             )
-            for end in ("\x0b", "\x0c", "\x1c", "\x1d\x85")
+            for end in ("\x0b", "\x0c", "\x1c", "\x1d")
         ),
         (
             lambda mine: (mine / "model.py").write_text(f"{CODE}# \u202e gnihton\n"),
