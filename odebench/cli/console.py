@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from odebench.io.text import raw_stream, shown
 from odebench.leaderboard.build import FLAG_MEANINGS
 from odebench.progress import SILENT, Step
 from odebench.protocol.spec import radius
@@ -18,13 +20,25 @@ from odebench.result.outcome import FAILED, FOOLED, UNSOLVED
 from odebench.result.schema import Check, Figure, Result
 
 
+class PlainConsole(Console):
+    """A console that shows the texts that it is given: only what it draws itself steers a terminal."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        stream = raw_stream(sys.stderr if stderr else sys.stdout)
+        super().__init__(file=stream, highlight=False, markup=False)
+
+    def print(self, *parts: Any, **options: Any) -> None:
+        """Prints texts, their unseen characters escaped, and tables."""
+        super().print(*(shown(part) if isinstance(part, str) else part for part in parts), **options)
+
+
 class _ScreenStep:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
 
     def advance(self, amount: float = 1, *, note: str = "") -> None:
         if note:
-            self._progress.update(self._task, advance=amount, note=note)
+            self._progress.update(self._task, advance=amount, note=shown(note))
         else:
             self._progress.advance(self._task, amount)
 
@@ -33,7 +47,7 @@ class ScreenProgress:
     """Bars on standard error if it is a terminal; lines in any case."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = PlainConsole(stderr=True)
 
     @contextmanager
     def track(self, name: str, *, total: float, done: float = 0) -> Iterator[Step]:
@@ -51,7 +65,7 @@ class ScreenProgress:
             TextColumn("{task.fields[note]}", style="dim"),
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(name, total=total, completed=int(done), note="")
+            task = progress.add_task(shown(name), total=total, completed=int(done), note="")
             yield _ScreenStep(progress, task)
 
     def say(self, line: str) -> None:
@@ -65,13 +79,13 @@ def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, 
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+        table.add_row(*map(shown, row))
+    PlainConsole().print(table)
 
 
 def print_result(result: Result) -> None:
     """Prints a result: what was run, accuracy at each epsilon, the checks that flag."""
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     evaluation = result.evaluation
     data, attack = evaluation.dataset, evaluation.attack
     console.print(
@@ -109,7 +123,7 @@ def print_result(result: Result) -> None:
 
 def print_diagnosis(result: Result) -> None:
     """Prints a diagnosis: one line per check, what to do about those that flag, and the curves of the evidence."""
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     evaluation = result.evaluation
     data = evaluation.dataset
     solver = "" if evaluation.solver is None else f", T={evaluation.horizon:g}, {evaluation.solver}"

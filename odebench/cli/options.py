@@ -145,6 +145,8 @@ def settings(pairs: list[str] | None) -> dict[str, JsonValue]:
             raise UsageError(f"{pair!r} is not of the form name=value, such as epochs=30")
         try:
             found[name] = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        except RecursionError as error:
+            raise UsageError(f"the value of {name[:40]} is nested too deeply") from error
         except ValueError:
             found[name] = text
     return found

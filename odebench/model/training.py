@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from odebench.dataset import Dataset, Split
 from odebench.errors import ModelError, OdebenchError, WeightError
-from odebench.io.files import sha256_file
+from odebench.io.files import note_sha256, noted_sha256, sha256_file
 from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
 from odebench.io.text import first_line
 from odebench.model.adversarial_training import adversarial_images
@@ -89,12 +89,13 @@ def find_or_train(
         path = find_weights(recipe) or path
     module = build(recipe)
     if path.exists():
+        digest = undamaged(path)
         tensors, metadata = read_tensors(path)
         _check_origin(path, metadata, recipe, dataset)
         load_weights(module, tensors, source=path)
         if path != weights_path(recipe, folder):
             progress.say(f"{_title(recipe)}: not needed, published weights are used ({path.parent})")
-        return Trained(module.to(device).eval(), path, sha256_file(path))
+        return Trained(module.to(device).eval(), path, digest)
     teacher = None
     if recipe.teacher is not None:
         teacher = find_or_train(recipe.teacher, dataset, folder=folder, device=device, progress=progress).module
@@ -105,7 +106,18 @@ def find_or_train(
     write_tensors(path, module.state_dict(), metadata)
     run.partial.unlink(missing_ok=True)
     progress.say(f"{_title(recipe)}: trained, {accuracy:.1%} on the validation images")
-    return Trained(module, path, sha256_file(path))
+    return Trained(module, path, note_sha256(path))
+
+
+def undamaged(path: Path) -> str:
+    """The sha256 of a weights file. Raises WeightError where another was noted when it was written."""
+    found, noted = sha256_file(path), noted_sha256(path)
+    if noted is not None and noted != found:
+        raise WeightError(
+            f"{path} is damaged: its sha256 is {found[:12]}, and {noted[:12]} was noted when it was written; delete it "
+            "to train again, or have it back from where it is published"
+        )
+    return found
 
 
 def _check_origin(path: Path, metadata: dict[str, Any], recipe: Recipe, dataset: Dataset) -> None:

@@ -114,7 +114,11 @@ def review(
         said = f"HEAD ({span.head[:12]}) changes nothing since it left {base} ({span.fork[:12]})"
         raise UsageError(f"{said}; commit your entry, or go to its branch")
     chosen = secrets.randbits(32) if draw is None else draw
-    findings = [*pulls.links(pull_request), *([] if maintainer else pulls.ownership(pull_request))]
+    findings = [
+        *pulls.links(pull_request),
+        *pulls.look_alikes(pull_request),
+        *([] if maintainer else pulls.ownership(pull_request)),
+    ]
     with tempfile.TemporaryDirectory(prefix="odebench-review-") as name:
         folder = Path(name)
         pulls.write_board(pull_request, folder)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from odebench.errors import OdebenchError, ResultError
-from odebench.io.files import sha256_file, write_atomically
+from odebench.io.files import list_sha256, sha256_file, write_atomically
 from odebench.io.folders import PublishedFolder
 from odebench.protocol.recipe import find_weights, weights_path
 from odebench.result.file import read_result, result_files, result_path
@@ -41,6 +41,8 @@ class Publication:
             data = source.read_bytes()
             write_atomically(target, data)
             total += len(data)
+        for folder in {target.parent for target in self.weights.values()}:
+            list_sha256(folder, "*.safetensors", new=self.weights.values())
         return total
 
 

@@ -304,7 +304,7 @@ def test_links(clone: Clone, entry: Path, check: Any) -> None:
 
 
 def test_published_weights(clone: Clone, check: Any) -> None:
-    (path,) = (clone.board / "weights").iterdir()
+    (path,) = (clone.board / "weights").glob("*.safetensors")
     path.write_bytes(b"mine")
     clone.commit()
     said = check("--trust")
