@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +11,7 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from odebench.dataset import Dataset, Split
+from odebench.dataset import Dataset
 from odebench.errors import ModelError, OdebenchError, WeightError
 from odebench.io.files import note_sha256, noted_sha256, sha256_file
 from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
@@ -20,9 +19,9 @@ from odebench.io.text import first_line
 from odebench.model.adversarial_training import adversarial_images
 from odebench.model.augmentation import augment
 from odebench.model.losses import divergence, loss_function
+from odebench.model.prediction import accuracy, predict
 from odebench.model.training_data import train_split
 from odebench.numerics.precision import full_fp32
-from odebench.numerics.shapes import Images, Logits
 from odebench.progress import SILENT, Progress, Step
 from odebench.protocol.recipe import (
     ADVERSARIAL_SHARE,
@@ -292,21 +291,3 @@ class _Training:
             self._begin()
             return
         progress.say(f"{_title(self.recipe)}: going on after epoch {self.epoch} of {self.recipe.schedule.epochs}")
-
-
-def predict(
-    module: nn.Module,
-    images: Images,
-    *,
-    device: str = "cpu",
-    batch_size: int = 500,
-) -> Logits:
-    """The logits of many images, in batches and without gradients, as one tensor on the CPU."""
-    with torch.no_grad(), full_fp32():
-        parts: Sequence[Tensor] = [module(part.to(device)).cpu() for part in torch.split(images, batch_size)]
-    return torch.cat(list(parts))
-
-
-def accuracy(module: nn.Module, split: Split, *, device: str = "cpu") -> float:
-    """The share in [0, 1] of a split's images that a module in evaluation mode classifies correctly."""
-    return float((predict(module, split.images, device=device).argmax(1) == split.labels).float().mean())
