@@ -103,6 +103,14 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def sign_test(gained: int, lost: int) -> float:
+    """The exact two-sided p of equal shares of the same images, of which `gained` changed one way and `lost` the other
+    (McNemar's test, exact)."""
+    n = gained + lost
+    tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / (1 << n))
+
+
 def paired_interval(gained: int, lost: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """The interval of (gained - lost) / n, the difference of two shares of the same n images, of which `gained` changed
     one way and `lost` the other (Bonett and Price 2012, J. Educ. Behav. Stat. 37, p. 479: Wald's with one image more of

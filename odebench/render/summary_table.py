@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from odebench.leaderboard.grouping import group
+from odebench.leaderboard.rank import ranks
 from odebench.leaderboard.table import Cell, Row, Table
 from odebench.protocol.spec import middle, radius
 from odebench.render.markdown_tables import escape, grid, horizon_name, nfe_text
 
-CAPTION = "Robust accuracy ± half-width of its 95% interval / clean accuracy, in percent."
+CAPTION = (
+    "Robust accuracy ± half-width of its 95% interval / clean accuracy, in percent. Rank: 1 + the models that are "
+    "significantly better at their best horizon."
+)
 
 
 def middle_tables(tables: Sequence[Table]) -> list[Table]:
@@ -20,11 +24,14 @@ def middle_tables(tables: Sequence[Table]) -> list[Table]:
 
 def summary(table: Table) -> list[str]:
     """A row a model in the order of the table, a column a horizon; what speaks against a row stands last."""
-    rows = table.usual
+    rows, rank = table.usual, ranks(table)
     horizons = [horizon for horizon in table.horizons if any(horizon in row.cells for row in rows)]
-    heading = ("model", *map(horizon_name, horizons), "notes")
-    lines = [(escape(row.model), *(_both(row.cells.get(each)) for each in horizons), _notes(row)) for row in rows]
-    return grid(heading, lines, left=(0, len(horizons) + 1))
+    heading = ("rank", "model", *map(horizon_name, horizons), "notes")
+    lines = [
+        (str(rank.get(at, "")), escape(row.model), *(_both(row.cells.get(each)) for each in horizons), _notes(row))
+        for at, row in enumerate(rows)
+    ]
+    return grid(heading, lines, left=(1, len(horizons) + 2))
 
 
 def at_one_horizon(table: Table, horizon: float) -> list[str]:

@@ -227,7 +227,7 @@ def test_a_row_at_a_glance(folder: Path) -> None:
     tables = build_tables([StoredResult(folder / f"{n}.json", each) for n, each in enumerate(results())])[0]
     (linf,) = [table for table in middle_tables(tables) if table.norm == "linf"]
     lines = summary(linf)
-    assert lines[0].startswith("| model ")
+    assert lines[0].startswith("| rank | model ")
     assert all(re.search(r"\d\d?\.\d ± \d\d?\.\d / \d", line) for line in lines[2:])
     once = at_one_horizon(linf, 0.5)
     figures = [float(found[1]) for line in once[2:] if (found := re.search(r"\| +(\d+\.\d) ±", line))]
