@@ -20,7 +20,18 @@ from odebench.leaderboard.table import Table, short_solver
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
 from odebench.render.chart_data import Chart, file_stem
-from odebench.render.claims import INTRODUCTION, PAPER, WORDS, claims_json, name_of, p_text, points_text, sentence
+from odebench.render.claims import (
+    INTRODUCTION,
+    PAPER,
+    WORDS,
+    answers,
+    claims_json,
+    name_of,
+    not_run,
+    p_text,
+    points_text,
+    sentence,
+)
 from odebench.render.leaderboard_markdown import charts_of
 from odebench.render.markdown_tables import attack_names, credit_texts, horizon_name, nfe_text
 from odebench.render.vega import style
@@ -73,6 +84,7 @@ def page_values(content: PageContent, *, link: Link) -> Values:
         "union": UNION,
         "notes": dict(sorted({flag: why for figure in figures for flag, why in figure["notes"].items()}.items())),
         "cards": [_card(card, f"model-{number}", link) for number, card in enumerate(cards, 1)],
+        "answers": _answers(content.claims),
         "claims": _claims(content.claims),
         "texts": {"claims": INTRODUCTION, "words": WORDS, "paper": PAPER},
     }
@@ -264,13 +276,25 @@ def _strip(strip: ExampleStrip) -> Values:
     }
 
 
+def _answers(claims: Sequence[Claim]) -> Values:
+    """The study's questions and their answers, a column a data set."""
+    datasets, rows = answers(claims)
+    return {
+        "datasets": datasets,
+        "rows": [
+            {"question": question, "cells": [None if claim is None else _claim(claim) for claim in found]}
+            for question, found in rows
+        ],
+    }
+
+
 def _claims(claims: Sequence[Claim]) -> list[Values]:
-    """The claims of each data set; of a data set without results only the reason."""
+    """The answered claims of each data set, and which were not run."""
     return [
         {
             "data": dataset,
-            "not_run": same[0].why if all(claim.word is ClaimVerdict.not_run for claim in same) else "",
-            "claims": [_claim(claim) for claim in same],
+            "not_run": [{"names": names, "why": why} for names, why in not_run(same)],
+            "claims": [_claim(claim) for claim in same if claim.word is not ClaimVerdict.not_run],
         }
         for dataset, same in group(claims, lambda claim: claim.registered.dataset).items()
     ]
