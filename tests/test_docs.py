@@ -16,7 +16,7 @@ import runpy
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,6 @@ import torch
 import typer
 from entry_factory import change_entry
 
-from odebench.analysis import contrasts
 from odebench.cli import _exit_code, app
 from odebench.io.files import sha256_file
 from odebench.result import file as result_file
@@ -70,6 +69,9 @@ TESTED_BY = {
     "odebench verify kd-ode": "submission/verification/test_verify.py::test_a_published_model_is_found_again",
     "odebench verify kd-ode --dataset digits": (
         "submission/verification/test_verify.py::test_a_published_model_is_found_again"
+    ),
+    "odebench verify kd-ode --retrain --dataset digits": (
+        "submission/verification/test_retraining.py::test_equal_recipes_give_equal_bytes_and_other_bytes_are_named"
     ),
     "odebench verify ode --dataset digits --full": (
         "submission/verification/test_verify.py::test_a_published_model_is_found_again"
@@ -347,28 +349,19 @@ def beside_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
     monkeypatch.setattr(result_file, "parse_result", parsed_once)
-    monkeypatch.setattr(contrasts, "bootstrap", bootstrap_once)
     return folder
 
 
-# Nearly every page reads all that is published: each text is parsed once, each list of values drawn from once.
+# Nearly every page reads all that is published: each text is parsed once.
 
-_PARSE, _BOOTSTRAP = result_file.parse_result, contrasts.bootstrap
+_PARSE = result_file.parse_result
 PARSED: dict[str, Result] = {}
-DRAWN: dict[tuple[object, ...], tuple[float, float, float]] = {}
 
 
 def parsed_once(text: str, path: Path) -> Result:
     if text not in PARSED:
         PARSED[text] = _PARSE(text, path)
     return PARSED[text]
-
-
-def bootstrap_once(values: Sequence[float], **how: Any) -> tuple[float, float, float]:
-    key = (*values, *sorted(how.items()))
-    if key not in DRAWN:
-        DRAWN[key] = _BOOTSTRAP(values, **how)
-    return DRAWN[key]
 
 
 @pytest.mark.usefixtures("few_pgd_steps")
