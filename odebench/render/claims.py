@@ -76,7 +76,15 @@ def overview(claims: Sequence[Claim]) -> list[str]:
 def _answer_text(claim: Claim | None) -> str:
     if claim is None:
         return ""
-    return claim.word.value if claim.estimate is None else f"{points_text(claim.estimate)}, {claim.word.value}"
+    if claim.estimate is None:
+        return claim.word.value
+    return f"{points_text(claim.estimate)}, {claim.word.value}{seeds_so_far(claim)}"
+
+
+def seeds_so_far(claim: Claim) -> str:
+    """How many of the registered train seeds a claim rests on, while some are missing; else empty."""
+    registered = len(claim.registered.train_seeds)
+    return "" if len(claim.seeds) == registered else f" ({len(claim.seeds)} of {registered} seeds so far)"
 
 
 def not_run(claims: Sequence[Claim]) -> list[tuple[str, str]]:
