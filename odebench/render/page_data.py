@@ -30,6 +30,7 @@ from odebench.render.claims import (
     not_run,
     p_text,
     points_text,
+    seeds_so_far,
     sentence,
 )
 from odebench.render.leaderboard_markdown import charts_of
@@ -309,5 +310,6 @@ def _claim(claim: Claim) -> Values:
         "points": points + " a doubling of T" * (bool(points) and claim.registered.kind == "slope"),
         "p": "" if claim.adjusted_p is None else p_text(claim.adjusted_p),
         "word": claim.word.value,
+        "so_far": seeds_so_far(claim) if points else "",
         "sentence": sentence(claim).partition(f"{claim.registered.question} ")[2],
     }
