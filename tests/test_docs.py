@@ -62,6 +62,9 @@ TESTED_BY = {
     ),
     "odebench diagnose --model ode --parameter steps=5": "cli/test_diagnose.py::test_flags_and_what_to_do_are_said",
     "odebench examples": "leaderboard/test_example_images.py::test_examples_show_what_the_result_says",
+    "odebench run -m ode,kd-ode -a fgsm,cw --horizon 0.5,1,2 --seeds 0-2": (
+        "cli/test_grid.py::test_every_combination_is_an_evaluation_and_a_row"
+    ),
     "odebench sweep digits-full --section cw": "sweep/test_publish.py::test_sweep_takes_some_sections_and_names_them",
     "odebench sweep digits --results again": "sweep/test_scheduler.py::test_a_cell_is_what_run_makes_of_it",
     "odebench sweep digits --results mine": "sweep/test_scheduler.py::test_a_cell_is_what_run_makes_of_it",

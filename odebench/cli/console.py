@@ -13,10 +13,10 @@ from rich.table import Column, Table
 
 from odebench.io.text import raw_stream, shown
 from odebench.leaderboard.build import FLAG_MEANINGS
+from odebench.leaderboard.figures import CARRY_OVER, carried_figures
 from odebench.progress import SILENT, Step
 from odebench.protocol.spec import radius
 from odebench.render.diagnosis import bars_text, curve_text, curves, nfe_bars
-from odebench.result.outcome import FAILED, FOOLED, UNSOLVED
 from odebench.result.schema import Check, Figure, Result
 
 
@@ -98,18 +98,21 @@ def print_result(result: Result) -> None:
         console.print("; ".join(others))
     if evaluation.solver is not None and result.nfe.clean is not None:
         console.print(f"T={evaluation.horizon:g}, {evaluation.solver}, NFE {_nfe(result)}")
+    figures = carried_figures(result)
     rows = [
         [
-            radius(item.epsilon),
-            _percent(item.figures.clean_accuracy),
-            _percent(item.figures.robust_accuracy),
-            str(item.outcomes.count(FOOLED)),
-            str(item.outcomes.count(UNSOLVED) + item.outcomes.count(FAILED)),
+            radius(one.epsilon),
+            _percent(one.clean),
+            _percent(one.robust),
+            str(one.fooled),
+            str(one.failed),
             str(item.figures.invalid),
         ]
-        for item in result.epsilons
+        for one, item in zip(figures, result.epsilons, strict=True)
     ]
     print_table(["epsilon", "clean %", "robust %", "fooled", "failed", "invalid"], rows, right=(0, 1, 2, 3, 4, 5))
+    if any(one.carried for one in figures):
+        console.print(CARRY_OVER)
     for check in result.checks:
         if check.status == "flag":
             console.print(f"flag {check.id}, {check.name}: {_measured(check)}; {check.why}")

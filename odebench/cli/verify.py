@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.options import AsJson, DataDir, Device, TimeLimit, Trust, complete_dataset
+from odebench.cli.options import AsJson, DataDir, Device, TimeLimit, Trust, complete_dataset, distinct
 from odebench.cli.root import app
 from odebench.cli.trust import check_trust
 from odebench.errors import UsageError
@@ -66,8 +66,8 @@ def verify(
     from odebench.submission.submitted_model import SubmittedModel, find_entry, results_beside
     from odebench.submission.validate import validate_entry
 
-    folder = find_entry(entry)
     numbers = None if chunks is None else _numbers(chunks)
+    folder = find_entry(entry)
     report = validate_entry(folder)
     if not report.findings:
         found = read_entry(folder)
@@ -124,7 +124,9 @@ def _numbers(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise UsageError(f"--chunks is a list of whole numbers, such as 0,3, not {text!r}")
-    return [int(part) for part in parts]
+    numbers = [int(part) for part in parts]
+    distinct(numbers, "chunk")
+    return numbers
 
 
 def _show(verified: Verification) -> None:

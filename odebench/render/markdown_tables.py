@@ -10,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from odebench.io.text import WIDTH, fill
+from odebench.leaderboard.figures import CARRY_OVER
 from odebench.leaderboard.table import Cell, Row, Table, in_order
 from odebench.protocol.spec import radius
 
@@ -46,7 +47,7 @@ def markdown(tables: Sequence[Table]) -> str:
     if one would be wider than 80 columns."""
     if not tables:
         return f"{TITLE}\n{EMPTY}"
-    return "\n".join([TITLE, *sections(tables), fill(LEGEND), ""])
+    return "\n".join([TITLE, *sections(tables), fill(f"{LEGEND} {CARRY_OVER}"), ""])
 
 
 def sections(tables: Sequence[Table], *, level: int = 2, link: Link | None = None) -> list[str]:
