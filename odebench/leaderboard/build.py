@@ -12,7 +12,7 @@ from statistics import fmean
 
 from odebench.errors import ResultError
 from odebench.io.canonical_json import canonical_json
-from odebench.leaderboard.credit import credits_of
+from odebench.leaderboard.credit import author_of, can_be_judged_anew, credits_of
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Reach, Row, Table, in_order, short_solver
 from odebench.leaderboard.union import OutcomeSets, StoredResult, could_lower, image_set, union
@@ -49,11 +49,13 @@ _ModelKey = tuple[_RowKey, float | None, str]
 
 @dataclass(frozen=True)
 class _Seed:
-    """All results of one train seed in one norm, their union, and whether results of it in any norm examine it."""
+    """All results of one train seed in one norm, their union, whether results of it in any norm examine it, and those
+    that are not counted, since nobody can judge their candidates anew."""
 
     stored: tuple[StoredResult, ...]
     outcomes: OutcomeSets
     examined: bool
+    not_counted: tuple[StoredResult, ...]
 
 
 def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[ResultError]]:
@@ -108,8 +110,12 @@ def _cells(
     for (row, _), found in group(stored, lambda item: (_row_key(item), item.evaluation.horizon)).items():
         seeds: list[_Seed] = []
         for same in group(found, _train_seed).values():
+            counted = tuple(item for item in same if can_be_judged_anew(item))
+            if not counted:
+                continue
+            others = tuple(item for item in same if not can_be_judged_anew(item))
             try:
-                seeds.append(_Seed(tuple(same), union(same), _model_key(same[0]) in examined))
+                seeds.append(_Seed(counted, union(counted), _model_key(same[0]) in examined, others))
             except ResultError as error:
                 problems.append(error)
         for epsilon in sorted({epsilon for seed in seeds for epsilon in seed.outcomes.judged}):
@@ -163,9 +169,16 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         examined=examined,
         flags=dict(sorted(flags.items())),
         credits=credits_of([(seed.stored, seed.outcomes) for seed in seeds], images, epsilon),
+        not_counted=_not_counted(seeds, epsilon, images),
         files=dict(sorted((_train_seed(item), item.path) for item in largest)),
         results=tuple(item for seed in seeds for item in seed.stored),
     )
+
+
+def _not_counted(seeds: Sequence[_Seed], epsilon: float, images: int) -> tuple[str, ...]:
+    """The authors of candidates that nobody can judge anew, and that could lower a figure if they were counted."""
+    items = [item for seed in seeds for item in seed.not_counted if could_lower(item, epsilon, images)]
+    return tuple(sorted({author_of(item) or "" for item in items}))
 
 
 def _examined(stored: Sequence[StoredResult]) -> Set[_ModelKey]:
