@@ -26,8 +26,7 @@ FLAG_MEANINGS: dict[str, str] = {
     Flag.RANDOMISED: "the model draws random numbers; its letters rest on repeated passes, and it is not ranked",
     Flag.BATCH_COUPLED: "the solver shares step sizes within a batch, so images were judged one at a time",
     Flag.NO_TRANSFER: "no other model was at hand to craft candidates on: the transfer stage was left out",
-    Flag.UNSEEDED: "the model draws from a generator of its own, which no seed reaches: another run finds "
-    "other letters",
+    Flag.UNSEEDED: "the model draws from a generator of its own, so another run finds other letters",
     Flag.FEW_CANDIDATES: "the file had no candidate for some images: these stand unattacked",
     Flag.OPAQUE_GRADIENT: "the module hides its solver, and its gradient could not be confirmed",
 }
@@ -246,18 +245,16 @@ def _two_datasets(first: StoredResult, second: StoredResult) -> ResultError:
     name, split = _dataset_name(first)
     digests = [item.result.found.dataset_sha256[:12] for item in (first, second)]
     return ResultError(
-        f"{first.path} and {second.path} are results on two data sets called {name} ({split}), "
-        f"of sha256 {' and '.join(digests)}; they are shown apart: "
-        "rename one data set, or delete the results on the wrong one"
+        f"{first.path} and {second.path} are results on two data sets called {name} ({split}), of sha256 "
+        f"{' and '.join(digests)}; they are shown apart: rename one data set, or delete the results on the wrong one"
     )
 
 
 def _two_weights(older: StoredResult, newest: StoredResult) -> ResultError:
     digests = [item.result.found.weights_sha256[:12] for item in (older, newest)]
     return ResultError(
-        f"{older.path} and {newest.path} are results of one model from different weights, "
-        f"of sha256 {' and '.join(digests)}; the newer are shown: "
-        "delete the older files, or run their evaluations again with --force"
+        f"{older.path} and {newest.path} are results of one model from different weights, of sha256 "
+        f"{' and '.join(digests)}; the newer are shown: delete the older files, or run these again with --force"
     )
 
 

@@ -23,7 +23,7 @@ def completed_results(grid: Grid, workspace: Workspace) -> dict[str, Path]:
     """
     folders = [workspace.results]
     if workspace.counts_published and workspace.published is not None:
-        folders.append(workspace.published.results_of(weights=grid.protocol.weights))
+        folders.append(workspace.published.results_of(weights=grid.keeps_weights))
 
     @cache
     def trained(recipe_key: str) -> str | None:
@@ -44,7 +44,7 @@ def completed_results(grid: Grid, workspace: Workspace) -> dict[str, Path]:
         path = next((path for path in paths if path.exists()), None)
         if path is not None and _counts(path, cell, at_hand(cell.plan)):
             found[run_key] = path
-            elsewhere = grid.protocol.weights and workspace.results not in path.parents
+            elsewhere = grid.keeps_weights and workspace.results not in path.parents
             if elsewhere and at_hand(cell.plan) is None:
                 without_weights.add(run_key)
     if len(found) < len(grid.evaluations):

@@ -52,12 +52,16 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells on one data set in order, and all trainings that they need, teachers before students."""
+    """Cells on one data set in order, and all trainings that they need, teachers before students.
+
+    With `keeps_weights` results are published with the weights that they rest on.
+    """
 
     dataset: DatasetDefinition
     cells: tuple[PlannedCell, ...]
     trainings: tuple[Training, ...]
     threads: int = 1
+    keeps_weights: bool = True
 
     @property
     def evaluations(self) -> dict[str, PlannedCell]:
@@ -106,7 +110,7 @@ def lay_out(protocol: Protocol, document: Document) -> ProtocolGrid:
         for cell in _SectionLayout(protocol, dataset, document, section, ("sections", index)).cells()
     ]
     needed = tuple(trainings([cell.plan for cell in cells]))
-    return ProtocolGrid(dataset, tuple(cells), needed, protocol.threads, protocol=protocol)
+    return ProtocolGrid(dataset, tuple(cells), needed, protocol.threads, protocol.weights, protocol=protocol)
 
 
 def section_cells(protocol: Protocol, document: Document, section: Section, index: int) -> Iterator[PlannedCell]:
