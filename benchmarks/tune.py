@@ -27,8 +27,9 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import ModelError, OdebenchError, UsageError
 from odebench.evaluation.environment import usable_device
 from odebench.model.definition import load_definition
+from odebench.model.prediction import accuracy
 from odebench.model.recipe_changes import changeable
-from odebench.model.training import accuracy, find_or_train
+from odebench.model.training import find_or_train
 
 Changes = Mapping[str, JsonValue]
 

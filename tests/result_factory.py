@@ -92,6 +92,7 @@ def make_result(
     checks: Sequence[Any] = (),
     examined: bool | None = None,
     created: str = "2025-01-01T00:00:00Z",
+    address: str | None = "https://example.org/candidates.safetensors",
 ) -> Result:
     """A result with `letters` by epsilon; `weights` and `data` name what was found.
 
@@ -131,7 +132,7 @@ def make_result(
             device="cpu",
             threads=1,
             trained_on=None,
-            candidates=CandidatesFile(sha256=given, address=None) if (given := _given(evaluation)) else None,
+            candidates=CandidatesFile(sha256=given, address=address) if (given := _given(evaluation)) else None,
         ),
         epsilons=epsilons,
         nfe=Nfe(

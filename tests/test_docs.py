@@ -16,7 +16,7 @@ import runpy
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,6 @@ import torch
 import typer
 from entry_factory import change_entry
 
-from odebench.analysis import contrasts
 from odebench.cli import _exit_code, app
 from odebench.io.files import sha256_file
 from odebench.result import file as result_file
@@ -63,6 +62,9 @@ TESTED_BY = {
     ),
     "odebench diagnose --model ode --parameter steps=5": "cli/test_diagnose.py::test_flags_and_what_to_do_are_said",
     "odebench examples": "leaderboard/test_example_images.py::test_examples_show_what_the_result_says",
+    "odebench run -m ode,kd-ode -a fgsm,cw --horizon 0.5,1,2 --seeds 0-2": (
+        "cli/test_grid.py::test_every_combination_is_an_evaluation_and_a_row"
+    ),
     "odebench sweep digits-full --section cw": "sweep/test_publish.py::test_sweep_takes_some_sections_and_names_them",
     "odebench sweep digits --results again": "sweep/test_scheduler.py::test_a_cell_is_what_run_makes_of_it",
     "odebench sweep digits --results mine": "sweep/test_scheduler.py::test_a_cell_is_what_run_makes_of_it",
@@ -70,6 +72,9 @@ TESTED_BY = {
     "odebench verify kd-ode": "submission/verification/test_verify.py::test_a_published_model_is_found_again",
     "odebench verify kd-ode --dataset digits": (
         "submission/verification/test_verify.py::test_a_published_model_is_found_again"
+    ),
+    "odebench verify kd-ode --retrain --dataset digits": (
+        "submission/verification/test_retraining.py::test_equal_recipes_give_equal_bytes_and_other_bytes_are_named"
     ),
     "odebench verify ode --dataset digits --full": (
         "submission/verification/test_verify.py::test_a_published_model_is_found_again"
@@ -347,28 +352,19 @@ def beside_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
     monkeypatch.setattr(result_file, "parse_result", parsed_once)
-    monkeypatch.setattr(contrasts, "bootstrap", bootstrap_once)
     return folder
 
 
-# Nearly every page reads all that is published: each text is parsed once, each list of values drawn from once.
+# Nearly every page reads all that is published: each text is parsed once.
 
-_PARSE, _BOOTSTRAP = result_file.parse_result, contrasts.bootstrap
+_PARSE = result_file.parse_result
 PARSED: dict[str, Result] = {}
-DRAWN: dict[tuple[object, ...], tuple[float, float, float]] = {}
 
 
 def parsed_once(text: str, path: Path) -> Result:
     if text not in PARSED:
         PARSED[text] = _PARSE(text, path)
     return PARSED[text]
-
-
-def bootstrap_once(values: Sequence[float], **how: Any) -> tuple[float, float, float]:
-    key = (*values, *sorted(how.items()))
-    if key not in DRAWN:
-        DRAWN[key] = _BOOTSTRAP(values, **how)
-    return DRAWN[key]
 
 
 @pytest.mark.usefixtures("few_pgd_steps")

@@ -10,6 +10,7 @@ import typer
 
 from odebench.cli.root import app
 from odebench.errors import OdebenchError
+from odebench.io.text import shown_streams
 
 # isort: off
 # The commands register themselves with the app, in this order.
@@ -28,6 +29,10 @@ import odebench.cli.list  # noqa: F401
 # isort: on
 
 
+_LONGEST = 2000
+"""Characters of a line about an error."""
+
+
 def main() -> None:
     """Runs the command line and exits: 0 done, 1 an error of ours or the data, 2 wrong usage, 130 interrupted."""
     code = _exit_code()
@@ -42,6 +47,11 @@ def _exit_code() -> int:
     # A closed stream is None: what would be said there goes nowhere, and the work is done all the same.
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    with shown_streams():
+        return _code_of_command()
+
+
+def _code_of_command() -> int:
     try:
         code = app(prog_name="odebench", standalone_mode=False)
         sys.stdout.flush()
@@ -68,5 +78,6 @@ def _exit_code() -> int:
 
 def _complain(line: str, code: int = 1) -> int:
     if line:  # there is nothing to add where help was shown
-        print(f"odebench: {' '.join(line.splitlines())}", file=sys.stderr)
+        line = " ".join(line.splitlines())
+        print(f"odebench: {line if len(line) <= _LONGEST else line[:_LONGEST] + '...'}", file=sys.stderr)
     return code

@@ -5,17 +5,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from odebench.io.text import raw_stream, shown
 from odebench.leaderboard.build import FLAG_MEANINGS
+from odebench.leaderboard.figures import CARRY_OVER, carried_figures
 from odebench.progress import SILENT, Step
 from odebench.protocol.spec import radius
 from odebench.render.diagnosis import bars_text, curve_text, curves, nfe_bars
-from odebench.result.outcome import FAILED, FOOLED, UNSOLVED
 from odebench.result.schema import Check, Figure, Result
+
+
+class PlainConsole(Console):
+    """A console that shows the texts that it is given: only what it draws itself steers a terminal."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        stream = raw_stream(sys.stderr if stderr else sys.stdout)
+        super().__init__(file=stream, highlight=False, markup=False)
+
+    def print(self, *parts: Any, **options: Any) -> None:
+        """Prints texts, their unseen characters escaped, and tables."""
+        super().print(*(shown(part) if isinstance(part, str) else part for part in parts), **options)
 
 
 class _ScreenStep:
@@ -24,7 +38,7 @@ class _ScreenStep:
 
     def advance(self, amount: float = 1, *, note: str = "") -> None:
         if note:
-            self._progress.update(self._task, advance=amount, note=note)
+            self._progress.update(self._task, advance=amount, note=shown(note))
         else:
             self._progress.advance(self._task, amount)
 
@@ -33,7 +47,7 @@ class ScreenProgress:
     """Bars on standard error if it is a terminal; lines in any case."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = PlainConsole(stderr=True)
 
     @contextmanager
     def track(self, name: str, *, total: float, done: float = 0) -> Iterator[Step]:
@@ -51,7 +65,7 @@ class ScreenProgress:
             TextColumn("{task.fields[note]}", style="dim"),
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(name, total=total, completed=int(done), note="")
+            task = progress.add_task(shown(name), total=total, completed=int(done), note="")
             yield _ScreenStep(progress, task)
 
     def say(self, line: str) -> None:
@@ -65,13 +79,13 @@ def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, 
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+        table.add_row(*map(shown, row))
+    PlainConsole().print(table)
 
 
 def print_result(result: Result) -> None:
     """Prints a result: what was run, accuracy at each epsilon, the checks that flag."""
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     evaluation = result.evaluation
     data, attack = evaluation.dataset, evaluation.attack
     console.print(
@@ -84,18 +98,21 @@ def print_result(result: Result) -> None:
         console.print("; ".join(others))
     if evaluation.solver is not None and result.nfe.clean is not None:
         console.print(f"T={evaluation.horizon:g}, {evaluation.solver}, NFE {_nfe(result)}")
+    figures = carried_figures(result)
     rows = [
         [
-            radius(item.epsilon),
-            _percent(item.figures.clean_accuracy),
-            _percent(item.figures.robust_accuracy),
-            str(item.outcomes.count(FOOLED)),
-            str(item.outcomes.count(UNSOLVED) + item.outcomes.count(FAILED)),
+            radius(one.epsilon),
+            _percent(one.clean),
+            _percent(one.robust),
+            str(one.fooled),
+            str(one.failed),
             str(item.figures.invalid),
         ]
-        for item in result.epsilons
+        for one, item in zip(figures, result.epsilons, strict=True)
     ]
     print_table(["epsilon", "clean %", "robust %", "fooled", "failed", "invalid"], rows, right=(0, 1, 2, 3, 4, 5))
+    if any(one.carried for one in figures):
+        console.print(CARRY_OVER)
     for check in result.checks:
         if check.status == "flag":
             console.print(f"flag {check.id}, {check.name}: {_measured(check)}; {check.why}")
@@ -109,7 +126,7 @@ def print_result(result: Result) -> None:
 
 def print_diagnosis(result: Result) -> None:
     """Prints a diagnosis: one line per check, what to do about those that flag, and the curves of the evidence."""
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     evaluation = result.evaluation
     data = evaluation.dataset
     solver = "" if evaluation.solver is None else f", T={evaluation.horizon:g}, {evaluation.solver}"

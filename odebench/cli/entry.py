@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.options import AsJson
+from odebench.cli.options import AsJson, distinct
 from odebench.cli.root import app
 from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD
@@ -71,6 +71,7 @@ def validate(
     from odebench.submission.weights import fetching
 
     folders = [path.parent if path.name == ENTRY_FILE else path for path in paths or _all()]
+    distinct(folders, "folder")
     fetched = fetching(ScreenProgress()) if fetch else None
     reports = [validate_entry(folder, fetch=fetched) for folder in folders]
     if as_json:

@@ -11,7 +11,7 @@ from odebench.cli.console import ScreenProgress, write_text
 from odebench.cli.trust import trusted_model
 from odebench.dataset import describe_dataset, load_dataset
 from odebench.evaluation.model_reference import ModelReference
-from odebench.evaluation.plan import DEFAULT_N, EvaluationRequest, plan, threat_model
+from odebench.evaluation.plan import DEFAULT_N, EvaluationRequest, Split, plan, threat_model
 from odebench.io.remote_weights import weights_file
 
 if TYPE_CHECKING:
@@ -58,6 +58,15 @@ class Evaluator:
     def describe(self) -> DatasetDefinition:
         """What is known of the data set before it is loaded. Raises UsageError, DatasetError."""
         return describe_dataset(self.dataset, data_dir=self.data_dir, progress=self.progress)
+
+    def images(self, described: DatasetDefinition, split: Split) -> int:
+        """How many images a split has: as its definition says, else by loading it. Raises DatasetError."""
+        if split in described.sizes:
+            return described.sizes[split]
+        from odebench.evaluation.evaluate import data_split
+
+        data = load_dataset(self.dataset, data_dir=self.data_dir, progress=self.progress)
+        return len(data_split(data, split))
 
     def checked(self, request: EvaluationRequest) -> DatasetDefinition:
         """What is known of the data set, for which norm and epsilons of the request are checked."""

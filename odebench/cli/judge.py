@@ -74,4 +74,6 @@ def judge(
         parameters={"file_sha256": sha256_file(file), "credit": credit},
     )
     evaluated = evaluator.run(request, described, candidates=found, address=address)
+    if address is None:
+        evaluator.progress.say("without --address nobody can judge it anew: boards do not count it")
     evaluated.show(print_result, as_json=as_json, again="judges it again")

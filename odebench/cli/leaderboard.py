@@ -97,7 +97,7 @@ def _page(folders: Sequence[Path], output: Path | None) -> None:
     def link(path: Path) -> str:
         return quote(Path(os.path.relpath(path, start)).as_posix())
 
-    write_output(page_html(content, link=link), output)
+    write_output(page_html(content, link=link), output, escaped=True)
     end_with(problems)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
+
+import typer
 
 from odebench.attack.registry import ATTACKS
-from odebench.cli.options import AsJson, DataDir
+from odebench.cli.options import AsJson, DataDir, one_of
 from odebench.cli.root import app
 from odebench.dataset.registry import DATASETS
 from odebench.model.registry import MODELS
@@ -36,13 +39,19 @@ def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     _list(list(entries.values()), as_json)
 
 
-@app.command(epilog="Example:\n\nodebench schema > result.schema.json")
-def schema() -> None:
-    """Print the JSON Schema of a result."""
+@app.command(epilog="Examples:\n\nodebench schema > result.schema.json\n\nodebench schema --format md")
+def schema(
+    form: Annotated[str, typer.Option("--format", "-f", help="json, or md: a page with a table per part.")] = "json",
+) -> None:
+    """Print the JSON Schema of a result, with what each property holds and in which unit."""
     from odebench.cli.console import write_text
-    from odebench.result.schema import Result
+    from odebench.render.schema_markdown import schema_markdown
+    from odebench.result.described import result_schema
 
-    write_text(json.dumps(Result.model_json_schema(), indent=1))
+    if one_of("--format", form, "json", "md") == "md":
+        write_text(schema_markdown())
+    else:
+        write_text(json.dumps(result_schema(), indent=1))
 
 
 def _list(entries: list[RegistryEntry], as_json: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -31,6 +32,8 @@ def completing(known: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
 
 
 Name = TypeVar("Name", bound=str)
+MAX_SEEDS = 1000
+"""The most seeds of a range."""
 complete_model, complete_dataset = completing(MODELS.entries), completing(DATASETS.entries)
 
 ModelName = Annotated[
@@ -46,16 +49,41 @@ ReferenceName = Annotated[
         autocompletion=complete_model,
     ),
 ]
-Trust = Annotated[bool, typer.Option("--trust", help="Run the code that an entry brings; read it before.")]
-AttackName = Annotated[
-    str,
+ReferenceNames = Annotated[
+    list[str],
     typer.Option(
-        "--attack", "-a", help="Attack; `odebench attacks` lists them.", autocompletion=completing(ATTACKS.entries)
+        "--model",
+        "-m",
+        help="Models, such as ode,kd-ode (`odebench models` lists them), an entry's id, or its folder.",
+        autocompletion=complete_model,
+    ),
+]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the code that an entry brings; read it before.")]
+AttackNames = Annotated[
+    list[str],
+    typer.Option(
+        "--attack",
+        "-a",
+        help="Attacks, such as pgd,cw; `odebench attacks` lists them.",
+        autocompletion=completing(ATTACKS.entries),
     ),
 ]
 DatasetName = Annotated[
     str,
     typer.Option("--dataset", "-d", help="Data set, or the stem of an image folder.", autocompletion=complete_dataset),
+]
+DatasetNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dataset",
+        "-d",
+        help="Data sets, or stems of image folders. Default: digits.",
+        autocompletion=complete_dataset,
+    ),
+]
+Horizons = Annotated[
+    list[str] | None,
+    typer.Option("--horizon", help="T, such as 0.5,1,2: the field is integrated over [0, T]. Default 1."),
 ]
 Horizon = Annotated[str | None, typer.Option(help="T: the field is integrated over [0, T]. Default 1.")]
 DataDir = Annotated[
@@ -64,6 +92,9 @@ DataDir = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Train seed.")]
+Seeds = Annotated[
+    list[str] | None, typer.Option("--seed", "--seeds", help="Train seeds, such as 0,1 or 0-2. Default 0.")
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
@@ -73,9 +104,7 @@ Changes = Annotated[
     ),
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder that results are written to.")]
-Epsilon = Annotated[
-    list[str] | None, typer.Option(help="Radii, such as 0.1,8/255; given twice they add up. Default: the data set's.")
-]
+Epsilon = Annotated[list[str] | None, typer.Option(help="Radii, such as 0.1,8/255. Default: the data set's.")]
 NormName = Annotated[str | None, typer.Option("--norm", help="linf or l2. Default: the attack's first.")]
 Images = Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks. Default 500.")]
 Offset = Annotated[int, typer.Option(help="The first image, in the fixed order.")]
@@ -128,8 +157,45 @@ def one_of(option: str, text: str, first: Name, second: Name) -> Name:
     return first if text == first else second
 
 
+def distinct(values: Sequence[Hashable], what: str) -> None:
+    """Raises UsageError where one of the values stands there twice."""
+    for value in values:
+        if values.count(value) > 1:
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise UsageError(f"{what} {shown} is given twice; strike one")
+
+
+def listed(texts: Iterable[str], what: str) -> list[str]:
+    """The values of an option that is repeated or holds several, such as ode,kd-ode. Raises UsageError."""
+    found = [part.strip() for text in texts for part in text.split(",")]
+    if "" in found:
+        raise UsageError(f"a {what} is missing before or after a comma in {','.join(texts)!r}")
+    distinct(found, what)
+    return found
+
+
+def horizons(texts: list[str] | None) -> list[float | None]:
+    """The values of --horizon; None alone where there is none. Raises UsageError."""
+    found = [number(text, "horizon") for text in listed(texts or [], "horizon")]
+    distinct(found, "horizon")
+    return found or [None]
+
+
+def seeds(texts: list[str] | None) -> list[int]:
+    """The train seeds of texts such as 0,1 and 0-2; 0 alone where there are none. Raises UsageError."""
+    found: list[int] = []
+    for text in listed(texts or ["0"], "train seed"):
+        ends = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text, re.ASCII)
+        first, last = (0, -1) if ends is None else (int(ends[1]), int(ends[2] or ends[1]))
+        if not first <= last < first + MAX_SEEDS:
+            raise UsageError(f"train seed {text!r} is no whole number from 0 on, and no range such as 0-2")
+        found += range(first, last + 1)
+    distinct(found, "train seed")
+    return found
+
+
 def radii_of(texts: list[str] | None, attack: str, norm: str | None) -> tuple[float, ...] | None:
-    """The epsilons of all --epsilon together, None if there is none. Raises UsageError."""
+    """The epsilons of all --epsilon together, rising; None if there is none. Raises UsageError."""
     from odebench.attack.definition import load_attack
     from odebench.protocol.spec import parse_epsilons
 
@@ -143,8 +209,12 @@ def settings(pairs: list[str] | None) -> dict[str, JsonValue]:
         name, separator, text = pair.partition("=")
         if not separator or not name:
             raise UsageError(f"{pair!r} is not of the form name=value, such as epochs=30")
+        if name in found:
+            raise UsageError(f"{name} is given twice; strike one")
         try:
             found[name] = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        except RecursionError as error:
+            raise UsageError(f"the value of {name[:40]} is nested too deeply") from error
         except ValueError:
             found[name] = text
     return found

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
-import typer
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-app = typer.Typer(
+import typer
+from typer.core import TyperCommand
+
+Callback = TypeVar("Callback", bound=Callable[..., Any])
+
+
+class Command(TyperCommand):
+    """A command that refuses an option given twice, of which click would take the last, unless it takes several."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments that are left after the options. Raises UsageError of typer's for an option given twice."""
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            for option in given:
+                if option.param_type_name == "option" and not option.multiple and given.count(option) > 1:
+                    ctx.fail(f"{max(option.opts, key=len)} is given twice; it takes one value, so strike one")
+        return super().parse_args(ctx, args)
+
+
+class _App(typer.Typer):
+    def command(self, name: str | None = None, **more: Any) -> Callable[[Callback], Callback]:
+        return super().command(name, **{"cls": Command, **more})
+
+
+app = _App(
     name="odebench",
     help="The robustness benchmark for Neural ODE image classifiers.",
     epilog="First time: odebench run --model kd-ode --attack pgd, then: odebench leaderboard",

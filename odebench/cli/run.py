@@ -11,6 +11,7 @@ import typer
 from odebench.cli import options
 from odebench.cli.root import app
 from odebench.cli.trust import trusted_model
+from odebench.errors import UsageError
 
 
 @app.command(
@@ -18,19 +19,20 @@ from odebench.cli.trust import trusted_model
     "odebench run -m ode -a pgd --horizon 2 --epsilon 2/255,8/255 -n 200\n\n"
     "odebench run -m ode -a pgd --solver dopri5 --tolerance 1e-3\n\n"
     "odebench run -m kd-ode -a worst-case -n 200 --parameter effort=standard-2\n\n"
-    "odebench run -m my-ode -a pgd --trust --results leaderboard/results"
+    "odebench run -m my-ode -a pgd --trust --results leaderboard/results\n\n"
+    "odebench run -m ode,kd-ode -a pgd,cw --horizon 0.5,1,2 --seeds 0-2"
 )
 def run(
-    model: options.ReferenceName,
-    attack: options.AttackName,
-    dataset: options.DatasetName = "digits",
-    horizon: options.Horizon = None,
+    model: options.ReferenceNames,
+    attack: options.AttackNames,
+    dataset: options.DatasetNames = None,
+    horizon: options.Horizons = None,
     epsilon: options.Epsilon = None,
     norm: options.NormName = None,
     n: options.Images = None,
     offset: options.Offset = 0,
     split: options.SplitName = "test",
-    seed: options.Seed = 0,
+    seed: options.Seeds = None,
     attack_seed: options.AttackSeed = 0,
     train_horizon: options.TrainHorizon = None,
     method: options.Method = None,
@@ -52,33 +54,45 @@ def run(
     data_dir: options.DataDir = None,
     device: options.Device = "cpu",
     results: options.Results = Path("results"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, where there are several evaluations. Default: cores.")
+    ] = None,
     save_candidates: Annotated[
         Path | None, typer.Option(help="Save the last candidates judged (safetensors), for `odebench judge`.")
     ] = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train or load a model, attack it, judge every image, write the result."""
+    """Train or load a model, attack it, judge every image, write the result.
+
+    Several models, attacks, horizons, seeds or data sets are a grid: every combination, in parallel, resumed.
+    """
     from odebench.cli.console import ScreenProgress, print_result
     from odebench.cli.evaluation import Evaluator
     from odebench.evaluation.plan import EvaluationRequest, Slice
 
     # Everything that can be wrong with the options is reported before anything heavy is imported or trained.
-    evaluator = Evaluator(dataset, data_dir, device, results, force, ScreenProgress())
-    trusted_model(model, trust=trust)
+    models, attacks = options.listed(model, "model"), options.listed(attack, "attack")
+    datasets, horizons = options.listed(dataset or ["digits"], "data set"), options.horizons(horizon)
+    seeds = options.seeds(seed)
+    options.distinct(source or (), "source")
+    progress = ScreenProgress()
+    evaluators = [Evaluator(name, data_dir, device, results, force, progress) for name in datasets]
+    for name in models:
+        trusted_model(name, trust=trust)
     request = EvaluationRequest(
-        model,
-        attack,
+        models[0],
+        attacks[0],
         norm=norm,
-        epsilons=options.radii_of(epsilon, attack, norm),
+        epsilons=options.radii_of(epsilon, attacks[0], norm),
         solver=options.solver(method, step, tolerance, backend, max_steps),
-        horizon=options.number(horizon, "horizon"),
+        horizon=horizons[0],
         train_horizon=options.number(train_horizon, "train horizon"),
-        train_seed=seed,
+        train_seed=seeds[0],
         attack_seed=attack_seed,
         sources=source,
     )
-    described = evaluator.checked(request)
+    described = evaluators[0].checked(request)
     request = replace(
         request,
         images=Slice(split=options.one_of("--split", split, "test", "validation"), n=n, offset=offset, chunk=chunk),
@@ -86,10 +100,23 @@ def run(
         parameters=options.settings(parameter),
         precision=options.one_of("--precision", precision, "fp32", "bf16"),
         surrogate=None if surrogate is None else options.coarse_solver(surrogate),
-        model=evaluator.model(model, weights, trust=True),
     )
-    evaluated = evaluator.run(request, described, save_candidates=save_candidates)
-    evaluated.show(print_result, as_json=as_json)
+    if len(models) == len(attacks) == len(datasets) == len(horizons) == len(seeds) == 1:
+        if workers is not None:
+            raise UsageError("--workers is for several evaluations; this is one")
+        request = replace(request, model=evaluators[0].model(models[0], weights, trust=True))
+        evaluated = evaluators[0].run(request, described, save_candidates=save_candidates)
+        evaluated.show(print_result, as_json=as_json)
+        return
+    if save_candidates is not None:
+        raise UsageError("--save-candidates is one file: give one model, attack, data set, horizon and seed")
+    if weights is not None and not len(models) == len(datasets) == len(seeds) == 1:
+        raise UsageError("--weights are those of one model: give one model, data set and seed")
+    from odebench.cli.grid import Combinations, grids_of, run_grid
+
+    references = [evaluators[0].model(name, weights, trust=True) for name in models]
+    combinations = Combinations(references, attacks, horizons, seeds, epsilon)
+    run_grid(grids_of(combinations, request, evaluators), workers=workers, as_json=as_json)
 
 
 @app.command(

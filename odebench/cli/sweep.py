@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from odebench.cli.options import AsJson, DataDir, Device, Results, completing
+from odebench.cli.options import AsJson, DataDir, Device, Results, completing, distinct
 from odebench.cli.root import app
 from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD, published_folder
@@ -72,8 +72,9 @@ def sweep(
     grid = read_grid(protocol)
     name = f"{grid.protocol.name} {grid.protocol.version}"
     if section:
+        distinct(section, "section")
         grid = grid.only(section)
-        name = f"{name} ({', '.join(dict.fromkeys(section))})"
+        name = f"{name} ({', '.join(section)})"
     from odebench.cli.leaderboard import LOCAL_RESULTS
     from odebench.cli.watch import watching
     from odebench.sweep.scheduler import Cluster, workspace_of
@@ -97,7 +98,7 @@ def sweep(
     cluster = Cluster(workers=workers, address=scheduler, tls=files)
     with watching(name) as watcher:
         state = compute(grid, workspace=workspace, cluster=cluster, watcher=watcher, slice_images=slice_images)
-    _conclude(state, name, results, publish=publish, weights=grid.protocol.weights)
+    conclude(state, name, results, publish=publish, weights=grid.protocol.weights)
     if publish:
         _publish(grid, workspace, name, force=force)
 
@@ -127,20 +128,23 @@ def _publish(grid: Grid, workspace: Workspace, name: str, *, force: bool) -> Non
     publish_leaderboard()
 
 
-def _conclude(state: State, name: str, results: Path, *, publish: bool, weights: bool) -> None:
-    """Says how a sweep ended. Exits with 1 where something failed."""
+def conclude(
+    state: State, name: str, results: Path, *, publish: bool = False, weights: bool = True, out: TextIO | None = None
+) -> None:
+    """Says on `out`, by default standard output, how a sweep ended. Exits with 1 where something failed."""
     folder = published_folder()
     where = None if folder is None else folder.results_of(weights=weights)
     published = f"{state.published} of them in {where}" if state.published else ""
     if not state.tasks:
         some = f"there, {published}" if state.published != state.there else f"in {where}"
-        print(f"{name}: nothing to do: all {state.there} results are {some if published else f'in {results}'}")
+        said = some if published else f"in {results}"
+        print(f"{name}: nothing to do: all {state.there} results are {said}", file=out)
         return
     done, failed = state.of("evaluation", state.done), state.of("evaluation", state.failed)
     there = f", {state.there} were there" if state.there else ""
     there += f" ({published})" if published else ""
     bad = f", {failed} failed" if failed else ""
-    print(f"{name}: {done} result{'s' * (done != 1)} written to {results}{there}{bad}")
+    print(f"{name}: {done} result{'s' * (done != 1)} written to {results}{there}{bad}", file=out)
     reasons: dict[str, list[str]] = {}
     for key, reason in state.failed.items():
         if state.tasks[key].kind == "evaluation":

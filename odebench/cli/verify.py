@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import secrets
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.options import AsJson, DataDir, Device, TimeLimit, Trust, complete_dataset
+from odebench.cli.options import AsJson, DataDir, Device, TimeLimit, Trust, complete_dataset, distinct
 from odebench.cli.root import app
 from odebench.cli.trust import check_trust
 from odebench.errors import UsageError
+from odebench.io.folders import LEADERBOARD
 from odebench.submission.limits import TIME_LIMIT
 
 if TYPE_CHECKING:
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 
 @app.command(
     epilog="Examples:\n\nodebench verify kd-ode\n\nodebench verify my-ode --trust\n\n"
-    "odebench verify leaderboard/entries/my-ode --chunks 0,3 --trust\n\nodebench verify ode --dataset digits --full"
+    "odebench verify leaderboard/entries/my-ode --chunks 0,3 --trust\n\nodebench verify ode --dataset digits --full\n\n"
+    "odebench verify kd-ode --retrain --dataset digits"
 )
 def verify(
     entry: Annotated[str, typer.Argument(metavar="ID_OR_FOLDER", help="An entry's id, or the path of its folder.")],
@@ -39,6 +43,9 @@ def verify(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Look at all that is committed.")] = False,
     draw: Annotated[int | None, typer.Option(min=0, help="Draw as an earlier verification did.")] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train three of its models again instead, and compare their sha256.")
+    ] = False,
     trust: Trust = False,
     results: Annotated[
         Path | None, typer.Option("--results", help="Folder of the committed results. Default: beside the entries.")
@@ -49,13 +56,18 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Run an entry's model again on images drawn at random, and compare with its results; exit 1 if refused."""
+    if retrain:
+        if chunks is not None or full or device != "cpu":
+            raise UsageError("--retrain trains on the processor: leave out --chunks, --full and --device")
+        _retrain(entry, results, dataset=dataset, draw=draw, data_dir=data_dir, as_json=as_json)
+        return
     from odebench.cli.console import ScreenProgress, write_text
     from odebench.submission.entry import read_entry
     from odebench.submission.submitted_model import SubmittedModel, find_entry, results_beside
     from odebench.submission.validate import validate_entry
 
-    folder = find_entry(entry)
     numbers = None if chunks is None else _numbers(chunks)
+    folder = find_entry(entry)
     report = validate_entry(folder)
     if not report.findings:
         found = read_entry(folder)
@@ -84,11 +96,37 @@ def verify(
         raise typer.Exit(1)
 
 
+def _retrain(
+    model: str, results: Path | None, *, dataset: str | None, draw: int | None, data_dir: Path | None, as_json: bool
+) -> None:
+    """Trains drawn models again and says whether their weights have the recorded sha256; exit 1 where one has not."""
+    from odebench.cli.console import ScreenProgress, write_text
+    from odebench.submission.verification.retraining import retrain
+
+    seed = secrets.randbelow(2**32) if draw is None else draw
+    folders = [LEADERBOARD.results, LEADERBOARD.study] if results is None else [results]
+    found = retrain(model, folders, dataset=dataset, draw=seed, data_dir=data_dir, progress=ScreenProgress())
+    if as_json:
+        write_text(
+            json.dumps({"draw": seed, "trained": [asdict(one) | {"equal": one.equal} for one in found]}, indent=1)
+        )
+    else:
+        for one in found:
+            said = "equal" if one.equal else one.why or f"differs: {one.found} now"
+            print(f"{one.title}: {one.recorded} recorded, {said}")
+        equal = sum(one.equal for one in found)
+        print(f"{model}: {equal} of {len(found)} trainings give the recorded bytes (--draw {seed})")
+    if not all(one.equal for one in found):
+        raise typer.Exit(1)
+
+
 def _numbers(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise UsageError(f"--chunks is a list of whole numbers, such as 0,3, not {text!r}")
-    return [int(part) for part in parts]
+    numbers = [int(part) for part in parts]
+    distinct(numbers, "chunk")
+    return numbers
 
 
 def _show(verified: Verification) -> None:

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from odebench.cli.console import PlainConsole
+from odebench.io.text import shown
 from odebench.sweep.scheduler import State, Task
 
 _SHOWN = 6
@@ -18,7 +19,7 @@ _SHOWN = 6
 class Watch:
     """A watcher of a sweep. In a terminal `live` shows a table; elsewhere each finished task is a line."""
 
-    def __init__(self, name: str, console: Console, live: Live | None) -> None:
+    def __init__(self, name: str, console: PlainConsole, live: Live | None) -> None:
         self._name, self._console, self._live = name, console, live
 
     def look(self, state: State) -> None:
@@ -47,7 +48,7 @@ class Watch:
 @contextmanager
 def watching(name: str) -> Iterator[Watch]:
     """A watcher for the time of a sweep."""
-    console = Console(stderr=True, highlight=False)
+    console = PlainConsole(stderr=True)
     if not console.is_terminal:
         yield Watch(name, console, None)
         return
@@ -69,6 +70,7 @@ def duration(seconds: float) -> str:
 def _table(name: str, state: State) -> Table:
     left = state.seconds_left
     table = Table(box=None, pad_edge=False, header_style="bold")
+    name = shown(name)
     for column in (name, "done", "running", "failed", "of"):
         table.add_column(column, justify="left" if column == name else "right")
     for kind, title in (("training", "trainings"), ("evaluation", "cells")):
@@ -77,5 +79,5 @@ def _table(name: str, state: State) -> Table:
     table.add_row("time left", "..." if left is None else duration(left), "", "", "")
     table.add_row("running for", duration(time.monotonic() - state.began), "", "", "")
     for key in sorted(state.running)[:_SHOWN]:
-        table.add_row(f"  {state.tasks[key].title}", style="dim")
+        table.add_row(f"  {shown(state.tasks[key].title)}", style="dim")
     return table

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from odebench.errors import DatasetError
 from odebench.io.files import file_digest
-from odebench.io.https import TIMEOUT_SECONDS, USER_AGENT, pour
+from odebench.io.https import TIMEOUT_SECONDS, USER_AGENT, Clock, in_time, pour
 from odebench.progress import Progress
 
 
@@ -75,7 +75,8 @@ def quiet() -> Iterator[None]:
 def _fetch_one(url: str, path: Path, *, md5: str, progress: Progress) -> None:
     request = urllib.request.Request(url, headers=USER_AGENT)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+    clock = Clock()
+    with in_time(lambda: urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS), clock) as response:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
             total = float(response.headers.get("Content-Length") or 0)
@@ -83,7 +84,7 @@ def _fetch_one(url: str, path: Path, *, md5: str, progress: Progress) -> None:
                 os.fdopen(descriptor, "wb") as file,
                 progress.track(f"download {path.name}", total=total) as step,
             ):
-                pour(response, file, step=step)
+                pour(response, file, step=step, clock=clock)
             if file_md5(Path(temporary)) != md5:
                 raise ValueError(f"{url} has not the published checksum")
             Path(temporary).replace(path)

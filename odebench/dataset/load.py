@@ -48,7 +48,9 @@ def describe_dataset(name: str, *, data_dir: Path | None = None, progress: Progr
     if registered is not None:
         return registered
     dataset = _load_image_folder(name, folder, progress)
-    return DatasetDefinition(name, dataset.image_shape, dataset.classes, {}, IMAGE_FOLDER_LOADER)
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    sizes = {split: len(images) for split, images in splits.items() if images is not None}
+    return DatasetDefinition(name, dataset.image_shape, dataset.classes, {}, IMAGE_FOLDER_LOADER, sizes)
 
 
 def _registered(name: str) -> DatasetDefinition | None:

@@ -181,7 +181,7 @@ def run(
         check_writable(save_candidates.parent)
         if save_candidates.is_dir():
             raise FileError(f"cannot write {save_candidates}: it is a folder; name a file")
-    given = None if candidates is None else _given(plan, candidates, split)
+    given = None if candidates is None else given_candidates(plan, candidates, split)
     with load_models(plan, dataset, device, progress) as models:
         measured = measure(
             plan.evaluation,
@@ -200,7 +200,7 @@ def run(
     return result, written, True
 
 
-def _given(plan: Plan, candidates: Candidates, split: Split) -> dict[float, Tensor]:
+def given_candidates(plan: Plan, candidates: Candidates, split: Split) -> dict[float, Tensor]:
     """A file's candidates by epsilon, one for each image of a plan. Raises CandidateError for those of other images."""
     if candidates.dataset_sha256 != split.sha256:
         raise CandidateError(

@@ -21,7 +21,7 @@ from odebench.model.definition import Contributed
 from odebench.model.process import ModelProcess
 from odebench.model.process_channel import TimeBudget
 from odebench.model.process_classifier import ProcessClassifier
-from odebench.model.training import build, find_or_train
+from odebench.model.training import build, find_or_train, undamaged
 from odebench.model.wall import missing, missing_walls
 from odebench.numerics.shapes import Images
 from odebench.progress import SILENT, Progress
@@ -123,8 +123,8 @@ def _registered(
         module, digest, path = trained.module, trained.weights_sha256, trained.path
     else:
         module = build(plan.recipe)
+        digest, path = undamaged(weights), weights
         load_weights(module, read_tensors(weights)[0], source=weights)
-        digest, path = sha256_file(weights), weights
     evaluation = plan.evaluation
     asked: dict[str, Any] = {"horizon": evaluation.horizon, "solver": evaluation.solver}
     return Classifier(module, n_classes=dataset.n_classes, device=device, **asked), digest, trained_on(path)

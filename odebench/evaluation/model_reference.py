@@ -43,6 +43,9 @@ class ModelReference(Protocol):
     def name(self) -> str:
         """The model's name in results."""
 
+    def takes_horizon(self, dataset: DatasetDefinition) -> bool:
+        """Whether the model of a data set integrates a field. Raises UsageError where it knows no such data set."""
+
     def resolve(
         self,
         dataset: DatasetDefinition,
@@ -66,6 +69,9 @@ class RegisteredModel:
     def name(self) -> str:
         """The registered name."""
         return self.definition.name
+
+    def takes_horizon(self, dataset: DatasetDefinition) -> bool:
+        return self.definition.has_horizon
 
     def resolve(
         self,

@@ -125,6 +125,11 @@ class Plan:
         return self.origin
 
     @property
+    def training(self) -> Recipe | None:
+        """The recipe by which the weights are found or trained; None where they are given as a file or address."""
+        return None if self.weights is not None or isinstance(self.origin, Contributed) else self.origin
+
+    @property
     def handed_over(self) -> bool:
         """Whether the model is a module that an entry brings: nothing is known of its gradient beforehand."""
         return isinstance(self.origin, Contributed)
@@ -250,10 +255,8 @@ def _check_steps(solver: Solver | None, horizon: float | None) -> None:
     if solver is None or solver.step is None or horizon is None:
         return
     if horizon > MAX_FIXED_STEPS * solver.step * (1 + 1e-9):
-        raise UsageError(
-            f"a step of {solver.step:g} needs more than {MAX_FIXED_STEPS} steps to reach horizon {horizon:g}; "
-            "take a longer step"
-        )
+        many = f"more than {MAX_FIXED_STEPS} steps to reach horizon {horizon:g}"
+        raise UsageError(f"a step of {solver.step:g} needs {many}; take a longer step")
 
 
 def slice_of(evaluation: Evaluation) -> Slice:

@@ -6,9 +6,11 @@ import hashlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from odebench.errors import OdebenchError
+from odebench.io.text import raw_stream, shown
 
 
 class FileError(OdebenchError):
@@ -39,11 +41,13 @@ def write_atomically(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def write_output(text: str, path: Path | None) -> None:
+def write_output(text: str, path: Path | None, *, escaped: bool = False) -> None:
     """Writes text to a file as a whole, directly to a device such as /dev/stdout, or to standard output if `path` is
-    None. Raises FileError."""
+    None. Characters that cannot be seen are escaped, unless all of it has been `escaped` in another way. Raises
+    FileError."""
+    text = text if escaped else shown(text)
     if path is None:
-        sys.stdout.write(text)
+        (raw_stream(sys.stdout) if escaped else sys.stdout).write(text)
     elif path.exists() and not path.is_file():
         try:
             path.write_text(text, encoding="utf-8")
@@ -60,6 +64,46 @@ def check_writable(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise FileError(f"cannot write in {folder}: {_reason(error)}; name another folder") from error
+
+
+SUMS_FILE = "SHA256SUMS"
+"""The file that lists the sha256 of published files beside it, as `sha256sum -c` reads it."""
+
+
+def noted_sha256(path: Path) -> str | None:
+    """The sha256 that was noted for a file when it was written, beside it or in its folder's list; None if none was."""
+    for file, name in ((_note_of(path), path.name), (path.parent / SUMS_FILE, path.name)):
+        try:
+            lines = file.read_text(encoding="ascii").splitlines()
+        except (OSError, ValueError):
+            continue
+        for line in lines:
+            digest, _, named = line.partition("  ")
+            if named == name:
+                return digest
+    return None
+
+
+def note_sha256(path: Path) -> str:
+    """Notes beside a file what its sha256 is, and returns it."""
+    found = sha256_file(path)
+    write_atomically(_note_of(path), f"{found}  {path.name}\n".encode())
+    return found
+
+
+def list_sha256(folder: Path, pattern: str, *, new: Iterable[Path]) -> None:
+    """Writes a folder's list of its files of a pattern, where those that were listed before are not `new`."""
+    written = set(new)
+    digests = {
+        path.name: (None if path in written else noted_sha256(path)) or sha256_file(path)
+        for path in sorted(folder.glob(pattern))
+    }
+    text = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    write_atomically(folder / SUMS_FILE, text.encode())
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_suffix(".sha256")
 
 
 def sha256_file(path: Path) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import http.client
 import os
+import queue
+import threading
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
@@ -20,6 +25,10 @@ LIMIT_BYTES = 512 * 2**20
 """Larger files are fetched only if their size is given."""
 MAX_REDIRECTS = 5
 TIMEOUT_SECONDS = 30
+MOST_SECONDS = 3600.0
+"""How long one download may take; the next call continues it."""
+GRACE_SECONDS, FEWEST_BYTES = 30.0, 2048
+"""A server that has sent fewer bytes a second than the second, after so long, is not waited for."""
 USER_AGENT = {"User-Agent": "odebench"}
 LOOPBACK_SWITCH = "ODEBENCH_LOOPBACK_HTTP"
 """This environment variable, set to 1, allows http to this machine itself, to try out a server."""
@@ -45,19 +54,47 @@ class UnfitError(Exception):
     """The downloaded file is not the one that was asked for; the message says why."""
 
 
-def download(url: str, path: Path, *, sha256: str, bytes: int | None, progress: Progress) -> None:
-    """Downloads a file to `path`. Continues a partial download, or starts again if that is of another file.
+class Clock:
+    """The time that a download takes: `seconds` at most, and not much longer than its bytes need."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds = MOST_SECONDS if seconds is None else min(seconds, MOST_SECONDS)
+        self.began, self.received = time.monotonic(), 0
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.seconds - (time.monotonic() - self.began)
+
+    def tick(self, received: int) -> None:
+        """Counts bytes. Raises TimeoutError if they come too slowly, or the time is over."""
+        self.received += received
+        passed = time.monotonic() - self.began
+        if passed > self.seconds:
+            raise TimeoutError(f"not whole after {self.seconds:g} s; run it again to go on from there")
+        if passed > GRACE_SECONDS and self.received < FEWEST_BYTES * passed:
+            raise TimeoutError(
+                f"{self.received:,} bytes in {passed:.0f} s are fewer than {FEWEST_BYTES} a second: try another time"
+            )
+
+
+def download(
+    url: str, path: Path, *, sha256: str, bytes: int | None, progress: Progress, seconds: float | None = None
+) -> None:
+    """Downloads a file to `path`, within `seconds` (None: an hour). Continues a partial download, or starts again if
+    that is of another file.
 
     Raises RemoteError for another file than asked for, FileError for a full disk, and OSError or HTTPException if the
     connection fails; the next call then continues.
     """
     part = path.with_suffix(".part")
     limit = LIMIT_BYTES if bytes is None else bytes
+    clock = Clock(seconds)
     while True:
         have = part.stat().st_size if part.exists() else 0
         try:
             if have != bytes:
-                _receive(url, part, have=have, bytes=bytes, limit=limit, progress=progress)
+                _receive(url, part, have=have, bytes=bytes, limit=limit, progress=progress, clock=clock)
             check_whole(part, sha256)
             part.replace(path)
             return
@@ -74,12 +111,14 @@ def download(url: str, path: Path, *, sha256: str, bytes: int | None, progress: 
             ) from error
 
 
-def _receive(url: str, part: Path, *, have: int, bytes: int | None, limit: int, progress: Progress) -> None:
+def _receive(
+    url: str, part: Path, *, have: int, bytes: int | None, limit: int, progress: Progress, clock: Clock
+) -> None:
     """Appends what the server sends to a partial file of `have` bytes, or replaces it if the server sends the whole.
 
     Raises RemoteError before a byte is written, UnfitError, and OSError or HTTPException if the connection ends early.
     """
-    with _open(url, have) as response:
+    with in_time(lambda: _open(url, have), clock) as response:
         done = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         if done and not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
             raise UnfitError("the server sent another range than was asked for")
@@ -88,7 +127,7 @@ def _receive(url: str, part: Path, *, have: int, bytes: int | None, limit: int, 
             raise RemoteError(f"{url} is refused: the server announces {total:,} bytes, not {bytes:,}")
         if total is not None and total > limit:
             raise RemoteError(f"{url} is refused: it has {total:,} bytes, more than {limit:,}; &bytes=N allows N")
-        start = b"" if done else response.read(_START)
+        start = b"" if done else _first(response, clock)
         if not done and len(start) < min(_START, total or 0):
             raise _cut(len(start), total)
         if not done and (kind := _other_kind(start)) is not None:
@@ -99,7 +138,7 @@ def _receive(url: str, part: Path, *, have: int, bytes: int | None, limit: int, 
         ):
             file.write(start)
             try:
-                done = pour(response, file, step=step, done=done + len(start), limit=limit)
+                done = pour(response, file, step=step, clock=clock, done=done + len(start), limit=limit)
             except http.client.IncompleteRead as error:
                 file.write(error.partial)
                 raise _cut(file.tell(), total) from error
@@ -165,10 +204,41 @@ def check_whole(path: Path, sha256: str | None) -> None:
         raise UnfitError(f"it {error}") from error
 
 
-def pour(response: Any, file: IO[bytes], *, step: Step, done: int = 0, limit: int | None = None) -> int:
-    """Copies a server's response to a file, block by block, and returns the size of the file, which had `done` bytes
-    before. Raises ValueError above the limit."""
-    while block := response.read(_BLOCK):
+def _first(response: Any, clock: Clock) -> builtins.bytes:
+    """The first bytes of a response, or all where there are fewer."""
+    start = b""
+    while len(start) < _START and (block := response.read1(_START - len(start))):
+        start += block
+        clock.tick(len(block))
+    return start
+
+
+def in_time(connect: Callable[[], Any], clock: Clock) -> Any:
+    """What `connect` returns, in the time that is left: a server may send its headers byte by byte. Raises
+    TimeoutError, and whatever `connect` raises."""
+    answers: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
+
+    def run() -> None:
+        try:
+            answers.put((connect(), None))
+        except Exception as error:
+            answers.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=max(0.0, min(clock.left, 2 * TIMEOUT_SECONDS)))
+    except queue.Empty:
+        raise TimeoutError("the server does not come to answer") from None
+    if error is not None:
+        raise error
+    return answer
+
+
+def pour(response: Any, file: IO[bytes], *, step: Step, clock: Clock, done: int = 0, limit: int | None = None) -> int:
+    """Copies a server's response to a file as it comes, and returns the size of the file, which had `done` bytes
+    before. Raises ValueError above the limit, TimeoutError where it comes too slowly."""
+    while block := response.read1(_BLOCK):
+        clock.tick(len(block))
         done += len(block)
         if limit is not None and done > limit:
             raise ValueError(f"more than {limit:,} bytes")

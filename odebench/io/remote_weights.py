@@ -65,13 +65,15 @@ def fetch(
     sha256: str | None,
     bytes: int | None = None,
     folder: Path | None = None,
+    seconds: float | None = None,
     progress: Progress = SILENT,
 ) -> Path:
     """Fetches the safetensors file at an address and returns its path in `folder`, by default in the cache folder.
 
     `sha256` is required for https; files of hf:// lie in the hub's own cache and are taken without it, too. `bytes` is
-    the exact size, if known. If the connection breaks, the next call continues; any other failure leaves nothing.
-    Raises UsageError for an invalid address, FileError for a full disk, else RemoteError.
+    the exact size, if known; it takes `seconds` at most (None: an hour). If the connection breaks, or is too slow, the
+    next call continues; any other failure leaves nothing. Raises UsageError for an invalid address, FileError for a
+    full disk, else RemoteError.
     """
     _check_address(url, sha256)
     sha256 = None if sha256 is None else sha256.lower()
@@ -81,9 +83,9 @@ def fetch(
     path = folder / f"{sha256}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with _locked(folder / f"{sha256}.lock"):
             if not path.exists() or sha256_file(path) != sha256:
-                download(url, path, sha256=str(sha256), bytes=bytes, progress=progress)
+                download(url, path, sha256=str(sha256), bytes=bytes, progress=progress, seconds=seconds)
     except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
@@ -108,19 +110,34 @@ def _check_address(url: str, sha256: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """A context that one process at a time enters, if the system can lock a folder."""
+def _locked(file: Path) -> Iterator[None]:
+    """A context that one process at a time enters for a file, if the system can lock it."""
     descriptor = None
     try:
         with contextlib.suppress(ImportError, OSError):
             import fcntl
 
-            descriptor = os.open(folder, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            while descriptor is None:
+                opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+                fcntl.flock(opened, fcntl.LOCK_EX)
+                if _is_still(file, opened):
+                    descriptor = opened
+                else:
+                    os.close(opened)
         yield
     finally:
         if descriptor is not None:
+            with contextlib.suppress(OSError):
+                file.unlink()  # who waits for this one takes another then
             os.close(descriptor)
+
+
+def _is_still(file: Path, opened: int) -> bool:
+    """Whether an open file still lies where it was opened."""
+    try:
+        return os.path.samestat(file.stat(), os.fstat(opened))
+    except OSError:
+        return False
 
 
 def _hub_file(url: str) -> tuple[str, str, str]:

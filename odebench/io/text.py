@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import textwrap
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 WIDTH = 80
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Categories of characters that steer a terminal, turn the direction of writing, or cannot be seen."""
 _SHOWN = 400
 
 
@@ -12,6 +20,60 @@ def printable(text: str) -> str:
     """The text with all unprintable characters escaped, cut after 400 characters."""
     shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
+
+
+def unseen(text: str) -> bool:
+    """Whether a text has characters, other than line ends and tabs, that cannot be seen or that change others."""
+    return not text.isprintable() and any(_is_unseen(letter) for letter in text)
+
+
+def shown(text: str) -> str:
+    """The text with such characters escaped, as JSON does; all else as it is, line ends included."""
+    if text.isprintable():
+        return text
+    return "".join(json.dumps(letter)[1:-1] if _is_unseen(letter) else letter for letter in text)
+
+
+def _is_unseen(letter: str) -> bool:
+    return letter not in "\n\t" and unicodedata.category(letter) in _UNSEEN
+
+
+class ShownStream:
+    """A text stream that shows what it is given: nothing that is written to it can steer a terminal. `raw` is the
+    stream itself, for what draws on purpose."""
+
+    def __init__(self, raw: TextIO) -> None:
+        self.raw = raw
+
+    def write(self, text: str) -> int:
+        self.raw.write(shown(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.raw)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+
+@contextmanager
+def shown_streams() -> Iterator[None]:
+    """Standard output and error are shown streams while inside."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (ShownStream(one) for one in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def raw_stream(stream: TextIO) -> TextIO:
+    """The stream behind a shown one, or the stream itself."""
+    return stream.raw if isinstance(stream, ShownStream) else stream
 
 
 def first_line(error: BaseException) -> str:

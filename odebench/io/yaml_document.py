@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from odebench.errors import OdebenchError, UsageError
+from odebench.io.text import unseen
 
 Where = tuple[str | int, ...]
 """The place of a value: keys of mappings and positions in lists, from the outside in."""
@@ -25,6 +26,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 MAX_BYTES = 1_000_000
+MAX_NUMBER = 300
+"""The most characters of a number: Python takes long to read much longer ones, and refuses to write them."""
 MAX_VALUES = 20_000
 """The most values of a file, counted again where an alias repeats them: a few lines of aliases can mean billions."""
 
@@ -180,6 +183,12 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, (*where, index), lines, source) for index, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
+        if unseen(node.value):
+            said = f"{_written(node.value)} has characters that cannot be seen, or that hide others; strike them"
+            raise DocumentError(source, node.start_mark.line + 1, said)
+        if len(node.value) > MAX_NUMBER and node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+            said = f"{_written(node.value)} is a number of more than {MAX_NUMBER} characters"
+            raise DocumentError(source, node.start_mark.line + 1, said)
         try:
             return loader.construct_object(node, deep=True)
         # a tag such as !!int before a text that is not one
@@ -194,6 +203,9 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
         if not isinstance(key, yaml.ScalarNode):
             raise DocumentError(source, line, "a key is one word, not a list or keys and values")
         name = str(key.value)
+        if unseen(name) or len(name) > MAX_NUMBER:
+            said = f"{_written(name)} is no key: it is too long, or has characters that cannot be seen"
+            raise DocumentError(source, line, said)
         place = (*where, name)
         if name in found:
             first = lines[place]

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from odebench.errors import ResultError
 from odebench.io.canonical_json import canonical_json
-from odebench.leaderboard.credit import credits_of
+from odebench.leaderboard.credit import author_of, can_be_judged_anew, credits_of
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Reach, Row, Table, in_order, short_solver
 from odebench.leaderboard.union import OutcomeSets, StoredResult, could_lower, image_set, union
@@ -26,8 +26,7 @@ FLAG_MEANINGS: dict[str, str] = {
     Flag.RANDOMISED: "the model draws random numbers; its letters rest on repeated passes, and it is not ranked",
     Flag.BATCH_COUPLED: "the solver shares step sizes within a batch, so images were judged one at a time",
     Flag.NO_TRANSFER: "no other model was at hand to craft candidates on: the transfer stage was left out",
-    Flag.UNSEEDED: "the model draws from a generator of its own, which no seed reaches: another run finds "
-    "other letters",
+    Flag.UNSEEDED: "the model draws from a generator of its own, so another run finds other letters",
     Flag.FEW_CANDIDATES: "the file had no candidate for some images: these stand unattacked",
     Flag.OPAQUE_GRADIENT: "the module hides its solver, and its gradient could not be confirmed",
 }
@@ -49,11 +48,13 @@ _ModelKey = tuple[_RowKey, float | None, str]
 
 @dataclass(frozen=True)
 class _Seed:
-    """All results of one train seed in one norm, their union, and whether results of it in any norm examine it."""
+    """All results of one train seed in one norm, their union, whether results of it in any norm examine it, and those
+    that are not counted, since nobody can judge their candidates anew."""
 
     stored: tuple[StoredResult, ...]
     outcomes: OutcomeSets
     examined: bool
+    not_counted: tuple[StoredResult, ...]
 
 
 def build_tables(stored: Sequence[StoredResult]) -> tuple[list[Table], list[ResultError]]:
@@ -108,8 +109,12 @@ def _cells(
     for (row, _), found in group(stored, lambda item: (_row_key(item), item.evaluation.horizon)).items():
         seeds: list[_Seed] = []
         for same in group(found, _train_seed).values():
+            counted = tuple(item for item in same if can_be_judged_anew(item))
+            if not counted:
+                continue
+            others = tuple(item for item in same if not can_be_judged_anew(item))
             try:
-                seeds.append(_Seed(tuple(same), union(same), _model_key(same[0]) in examined))
+                seeds.append(_Seed(counted, union(counted), _model_key(same[0]) in examined, others))
             except ResultError as error:
                 problems.append(error)
         for epsilon in sorted({epsilon for seed in seeds for epsilon in seed.outcomes.judged}):
@@ -163,9 +168,16 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         examined=examined,
         flags=dict(sorted(flags.items())),
         credits=credits_of([(seed.stored, seed.outcomes) for seed in seeds], images, epsilon),
+        not_counted=_not_counted(seeds, epsilon, images),
         files=dict(sorted((_train_seed(item), item.path) for item in largest)),
         results=tuple(item for seed in seeds for item in seed.stored),
     )
+
+
+def _not_counted(seeds: Sequence[_Seed], epsilon: float, images: int) -> tuple[str, ...]:
+    """The authors of candidates that nobody can judge anew, and that could lower a figure if they were counted."""
+    items = [item for seed in seeds for item in seed.not_counted if could_lower(item, epsilon, images)]
+    return tuple(sorted({author_of(item) or "" for item in items}))
 
 
 def _examined(stored: Sequence[StoredResult]) -> Set[_ModelKey]:
@@ -233,18 +245,16 @@ def _two_datasets(first: StoredResult, second: StoredResult) -> ResultError:
     name, split = _dataset_name(first)
     digests = [item.result.found.dataset_sha256[:12] for item in (first, second)]
     return ResultError(
-        f"{first.path} and {second.path} are results on two data sets called {name} ({split}), "
-        f"of sha256 {' and '.join(digests)}; they are shown apart: "
-        "rename one data set, or delete the results on the wrong one"
+        f"{first.path} and {second.path} are results on two data sets called {name} ({split}), of sha256 "
+        f"{' and '.join(digests)}; they are shown apart: rename one data set, or delete the results on the wrong one"
     )
 
 
 def _two_weights(older: StoredResult, newest: StoredResult) -> ResultError:
     digests = [item.result.found.weights_sha256[:12] for item in (older, newest)]
     return ResultError(
-        f"{older.path} and {newest.path} are results of one model from different weights, "
-        f"of sha256 {' and '.join(digests)}; the newer are shown: "
-        "delete the older files, or run their evaluations again with --force"
+        f"{older.path} and {newest.path} are results of one model from different weights, of sha256 "
+        f"{' and '.join(digests)}; the newer are shown: delete the older files, or run these again with --force"
     )
 
 

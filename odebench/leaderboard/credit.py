@@ -84,6 +84,12 @@ def author_of(item: StoredResult) -> str | None:
     return shown_name(attack.parameters.get("credit")) if attack.name == CANDIDATES else None
 
 
+def can_be_judged_anew(item: StoredResult) -> bool:
+    """Whether others can find a result again: not where candidates were made elsewhere and have no address."""
+    found = item.result.found.candidates
+    return author_of(item) is None or (found is not None and found.address is not None)
+
+
 def _names(stored: Sequence[StoredResult]) -> dict[str, str]:
     """All the authors that results credit, by file of candidates."""
     named: dict[str, set[str]] = {}

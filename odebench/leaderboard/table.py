@@ -22,7 +22,8 @@ class Cell:
     Accuracies are means over `seeds` train seeds on the same `n` images. `attacks` tells on how many seeds and images
     each attack of the union was run. `examined`: the results of every seed, in any norm, hold the checks that look for
     masked gradients; only then is a cell ranked. NFE is a mean per image, null for a model without a field. `flags`
-    have their meanings as values. `credits` name the authors of candidates made elsewhere. `files` are the largest
+    have their meanings as values. `credits` name the authors of candidates made elsewhere, `not_counted` those
+    whose candidates lower no figure, since their file has no address. `files` are the largest
     results by train seed; `results` are all that the union is made of.
     """
 
@@ -39,6 +40,7 @@ class Cell:
     examined: bool
     flags: Mapping[str, str]
     credits: tuple[Credit, ...]
+    not_counted: tuple[str, ...]
     files: Mapping[str, Path] = field(compare=False)
     results: tuple[StoredResult, ...] = field(compare=False, repr=False)
 

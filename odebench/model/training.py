@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,17 +11,17 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from odebench.dataset import Dataset, Split
+from odebench.dataset import Dataset
 from odebench.errors import ModelError, OdebenchError, WeightError
-from odebench.io.files import sha256_file
+from odebench.io.files import note_sha256, noted_sha256, sha256_file
 from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
 from odebench.io.text import first_line
 from odebench.model.adversarial_training import adversarial_images
 from odebench.model.augmentation import augment
 from odebench.model.losses import divergence, loss_function
+from odebench.model.prediction import accuracy, predict
 from odebench.model.training_data import train_split
 from odebench.numerics.precision import full_fp32
-from odebench.numerics.shapes import Images, Logits
 from odebench.progress import SILENT, Progress, Step
 from odebench.protocol.recipe import (
     ADVERSARIAL_SHARE,
@@ -89,12 +88,13 @@ def find_or_train(
         path = find_weights(recipe) or path
     module = build(recipe)
     if path.exists():
+        digest = undamaged(path)
         tensors, metadata = read_tensors(path)
         _check_origin(path, metadata, recipe, dataset)
         load_weights(module, tensors, source=path)
         if path != weights_path(recipe, folder):
             progress.say(f"{_title(recipe)}: not needed, published weights are used ({path.parent})")
-        return Trained(module.to(device).eval(), path, sha256_file(path))
+        return Trained(module.to(device).eval(), path, digest)
     teacher = None
     if recipe.teacher is not None:
         teacher = find_or_train(recipe.teacher, dataset, folder=folder, device=device, progress=progress).module
@@ -105,7 +105,18 @@ def find_or_train(
     write_tensors(path, module.state_dict(), metadata)
     run.partial.unlink(missing_ok=True)
     progress.say(f"{_title(recipe)}: trained, {accuracy:.1%} on the validation images")
-    return Trained(module, path, sha256_file(path))
+    return Trained(module, path, note_sha256(path))
+
+
+def undamaged(path: Path) -> str:
+    """The sha256 of a weights file. Raises WeightError where another was noted when it was written."""
+    found, noted = sha256_file(path), noted_sha256(path)
+    if noted is not None and noted != found:
+        raise WeightError(
+            f"{path} is damaged: its sha256 is {found[:12]}, and {noted[:12]} was noted when it was written; delete it "
+            "to train again, or have it back from where it is published"
+        )
+    return found
 
 
 def _check_origin(path: Path, metadata: dict[str, Any], recipe: Recipe, dataset: Dataset) -> None:
@@ -280,21 +291,3 @@ class _Training:
             self._begin()
             return
         progress.say(f"{_title(self.recipe)}: going on after epoch {self.epoch} of {self.recipe.schedule.epochs}")
-
-
-def predict(
-    module: nn.Module,
-    images: Images,
-    *,
-    device: str = "cpu",
-    batch_size: int = 500,
-) -> Logits:
-    """The logits of many images, in batches and without gradients, as one tensor on the CPU."""
-    with torch.no_grad(), full_fp32():
-        parts: Sequence[Tensor] = [module(part.to(device)).cpu() for part in torch.split(images, batch_size)]
-    return torch.cat(list(parts))
-
-
-def accuracy(module: nn.Module, split: Split, *, device: str = "cpu") -> float:
-    """The share in [0, 1] of a split's images that a module in evaluation mode classifies correctly."""
-    return float((predict(module, split.images, device=device).argmax(1) == split.labels).float().mean())

@@ -1,13 +1,10 @@
-"""Intervals: Wilson's for a share, Student's over train seeds; tests of a gain above zero, Holm's correction."""
+"""Intervals: Wilson's for a share, Student's over train seeds, paired ones; the sign test; Holm's correction."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from statistics import NormalDist, fmean, stdev
-
-_ZERO = 1e-12
-"""Rounding errors of sums stay below this."""
 
 
 def wilson(successes: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -54,45 +51,6 @@ def share_interval(shares: Sequence[float], n: int) -> tuple[float, float, float
     return mean, low, high
 
 
-def student_p(values: Sequence[float]) -> float:
-    """The one-sided p of a mean above zero over train seeds, by Student's t.
-
-    It is 0 or 1 where all values are equal. Raises ValueError for fewer than two values.
-    """
-    if len(values) < 2:
-        raise ValueError("a test over seeds needs at least two of them")
-    mean, deviation = fmean(values), stdev(values)
-    if deviation <= _ZERO:
-        return 0.0 if mean > _ZERO else 1.0
-    from scipy.special import stdtr
-
-    return float(stdtr(len(values) - 1, -mean / deviation * math.sqrt(len(values))))
-
-
-def bootstrap(
-    values: Sequence[float], *, draws: int = 10_000, seed: int = 0, confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """Low and high end of the mean's percentile interval over resampled images, and the one-sided p of a mean above
-    zero, (1 + draws at or below zero) / (1 + draws) (Davison and Hinkley 1997, equation 4.11).
-
-    There is one value per image, so images are drawn jointly for all seeds, horizons and models. Equal values are drawn
-    together: the number of times that each occurs among n images is multinomial.
-    """
-    import numpy as np
-
-    kinds, counts = np.unique(np.round(np.asarray(values, dtype=np.float64), 12), return_counts=True)
-    n = int(counts.sum())
-    generator = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            generator.multinomial(n, counts / n, size=min(1000, draws - first)) @ kinds / n
-            for first in range(0, draws, 1000)
-        ]
-    )
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high), (1 + int((means <= _ZERO).sum())) / (1 + draws)
-
-
 def holm(ps: Sequence[float]) -> list[float]:
     """The p of each member of a family, adjusted for their number (Holm 1979), in the order given."""
     adjusted = [0.0] * len(ps)
@@ -101,6 +59,14 @@ def holm(ps: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(ps) - rank) * ps[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def sign_test(gained: int, lost: int) -> float:
+    """The exact two-sided p of equal shares of the same images, of which `gained` changed one way and `lost` the other
+    (McNemar's test, exact)."""
+    n = gained + lost
+    tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / (1 << n))
 
 
 def paired_interval(gained: int, lost: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:

@@ -234,11 +234,13 @@ def parse_number(text: str, *, name: str) -> float:
 
 
 def parse_epsilons(text: str, norm: str) -> tuple[float, ...]:
-    """The radii of a text such as "0.1,8/255", rising. Raises UsageError where one is out of range."""
-    values = tuple(parse_number(part.strip(), name="epsilon") for part in text.split(","))
+    """The radii of a text such as "0.1,8/255", rising. Raises UsageError where one is out of range or there twice."""
+    values = [parse_number(part.strip(), name="epsilon") for part in text.split(",")]
     for value in values:
         check_epsilon(value, norm)
-    return tuple(sorted(set(values)))
+        if values.count(value) > 1:
+            raise UsageError(f"epsilon {radius(value)} is given twice; strike one")
+    return tuple(sorted(values))
 
 
 def without_float32(epsilon: float) -> float:

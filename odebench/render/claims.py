@@ -33,18 +33,15 @@ PAPER = (
 )
 
 
-def claims_markdown(claims: Sequence[Claim], *, level: int = 1, with_overview: bool = False) -> str:
-    """A table for each data set, under a title of this `level`, and a sentence on what each claim rests on; first the
-    overview, which is wider than 80 columns, if asked."""
-    parts = [f"{'#' * level} Claims", "", fill(INTRODUCTION), ""]
-    if with_overview and (table := overview(claims)):
-        parts += [*table, ""]
+def claims_markdown(claims: Sequence[Claim]) -> str:
+    """A table for each data set, and a sentence on what each claim rests on."""
+    parts = ["# Claims", "", fill(INTRODUCTION), ""]
     for dataset, same in _by_dataset(claims):
         answered = [claim for claim in same if claim.word is not ClaimVerdict.not_run]
         if answered:
-            parts += [f"{'#' * (level + 1)} {escape(dataset)}", "", *_table(answered), ""]
+            parts += [f"## {escape(dataset)}", "", *_table(answered), ""]
             parts += [item(sentence(claim)) for claim in answered]
-        parts += [*not_run(dataset, same), ""]
+        parts += [*(item(f"{dataset}, not run: {names}: {why}") for names, why in not_run(same)), ""]
     return "\n".join([*parts, fill(WORDS), "", fill(PAPER), ""])
 
 
@@ -57,30 +54,46 @@ OVERVIEW = {
 """The questions of the study, by the name of their claims without the data set."""
 
 
-def overview(claims: Sequence[Claim]) -> list[str]:
-    """One table of the study's questions (rows) and data sets (columns): points, 95% interval, word."""
+Answers = tuple[list[str], list[tuple[str, list[Claim | None]]]]
+"""The data sets, and each question with its claim on each of them."""
+
+
+def answers(claims: Sequence[Claim]) -> Answers:
+    """The study's questions that have a claim, and the data sets that have one."""
     by_name = {claim.registered.name: claim for claim in claims}
     datasets = [name for name, _ in _by_dataset(claims) if any(f"{name}-{each}" in by_name for each in OVERVIEW)]
-    lines = [
-        (question, *(_answer_text(by_name.get(f"{dataset}-{name}")) for dataset in datasets))
-        for name, question in OVERVIEW.items()
-    ]
-    return grid(("claim", *datasets), lines, left=tuple(range(len(datasets) + 1))) if datasets else []
+    rows = [(text, [by_name.get(f"{each}-{name}") for each in datasets]) for name, text in OVERVIEW.items()]
+    return datasets, [(text, found) for text, found in rows if any(claim is not None for claim in found)]
+
+
+def overview(claims: Sequence[Claim]) -> list[str]:
+    """One table of the study's questions (rows) and data sets (columns): points, 95% interval, word."""
+    datasets, rows = answers(claims)
+    lines = [(question, *map(_answer_text, found)) for question, found in rows]
+    return grid(("claim", *datasets), lines, left=tuple(range(len(datasets) + 1))) if lines else []
 
 
 def _answer_text(claim: Claim | None) -> str:
     if claim is None:
         return ""
-    return claim.word.value if claim.estimate is None else f"{points_text(claim.estimate)}, {claim.word.value}"
+    if claim.estimate is None:
+        return claim.word.value
+    return f"{points_text(claim.estimate)}, {claim.word.value}{seeds_so_far(claim)}"
 
 
-def not_run(dataset: str, claims: Sequence[Claim]) -> list[str]:
-    """An item for each reason why claims on a data set were not run."""
+def seeds_so_far(claim: Claim) -> str:
+    """How many of the registered train seeds a claim rests on, while some are missing; else empty."""
+    registered = len(claim.registered.train_seeds)
+    return "" if len(claim.seeds) == registered else f" ({len(claim.seeds)} of {registered} seeds so far)"
+
+
+def not_run(claims: Sequence[Claim]) -> list[tuple[str, str]]:
+    """The claims of one data set that were not run: their names, and for each reason the reason."""
     by_reason: dict[str, list[str]] = {}
     for claim in claims:
         if claim.word is ClaimVerdict.not_run:
             by_reason.setdefault(claim.why, []).append(name_of(claim))
-    return [item(f"{dataset}, not run: {', '.join(names)}: {why}") for why, names in by_reason.items()]
+    return [(", ".join(names), why) for why, names in by_reason.items()]
 
 
 def claims_json(claims: Sequence[Claim]) -> str:

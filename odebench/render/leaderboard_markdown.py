@@ -12,29 +12,37 @@ from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Table
 from odebench.protocol.spec import radius
 from odebench.render.chart_data import Chart, file_stem, horizon_chart, security_chart, shown_together
-from odebench.render.claims import claims_markdown
+from odebench.render.claims import claims_markdown, overview
 from odebench.render.markdown_tables import EMPTY, LEGEND, TITLE, escape, grid, horizon_name, nfe_text, sections
+from odebench.render.summary_table import CAPTION, middle_tables, summary, title
 
 CHARTS = "charts"
+TABLES = "tables"
 PAGE = "index.html"
 INTRODUCTION = (
-    "Neural ODE image classifiers and their controls under attack. Every figure leads to the result file that it comes "
-    "from, and is computed again from the letters in it. Written by `odebench leaderboard --publish` from the results "
-    "below; how a figure comes about: [docs/protocol.md](../docs/protocol.md). The same to sort, filter and point at, "
-    "with images under attack: index.html, a file to open in a browser, or `odebench leaderboard --serve`."
+    "Neural ODE image classifiers and their controls under attack. Written by `odebench leaderboard --publish` from "
+    "the results beside it; how a figure comes about: [docs/protocol.md](../docs/protocol.md). To sort, filter and "
+    "point at, with images under attack: index.html, a file to open in a browser, or `odebench leaderboard --serve`."
 )
+LEADERBOARD_FILE = "LEADERBOARD.md"
+CLAIMS_FILE = "CLAIMS.md"
+ANSWERS = (
+    "Points with 95% intervals; a slope is points a doubling of the horizon T. Each claim was registered before its "
+    "data. What each rests on, and all other claims: [CLAIMS.md](CLAIMS.md)."
+)
+MORE = "All radii, attacks and flags, each figure with its file"
 FILES = "Registered in [claims.yaml](claims.yaml); `odebench claims --json` lists the result files of each claim."
 
 
 class _Links:
-    """Links by number, so that the source of a table stays readable; their targets are listed at the end."""
+    """Links of a page in TABLES by number, so that the source of a table stays readable; targets stand at the end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers: dict[str, int] = {}
 
     def __call__(self, text: str, path: Path) -> str:
-        target = quote(path.relative_to(self._folder).as_posix())
+        target = f"../{quote(path.relative_to(self._folder).as_posix())}"
         return f"[{text}][{self._numbers.setdefault(target, len(self._numbers) + 1)}]"
 
     def targets(self) -> list[str]:
@@ -50,39 +58,53 @@ def charts_of(tables: Sequence[Table]) -> list[tuple[Table, Chart]]:
     return [(table, chart) for (table, _), chart in zip(drawn, charts, strict=True)]
 
 
-def leaderboard_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, folder: Path) -> str:
-    """The text of LEADERBOARD.md in `folder`, which holds the results and the folder of charts."""
+def leaderboard_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, folder: Path) -> dict[str, str]:
+    """The pages of `folder`, which holds the results and the folder of charts, by file name: LEADERBOARD.md with the
+    answers and a table a data set, a page for each data set with all figures, and one for the claims."""
     if not tables:
-        return f"{TITLE}\n{EMPTY}"
-    link = _Links(folder)
+        return {LEADERBOARD_FILE: f"{TITLE}\n{EMPTY}"}
     charts = {chart.name: chart for _, chart in charts_of(tables)}
     parts = [TITLE, fill(INTRODUCTION), ""]
-    by_data = group(tables, file_stem)
-    for name, same in by_data.items():
-        if chart := charts.get(f"{name}-accuracy"):
-            parts += [_image(chart), ""]
-        else:
-            parts += [f"{escape(same[0].dataset)}: no worst-case result yet, so no picture.", ""]
-    for name, same in by_data.items():
-        parts += [f"## {escape(name)}", "", *sections(same, level=3, link=link)]
-        parts += _curves(same, charts.get(f"{name}-security"), link)
-        parts += _nfe(same, link)
+    if claims:
+        parts += ["## The answers", "", *overview(claims), "", fill(ANSWERS), ""]
+    pages: dict[str, str] = {}
+    for name, same in group(tables, file_stem).items():
+        parts += [f"## {escape(name)}", ""]
+        chart = charts.get(f"{name}-accuracy")
+        missing = f"{escape(same[0].dataset)}: no worst-case result yet, so no picture."
+        parts += [missing if chart is None else _image(chart), ""]
+        for table in middle_tables(same):
+            parts += [f"### {escape(f'{name}: {title(table)}')}", "", *summary(table), ""]
+        parts += [
+            f"{CAPTION} {MORE}: [{name}.md]({TABLES}/{quote(name)}.md).",
+            "",
+        ]
+        pages[f"{TABLES}/{name}.md"] = _page(name, same, charts.get(f"{name}-security"), _Links(folder))
     parts += ["## How to read the tables", "", fill(LEGEND), ""]
     if claims:
-        parts += [claims_markdown(claims, level=2, with_overview=True), FILES, ""]
+        pages[CLAIMS_FILE] = "\n".join([claims_markdown(claims), FILES, ""])
+    return {LEADERBOARD_FILE: "\n".join(parts), **pages}
+
+
+def _page(name: str, tables: Sequence[Table], chart: Chart | None, link: _Links) -> str:
+    """All figures of one data set."""
+    parts = [f"# {escape(name)}: all figures", "", "Back to [LEADERBOARD.md](../LEADERBOARD.md).", ""]
+    parts += sections(tables, level=2, link=link)
+    parts += [*_curves(tables, chart, link), *_nfe(tables, link)]
+    parts += ["## How to read the tables", "", fill(LEGEND), ""]
     return "\n".join([*parts, *link.targets(), ""])
 
 
-def _image(chart: Chart) -> str:
+def _image(chart: Chart, *, above: str = "") -> str:
     panels = "; ".join(panel.title for row in chart.rows for panel in row)
     alternative = f"{chart.title}. {chart.subtitle}. Panels: {panels}. The figures are in the tables below."
-    return f"![{escape(alternative)}]({CHARTS}/{quote(chart.name)}.svg)"
+    return f"![{escape(alternative)}]({above}{CHARTS}/{quote(chart.name)}.svg)"
 
 
 def _curves(tables: Sequence[Table], chart: Chart | None, link: _Links) -> list[str]:
     """Robust accuracy against epsilon: one row per model and horizon, one table per norm."""
-    parts = [f"### {escape(file_stem(tables[0]))}: security curves", ""]
-    parts += [_image(chart), ""] if chart is not None else []
+    parts = ["## Security curves", ""]
+    parts += [_image(chart, above="../"), ""] if chart is not None else []
     for norm, same in group(tables, lambda table: table.norm).items():
         epsilons = [table.epsilon for table in same]
         values: dict[tuple[str, float | None], dict[float, str]] = {}
@@ -116,7 +138,7 @@ def _nfe(tables: Sequence[Table], link: _Links) -> list[str]:
     lines = [(escape(name), *(row.get(horizon, "") for horizon in horizons)) for name, row in sorted(rows.items())]
     heading = ("model", *(horizon_name(horizon) for horizon in horizons))
     note = "Mean evaluations of the vector field an image, clean / under attack."
-    return [f"### {escape(file_stem(tables[0]))}: NFE", "", note, "", *grid(heading, lines, left=(0,)), ""]
+    return ["## NFE", "", note, "", *grid(heading, lines, left=(0,)), ""]
 
 
 def _by_name_and_horizon(item: tuple[tuple[str, float | None], Mapping[float, str]]) -> tuple[str, bool, float]:

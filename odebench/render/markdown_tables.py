@@ -10,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from odebench.io.text import WIDTH, fill
+from odebench.leaderboard.figures import CARRY_OVER
 from odebench.leaderboard.table import Cell, Row, Table, in_order
 from odebench.protocol.spec import radius
 
@@ -46,7 +47,7 @@ def markdown(tables: Sequence[Table]) -> str:
     if one would be wider than 80 columns."""
     if not tables:
         return f"{TITLE}\n{EMPTY}"
-    return "\n".join([TITLE, *sections(tables), fill(LEGEND), ""])
+    return "\n".join([TITLE, *sections(tables), fill(f"{LEGEND} {CARRY_OVER}"), ""])
 
 
 def sections(tables: Sequence[Table], *, level: int = 2, link: Link | None = None) -> list[str]:
@@ -179,7 +180,8 @@ def _note(cell: Cell, *, with_n: bool) -> str:
 
 
 def credit_texts(cell: Cell) -> list[str]:
-    """A sentence for each author whose candidates, made elsewhere, succeeded on an image of the cell."""
+    """A sentence for each author whose candidates, made elsewhere, succeeded on an image of the cell, or are not
+    counted."""
     texts = []
     for credit in cell.credits:
         count = f"{credit.felled} of {cell.n * credit.seeds} images"
@@ -188,7 +190,10 @@ def credit_texts(cell: Cell) -> list[str]:
             texts.append(f"{count}{seeds} fell to candidates of {credit.name} alone")
         else:
             texts.append(f"{count}{seeds} fell to candidates of {credit.name}, {credit.alone} of them to nothing else")
-    return [text for text, credit in zip(texts, cell.credits, strict=True) if credit.felled]
+    said = [text for text, credit in zip(texts, cell.credits, strict=True) if credit.felled]
+    for name in cell.not_counted:
+        said.append(f"candidates of {name} are not counted: their file has no address, so nobody can judge them anew")
+    return said
 
 
 def attack_names(cell: Cell) -> list[str]:

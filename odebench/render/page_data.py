@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from odebench.analysis.claims import Claim, ClaimVerdict
+from odebench.analysis.claims import Claim
 from odebench.io.canonical_json import digest
 from odebench.leaderboard.build import attack_label, build_tables
 from odebench.leaderboard.credit import author_of
@@ -20,9 +20,10 @@ from odebench.leaderboard.table import Table, short_solver
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
 from odebench.render.chart_data import Chart, file_stem
-from odebench.render.claims import INTRODUCTION, PAPER, WORDS, claims_json, name_of, p_text, points_text, sentence
+from odebench.render.claims import INTRODUCTION, PAPER, WORDS, claims_json
 from odebench.render.leaderboard_markdown import charts_of
 from odebench.render.markdown_tables import attack_names, credit_texts, horizon_name, nfe_text
+from odebench.render.page_claims import answer_values, claim_values
 from odebench.render.vega import style
 from odebench.result.outcome import FAILED, FOOLED, ROBUST
 from odebench.result.schema import Figure, Result
@@ -73,7 +74,8 @@ def page_values(content: PageContent, *, link: Link) -> Values:
         "union": UNION,
         "notes": dict(sorted({flag: why for figure in figures for flag, why in figure["notes"].items()}.items())),
         "cards": [_card(card, f"model-{number}", link) for number, card in enumerate(cards, 1)],
-        "claims": _claims(content.claims),
+        "answers": answer_values(content.claims),
+        "claims": claim_values(content.claims),
         "texts": {"claims": INTRODUCTION, "words": WORDS, "paper": PAPER},
     }
 
@@ -261,29 +263,4 @@ def _strip(strip: ExampleStrip) -> Values:
             }
             for pair, images in zip(examples.pairs, strip.images, strict=True)
         ],
-    }
-
-
-def _claims(claims: Sequence[Claim]) -> list[Values]:
-    """The claims of each data set; of a data set without results only the reason."""
-    return [
-        {
-            "data": dataset,
-            "not_run": same[0].why if all(claim.word is ClaimVerdict.not_run for claim in same) else "",
-            "claims": [_claim(claim) for claim in same],
-        }
-        for dataset, same in group(claims, lambda claim: claim.registered.dataset).items()
-    ]
-
-
-def _claim(claim: Claim) -> Values:
-    points = "" if claim.estimate is None else f"{points_text(claim.estimate)} points"
-    return {
-        "name": name_of(claim),
-        "question": claim.registered.question,
-        "why": claim.why,
-        "points": points + " a doubling of T" * (bool(points) and claim.registered.kind == "slope"),
-        "p": "" if claim.adjusted_p is None else p_text(claim.adjusted_p),
-        "word": claim.word.value,
-        "sentence": sentence(claim).partition(f"{claim.registered.question} ")[2],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -21,19 +21,18 @@ from odebench.leaderboard.union import StoredResult
 from odebench.protocol.registration import ClaimCells
 from odebench.render.chart_data import Chart
 from odebench.render.chart_svg import chart_svg, embedded_sha256
-from odebench.render.leaderboard_markdown import CHARTS, PAGE, charts_of, leaderboard_markdown
+from odebench.render.leaderboard_markdown import CHARTS, PAGE, TABLES, charts_of, leaderboard_markdown
 from odebench.render.page import check_page, embedded_page_sha256, page_html
 from odebench.render.page_data import PageContent
-
-LEADERBOARD_FILE = "LEADERBOARD.md"
 
 
 @dataclass(frozen=True)
 class LeaderboardFiles:
-    """The text of LEADERBOARD.md, each chart with the digest of its results, the page's content with its digest, and
+    """The texts of LEADERBOARD.md and its pages by file name, each chart with the digest of its results, the content
+    of index.html with its digest, and
     the problems: which files were left out."""
 
-    text: str
+    texts: Mapping[str, str]
     charts: tuple[tuple[Chart, str], ...]
     page: PageContent
     page_sha256: str
@@ -47,7 +46,7 @@ def leaderboard_files(folder: Path, asked: Sequence[ClaimCells]) -> LeaderboardF
     content, problems = page_content([published.results], asked, [published.study])
     charts = charts_of(content.tables)
     return LeaderboardFiles(
-        text=leaderboard_markdown(content.tables, content.claims, folder=folder),
+        texts=leaderboard_markdown(content.tables, content.claims, folder=folder),
         charts=tuple((chart, _digest(content.stored, table)) for table, chart in charts),
         page=content,
         page_sha256=content.sha256(folder),
@@ -70,17 +69,18 @@ def page_content(
 
 
 def publish(folder: Path, asked: Sequence[ClaimCells]) -> tuple[list[Path], tuple[ResultError, ...]]:
-    """Writes LEADERBOARD.md, its charts and the page, removes other charts, and returns the files written and the
-    problems of the results. Raises UsageError without the extra `page`, and FileError."""
+    """Writes LEADERBOARD.md, its pages, charts and index.html, removes other charts and pages, and returns the files
+    written and the problems of the results. Raises UsageError without the extra `page`, and FileError."""
     check_page()
     found = leaderboard_files(folder, asked)
     html = page_html(found.page, link=lambda path: quote(path.relative_to(folder).as_posix()), sha256=found.page_sha256)
     drawn = {_svg(folder, chart): chart_svg(chart, sha256) for chart, sha256 in found.charts}
     # everything is rendered before anything is written, so that an error leaves the old board whole
-    texts = {folder / LEADERBOARD_FILE: found.text, **drawn, folder / PAGE: html}
+    pages = {folder / name: text for name, text in found.texts.items()}
+    texts = {**pages, **drawn, folder / PAGE: html}
     for path, text in texts.items():
         write_atomically(path, text.encode())
-    for path in _other_charts(folder, list(texts)):
+    for path in _others(folder, list(texts)):
         path.unlink()
     return list(texts), found.problems
 
@@ -90,13 +90,14 @@ def stale(folder: Path, asked: Sequence[ClaimCells]) -> tuple[list[str], tuple[R
     digest of their results, because another version of the drawing library writes other bytes."""
     found = leaderboard_files(folder, asked)
     lines = []
-    board = folder / LEADERBOARD_FILE
-    if (given := _text(board)) is None:
-        lines.append(f"{board} is missing")
-    elif given != found.text:
-        pairs = enumerate(zip_longest(given.splitlines(), found.text.splitlines()), 1)
-        where = next((number for number, (old, new) in pairs if old != new), 1)
-        lines.append(f"{board} is stale: line {where} is not what the results say")
+    for name, wanted in found.texts.items():
+        page = folder / name
+        if (given := _text(page)) is None:
+            lines.append(f"{page} is missing")
+        elif given != wanted:
+            pairs = enumerate(zip_longest(given.splitlines(), wanted.splitlines()), 1)
+            where = next((number for number, (old, new) in pairs if old != new), 1)
+            lines.append(f"{page} is stale: line {where} is not what the results say")
     files = [_svg(folder, chart) for chart, _ in found.charts]
     drawn = [(path, embedded_sha256, sha256) for path, (_, sha256) in zip(files, found.charts, strict=True)]
     for path, embedded, sha256 in [*drawn, (folder / PAGE, embedded_page_sha256, found.page_sha256)]:
@@ -105,7 +106,10 @@ def stale(folder: Path, asked: Sequence[ClaimCells]) -> tuple[list[str], tuple[R
         elif embedded(text) != sha256:
             made = "drawn from other results" if path in files else "made from other results or images"
             lines.append(f"{path} is stale: it was {made}")
-    lines += [f"{path} is stale: nothing asks for it any more" for path in _other_charts(folder, files)]
+    lines += [
+        f"{path} is stale: nothing asks for it any more"
+        for path in _others(folder, [*files, *(folder / name for name in found.texts)])
+    ]
     return lines, found.problems
 
 
@@ -125,8 +129,10 @@ def _svg(folder: Path, chart: Chart) -> Path:
     return folder / CHARTS / f"{chart.name}.svg"
 
 
-def _other_charts(folder: Path, files: Sequence[Path]) -> list[Path]:
-    return sorted(path for path in (folder / CHARTS).glob("*.svg") if path not in files)
+def _others(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """The charts and tables that nothing asks for."""
+    there = [*(folder / CHARTS).glob("*.svg"), *(folder / TABLES).glob("*.md")]
+    return sorted(path for path in there if path not in files)
 
 
 def _text(path: Path) -> str | None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from odebench.errors import ResultError, first_problem
 from odebench.io.files import write_atomically
+from odebench.io.text import unseen
 from odebench.protocol.spec import Evaluation
 from odebench.result.consistency import disagreements
 from odebench.result.schema import READABLE_VERSIONS, Result
@@ -70,16 +71,19 @@ def parse_result(text: str, path: Path) -> Result:
     try:
         raw: Any = json.loads(text, object_pairs_hook=_each_key_once)
     except _TwiceError as error:
-        raise ResultError(f"{path} is not a result: the key {str(error)!a} stands twice in one object") from error
+        raise ResultError(f"{path} is not a result: the key {str(error)[:80]!a} stands twice in one object") from error
     except RecursionError as error:
         raise ResultError(f"{path} is not a result: nested too deeply") from error
     except ValueError as error:
         raise ResultError(f"{path} is not whole JSON ({error}); delete it and run the evaluation again") from error
+    if (hidden := _hidden(raw, text)) is not None:
+        raise ResultError(f"{path} is not a result: {hidden!a} has characters that cannot be seen, or that hide others")
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if isinstance(raw, dict) and (type(version) is not int or version not in READABLE_VERSIONS):
+        version_text = repr(version)[:40]
         raise ResultError(
-            f"{path} has schema version {version!r}, this odebench reads {' and '.join(map(str, READABLE_VERSIONS))}; "
-            "run the evaluation again or use the odebench that wrote it"
+            f"{path} has schema version {version_text}, this odebench reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}; run the evaluation again or use the odebench that wrote it"
         )
     try:
         result = Result.model_validate_json(text)
@@ -89,6 +93,26 @@ def parse_result(text: str, path: Path) -> Result:
     for what in disagreements(result):
         raise ResultError(f"{path} is not a result: {' '.join(what.split())}")
     return result
+
+
+def _hidden(raw: Any, text: str) -> str | None:
+    """The first text among the keys and values of a JSON document that has unseen characters; None if none has."""
+    if text.isascii() and "\\" not in text and "\x7f" not in text:
+        return None  # nearly all results
+    waiting: list[Any] = [raw]
+    while waiting:
+        value = waiting.pop()
+        if (
+            isinstance(value, str)
+            and not value.isprintable()
+            and any(letter in "\n\t" or unseen(letter) for letter in value)
+        ):
+            return value[:80]
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+    return None
 
 
 class _TwiceError(Exception):

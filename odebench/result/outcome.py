@@ -22,6 +22,16 @@ CORRECT = SUCCESSFUL + ROBUST
 """The clean image is classified correctly, so it is attacked."""
 
 
+MEANINGS = {
+    ROBUST: "robust, classified correctly at every candidate within epsilon",
+    FOOLED: "fooled, misclassified at an adversarial image within epsilon",
+    FAILED: "failed, the solver fails or a logit is not finite at an image within epsilon",
+    WRONG: "misclassified, or tied, without an attack",
+    UNSOLVED: "unsolved, the solver fails or a logit is not finite without an attack",
+}
+"""What each outcome stands for, for people."""
+
+
 class Flag(str, Enum):
     """The flags of a result that are not the names of checks; as text they are their values."""
 

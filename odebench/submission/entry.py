@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from odebench.protocol.spec import Norm, Sha256, Solver, Spec, parse_number
 ENTRY_FILE, READ_ME = "entry.yaml", "README.md"
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 MAX_ID_LETTERS = 40
+_LOOKS = str.maketrans("015289i", "olszbgl", "-")
 _SHARED_WEIGHTS = re.compile(r"\.\./\.\./weights/[0-9a-f]{64}\.safetensors")
 """How an entry names a file of the published weights, which entries share; any other file lies in its own folder."""
 
@@ -177,6 +178,20 @@ def read_entry(folder: Path) -> Entry:
     if entry is None:
         raise errors[0]
     return entry
+
+
+def looks_like(given: str, others: Iterable[str]) -> str | None:
+    """The first of other ids that a reader may take an id for, such as kd-ode for kd-0de; None if there is none."""
+    look = _look(given)
+    return next((other for other in sorted(others) if other != given and _look(other) == look), None)
+
+
+def _look(text: str) -> str:
+    """An id as it looks: letters that are taken for one another are one letter, dashes are nothing."""
+    look = text.casefold().translate(_LOOKS)
+    for pair, letter in (("rn", "m"), ("vv", "w"), ("cl", "d")):
+        look = look.replace(pair, letter)
+    return look
 
 
 def shared_weights(folder: Path, file: str) -> Path | None:

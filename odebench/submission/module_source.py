@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from odebench.io.text import unseen
 from odebench.submission.entry import ENTRY_FILE
 from odebench.submission.finding import Finding, finding
 from odebench.submission.folder import CODE_SUFFIX
@@ -49,15 +50,28 @@ def module_findings(folder: Path, texts: Mapping[str, str]) -> list[Finding]:
         if file.removesuffix(CODE_SUFFIX) in _RESERVED:
             said = "would hide a module of that name that others import; rename it"
             found.append(finding(str(folder / file), None, "code", said))
-        named = [match[1] for line in text.splitlines()[:2] if (match := _ENCODING.match(line)) is not None]
+        # line ends as Python's tokenizer knows them: str.splitlines knows more
+        named = [match[1] for line in re.split(r"\r\n|\r|\n", text)[:2] if (match := _ENCODING.match(line)) is not None]
         if named and named[0].lower() not in ("utf-8", "utf_8", "utf8"):
             said = f"names the encoding {named[0]}, with which it may be other code than it looks; save it as UTF-8"
             found.append(finding(str(folder / file), None, "code", said))
+            continue
+        if (line := _unseen_line(text)) is not None:
+            said = "has characters that cannot be seen or turn the direction of writing: it is not what it looks like"
+            found.append(finding(str(folder / file), line, "code", said))
         try:
             top_level_names(text)
         except SyntaxError as error:
             found.append(finding(str(folder / file), error.lineno, "code", f"is no Python: {error.msg}"))
     return found
+
+
+def _unseen_line(text: str) -> int | None:
+    """The first line with an unseen character; form feeds and a byte order mark in front are Python's."""
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), 1):
+        if unseen(line.replace("\f", "")):
+            return number
+    return None
 
 
 def revealing_imports(folder: Path) -> Iterator[str]:

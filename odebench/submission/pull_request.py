@@ -19,6 +19,7 @@ from odebench.leaderboard.union import StoredResult
 from odebench.model.registry import MODELS
 from odebench.result.file import is_result_name, read_result, result_path
 from odebench.result.schema import Result
+from odebench.submission.entry import ENTRY_FILE, looks_like
 from odebench.submission.finding import Finding, finding
 
 BOARD = LEADERBOARD.path.as_posix()
@@ -99,6 +100,14 @@ def ownership(pull_request: PullRequest) -> Iterator[Finding]:
         for change in changed:
             if change.kind != "added":
                 yield finding(change.path, None, "ownership", f"is {change.kind}, and {why}{_MAINTAINER}")
+
+
+def look_alikes(pull_request: PullRequest) -> Iterator[Finding]:
+    """Findings about new entries whose ids look like those of others, old or new."""
+    for model in sorted(pull_request.after - pull_request.before):
+        if (other := looks_like(model, {*pull_request.before, *pull_request.after})) is not None:
+            said = f"the id {model!r} looks like {other!r}, which is another's; choose another"
+            yield finding(f"{ENTRIES}/{model}/{ENTRY_FILE}", None, "id", said)
 
 
 def _whose(pull_request: PullRequest, model: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from odebench.errors import OdebenchError, UsageError
 from odebench.io.text import printable
 from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.credit import can_be_judged_anew
 from odebench.leaderboard.read import results_in
 from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
@@ -23,6 +24,7 @@ from odebench.submission.entry import ENTRY_FILE, ID, read_entry
 from odebench.submission.finding import Finding, finding
 from odebench.submission.limits import TIME_LIMIT
 from odebench.submission.pull_request import PullRequest
+from odebench.submission.submitted_model import SubmittedModel, find_model, reference_of
 from odebench.submission.validate import Report, validate_entry
 
 if TYPE_CHECKING:
@@ -114,7 +116,11 @@ def review(
         said = f"HEAD ({span.head[:12]}) changes nothing since it left {base} ({span.fork[:12]})"
         raise UsageError(f"{said}; commit your entry, or go to its branch")
     chosen = secrets.randbits(32) if draw is None else draw
-    findings = [*pulls.links(pull_request), *([] if maintainer else pulls.ownership(pull_request))]
+    findings = [
+        *pulls.links(pull_request),
+        *pulls.look_alikes(pull_request),
+        *([] if maintainer else pulls.ownership(pull_request)),
+    ]
     with tempfile.TemporaryDirectory(prefix="odebench-review-") as name:
         folder = Path(name)
         pulls.write_board(pull_request, folder)
@@ -136,17 +142,19 @@ def review(
                 trust=trust,
                 report=report,
                 time_limit=time_limit,
-                device=device,
-                data_dir=data_dir,
-                progress=progress,
+                **where,
             )
 
+        where: dict[str, Any] = {"device": device, "data_dir": data_dir, "progress": progress}
         entries = []
         for model in _entries(pull_request, added):
             places = (f"{pulls.ENTRIES}/{model}/", f"{pulls.RESULTS}/{model}/")
             own = [each for each in findings if each.file.startswith(places)]
             findings = [each for each in findings if each not in own]
             entries.append(_reviewed(folder, model, own, trust=trust, unwalled=unwalled, verify=verify))
+        runs = trust and (unwalled or SECRETS in granted_walls())
+        anew = _judged_anew(folder, added, findings, runs=runs, draw=chosen, time_limit=time_limit, **where)
+        findings += _from_root(anew, folder)
     return Review(
         pull_request=pull_request,
         draw=chosen,
@@ -229,10 +237,40 @@ def _beside(table: Table, models: set[str]) -> Table:
     return replace(table, rows=tuple(rows))
 
 
+def _judged_anew(
+    folder: Path, added: Sequence[StoredResult], findings: Sequence[Finding], *, runs: bool, **options: Any
+) -> Iterator[Finding]:
+    """Findings about new results of candidates that have an address, and nothing else wrong with them."""
+    bad = {each.file for each in findings}
+    for item in added:
+        if not pulls.is_given(item.result) or not can_be_judged_anew(item) or str(item.path) in bad:
+            continue
+        from odebench.submission.verification.candidates import judged_anew
+
+        entry = folder / pulls.ENTRIES / item.evaluation.model.name
+        try:
+            if (entry / ENTRY_FILE).is_file():
+                model = reference_of(entry, read_entry(entry))
+            else:
+                model = find_model(item.evaluation.model.name)
+            code = isinstance(model, SubmittedModel) and model.code is not None
+            if code and not runs:
+                continue  # its entry's code is not run; a note says what is left to do
+            yield from judged_anew(item, model, **options)
+        except OdebenchError as error:
+            yield finding(str(item.path), None, "candidates", f"cannot be judged anew: {error}")
+
+
 def _notes(added: Sequence[StoredResult]) -> Iterator[str]:
-    """Notes on results that cannot be repeated here: candidates made elsewhere, whose file is not in the repository."""
+    """Notes on results of candidates made elsewhere."""
     for item in added:
         if pulls.is_given(item.result):
             model, sha256 = item.result.evaluation.model.name, item.result.evaluation.attack.parameters["file_sha256"]
-            said = f"{item.path} judges candidates made elsewhere: ask for their file, of sha256 {sha256}, and compare "
-            yield printable(f"{said}with odebench judge --model {model} FILE")
+            if can_be_judged_anew(item):
+                said = f"{item.path} judges candidates made elsewhere: their file is fetched and judged anew"
+            else:
+                said = (
+                    f"{item.path} judges candidates made elsewhere and has no address of their file (sha256 {sha256}): "
+                    f"it lowers no figure; ask for an address, or judge it again: odebench judge --model {model} FILE"
+                )
+            yield printable(said)

@@ -40,6 +40,9 @@ class SubmittedModel:
         contributed = self.entry.contributed
         return None if contributed is None else self.folder / f"{contributed[0]}{CODE_SUFFIX}"
 
+    def takes_horizon(self, dataset: DatasetDefinition) -> bool:
+        return bool(self.entry.trained_for(dataset.name).horizons)
+
     def resolve(
         self,
         dataset: DatasetDefinition,

@@ -18,7 +18,17 @@ from odebench.model.recipe_changes import changeable
 from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Recipe
 from odebench.submission.claims import claim_findings
-from odebench.submission.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, Entry, Use, Weights, licence_problem, open_entry
+from odebench.submission.entry import (
+    ENTRY_FILE,
+    ID,
+    MAX_ID_LETTERS,
+    Entry,
+    Use,
+    Weights,
+    licence_problem,
+    looks_like,
+    open_entry,
+)
 from odebench.submission.finding import Finding, finding, finding_at
 from odebench.submission.folder import CODE_SUFFIX, Contents, contents_of
 from odebench.submission.limits import MAX_TEXT_BYTES
@@ -125,6 +135,9 @@ def _identity(folder: Path, name: str, entry: Entry, document: Document) -> Iter
         yield finding_at(document, ("id",), "id", said)
     if entry.id != name:
         said = f"id {entry.id!r} is not the folder's name; write id: {name}, or rename the folder"
+        yield finding_at(document, ("id",), "id", said)
+    if (near := looks_like(entry.id, MODELS.entries())) is not None:
+        said = f"id {entry.id!r} looks like {near!r}, a registered model; choose another"
         yield finding_at(document, ("id",), "id", said)
     registered = MODELS.entries().get(entry.id)
     if registered is not None and entry.model != entry.id:

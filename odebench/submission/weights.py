@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,14 +35,16 @@ Fetch = Callable[[Weights], Path | None]
 """Fetches listed weights and returns their path, or None if they are to stay where they are."""
 
 
-def fetching(progress: Progress = SILENT, *, dataset: str | None = None) -> Fetch:
+def fetching(progress: Progress = SILENT, *, dataset: str | None = None, seconds: float | None = None) -> Fetch:
     """A function that fetches listed weights to the cache folder, all or those for one `dataset`, and checks their
-    sha256; it raises RemoteError, FileError and UsageError."""
+    sha256; all together take `seconds` at most. It raises RemoteError, FileError and UsageError."""
+    began = time.monotonic()
 
     def fetched(weights: Weights) -> Path | None:
         if dataset not in (None, weights.dataset):
             return None
-        return fetch(str(weights.url), sha256=weights.sha256, bytes=weights.bytes, progress=progress)
+        left = None if seconds is None else seconds - (time.monotonic() - began)
+        return fetch(str(weights.url), sha256=weights.sha256, bytes=weights.bytes, seconds=left, progress=progress)
 
     return fetched
 

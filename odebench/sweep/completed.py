@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from odebench.errors import ResultError
+from odebench.evaluation.plan import Plan
 from odebench.io.files import sha256_file
 from odebench.protocol.recipe import find_weights
 from odebench.result.file import read_result, result_path
@@ -22,23 +23,29 @@ def completed_results(grid: Grid, workspace: Workspace) -> dict[str, Path]:
     """
     folders = [workspace.results]
     if workspace.counts_published and workspace.published is not None:
-        folders.append(workspace.published.results_of(weights=grid.protocol.weights))
+        folders.append(workspace.published.results_of(weights=grid.keeps_weights))
 
     @cache
-    def at_hand(recipe_key: str) -> str | None:
+    def trained(recipe_key: str) -> str | None:
         path = find_weights(recipes[recipe_key], workspace.weights)
         return None if path is None else sha256_file(path)
 
-    recipes = {cell.plan.recipe.key: cell.plan.recipe for cell in grid.cells}
+    def at_hand(plan: Plan) -> str | None:
+        """The sha256 of a plan's weights; of weights that are given it stands in the evaluation."""
+        return plan.evaluation.model.weights if plan.training is None else trained(plan.training.key)
+
+    if workspace.replaces:
+        return {}
+    recipes = {one.key: one for cell in grid.cells if (one := cell.plan.training) is not None}
     found: dict[str, Path] = {}
     without_weights = set()
     for run_key, cell in grid.evaluations.items():
         paths = (result_path(folder, cell.plan.evaluation) for folder in folders)
         path = next((path for path in paths if path.exists()), None)
-        if path is not None and _counts(path, cell, at_hand(cell.plan.recipe.key)):
+        if path is not None and _counts(path, cell, at_hand(cell.plan)):
             found[run_key] = path
-            elsewhere = grid.protocol.weights and workspace.results not in path.parents
-            if elsewhere and at_hand(cell.plan.recipe.key) is None:
+            elsewhere = grid.keeps_weights and workspace.results not in path.parents
+            if elsewhere and at_hand(cell.plan) is None:
                 without_weights.add(run_key)
     if len(found) < len(grid.evaluations):
         return {run_key: path for run_key, path in found.items() if run_key not in without_weights}

@@ -1,4 +1,4 @@
-"""The grid of a protocol: its cells, each an evaluation, and the trainings that they need. No torch."""
+"""Grids: cells, each an evaluation, and the trainings that they need. No torch."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class PlannedCell:
             words.append(f"T={evaluation.horizon:g}")
         if evaluation.train_horizon != evaluation.horizon:
             words.append(f"trained at T={evaluation.train_horizon:g}")
-        if evaluation.solver is not None and evaluation.solver != self.plan.recipe.solver:
+        if evaluation.solver is not None and evaluation.solver != self.plan.origin.solver:
             words.append(f"with {evaluation.solver}")
-        words.append(f"seed {self.plan.recipe.train_seed}")
+        words.append(f"seed {self.plan.origin.train_seed}")
         effort = evaluation.attack.parameters.get("effort")
         attack = evaluation.attack.name if effort is None else f"{evaluation.attack.name} ({effort})"
         return f"{' '.join(words)}, {attack} in {evaluation.threat_model.norm}"
@@ -52,12 +52,16 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of a protocol in order, and all trainings that they need, teachers before students."""
+    """Cells on one data set in order, and all trainings that they need, teachers before students.
 
-    protocol: Protocol
+    With `keeps_weights` results are published with the weights that they rest on.
+    """
+
     dataset: DatasetDefinition
     cells: tuple[PlannedCell, ...]
     trainings: tuple[Training, ...]
+    threads: int = 1
+    keeps_weights: bool = True
 
     @property
     def evaluations(self) -> dict[str, PlannedCell]:
@@ -67,7 +71,14 @@ class Grid:
             found.setdefault(cell.run_key, cell)
         return found
 
-    def only(self, sections: Sequence[str]) -> Grid:
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolGrid(Grid):
+    """The grid of a protocol."""
+
+    protocol: Protocol
+
+    def only(self, sections: Sequence[str]) -> ProtocolGrid:
         """The grid of some sections alone, with the trainings that they need. Raises UsageError for unknown names."""
         names = [section.name for section in self.protocol.sections]
         for name in sections:
@@ -77,13 +88,18 @@ class Grid:
         return replace(self, cells=cells, trainings=tuple(trainings([cell.plan for cell in cells])))
 
 
-def read_grid(name: str) -> Grid:
+def grid_of(plans: Sequence[Plan], dataset: DatasetDefinition) -> Grid:
+    """The grid of plans on one data set, without a protocol."""
+    return Grid(dataset, tuple(PlannedCell("", plan) for plan in plans), tuple(trainings(plans)))
+
+
+def read_grid(name: str) -> ProtocolGrid:
     """The grid of a protocol, by name or path. Raises UsageError for an unknown name, DocumentError for an error in the
     file."""
     return lay_out(*protocol_file.read_protocol(protocol_file.find_protocol(name)))
 
 
-def lay_out(protocol: Protocol, document: Document) -> Grid:
+def lay_out(protocol: Protocol, document: Document) -> ProtocolGrid:
     """The grid of a protocol that was read from a document. Raises DocumentError."""
     dataset = document.blame(("dataset", "name"), partial(describe, protocol.dataset))
     _check_changes(("recipes",), protocol.recipes, dataset, document)
@@ -93,7 +109,8 @@ def lay_out(protocol: Protocol, document: Document) -> Grid:
         for index, section in enumerate(protocol.sections)
         for cell in _SectionLayout(protocol, dataset, document, section, ("sections", index)).cells()
     ]
-    return Grid(protocol, dataset, tuple(cells), tuple(trainings([cell.plan for cell in cells])))
+    needed = tuple(trainings([cell.plan for cell in cells]))
+    return ProtocolGrid(dataset, tuple(cells), needed, protocol.threads, protocol.weights, protocol=protocol)
 
 
 def section_cells(protocol: Protocol, document: Document, section: Section, index: int) -> Iterator[PlannedCell]:

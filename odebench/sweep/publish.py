@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from odebench.errors import OdebenchError, ResultError
-from odebench.io.files import sha256_file, write_atomically
+from odebench.io.files import list_sha256, sha256_file, write_atomically
 from odebench.io.folders import PublishedFolder
 from odebench.protocol.recipe import find_weights, weights_path
 from odebench.result.file import read_result, result_files, result_path
@@ -41,6 +41,8 @@ class Publication:
             data = source.read_bytes()
             write_atomically(target, data)
             total += len(data)
+        for folder in {target.parent for target in self.weights.values()}:
+            list_sha256(folder, "*.safetensors", new=self.weights.values())
         return total
 
 
@@ -59,9 +61,7 @@ def publication_of(grid: Grid, workspace: Workspace, folder: PublishedFolder, *,
     results = {run_key: read_result(path) for run_key, path in files.items()}
     publication = Publication()
     for run_key, path in files.items():
-        target = result_path(
-            folder.results_of(weights=grid.protocol.weights), grid.evaluations[run_key].plan.evaluation
-        )
+        target = result_path(folder.results_of(weights=grid.keeps_weights), grid.evaluations[run_key].plan.evaluation)
         if target.exists() and _agrees(target, results[run_key]):
             publication.there += 1
         elif target.exists() and not replace:
@@ -70,10 +70,10 @@ def publication_of(grid: Grid, workspace: Workspace, folder: PublishedFolder, *,
             )
         else:
             publication.results[path] = target
-    if grid.protocol.weights:
+    if grid.keeps_weights:
         _add_weights(publication, grid, workspace, folder, results, replace=replace)
         _check_remaining_results(publication, folder)
-    _check_size(publication, folder, with_weights=grid.protocol.weights)
+    _check_size(publication, folder, with_weights=grid.keeps_weights)
     return publication
 
 

@@ -99,19 +99,25 @@ class Cluster:
 
 
 def sweep(
-    grid: Grid, *, workspace: Workspace, cluster: Cluster, watcher: Watcher, slice_images: int | None = None
+    *grids: Grid, workspace: Workspace, cluster: Cluster, watcher: Watcher, slice_images: int | None = None
 ) -> State:
-    """Computes the missing cells of a grid and returns the final state, which holds the reasons of failed tasks.
+    """Computes the missing cells of grids, one for each data set, and returns the final state, which holds the reasons
+    of failed tasks.
 
     Evaluations of more images than `slice_images` are cut into slices of about that size.
 
     Raises SweepError where dask.distributed is missing or the scheduler dies, ClusterError where the scheduler cannot
     be reached or has other package versions, FileError where a folder cannot be written in.
     """
-    tasks, there = tasks_of(grid, workspace, slice_images=slice_images)
-    state = State(
-        tasks, there, sum(workspace.results not in path.parents for path in completed_results(grid, workspace).values())
-    )
+    tasks: dict[str, Task] = {}
+    there, published = 0, 0
+    for grid in grids:
+        missing, found = tasks_of(grid, workspace, slice_images=slice_images)
+        tasks |= missing
+        there += found
+        completed = completed_results(grid, workspace).values()
+        published += sum(workspace.results not in path.parents for path in completed)
+    state = State(tasks, there, published)
     if not tasks:
         return state
     for folder in (workspace.results, workspace.weights[0]):
@@ -123,7 +129,13 @@ def sweep(
 
 
 def workspace_of(
-    grid: Grid, *, results: Path, data_dir: Path | None, device: str, counts_published: bool = False
+    grid: Grid,
+    *,
+    results: Path,
+    data_dir: Path | None,
+    device: str,
+    counts_published: bool = False,
+    replaces: bool = False,
 ) -> Workspace:
     """The workspace of a sweep that begins in this process: absolute folders, and the versions here."""
     published = published_folder()
@@ -132,9 +144,10 @@ def workspace_of(
         cache=cache_folder().absolute(),
         data_dir=None if data_dir is None else data_dir.absolute(),
         device=device,
-        threads=grid.protocol.threads,
+        threads=grid.threads,
         published=None if published is None else PublishedFolder(published.path.absolute()),
         counts_published=counts_published,
+        replaces=replaces,
         versions=tuple(package_versions().items()),
     )
 
@@ -148,23 +161,26 @@ def tasks_of(grid: Grid, workspace: Workspace, *, slice_images: int | None = Non
         return {}, len(cells)
     parts = {slice_of(cell.plan.evaluation): None for cell in missing.values()}
     call = (prepare, tuple(parts), grid.dataset, workspace)
-    tasks = {"data": Task("data", "data", f"looking at {grid.dataset.name}", (), 0.0, call)}
+    data = f"data-{grid.dataset.name}"
+    tasks = {data: Task(data, "data", f"looking at {grid.dataset.name}", (), 0.0, call)}
     titles = {training.recipe.key: training.title for training in grid.trainings}
 
     def need(recipe: Recipe) -> str:
         """The key of the task after which a recipe's weights exist."""
         if find_weights(recipe, workspace.weights) is not None:
-            return "data"
+            return data
         key = f"train-{recipe.key}"
         if key not in tasks:
-            before = "data" if recipe.teacher is None else need(recipe.teacher)
+            before = data if recipe.teacher is None else need(recipe.teacher)
             work = training_work(recipe, grid.dataset)
             tasks[key] = Task(key, "training", titles[recipe.key], (before,), work, (train, recipe, workspace))
         return key
 
     for run_key, cell in missing.items():
-        recipes = [cell.plan.recipe, *(source.recipe for source in cell.plan.sources if not source.itself)]
-        needs = tuple(dict.fromkeys(need(recipe) for recipe in recipes))
+        recipes = [source.recipe for source in cell.plan.sources if not source.itself]
+        if cell.plan.training is not None:
+            recipes.insert(0, cell.plan.training)
+        needs = tuple(dict.fromkeys(need(recipe) for recipe in recipes)) or (data,)
         work = evaluation_work(cell.plan, grid.dataset)
         key = f"evaluate-{run_key}"
         slices = cut(cell.plan.evaluation, slice_images)

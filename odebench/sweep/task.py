@@ -41,6 +41,8 @@ class Workspace:
     published: PublishedFolder | None = None
     counts_published: bool = False
     """Whether a cell counts as done if its result is published."""
+    replaces: bool = False
+    """Whether all is computed again although its result exists."""
     versions: tuple[tuple[str, str | None], ...] = ()
     """The versions of Python and the packages where the sweep began; a worker with others fails."""
 
@@ -87,7 +89,14 @@ def evaluate(plan: Plan, workspace: Workspace) -> None:
         from odebench.evaluation.evaluate import run
 
         data = _dataset(plan.evaluation.dataset.name, workspace.data_dir)
-        run(plan, data, results=workspace.results, device=workspace.device, progress=SILENT)
+        run(
+            plan,
+            data,
+            results=workspace.results,
+            force=workspace.replaces,
+            device=workspace.device,
+            progress=SILENT,
+        )
         forget_slices(plan.evaluation, workspace.results)
 
 

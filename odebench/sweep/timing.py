@@ -22,7 +22,7 @@ def probe(grid: Grid) -> float:
     """Estimated seconds for all trainings and evaluations of a grid, with cores // threads processes. A rough figure:
     how soon attacks succeed is not known beforehand."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(grid.protocol.threads)
+    torch.set_num_threads(grid.threads)
     try:
         timed: dict[str, float] = {}
         works = [(one.recipe, training_work(one.recipe, grid.dataset)) for one in grid.trainings]
@@ -31,7 +31,7 @@ def probe(grid: Grid) -> float:
         seconds = sum(work * _seconds(recipe, grid, timed) for recipe, work in works)
     finally:
         torch.set_num_threads(threads)
-    return seconds / max(1, (os.cpu_count() or 1) // grid.protocol.threads)
+    return seconds / max(1, (os.cpu_count() or 1) // grid.threads)
 
 
 def _seconds(recipe: Recipe, grid: Grid, timed: dict[str, float]) -> float:

@@ -31,7 +31,8 @@ def trainings(plans: Sequence[Plan]) -> Iterator[Training]:
         yield Training(recipe, f"training {name}{horizon} seed {recipe.train_seed}")
 
     for plan in plans:
-        yield from need(plan.recipe, plan.evaluation.model.name)
+        if plan.training is not None:
+            yield from need(plan.training, plan.evaluation.model.name)
     for plan in plans:
         for source in plan.sources:
             if not source.itself:

@@ -24,10 +24,11 @@ from result_factory import make_result
 import odebench as package
 from odebench.attack.registry import ATTACKS
 from odebench.cli import _exit_code, app
-from odebench.cli.console import ScreenProgress
+from odebench.cli.console import ScreenProgress, print_result
 from odebench.cli.options import settings, solver
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
+from odebench.leaderboard.figures import CARRY_OVER, carried_figures
 from odebench.model.registry import MODELS
 from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.result.file import read_result, write_result
@@ -167,10 +168,12 @@ def test_run_trains_attacks_and_shows_the_result(main_path: MainPath) -> None:
     assert lines[-1] == f"result: {path.relative_to(place.folder)}"
     rows = [line.split() for line in lines if re.match(r" *0\.\d", line)]
     assert [float(row[0]) for row in rows] == [item.epsilon for item in result.epsilons] == [0.05, 0.1, 0.15]
-    for row, item in zip(rows, result.epsilons, strict=True):
-        assert row[1] == f"{100 * item.figures.clean_accuracy.value:.1f}"
-        assert row[4] == f"{100 * item.figures.robust_accuracy.value:.1f}"
-        assert row[7:] == [str(item.outcomes.count("f")), "0", "0"]
+    figures = carried_figures(result)
+    for row, item in zip(rows, figures, strict=True):
+        assert row[1] == f"{100 * item.clean.value:.1f}"
+        assert row[4] == f"{100 * item.robust.value:.1f}"
+        assert row[7:] == [str(item.fooled), "0", "0"]
+    assert (CARRY_OVER in lines) == any(item.carried for item in figures)
     assert widest("\n".join(lines[:-1])) <= 80
 
 
@@ -371,7 +374,7 @@ def test_datasets_lists_image_folders(by: str, call: Call, tmp_path: Path, monke
 
 def check_instance(schema: dict[str, Any], value: Any, top: dict[str, Any], where: str = "$") -> None:
     """Asserts that `value` is an instance of a JSON Schema, of those keywords that pydantic writes."""
-    known = {"title", "description", "$defs", "default"}
+    known = {"title", "description", "$defs", "default", "$schema", "$id"}
     known |= {"$ref", "type", "const", "enum", "anyOf", "properties", "required", "additionalProperties", "items"}
     known |= {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "pattern"}
     known |= {"minItems", "maxItems", "maxLength", "maxProperties"}
@@ -441,6 +444,29 @@ def test_schema_describes_results(main_path: MainPath, call: Call) -> None:
     ):
         with pytest.raises(AssertionError):
             check_instance(schema, broken, schema)
+
+
+def test_run_and_leaderboard_say_the_same_of_a_result_and_name_the_rule(
+    place: Place, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What falls at a smaller epsilon and not at a larger one counts at both, for a run as on the leaderboard."""
+    result = make_result({0.1: "rfxrmu", 0.2: "rrrfmu", 0.3: "rrrrmu"})
+    write_result(result, place.folder / "results")
+    assert [(each.robust.value, each.fooled, each.failed, each.carried) for each in carried_figures(result)] == [
+        (2 / 6, 1, 2, 0),
+        (1 / 6, 2, 2, 2),
+        (1 / 6, 2, 2, 3),
+    ]
+    print_result(result)
+    shown = capsys.readouterr().out
+    rows = [line.split() for line in shown.splitlines() if re.match(r" *0\.\d", line)]
+    said = json.loads(call("leaderboard", "-f", "json", place=place).out)
+    assert (
+        [row[4] for row in rows] == [f"{100 * each['robust_accuracy']:.1f}" for each in said] == ["33.3"] + ["16.7"] * 2
+    )
+    assert [row[1] for row in rows] == [f"{100 * each['clean_accuracy']:.1f}" for each in said] == ["66.7"] * 3
+    assert CARRY_OVER in shown
+    assert CARRY_OVER in " ".join(call("leaderboard", place=place).out.split())
 
 
 # --- leaderboard -------------------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -589,3 +591,50 @@ def test_errors_are_ours() -> None:
     assert issubclass(RemoteError, OdebenchError)
     assert RemoteError.exit_code == 1
     assert os.environ.get(LOOPBACK_SWITCH) is None, "off unless it is asked for"
+
+
+def trickle(seconds: float) -> Reply:
+    """Sends a byte now and then, of a file that has many."""
+
+    def reply(handler: Handler) -> None:
+        handler.head(200, Content_Length=len(WEIGHTS))
+        with suppress(OSError):
+            for byte in WEIGHTS:
+                handler.wfile.write(bytes([byte]))
+                time.sleep(seconds)
+
+    return reply
+
+
+def test_a_server_that_trickles_is_not_waited_for_and_blocks_no_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.replies |= {"/slow": trickle(0.05), "/file": whole(WEIGHTS)}
+    monkeypatch.setattr("odebench.io.https.GRACE_SECONDS", 0.3)
+    other = sha256(b"other")
+
+    def fetch_slow() -> None:
+        with suppress(RemoteError):
+            site.fetch("/slow", sha256=other)
+
+    slow = threading.Thread(target=fetch_slow)
+    began = time.monotonic()
+    slow.start()
+    assert site.fetch().read_bytes() == WEIGHTS, "while the other is under way"
+    slow.join(20)
+    assert not slow.is_alive()
+    with pytest.raises(RemoteError, match=r"/slow cannot be fetched: .* bytes in \d s are fewer than 2048 a second"):
+        site.fetch("/slow", sha256=other)
+    monkeypatch.setattr("odebench.io.https.GRACE_SECONDS", 60.0)
+    with pytest.raises(RemoteError, match=r"not whole after 0\.2 s; run it again to go on from there"):
+        site.fetch("/slow", sha256=sha256(b"third"), seconds=0.2)
+    assert time.monotonic() - began < 20
+
+
+def test_a_server_that_does_not_come_to_answer_is_left(site: Site) -> None:
+    def silent(handler: Handler) -> None:
+        time.sleep(1.5)
+
+    site.replies["/silent"] = silent
+    with pytest.raises(RemoteError, match="/silent cannot be fetched: the server does not come to answer"):
+        site.fetch("/silent", seconds=0.3)

@@ -289,8 +289,8 @@ def test_an_attack_by_file_lowers_the_worst_case_of_somebody_elses_model(call: C
     other = ("-m", "resnet", "--set", "epochs=2", "-n", "100")
     call("run", *other, *at, "-a", "pgd", "--save-candidates", "other.safetensors", "--results", "own")
     call("run", *MODEL, *at, "-a", "apgd-ce", "--save-candidates", "strong.safetensors", "--results", "own")
-    first = "A. Reviewer"
-    _, said, _ = call("judge", *MODEL, "other.safetensors", "--author", first, *published)
+    first, address = "A. Reviewer", ("--address", "https://example.org/candidates.safetensors")
+    _, said, _ = call("judge", *MODEL, "other.safetensors", "--author", first, *published, *address)
     assert said.startswith("resnet on digits (test), 100 images, candidates in linf\n")
     (judged,) = [path for path in Path("leaderboard/results/resnet").glob("*-candidates-*")]
     transferred = read_result(judged)
@@ -299,7 +299,7 @@ def test_an_attack_by_file_lowers_the_worst_case_of_somebody_elses_model(call: C
     assert set(item.felled_by.letters) == {"a", "-"}
     assert transferred.evaluation.attack.parameters["credit"] == first
 
-    call("judge", *MODEL, "strong.safetensors", *published)
+    call("judge", *MODEL, "strong.safetensors", *published, *address)
     (path,) = set(Path("leaderboard/results/resnet").glob("*-candidates-*")) - {judged}
     strong, weak = read_result(path), one_result("leaderboard/results", "noise")
     name = read_candidates(Path("strong.safetensors")).source
@@ -361,3 +361,15 @@ def test_the_author_stands_in_the_file_or_is_given(call: Call) -> None:
     write_candidates(Path("long.safetensors"), replace(made, author="y" * 100))
     call("judge", *MODEL, "long.safetensors", code=2)
     call("judge", *MODEL, "long.safetensors", "--author", "E. Short")
+
+
+def test_candidates_that_nobody_can_judge_anew_lower_nothing_and_are_named() -> None:
+    worst = make_result({0.1: "mrrrrfrrrr"}, attack="worst-case")
+    invented = candidates_of("A. Rival", {0.1: "mfffffffff"}, address=None)
+    cell = cell_of(worst, invented)
+    assert (cell.robust_accuracy.value, cell.credits, cell.not_counted) == (0.8, (), ("A. Rival",))
+    assert list(cell.attacks) == ["worst-case"]
+    text = " ".join(markdown(tables_of([worst, invented])).split())
+    assert "candidates of A. Rival are not counted: their file has no address, so nobody can judge them anew" in text
+    assert tables_of([invented]) == []
+    assert cell_of(worst, candidates_of("A. Rival", {0.1: "mfffffffff"})).robust_accuracy.value == 0

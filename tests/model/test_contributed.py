@@ -336,6 +336,9 @@ def test_candidates_of_others_bring_an_entry_down(
     before, uncredited = board()
     judge = ("judge", *asked, "strong.safetensors", "--author", "A. Reviewer", "--results", "board")
     assert typed(monkeypatch, *judge) == 0
+    assert "nobody can judge it anew: boards do not count it" in capsys.readouterr().err
+    assert board() == (before, "[]")
+    assert typed(monkeypatch, *judge, "--address", "https://example.org/strong.safetensors", "--force") == 0
     after, credited = board()
     assert after < before - 0.05
     assert "A. Reviewer" in credited

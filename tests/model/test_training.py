@@ -21,7 +21,7 @@ from torch.nn import functional
 from odebench.dataset import Dataset, Split, load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import ModelError, WeightError
-from odebench.io.files import sha256_file
+from odebench.io.files import list_sha256, note_sha256, sha256_file
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.model import losses, training
 from odebench.model.augmentation import augment
@@ -29,7 +29,7 @@ from odebench.model.definition import load_definition
 from odebench.model.losses import distillation_loss
 from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet
-from odebench.model.training import Trained, find_or_train, learning_rate
+from odebench.model.training import Trained, find_or_train, learning_rate, undamaged
 from odebench.protocol.recipe import Recipe, Schedule, TrainedOn, trained_on, training_note, weights_path
 from odebench.protocol.spec import fixed_step
 
@@ -539,6 +539,25 @@ def test_renamed_weights_are_refused(tmp_path: Path, whole: Callable[[str], Trai
     shutil.copy(whole("ode").path, weights_path(recipe_of("ode+"), tmp_path))
     with pytest.raises(WeightError, match="was not trained by the recipe it is named after; delete it to train again"):
         find_or_train(recipe_of("ode+"), digits, folder=tmp_path)
+
+
+def test_a_flipped_bit_of_cached_or_published_weights_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    write_tensors(path, {"a": torch.ones(3)}, {})
+    assert undamaged(path) == sha256_file(path), "nothing was noted"
+    note_sha256(path)
+    assert undamaged(path) == sha256_file(path)
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(WeightError, match=r"one\.safetensors is damaged: its sha256 is .* delete it to train again"):
+        undamaged(path)
+    path.with_suffix(".sha256").unlink()
+    list_sha256(tmp_path, "*.safetensors", new=())
+    assert undamaged(path) == sha256_file(path)
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(WeightError, match="have it back from where it is published"):
+        undamaged(path)
 
 
 def test_damaged_weights_are_refused_not_trained_again(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -12,12 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from odebench.numerics.statistics import (
-    bootstrap,
     holm,
     paired_interval,
     share_interval,
     student,
-    student_p,
     wilson,
     wilson_lower,
 )
@@ -94,18 +91,6 @@ def test_share_interval_is_never_narrower_than_wilson(shares: list[float], n: in
     assert high - low >= wilson_high - wilson_low - 1e-9 or low == 0.0 or high == 1.0
 
 
-def test_the_p_over_seeds_is_that_of_the_table() -> None:
-    # Mean 2, deviation 1 over three seeds: t = 2 sqrt(3) = 3.4641 at 2 degrees of freedom.
-    # P(T > t) = 1/2 - t / (2 sqrt(2 + t^2)) for 2 degrees, = 1/2 - 3.4641 / (2 sqrt(14)).
-    assert student_p([1.0, 2.0, 3.0]) == pytest.approx(0.5 - 2 * math.sqrt(3) / (2 * math.sqrt(14)), abs=1e-12)
-    # One degree is Cauchy's: mean 3, deviation sqrt(2) / sqrt(2): t = 3, P = 1/2 - atan(3) / pi.
-    assert student_p([2.0, 4.0]) == pytest.approx(0.5 - math.atan(3) / math.pi, abs=1e-12)
-    assert student_p([-1.0, 1.0]) == pytest.approx(0.5)
-    assert (student_p([1.0, 1.0]), student_p([0.0, 0.0]), student_p([-1.0, -1.0])) == (0.0, 1.0, 1.0)
-    with pytest.raises(ValueError, match="needs at least two"):
-        student_p([1.0])
-
-
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.6]) == [1.0, 1.0]
@@ -120,23 +105,6 @@ def test_holm_lies_between_p_and_bonferroni_whatever_the_order(ps: list[float], 
     pairs = list(zip(ps, adjusted, strict=True))
     random.shuffle(pairs)
     assert holm([p for p, _ in pairs]) == pytest.approx([found for _, found in pairs])
-
-
-def test_the_bootstrap_knows_the_mean_of_coins() -> None:
-    low, high, p = bootstrap([1.0] * 60 + [-1.0] * 40)
-    deviation = math.sqrt(0.96 / 100)
-    assert (low, high) == pytest.approx((0.2 - 1.96 * deviation, 0.2 + 1.96 * deviation), abs=0.02)
-    assert p == pytest.approx(NormalDist().cdf(-0.19 / deviation), abs=0.01)  # 0.19: zero itself counts against
-    assert bootstrap([0.0] * 50) == (0.0, 0.0, 1.0)
-    assert bootstrap([1.0] * 50) == (1.0, 1.0, 1 / 10_001)
-
-
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.randoms())
-def test_the_bootstrap_does_not_know_the_order_of_images(values: list[float], random: Any) -> None:
-    expected = bootstrap(values, draws=500)
-    random.shuffle(values)
-    assert bootstrap(values, draws=500) == expected
-    assert min(values) - 1e-9 <= expected[0] <= expected[1] <= max(values) + 1e-9
 
 
 def test_a_paired_interval_by_hand() -> None:

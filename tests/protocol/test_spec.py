@@ -60,8 +60,8 @@ def test_parse_number_divides_exactly_once(top: int, bottom: int) -> None:
     assert parse_number(f"{top}/{bottom}", name="epsilon") == top / bottom
 
 
-def test_parse_epsilons_sorts_and_drops_repetitions() -> None:
-    assert parse_epsilons("0.2, 8/255,0.1,0.2", "linf") == (8 / 255, 0.1, 0.2)
+def test_parse_epsilons_sorts() -> None:
+    assert parse_epsilons("0.2, 8/255,0.1", "linf") == (8 / 255, 0.1, 0.2)
     assert parse_epsilons("2.5", "l2") == (2.5,)
 
 
@@ -72,6 +72,7 @@ def test_parse_epsilons_sorts_and_drops_repetitions() -> None:
         ("0.1,0", "linf", "epsilon 0 must be a finite number above 0"),
         ("-1", "l2", "epsilon -1 must be a finite number above 0"),
         ("0.1,", "linf", "epsilon '' is not a finite number"),
+        ("0.2, 8/255,0.1,0.20", "linf", "epsilon 0.2 is given twice"),
     ],
 )
 def test_parse_epsilons_refuses_what_is_out_of_range(text: str, norm: str, message: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from claim_factory import asked, registered, study
 from result_factory import counted_check, make_result
 
 from odebench.cli import _exit_code
@@ -24,6 +25,7 @@ from odebench.render.chart_data import Chart, horizon_chart, security_chart
 from odebench.render.chart_svg import chart_specification, chart_svg, embedded_sha256, panel_specification
 from odebench.render.leaderboard_markdown import charts_of
 from odebench.render.publish import leaderboard_files, publish, stale
+from odebench.render.summary_table import at_one_horizon, middle_tables, summary
 from odebench.render.vega import style
 from odebench.result.file import write_result
 from odebench.result.schema import Result
@@ -179,46 +181,73 @@ def test_lines_of_any_data_set_and_of_any_name_stay_apart() -> None:
 def test_every_link_of_the_board_leads_to_a_file(folder: Path) -> None:
     found = leaderboard_files(folder, [])
     assert found.problems == ()
-    targets = dict(re.findall(r"^\[(\d+)\]: (.*)$", found.text, re.M))
-    used = set(re.findall(r"\]\[(\d+)\]", found.text))
+    text = found.texts["tables/digits.md"]
+    targets = dict(re.findall(r"^\[(\d+)\]: \.\./(.*)$", text, re.M))
+    used = set(re.findall(r"\]\[(\d+)\]", text))
     assert used == set(targets)
     files = {path.relative_to(folder).as_posix() for path in (folder / "results").rglob("*.json")}
     assert {unquote(target) for target in targets.values()} == files
-    figures = re.findall(r"^\| .*? \| (?:clean %|robust %|95%) .*$", found.text, re.M)
+    figures = re.findall(r"^\| .*? \| (?:clean %|robust %|95%) .*$", text, re.M)
     assert figures
     assert all(re.search(r"\[\d+\.\d\]\[\d+\]", line) for line in figures if "95%" not in line)
-    assert "[0][" in found.text
-    assert re.search(r"^- \[a\] solver gap: ", found.text, re.M)
+    assert "[0][" in text
+    assert re.search(r"^- \[a\] solver gap: ", text, re.M)
 
 
-def test_the_board_goes_from_pictures_to_tables_to_curves(folder: Path) -> None:
-    text = leaderboard_files(folder, []).text
+def test_the_board_goes_from_answers_to_pictures_to_tables_and_leads_to_all_figures(folder: Path) -> None:
+    claim = registered()
+    found = study(claim, lambda model, horizon: 0.5)
+    for result in found.values():
+        write_result(result, folder / "study")
+    texts = leaderboard_files(folder, [asked(claim, found)]).texts
+    assert list(texts) == ["LEADERBOARD.md", "tables/digits.md", "CLAIMS.md"]
+    text = texts["LEADERBOARD.md"]
     parts = [
+        "## The answers",
+        "| Distillation makes it more robust",
         "![digits: accuracy",
-        "### digits (test): linf",
-        "### digits: security curves",
-        "### digits: NFE",
+        "### digits: linf, epsilon 0.05, 100 images",
+        "[digits.md](tables/digits.md)",
         "## How to read the tables",
     ]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
     assert "(charts/digits-accuracy.svg)" in text
-    assert "(charts/digits-security.svg)" in text
-    assert str(folder.resolve()) not in text
+    assert len(text.splitlines()) < 60
+    page = texts["tables/digits.md"]
+    places = [page.index(part) for part in ("## digits (test): linf", "## Security curves", "## NFE")]
+    assert places == sorted(places)
+    assert "(../charts/digits-security.svg)" in page
+    assert "robust-gain: Does it help?" in " ".join(texts["CLAIMS.md"].split())
+    assert not any(str(folder.resolve()) in each for each in texts.values())
+    assert "## The answers" not in leaderboard_files(folder, []).texts["LEADERBOARD.md"]
+
+
+def test_a_row_at_a_glance(folder: Path) -> None:
+    tables = build_tables([StoredResult(folder / f"{n}.json", each) for n, each in enumerate(results())])[0]
+    (linf,) = [table for table in middle_tables(tables) if table.norm == "linf"]
+    lines = summary(linf)
+    assert lines[0].startswith("| rank | model ")
+    assert all(re.search(r"\d\d?\.\d ± \d\d?\.\d / \d", line) for line in lines[2:])
+    once = at_one_horizon(linf, 0.5)
+    figures = [float(found[1]) for line in once[2:] if (found := re.search(r"\| +(\d+\.\d) ±", line))]
+    assert figures == sorted(figures, reverse=True)
+    assert len(figures) == len(once) - 2 > 1
 
 
 def test_a_board_without_results_says_how_to_begin(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     found = leaderboard_files(tmp_path, [])
-    assert "No results yet" in found.text
+    assert "No results yet" in found.texts["LEADERBOARD.md"]
     assert found.charts == ()
 
 
 def test_a_name_cannot_break_the_board(tmp_path: Path) -> None:
     result = make_result({0.1: "r" * 10}, model="a b|c", attack="worst-case")
     write_result(result, tmp_path / "results")
-    text = leaderboard_files(tmp_path, []).text
-    assert "results/a%20b%7Cc/" in text
+    texts = leaderboard_files(tmp_path, []).texts
+    text = texts["LEADERBOARD.md"]
+    assert "results/a%20b%7Cc/" in texts["tables/digits.md"]
     assert r"a b\|c" in text
 
 
@@ -227,7 +256,13 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
     assert call("leaderboard --check")[0] == 1
     code, out, err = call("leaderboard --publish")
     assert (code, err) == (0, "")
-    names = ["LEADERBOARD.md", "charts/digits-accuracy.svg", "charts/digits-security.svg", "index.html"]
+    names = [
+        "LEADERBOARD.md",
+        "tables/digits.md",
+        "charts/digits-accuracy.svg",
+        "charts/digits-security.svg",
+        "index.html",
+    ]
     assert out.splitlines() == [f"leaderboard/{name}" for name in names]
     before = {name: (folder / name).read_bytes() for name in names}
     assert call("leaderboard --check") == (0, "leaderboard is what its results make\n", "")
@@ -240,7 +275,8 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
     assert (code, out) == (1, "")
     said = [line.split("; run odebench leaderboard --publish")[0] for line in err.splitlines()]
     assert re.fullmatch(r"odebench: leaderboard/LEADERBOARD.md is stale: line \d+ is not what the results say", said[0])
-    assert said[1:] == [
+    assert said[1].startswith("odebench: leaderboard/tables/digits.md is stale: line ")
+    assert said[2:] == [
         "odebench: leaderboard/charts/digits-accuracy.svg is stale: it was drawn from other results",
         "odebench: leaderboard/charts/digits-security.svg is stale: it was drawn from other results",
         "odebench: leaderboard/index.html is stale: it was made from other results or images",

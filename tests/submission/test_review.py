@@ -248,7 +248,7 @@ def test_new_candidates_against_another_model(clone: Clone, check: Any) -> None:
     said = check("--trust")
     assert (said.code, said.findings, said.review["entries"]) == (0, [], [])
     assert said.review["results"] == [path.relative_to(clone.folder).as_posix()]
-    assert f"ask for their file, of sha256 {hexadecimal('candidates')}" in said.review["notes"][0]
+    assert f"(sha256 {hexadecimal('candidates')}): it lowers no figure; ask for an addr" in said.review["notes"][0]
 
 
 def given_result(result: Result) -> Result:
@@ -304,7 +304,7 @@ def test_links(clone: Clone, entry: Path, check: Any) -> None:
 
 
 def test_published_weights(clone: Clone, check: Any) -> None:
-    (path,) = (clone.board / "weights").iterdir()
+    (path,) = (clone.board / "weights").glob("*.safetensors")
     path.write_bytes(b"mine")
     clone.commit()
     said = check("--trust")

@@ -22,11 +22,11 @@ from odebench.cli import _exit_code
 from odebench.errors import UsageError
 from odebench.io.files import FileError, sha256_file
 from odebench.io.safetensors_file import unfit_tensor
-from odebench.submission.entry import Weights
+from odebench.submission.entry import Weights, looks_like
 from odebench.submission.file_kind import foreign_kind
 from odebench.submission.finding import finding
 from odebench.submission.limits import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES
-from odebench.submission.module_source import top_level_names
+from odebench.submission.module_source import revealing_imports, top_level_names
 from odebench.submission.validate import validate_entry
 from odebench.submission.weights import fetching
 
@@ -95,6 +95,10 @@ SEED = "    train_seed: 0\n    norm"
         # identity
         ([("id: mine", "id: other")], 1, "id", "is not the folder's name; write id: mine"),
         ([("id: mine", "id: Mine")], 1, "id", "small letters, digits and single dashes"),
+        ([("id: mine", "id: kd-0de")], 1, "id", "looks like 'kd-ode', a registered model; choose another"),
+        ([("id: mine", "id: resnel")], 1, "id", "is not the folder's name"),
+        ([("licence: MIT", 'licence: "MI\\u202eT"')], 18, "schema", "has characters that cannot be seen, or that hide"),
+        ([("parameters: 80", f"parameters: 0x{'f' * 5000}")], 5, "schema", "is a number of more than 300 characters"),
         ([("id: mine", "id: kd-ode")], 1, "clash", "'kd-ode' is the name of a registered model"),
         # licence, authors, paper
         ([("licence: MIT", "licence: mit")], 18, "licence", "did you mean 'MIT'. accepted .SPDX."),
@@ -391,6 +395,21 @@ def zipped_behind(mine: Path) -> None:
             "code",
             "names the encoding utf-7, with which it may be other code than it looks",
         ),
+        *(
+            (
+                lambda mine, end=end: (mine / "model.py").write_text(f"#{end} coding: utf-7\n{CODE}", newline=""),
+                "model.py",
+                "code",
+                "names the encoding utf-7",
+            )
+            for end in ("\x0b", "\x0c", "\x1c", "\x1d")
+        ),
+        (
+            lambda mine: (mine / "model.py").write_text(f"{CODE}# \u202e gnihton\n"),
+            "model.py",
+            "code",
+            "has characters that cannot be seen or turn the direction of writing",
+        ),
         (lambda mine: (mine / "__pycache__").mkdir(), "__pycache__", "file", "PYTHONDONTWRITEBYTECODE=1 keeps it away"),
         (lambda mine: (mine / "torch.py").write_text(CODE), "torch.py", "code", "would hide a module of that name"),
     ],
@@ -559,3 +578,20 @@ def test_validating_imports_neither_torch_nor_the_model(tmp_path: Path) -> None:
         "assert not validate_entry(Path(sys.argv[1])).findings; assert not {'torch', 'model'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(mine)], check=True)
+
+
+def test_an_id_looks_like_another_where_readers_would_take_it_for_that() -> None:
+    known = ("kd-ode", "ode", "resnet", "modern-ode")
+    for given, other in (("kd-0de", "kd-ode"), ("kdode", "kd-ode"), ("0de", "ode"), ("re5net", "resnet")):
+        assert looks_like(given, known) == other
+    assert looks_like("modem-ode", known) == "modern-ode"
+    assert looks_like("kd-ode", known) is None
+    assert looks_like("kd-ode-2", known) is None
+
+
+def test_imports_with_which_code_can_look_around_are_named(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path)
+    (mine / "model.py").write_text("import torch\nfrom gc import collect\nx = __import__('sys')\n", encoding="utf-8")
+    (mine / "more.py").write_text("import math\n", encoding="utf-8")
+    (mine / "torn.py").write_text("import os\nif", encoding="utf-8")
+    assert list(revealing_imports(mine)) == ["model.py imports gc (line 2), importlib (line 3): read what for"]

@@ -19,7 +19,7 @@ from weights_factory import written
 from odebench.cli import _exit_code
 from odebench.dataset import load_dataset
 from odebench.evaluation.evaluate import run
-from odebench.io.files import FileError
+from odebench.io.files import FileError, sha256_file
 from odebench.io.folders import PublishedFolder
 from odebench.protocol.recipe import weights_path
 from odebench.result.file import read_result, result_json
@@ -301,7 +301,10 @@ def test_a_full_disk_leaves_no_result_without_its_weights(here: Path, monkeypatc
     monkeypatch.setattr(deposit, "write_atomically", full)
     with pytest.raises(FileError):
         publication_of(grid, place, PublishedFolder(here / "leaderboard")).make()
-    assert len(list((here / "leaderboard" / "weights").iterdir())) == 2
+    weights = here / "leaderboard" / "weights"
+    assert len(list(weights.glob("*.safetensors"))) == 2
+    listed = (weights / "SHA256SUMS").read_text(encoding="ascii")
+    assert listed == "".join(f"{sha256_file(one)}  {one.name}\n" for one in sorted(weights.glob("*.safetensors")))
     monkeypatch.undo()
     monkeypatch.setenv("ODEBENCH_CACHE", str(here / "cache"))
     assert publication_of(grid, replace(place), PublishedFolder(here / "leaderboard")).there == 3

@@ -24,7 +24,7 @@ from rich.console import Console
 from sweep_desk import GOOD, Desk, contents, desk, own_grid, place_in, wait_for, workers_of
 
 from odebench.cli import _exit_code
-from odebench.cli.sweep import _conclude
+from odebench.cli.sweep import conclude
 from odebench.cli.watch import Watch, duration
 from odebench.errors import OdebenchError
 from odebench.io.versions import package_versions
@@ -111,7 +111,7 @@ def test_a_reason_that_all_cells_share_is_said_once(tmp_path: Path) -> None:
 def test_cells_are_named_unless_none_was_done(there: int, named: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     tasks = {key: Task(key, "evaluation", f"cell {key}", (), 1.0, ()) for key in "ab"}
     with pytest.raises(typer.Exit):
-        _conclude(State(tasks, there, failed={"a": "why", "b": "why"}), "tiny 1", Path("results"), publish=False)
+        conclude(State(tasks, there, failed={"a": "why", "b": "why"}), "tiny 1", Path("results"), publish=False)
     assert capsys.readouterr().err.splitlines() == [f"odebench: failed: {name}: why" for name in named]
 
 

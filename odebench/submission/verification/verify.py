@@ -98,7 +98,7 @@ def verify_entry(
         others = [use.name for use in entry.datasets if dataset not in (None, use.name)]
         entry = entry if dataset is None else entry.only(dataset)
         if report.weights_elsewhere:
-            report = validate_entry(folder, fetch=fetching(progress, dataset=dataset))
+            report = validate_entry(folder, fetch=fetching(progress, dataset=dataset, seconds=time_limit))
     if report.findings:
         return Verification(folder, report.id, draw, {}, (), report.findings, ("nothing was run",))
     data = {use.name: load_dataset(use.name, data_dir=data_dir, progress=progress) for use in entry.datasets}

@@ -1,0 +1,77 @@
+"""The ranks of a table: 1 plus the number of rows that are significantly better (docs/protocol.md, section 5)."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from odebench.leaderboard.build import WORST_CASE, attack_label
+from odebench.leaderboard.table import Cell, Row, Table
+from odebench.leaderboard.union import StoredResult
+from odebench.numerics.crossed import crossed_mean
+from odebench.numerics.statistics import holm, sign_test
+from odebench.result.outcome import ROBUST
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LEVEL = 0.05
+_Robust: TypeAlias = "dict[int, np.ndarray[Any, Any]]"
+"""Whether each image is robust, by train seed."""
+
+
+def ranks(table: Table) -> dict[int, int]:
+    """The rank of each usual row that has one, by its number among them.
+
+    A row stands for its best cell. Two rows are compared on the train seeds and images that both have under one worst
+    case; with one seed in common by the sign test over images. Rows without such a pair are not significantly apart.
+    """
+    best = {number: cell for number, row in enumerate(table.usual) if (cell := _best(row)) is not None}
+    pairs = [(one, other, _difference(best[one], best[other], table.epsilon)) for one, other in combinations(best, 2)]
+    adjusted = holm([p for _, _, (_, p) in pairs])
+    better = dict.fromkeys(best, 0)
+    for (one, other, (mean, _)), p in zip(pairs, adjusted, strict=True):
+        if p < LEVEL:
+            better[other if mean > 0 else one] += 1
+    return {number: 1 + count for number, count in better.items()}
+
+
+def _best(row: Row) -> Cell | None:
+    ranked = [cell for cell in row.cells.values() if cell.ranked]
+    return max(ranked, key=lambda cell: cell.robust_accuracy.value, default=None)
+
+
+def _difference(one: Cell, other: Cell, epsilon: float) -> tuple[float, float]:
+    """The paired difference of two cells with its two-sided p; 0 and 1 where they have nothing in common."""
+    import numpy as np
+
+    labels = {attack_label(item) for item in one.results} & {attack_label(item) for item in other.results}
+    common = [label for label in sorted(labels) if label.startswith(WORST_CASE)]
+    for label in common:
+        first, second = (_robust(cell, label, epsilon) for cell in (one, other))
+        seeds = sorted(first.keys() & second.keys())
+        if not seeds:
+            continue
+        n = min(len(robust[seed]) for robust in (first, second) for seed in seeds)
+        table = np.stack([first[seed][:n].astype(float) - second[seed][:n] for seed in seeds])
+        if len(seeds) > 1 and n > 1:
+            found = crossed_mean(table)
+            return found.mean, found.p
+        return float(table.mean()), sign_test(int((table > 0).sum()), int((table < 0).sum()))
+    return 0.0, 1.0
+
+
+def _robust(cell: Cell, label: str, epsilon: float) -> _Robust:
+    """The images of each train seed's largest result under an attack, from the first of the data set on."""
+    import numpy as np
+
+    found: dict[int, StoredResult] = {}
+    for item in sorted(cell.results, key=lambda item: item.evaluation.dataset.n):
+        seed = item.evaluation.model.train_seed
+        asked = epsilon in item.evaluation.threat_model.epsilons and item.evaluation.dataset.offset == 0
+        if attack_label(item) == label and asked:
+            found[seed if isinstance(seed, int) else 0] = item
+    return {
+        seed: np.array(list(next(each.outcomes for each in item.result.epsilons if each.epsilon == epsilon))) == ROBUST
+        for seed, item in found.items()
+    }

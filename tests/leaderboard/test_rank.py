@@ -1,0 +1,56 @@
+"""Ranks: who is significantly better, on the same images and train seeds, under the same attack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from result_factory import make_result
+
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.rank import ranks
+from odebench.leaderboard.union import StoredResult
+from odebench.numerics.statistics import sign_test
+from odebench.result.schema import Result
+
+N = 200
+
+
+def results(model: str, share: float, *, seeds: int = 4, attack: str = "worst-case", **more: Any) -> list[Result]:
+    found = []
+    for seed in range(seeds):
+        generator = np.random.default_rng([seed, ord(model)])
+        keep = np.argsort(np.linspace(0, 1, N) + generator.normal(0, 0.05, N))[round(N * (1 - share)) :]
+        letters = np.full(N, "f")
+        letters[keep] = "r"
+        found.append(make_result({0.1: "".join(letters)}, model=model, train_seed=seed, attack=attack, **more))
+    return found
+
+
+def ranked(*found: Result) -> dict[str, int]:
+    (table,) = build_tables([StoredResult(Path(f"{n}.json"), each) for n, each in enumerate(found)])[0]
+    return {table.usual[number].model: rank for number, rank in ranks(table).items()}
+
+
+def test_a_row_that_is_not_significantly_worse_shares_the_rank() -> None:
+    found = [*results("a", 0.6), *results("b", 0.595), *results("c", 0.3)]
+    assert ranked(*found) == {"a": 1, "b": 1, "c": 3}
+
+
+def test_one_seed_is_compared_by_images() -> None:
+    found = [*results("a", 0.6, seeds=1), *results("b", 0.3, seeds=1), *results("c", 0.29, seeds=1)]
+    assert ranked(*found) == {"a": 1, "b": 2, "c": 2}
+
+
+def test_rows_without_an_attack_in_common_are_not_apart_and_unranked_rows_have_none() -> None:
+    other = {"parameters": {"effort": "other"}}
+    found = [*results("a", 0.6), *results("b", 0.3, **other), *results("c", 0.9, attack="pgd")]
+    assert ranked(*found) == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize(("gained", "lost", "p"), [(0, 0, 1.0), (5, 5, 1.0), (6, 0, 2 / 64), (1, 9, 22 / 1024)])
+def test_the_sign_test_is_exact(gained: int, lost: int, p: float) -> None:
+    assert sign_test(gained, lost) == pytest.approx(p)
+    assert sign_test(lost, gained) == pytest.approx(p)

@@ -1,0 +1,61 @@
+"""Published models trained again: equal bytes, other bytes, what cannot be asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from odebench.dataset import load_dataset
+from odebench.dataset.builtin import DIGITS
+from odebench.errors import UsageError
+from odebench.evaluation.evaluate import run
+from odebench.evaluation.model_reference import RegisteredModel
+from odebench.evaluation.plan import EvaluationRequest, Slice, plan
+from odebench.model.definition import load_definition
+from odebench.result.file import result_files
+from odebench.submission.verification.retraining import retrain
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of a distilled model of two train seeds, trained in one epoch on fifty images."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = load_dataset("digits")
+    small = {"epochs": 1, "train_images": 50, "teacher_epochs": 1, "teacher_train_images": 50, "channels": 4}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ODEBENCH_CACHE", str(folder / "cache"))
+        for seed in (0, 1):
+            request = EvaluationRequest(
+                RegisteredModel(load_definition("kd-ode")),
+                "fgsm",
+                images=Slice(n=10, chunk=10),
+                epsilons=(0.1,),
+                horizon=0.5,
+                train_seed=seed,
+                changes=small,
+            )
+            run(plan(request, DIGITS, total=len(data.test)), data, results=folder / "results")
+    return folder / "results"
+
+
+def test_equal_recipes_give_equal_bytes_and_other_bytes_are_named(trained: Path, tmp_path: Path) -> None:
+    found = retrain("kd-ode", [trained, tmp_path / "none"], dataset="digits", draw=1)
+    assert [one.equal for one in found] == [True, True]
+    assert sorted(one.title for one in found) == ["kd-ode on digits seed 0 T=0.5", "kd-ode on digits seed 1 T=0.5"]
+    for number, path in enumerate(sorted(result_files(trained))):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if number == 0:
+            stored["found"]["weights_sha256"] = "0" * 64
+        else:
+            stored["found"]["trained_on"]["device"] = "cuda"
+        (tmp_path / path.name).write_text(json.dumps(stored), encoding="utf-8")
+    (other,) = retrain("kd-ode", [tmp_path], dataset=None, draw=1)
+    assert (other.equal, other.recorded) == (False, "0" * 64)
+    assert other.found is not None
+
+
+def test_nothing_to_train_is_one_line(trained: Path) -> None:
+    with pytest.raises(UsageError, match="no result of ode says what was trained on a processor"):
+        retrain("ode", [trained], dataset=None, draw=0)
