@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,43 +18,47 @@ if TYPE_CHECKING:
 
 LEVEL = 0.05
 _Robust: TypeAlias = "dict[int, np.ndarray[Any, Any]]"
-"""Whether each image is robust, by train seed."""
+"""How robust each image is, by train seed."""
 
 
 def ranks(table: Table) -> dict[int, int]:
     """The rank of each usual row that has one, by its number among them.
 
-    A row stands for its best cell. Two rows are compared on the train seeds and images that both have under one worst
-    case; with one seed in common by the sign test over images. Rows without such a pair are not significantly apart.
+    A row stands for the mean over its ranked horizons. Two rows are compared on the train seeds and images that both
+    have under one worst case; with one seed in common by the sign test over images. Rows without such a pair are not
+    significantly apart.
     """
-    best = {number: cell for number, row in enumerate(table.usual) if (cell := _best(row)) is not None}
-    pairs = [(one, other, _difference(best[one], best[other], table.epsilon)) for one, other in combinations(best, 2)]
+    cells = {number: _ranked(row) for number, row in enumerate(table.usual)}
+    known = {number: ranked for number, ranked in cells.items() if ranked}
+    pairs = [
+        (one, other, _difference(known[one], known[other], table.epsilon)) for one, other in combinations(known, 2)
+    ]
     adjusted = holm([p for _, _, (_, p) in pairs])
-    better = dict.fromkeys(best, 0)
-    for (one, other, (mean, _)), p in zip(pairs, adjusted, strict=True):
+    better = dict.fromkeys(known, 0)
+    for (one, other), (mean, _), p in zip(pairs, found, holm([p for _, p in found]), strict=True):
         if p < LEVEL:
             better[other if mean > 0 else one] += 1
     return {number: 1 + count for number, count in better.items()}
 
 
-def _best(row: Row) -> Cell | None:
-    ranked = [cell for cell in row.cells.values() if cell.ranked]
-    return max(ranked, key=lambda cell: cell.robust_accuracy.value, default=None)
+def _ranked(row: Row) -> list[Cell]:
+    return [cell for cell in row.cells.values() if cell.ranked]
 
 
-def _difference(one: Cell, other: Cell, epsilon: float) -> tuple[float, float]:
-    """The paired difference of two cells with its two-sided p; 0 and 1 where they have nothing in common."""
+def _difference(one: Sequence[Cell], other: Sequence[Cell], epsilon: float) -> tuple[float, float]:
+    """The paired difference of two rows with its two-sided p; 0 and 1 where they have nothing in common."""
     import numpy as np
 
-    labels = {attack_label(item) for item in one.results} & {attack_label(item) for item in other.results}
-    common = [label for label in sorted(labels) if label.startswith(WORST_CASE)]
-    for label in common:
-        first, second = (_robust(cell, label, epsilon) for cell in (one, other))
+    labels = [{attack_label(item) for item in cell.results} for cell in (*one, *other)]
+    for label in sorted(set.intersection(*labels)):
+        if not label.startswith(WORST_CASE):
+            continue
+        first, second = (_robust(cells, label, epsilon) for cells in (one, other))
         seeds = sorted(first.keys() & second.keys())
         if not seeds:
             continue
         n = min(len(robust[seed]) for robust in (first, second) for seed in seeds)
-        table = np.stack([first[seed][:n].astype(float) - second[seed][:n] for seed in seeds])
+        table = np.stack([first[seed][:n] - second[seed][:n] for seed in seeds])
         if len(seeds) > 1 and n > 1:
             found = crossed_mean(table)
             return found.mean, found.p
@@ -61,8 +66,18 @@ def _difference(one: Cell, other: Cell, epsilon: float) -> tuple[float, float]:
     return 0.0, 1.0
 
 
-def _robust(cell: Cell, label: str, epsilon: float) -> _Robust:
-    """The images of each train seed's largest result under an attack, from the first of the data set on."""
+def _robust(cells: Sequence[Cell], label: str, epsilon: float) -> _Robust:
+    """The robust share of each image over the cells, for each train seed that all of them have under an attack."""
+    import numpy as np
+
+    each = [_robust_at(cell, label, epsilon) for cell in cells]
+    seeds = set.intersection(*(set(found) for found in each))
+    n = min((len(found[seed]) for found in each for seed in seeds), default=0)
+    return {seed: np.mean([found[seed][:n] for found in each], axis=0) for seed in seeds}
+
+
+def _robust_at(cell: Cell, label: str, epsilon: float) -> _Robust:
+    """Whether each image is robust in the largest result of each train seed, from the first of the data set on."""
     import numpy as np
 
     found: dict[int, StoredResult] = {}

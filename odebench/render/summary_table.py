@@ -12,7 +12,7 @@ from odebench.render.markdown_tables import escape, grid, horizon_name, nfe_text
 
 CAPTION = (
     "Robust accuracy ± half-width of its 95% interval / clean accuracy, in percent. Rank: 1 + the models that are "
-    "significantly better at their best horizon."
+    "significantly better in the mean over their horizons."
 )
 
 
