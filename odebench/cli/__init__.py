@@ -14,6 +14,7 @@ from odebench.errors import OdebenchError
 # isort: off
 # The commands register themselves with the app, in this order.
 import odebench.cli.run
+import odebench.cli.show
 import odebench.cli.diagnose
 import odebench.cli.judge
 import odebench.cli.sweep
