@@ -227,7 +227,7 @@ def test_every_command_parses(name: str) -> None:
         ("odebench run -m kd-ode -a pgd --stepps 3", "No such option: --stepps"),
         ("odebench run -m kd-ode", "odebench run -m kd-ode: "),
         ("odebench schema now", "unexpected extra argument"),
-        ("odebench run -m kd-ode -a pgd --seed one", "valid integer"),
+        ("odebench run -m kd-ode -a pgd --attack-seed one", "valid integer"),
     ],
 )
 def test_a_command_that_is_none_would_be_found(line: str, said: str) -> None:

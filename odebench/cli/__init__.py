@@ -17,6 +17,7 @@ from odebench.io.text import shown_streams
 # isort: off
 # The commands register themselves with the app, in this order.
 import odebench.cli.run
+import odebench.cli.show
 import odebench.cli.diagnose
 import odebench.cli.judge
 import odebench.cli.sweep

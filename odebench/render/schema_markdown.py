@@ -10,9 +10,9 @@ from odebench.result.described import SCHEMA_ID, result_schema
 from odebench.result.outcome import MEANINGS
 
 INTRODUCTION = (
-    "A result is one JSON file per evaluation. This page is made from the schema that `odebench schema` prints "
-    f"(`{SCHEMA_ID}`, JSON Schema draft 2020-12): `odebench schema --format md`. Files of version 1 lack "
-    "found.trained_on, found.candidates, cost.stages and doubt."
+    "A result is one JSON file per evaluation; `odebench show FILE` explains one. This page is made from the schema "
+    f"that `odebench schema` prints (`{SCHEMA_ID}`, JSON Schema draft 2020-12): `odebench schema --format md`. Files "
+    "of version 1 lack found.trained_on, found.candidates, cost.stages and doubt."
 )
 
 

@@ -111,7 +111,7 @@ DESCRIPTIONS: dict[str, str] = (
         "ThreatModel.norm": "The norm of the ball around each image.",
         "ThreatModel.epsilons": f"The radii, rising, {_UNIT}.",
         "TrainedOn.device": "The kind of device: cpu or cuda.",
-        "TrainedOn.torch": "The version of torch.",
+        "TrainedOn.torch": "The version of torch that trained them.",
     }
     | {
         f"Versions.{name}": f"The version of {name}."

@@ -42,6 +42,7 @@ SCRIPT = Path(sys.executable).with_name("odebench")
 COMMANDS = (
     "run",
     "train",
+    "show",
     "diagnose",
     "judge",
     "sweep",

@@ -30,7 +30,7 @@ def test_every_property_is_described_once_and_nothing_else() -> None:
     assert set(DESCRIPTIONS) == set(PROPERTIES)
     for name, value in PROPERTIES.items():
         assert value["description"] == DESCRIPTIONS[name]
-        assert re.fullmatch(r"[A-Zpr].{5,250}\.", value["description"]), name
+        assert re.fullmatch(r"[A-Zpr].{5,400}\.", value["description"]), name
     texts = [text for name, text in DESCRIPTIONS.items() if name.partition(".")[0] not in ("StageCost", "Cost")]
     assert len(set(texts)) == len(texts), "each says something of its own"
 

@@ -1,0 +1,134 @@
+"""The command line that makes a stored result again. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import JsonValue
+
+from odebench.attack.builtin import DIAGNOSIS
+from odebench.attack.definition import DiagnosisDefinition, load_attack
+from odebench.errors import UsageError
+from odebench.evaluation.model_reference import RegisteredModel
+from odebench.evaluation.plan import DEFAULT_CHUNK
+from odebench.protocol.spec import Evaluation, Solver, parse_number, radius
+from odebench.result.schema import Result
+from odebench.submission.submitted_model import SubmittedModel, find_model
+
+DEFAULT_MAX_STEPS = 1000
+"""Of an adaptive solver on the command line."""
+FILE = "FILE"
+"""Stands for a file that the user must name."""
+
+
+def run_command(result: Result) -> list[str]:
+    """The words of the command that makes a result again; FILE stands for a weights file that the user must name.
+
+    Raises UsageError where there is no such command: for a module handed over in Python, a model that is not here, and
+    candidates made elsewhere.
+    """
+    evaluation = result.evaluation
+    attack, spec = load_attack(evaluation.attack.name), evaluation.attack
+    if attack.needs_candidates:
+        raise UsageError(f"its candidates were made elsewhere: odebench judge -m {evaluation.model.name} {FILE}")
+    model = find_model(evaluation.model.name)
+    words = ["odebench", "run", "--model", evaluation.model.name, "--attack", attack.name]
+    if isinstance(attack, DiagnosisDefinition):
+        words = ["odebench", "diagnose", "--model", evaluation.model.name]
+        words += ["--full"] if attack.name == DIAGNOSIS.name else []
+    words += [*_images(evaluation), *_integration(evaluation)]
+    words += [
+        "--norm",
+        evaluation.threat_model.norm,
+        "--epsilon",
+        ",".join(map(_exact, evaluation.threat_model.epsilons)),
+    ]
+    words += _seed("--seed", evaluation.model.train_seed)
+    words += _seed("--attack-seed", spec.seed)
+    words += _pairs("--parameter", _needed_parameters(attack, spec.parameters))
+    words += [word for source in spec.sources for word in ("--source", source)]
+    if spec.surrogate is not None:
+        words += ["--surrogate", f"{spec.surrogate.solver.method}:{_number(spec.surrogate.solver.step)}"]
+    words += ["--precision", evaluation.precision] if evaluation.precision != "fp32" else []
+    if isinstance(model, RegisteredModel):
+        words += _pairs("--set", evaluation.model.other_arguments)
+        words += ["--weights", FILE] if evaluation.model.weights == result.found.weights_sha256 else []
+    elif isinstance(model, SubmittedModel) and model.code is not None:
+        words.append("--trust")
+    return words
+
+
+def _images(evaluation: Evaluation) -> Iterator[str]:
+    dataset = evaluation.dataset
+    yield from ("--dataset", dataset.name, "-n", str(dataset.n))
+    if dataset.offset:
+        yield from ("--offset", str(dataset.offset))
+    if dataset.split != "test":
+        yield from ("--split", dataset.split)
+    if evaluation.chunk != DEFAULT_CHUNK:
+        yield from ("--chunk", str(evaluation.chunk))
+
+
+def _integration(evaluation: Evaluation) -> Iterator[str]:
+    if evaluation.horizon is not None:
+        yield from ("--horizon", _number(evaluation.horizon))
+    if evaluation.train_horizon not in (None, evaluation.horizon):
+        yield from ("--train-horizon", _number(evaluation.train_horizon))
+    if evaluation.solver is not None:
+        yield from _solver(evaluation.solver)
+
+
+def _solver(solver: Solver) -> Iterator[str]:
+    yield from ("--solver", solver.method)
+    if solver.step is not None:
+        yield from ("--step", _number(solver.step))
+        return
+    if solver.rtol != solver.atol:
+        raise UsageError(f"no command has an rtol and an atol of their own: {solver}")
+    yield from ("--tolerance", _number(solver.rtol))
+    if solver.backend != "torchode":
+        yield from ("--backend", solver.backend)
+    if solver.max_steps != DEFAULT_MAX_STEPS:
+        yield from ("--max-steps", str(solver.max_steps))
+
+
+def _needed_parameters(attack: Any, parameters: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The parameters that must be given for the attack to have all of these."""
+    needed = dict(parameters)
+    for name in parameters:
+        fewer = {other: value for other, value in needed.items() if other != name}
+        if attack.complete(fewer) == parameters:
+            needed = fewer
+    return needed
+
+
+def _pairs(option: str, values: Mapping[str, JsonValue]) -> Iterator[str]:
+    for name, value in values.items():
+        yield from (option, f"{name}={value if _is_plain(value) else json.dumps(value)}")
+
+
+def _is_plain(value: JsonValue) -> bool:
+    """Whether a text is read as itself where the command line reads JSON first."""
+    if not isinstance(value, str):
+        return False
+    try:
+        json.loads(value)
+    except ValueError:
+        return True
+    return False
+
+
+def _seed(option: str, seed: JsonValue) -> list[str]:
+    return [] if seed in (0, None) else [option, str(seed)]
+
+
+def _exact(epsilon: float) -> str:
+    text = radius(epsilon)
+    return text if parse_number(text, name="epsilon") == epsilon else repr(epsilon)
+
+
+def _number(value: float | None) -> str:
+    assert value is not None
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
