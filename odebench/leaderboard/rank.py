@@ -30,10 +30,8 @@ def ranks(table: Table) -> dict[int, int]:
     """
     cells = {number: _ranked(row) for number, row in enumerate(table.usual)}
     known = {number: ranked for number, ranked in cells.items() if ranked}
-    pairs = [
-        (one, other, _difference(known[one], known[other], table.epsilon)) for one, other in combinations(known, 2)
-    ]
-    adjusted = holm([p for _, _, (_, p) in pairs])
+    pairs = list(combinations(known, 2))
+    found = [_difference(known[one], known[other], table.epsilon) for one, other in pairs]
     better = dict.fromkeys(known, 0)
     for (one, other), (mean, _), p in zip(pairs, found, holm([p for _, p in found]), strict=True):
         if p < LEVEL:
