@@ -421,6 +421,30 @@ def test_a_good_entry_passes(clone: Clone, found: Result, check: Any, tmp_path: 
     assert str(clone.folder.parent) not in text + said.out
 
 
+def test_where_secrets_are_readable_no_code_runs_unless_told(
+    clone: Clone, entry: Path, check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone.commit()
+    monkeypatch.setattr("odebench.submission.review.granted_walls", lambda: ("network", "memory"))
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(f"{ENTRIES}/mine/model.py", "wall")])
+    assert "was not run. secrets readable: its code runs without a user namespace, a process names" in said.messages
+    assert "and give --unwalled" in said.messages
+    monkeypatch.setattr("odebench.submission.verification.verify.inspect", lambda *_, **__: 1 / 0)
+    monkeypatch.setenv("ODEBENCH_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):  # it would be asked now
+        check("--trust", "--unwalled")
+
+
+def test_an_id_that_looks_like_anothers(clone: Clone, check: Any) -> None:
+    write_real_entry(clone.folder / ENTRIES, name="m1ne")
+    write_real_entry(clone.folder / ENTRIES, name="mlne")
+    clone.commit()
+    said = check("--trust")
+    assert {rule for _, rule in said.findings} == {"id"}
+    assert "the id 'm1ne' looks like 'mlne', which is another's; choose another" in said.messages
+
+
 @pytest.mark.usefixtures("few_passes")
 def test_a_claim_that_is_too_high(clone: Clone, found: Result, check: Any) -> None:
     submit(clone, found, claims=claim(robust(found) + 0.2))
