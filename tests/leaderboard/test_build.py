@@ -447,7 +447,8 @@ Intervals are 95% and cover the sampling of images (and of train seeds), not the
 strength of attacks. Robust: withstood every attack named. NFE: mean evaluations
 of the vector field an image, clean / under attack. Unranked: without a
 worst-case result, or randomised. Not examined: no result holds the checks that
-look for masked gradients.
+look for masked gradients. Carry-over: an image that falls at one epsilon counts
+as fallen at every larger one.
 """
     )
 
