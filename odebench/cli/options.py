@@ -185,7 +185,7 @@ def seeds(texts: list[str] | None) -> list[int]:
     """The train seeds of texts such as 0,1 and 0-2; 0 alone where there are none. Raises UsageError."""
     found: list[int] = []
     for text in listed(texts or ["0"], "train seed"):
-        ends = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text, re.ASCII)
+        ends = re.fullmatch(r"(\d{1,20})(?:-(\d{1,20}))?", text, re.ASCII)
         first, last = (0, -1) if ends is None else (int(ends[1]), int(ends[2] or ends[1]))
         if not first <= last < first + MAX_SEEDS:
             raise UsageError(f"train seed {text!r} is no whole number from 0 on, and no range such as 0-2")

@@ -125,11 +125,6 @@ class Plan:
         return self.origin
 
     @property
-    def training(self) -> Recipe | None:
-        """The recipe by which the weights are found or trained; None where they are given as a file or address."""
-        return None if self.weights is not None or isinstance(self.origin, Contributed) else self.origin
-
-    @property
     def handed_over(self) -> bool:
         """Whether the model is a module that an entry brings: nothing is known of its gradient beforehand."""
         return isinstance(self.origin, Contributed)

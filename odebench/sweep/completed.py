@@ -12,6 +12,7 @@ from odebench.protocol.recipe import find_weights
 from odebench.result.file import read_result, result_path
 from odebench.sweep.grid import Grid, PlannedCell
 from odebench.sweep.task import Workspace
+from odebench.sweep.trainings import recipe_to_train
 
 
 def completed_results(grid: Grid, workspace: Workspace) -> dict[str, Path]:
@@ -32,11 +33,12 @@ def completed_results(grid: Grid, workspace: Workspace) -> dict[str, Path]:
 
     def at_hand(plan: Plan) -> str | None:
         """The sha256 of a plan's weights; of weights that are given it stands in the evaluation."""
-        return plan.evaluation.model.weights if plan.training is None else trained(plan.training.key)
+        recipe = recipe_to_train(plan)
+        return plan.evaluation.model.weights if recipe is None else trained(recipe.key)
 
     if workspace.replaces:
         return {}
-    recipes = {one.key: one for cell in grid.cells if (one := cell.plan.training) is not None}
+    recipes = {one.key: one for cell in grid.cells if (one := recipe_to_train(cell.plan)) is not None}
     found: dict[str, Path] = {}
     without_weights = set()
     for run_key, cell in grid.evaluations.items():

@@ -25,6 +25,7 @@ from odebench.sweep.completed import completed_results
 from odebench.sweep.cost import evaluation_work, training_work
 from odebench.sweep.grid import Grid, PlannedCell
 from odebench.sweep.task import TaskError, Workspace, evaluate, evaluate_slice, join, prepare, train
+from odebench.sweep.trainings import recipe_to_train
 
 _POLL_SECONDS = 0.2
 _TOPIC = "odebench"
@@ -178,8 +179,8 @@ def tasks_of(grid: Grid, workspace: Workspace, *, slice_images: int | None = Non
 
     for run_key, cell in missing.items():
         recipes = [source.recipe for source in cell.plan.sources if not source.itself]
-        if cell.plan.training is not None:
-            recipes.insert(0, cell.plan.training)
+        if (own := recipe_to_train(cell.plan)) is not None:
+            recipes.insert(0, own)
         needs = tuple(dict.fromkeys(need(recipe) for recipe in recipes)) or (data,)
         work = evaluation_work(cell.plan, grid.dataset)
         key = f"evaluate-{run_key}"

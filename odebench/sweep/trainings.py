@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from odebench.evaluation.plan import Plan
+from odebench.model.definition import Contributed
 from odebench.protocol.recipe import Recipe
 
 
@@ -15,6 +16,11 @@ class Training:
 
     recipe: Recipe
     title: str
+
+
+def recipe_to_train(plan: Plan) -> Recipe | None:
+    """The recipe by which a plan's weights are found or trained; None where they are given as a file or address."""
+    return None if plan.weights is not None or isinstance(plan.origin, Contributed) else plan.origin
 
 
 def trainings(plans: Sequence[Plan]) -> Iterator[Training]:
@@ -31,8 +37,8 @@ def trainings(plans: Sequence[Plan]) -> Iterator[Training]:
         yield Training(recipe, f"training {name}{horizon} seed {recipe.train_seed}")
 
     for plan in plans:
-        if plan.training is not None:
-            yield from need(plan.training, plan.evaluation.model.name)
+        if (recipe := recipe_to_train(plan)) is not None:
+            yield from need(recipe, plan.evaluation.model.name)
     for plan in plans:
         for source in plan.sources:
             if not source.itself:
