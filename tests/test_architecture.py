@@ -43,7 +43,7 @@ HEAVY = {"torch", "torchvision", "torchdiffeq", "torchode", "foolbox", "pyautoat
 LIGHT_PACKAGES = {"protocol", "result", "leaderboard", "analysis", "render", "cli"}
 LIGHT_MODULES = {
     *("io.files", "io.yaml_document", "io.canonical_json", "io.https", "io.remote_weights", "io.git", "io.text"),
-    *("io.folders", "io.safetensors_file", "io.versions"),
+    *("io.folders", "io.safetensors_file", "io.versions", "io.scratch"),
     *("dataset", "dataset.definition", "dataset.registry", "dataset.builtin", "dataset.load", "dataset.data_folder"),
     *("model.definition", "model.registry", "model.builtin", "model.wall", "model.guard"),
     *("attack.definition", "attack.registry", "attack.builtin", "attack.worst_case", "attack.probes"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -35,12 +37,23 @@ _LONGEST = 2000
 
 def main() -> None:
     """Runs the command line and exits: 0 done, 1 an error of ours or the data, 2 wrong usage, 130 interrupted."""
+    with suppress(ValueError, AttributeError):  # a system without this signal
+        signal.signal(signal.SIGTERM, _terminated)
     code = _exit_code()
     try:
         sys.stdout.flush()
     except OSError:  # said already; the interpreter would try again when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+class _TerminatedError(BaseException):
+    """The process was asked to end: scratch folders and processes go, as after Ctrl-C."""
+
+
+def _terminated(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise _TerminatedError
 
 
 def _exit_code() -> int:
@@ -60,6 +73,8 @@ def _code_of_command() -> int:
         return code if isinstance(code, int) else 0
     except OdebenchError as error:
         return _complain(str(error), error.exit_code)
+    except _TerminatedError:
+        return _complain("ended; a training goes on from its last whole epoch, an attack starts over", 143)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted; a training goes on from its last whole epoch, an attack starts over", 130)
     except BrokenPipeError:  # the reader has gone: nothing more can be said

@@ -11,7 +11,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from odebench.errors import ModelAnswerError, ModelProcessError
 from odebench.io.frame import PREFIX, decode_frame, encode_frame, frame_lengths
+from odebench.io.scratch import scratch_folder
 from odebench.io.text import printable
 from odebench.model.wall import NOT_RAISED
 
@@ -83,9 +83,7 @@ class ProcessChannel:
         self.number = 0
         try:
             with ExitStack() as ours, ExitStack() as theirs:
-                scratch = ours.enter_context(
-                    tempfile.TemporaryDirectory(prefix="odebench-", ignore_cleanup_errors=True)
-                )
+                scratch = str(ours.enter_context(scratch_folder()))
                 their_in, self._to = _pipe(read=theirs, write=ours)
                 self._from, their_out = _pipe(read=ours, write=theirs)
                 os.set_blocking(self._to, False)

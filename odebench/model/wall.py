@@ -28,7 +28,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+
+from odebench.io.scratch import scratch_folder
 
 SECRETS, NETWORK, PROCESSES, FILES, PRIVILEGES, CALLS, MEMORY = WALLS = (
     "secrets",
@@ -151,7 +152,8 @@ def missing_walls(without: Sequence[str]) -> str:
 @lru_cache(maxsize=1)
 def granted_walls() -> tuple[str, ...]:
     """The walls that this system grants to a process that this one starts: tried in one, once."""
-    with TemporaryDirectory(prefix="odebench-", ignore_cleanup_errors=True) as scratch:
+    with scratch_folder() as folder:
+        scratch = str(folder)
         code = f"from odebench.model.wall import report; report({scratch!r})"
         try:
             found = subprocess.run(

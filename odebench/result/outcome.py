@@ -77,6 +77,7 @@ class CheckId(IntEnum):
     STATE = 19
     USEFUL_GRADIENT = 20
     ZERO_GRADIENTS = 21
+    MEMORISED_IMAGES = 22
 
 
 EXAMINATION = (

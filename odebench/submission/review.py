@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odebench.errors import OdebenchError, UsageError
+from odebench.io.scratch import scratch_folder
 from odebench.io.text import printable
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.credit import can_be_judged_anew
@@ -121,8 +121,7 @@ def review(
         *pulls.look_alikes(pull_request),
         *([] if maintainer else pulls.ownership(pull_request)),
     ]
-    with tempfile.TemporaryDirectory(prefix="odebench-review-") as name:
-        folder = Path(name)
+    with scratch_folder("review") as folder:
         pulls.write_board(pull_request, folder)
         if not maintainer:
             findings += pulls.new_weights(pull_request, folder)

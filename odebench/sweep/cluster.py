@@ -7,7 +7,6 @@ import os
 import queue
 import signal
 import socket
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +19,15 @@ import dask
 from distributed import Client, LocalCluster, Security, WorkerPlugin
 
 from odebench.errors import OdebenchError, UsageError
+from odebench.io.scratch import scratch_folder
 from odebench.io.text import first_line
 from odebench.io.versions import PACKAGES
 
 ALLOWED_DEATHS = 20
 """The number of workers that may die with a task before it is given up; the default of 3 is soon reached by chance."""
 CONNECT_SECONDS = 5
+SILENT_SECONDS = 60
+"""A worker that has said nothing for so long has lost its task; workers speak twice a second, whatever they compute."""
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**30}
 """Settings of glibc for the workers on this machine. dask sets the second alone, to 64 KiB: then every tensor above 128
 KiB is mapped, cleared by the system and unmapped again. Older versions take at most 2^25 for the first."""
@@ -50,6 +52,8 @@ def _configuration() -> dict[str, Any]:
         "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
         # tasks wait at the scheduler, not at a worker that may die with them
         "distributed.scheduler.worker-saturation": 1.0,
+        # a worker that is stopped, and not dead, says nothing any more: its task goes to another
+        "distributed.scheduler.worker-ttl": f"{SILENT_SECONDS}s",
         "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
         **{f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in _MALLOC.items()},
         # for a machine that vanishes; distributed accepts no less
@@ -66,7 +70,7 @@ def local_cluster(workers: int, *, threads: int) -> Iterator[Any]:
     counted["ODEBENCH_CACHE"] = os.environ.get("ODEBENCH_CACHE", "")
     environment = {name: value for name, value in counted.items() if value}
     with (
-        tempfile.TemporaryDirectory(prefix="odebench-sweep-", ignore_cleanup_errors=True) as folder,
+        scratch_folder("sweep") as folder,
         dask.config.set(_configuration()),
         _quiet(),
         LocalCluster(
@@ -77,7 +81,7 @@ def local_cluster(workers: int, *, threads: int) -> Iterator[Any]:
             dashboard_address=None,
             memory_limit=None,
             silence_logs=logging.CRITICAL,
-            local_directory=folder,
+            local_directory=str(folder),
             env=environment,
         ) as cluster,
         Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False) as client,
@@ -119,7 +123,7 @@ def remote_cluster(address: str, *, tls: tuple[Path, Path, Path] | None, say: Ca
         try:
             try:
                 _in_time(lambda: _check_versions(client, address))
-                _in_time(lambda: client.run_on_scheduler(_set_scheduler, deaths=ALLOWED_DEATHS))
+                _in_time(lambda: client.run_on_scheduler(_set_scheduler, deaths=ALLOWED_DEATHS, silent=SILENT_SECONDS))
                 _say_workers(client, say)
             except OSError as error:
                 raise ClusterError(f"the scheduler at {address} is gone: {_reason(error)}") from error
@@ -157,8 +161,9 @@ def _in_time(call: Callable[[], Any]) -> Any:
     return value
 
 
-def _set_scheduler(deaths: int, dask_scheduler: Any = None) -> None:
+def _set_scheduler(deaths: int, silent: int, dask_scheduler: Any = None) -> None:
     dask_scheduler.allowed_failures = deaths
+    dask_scheduler.worker_ttl = min(dask_scheduler.worker_ttl or silent, silent)
     dask_scheduler.WORKER_SATURATION = 1.0
 
 
@@ -211,11 +216,10 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Port \\d+ is already in use")
         for name in names:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
+        yield
+    # not after an error: what threads of distributed still say of it has been said in one line
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def _reason(error: BaseException) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, cast
 
 import torch
@@ -21,6 +20,7 @@ from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import Plan, planned_again
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge
 from odebench.io.files import write_atomically
+from odebench.io.scratch import scratch_folder
 from odebench.leaderboard import example_images
 from odebench.leaderboard.build import attack_label
 from odebench.leaderboard.example_images import ExamplePair, Examples
@@ -54,16 +54,16 @@ def make_examples(
     part = _planned(
         item, model, definition, len(split), _first_chunk(evaluation, epsilon, doubt=bool(item.result.doubt))
     )
-    with TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         again, _, _ = run(
             part,
             dataset,
-            results=Path(folder),
-            save_candidates=Path(folder) / "candidates.safetensors",
+            results=folder,
+            save_candidates=folder / "candidates.safetensors",
             device=device,
             progress=progress,
         )
-        candidates = read_candidates(Path(folder) / "candidates.safetensors")
+        candidates = read_candidates(folder / "candidates.safetensors")
     rows = _rows(item, again)
     indices = [row + evaluation.dataset.offset for row in rows]
     points = _points(candidates, indices, epsilon)

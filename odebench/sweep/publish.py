@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,16 +35,21 @@ class Publication:
     there: int = 0
 
     def make(self) -> int:
-        """Copies the files, each whole or not at all, and returns the number of bytes copied. Weights come first, so
-        that a published result always has its weights."""
-        total = 0
-        for source, target in [*self.weights.items(), *self.results.items()]:
-            data = source.read_bytes()
-            write_atomically(target, data)
-            total += len(data)
+        """Copies the files, each whole or not at all, and returns the number of bytes copied. Weights come first, with
+        the list of their sha256, so that a published result always has its weights."""
+        total = _copied(self.weights)
         for folder in {target.parent for target in self.weights.values()}:
             list_sha256(folder, "*.safetensors", new=self.weights.values())
-        return total
+        return total + _copied(self.results)
+
+
+def _copied(files: Mapping[Path, Path]) -> int:
+    total = 0
+    for source, target in files.items():
+        data = source.read_bytes()
+        write_atomically(target, data)
+        total += len(data)
+    return total
 
 
 def publication_of(grid: Grid, workspace: Workspace, folder: PublishedFolder, *, replace: bool = False) -> Publication:

@@ -505,6 +505,8 @@ strength of attacks. Robust: withstood every attack named. NFE: mean evaluations
 of the vector field an image, clean / under attack. Unranked: without a
 worst-case result, randomised, or not examined. Not examined: no result holds
 the checks that look for masked gradients; odebench diagnose makes them.
+Carry-over: an image that falls at one epsilon counts as fallen at every larger
+one.
 """
     )
 

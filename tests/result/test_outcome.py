@@ -28,4 +28,5 @@ def test_the_names_of_checks_are_those_of_published_results() -> None:
         "state",
         "useful gradient",
         "zero gradients",
+        "memorised images",
     ]

@@ -20,6 +20,7 @@ _REFUSED = {
     CheckId.GRADIENT_FIDELITY: "gradient",
     CheckId.STATE: "state",
     CheckId.USEFUL_GRADIENT: "gradient",
+    CheckId.MEMORISED_IMAGES: "memorised",
 }
 """The checks whose flag refuses a model, with the rule of the finding."""
 

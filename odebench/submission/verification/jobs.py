@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from odebench.dataset import Dataset
 from odebench.errors import OdebenchError
 from odebench.evaluation.checks.answers import Lie, false_gradients, integrated_outside
+from odebench.evaluation.checks.memory import memorised_images
+from odebench.evaluation.checks.rule import skipped
 from odebench.evaluation.evaluate import data_split
 from odebench.evaluation.examination import Examination
 from odebench.evaluation.execution import measure
@@ -20,12 +22,15 @@ from odebench.evaluation.loading import LoadedModels, load_models
 from odebench.evaluation.measurements import Measurements
 from odebench.evaluation.plan import Plan
 from odebench.evaluation.preflight import ALL
+from odebench.evaluation.verdict import Judge
 from odebench.io.text import printable
 from odebench.model.classifier import Classifier
 from odebench.model.guard import Breach
 from odebench.model.process_channel import TimeBudget
 from odebench.model.process_classifier import ProcessClassifier
+from odebench.numerics.precision import full_fp32
 from odebench.progress import SILENT, Progress
+from odebench.result.outcome import CheckId, Flag
 from odebench.result.schema import Check
 from odebench.submission.limits import TIME_LIMIT
 
@@ -107,6 +112,7 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
             before = _state(classifier.module.eval())
         started = replace(model, start=start_of_plan(job.diagnosis, model))
         result = _measure(job.diagnosis, started, data).result(job.diagnosis.evaluation)
+        checks = (*result.checks, _memory(classifier, data, randomised=Flag.RANDOMISED in result.flags))
         advance()
         lies: list[Lie] = []
         breaches: tuple[Breach, ...] = ()
@@ -141,7 +147,7 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
                 lies += false_gradients(asked.classifier)
                 breaches += asked.classifier.process.report().breaches
     return Inspected(
-        checks=result.checks,
+        checks=checks,
         flags=result.flags,
         changes_in_eval=changes,
         breaches=tuple(dict.fromkeys(breaches)),
@@ -149,6 +155,15 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
         integrated=integrated,
         outcomes=tuple(outcomes),
     )
+
+
+def _memory(classifier: Classifier, data: Dataset, *, randomised: bool) -> Check:
+    """Check 22 of a model, which no result holds: an evaluation sees one split."""
+    if randomised:
+        return skipped(CheckId.MEMORISED_IMAGES, speaks_of="model", why="the model draws random numbers")
+    coupled = classifier.solver is not None and classifier.solver.couples_batch
+    with classifier.frozen(), full_fp32():
+        return memorised_images(Judge(classifier, alone=coupled), data.test, data.validation)
 
 
 def _changes(classifier: Classifier, before: dict[str, Tensor]) -> str | None:
