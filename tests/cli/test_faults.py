@@ -30,7 +30,7 @@ from odebench.result.file import read_result, write_result
 
 INTERRUPTED = "interrupted; a training goes on from its last whole epoch, an attack starts over"
 RUN = "run -m ode -a pgd -n 100"
-FEW = "-n 20 --chunk 20 --epsilon 0.1 --parameter steps=1"
+SMALL = "run -m ode -a pgd -n 20 --chunk 20 --epsilon 0.1 --parameter steps=1"
 
 
 @dataclass(frozen=True)
@@ -372,7 +372,7 @@ def test_all_problems_are_named(call: Call) -> None:
 
 
 def test_a_file_that_holds_no_result_stops_a_run_in_one_line(call: Call, weights: Path) -> None:
-    line = f"{RUN} {FEW} --weights {weights / 'good.safetensors'}"
+    line = f"{SMALL} --weights {weights / 'good.safetensors'}"
     said = call(line)
     assert said.code == 0, said.err
     (path,) = Path("results").rglob("*.json")
@@ -419,7 +419,7 @@ def test_weights_that_do_not_fit_the_disk_leave_nothing(call: Call, tmp_path: Pa
 
 
 def test_a_result_that_does_not_fit_the_disk_leaves_nothing(call: Call, weights: Path, tmp_path: Path) -> None:
-    line = f"{RUN} {FEW} --weights {weights / 'good.safetensors'}"
+    line = f"{SMALL} --weights {weights / 'good.safetensors'}"
     with full_disk(1000):
         said = call(line)
     estimate, _, rest = said.err.partition("\n")
@@ -432,7 +432,7 @@ def test_a_result_that_does_not_fit_the_disk_leaves_nothing(call: Call, weights:
 
 
 def test_an_interrupted_run_goes_on_from_its_last_whole_epoch(call: Call, tmp_path: Path) -> None:
-    line = f"{RUN} {FEW} --horizon 0.25 --set epochs=3"
+    line = f"{SMALL} --horizon 0.25 --set epochs=3"
     process = subprocess.Popen(
         command(line),
         cwd=tmp_path / "work",
