@@ -74,6 +74,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     tree |= {f"odebench/protocol/protocols/{path.name}" for path in (ROOT / "benchmarks" / "protocols").glob("*.yaml")}
+    tree |= {"odebench/protocol/claims.yaml"}
     assert {name for name in names if not name.startswith(information)} == tree
     assert "odebench/py.typed" in names
     assert f"{information}licenses/LICENSE" in names

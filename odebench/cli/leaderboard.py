@@ -149,10 +149,13 @@ def asked_claims(registration: Path | None = None) -> list[ClaimCells]:
 
 
 def published_claims() -> list[ClaimCells]:
-    """The claims that ./leaderboard registers; none where it registers none."""
+    """The claims that ./leaderboard registers; none where it registers none. What is published hangs on files alone, so
+    the history of the registration is left to `odebench claims`."""
     from odebench.protocol.registration import REGISTRATION
+    from odebench.sweep.registered import registered_claims
 
-    return asked_claims() if (LEADERBOARD.path / REGISTRATION).is_file() else []
+    path = LEADERBOARD.path / REGISTRATION
+    return registered_claims(path) if path.is_file() else []
 
 
 def claims_beside(folders: Sequence[Path]) -> tuple[list[ClaimCells], list[Path]]:

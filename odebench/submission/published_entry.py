@@ -15,7 +15,7 @@ from odebench.errors import OdebenchError, UsageError
 from odebench.io.files import sha256_file, write_atomically
 from odebench.io.folders import PublishedFolder
 from odebench.model.definition import ModelDefinition, load_definition
-from odebench.model.recipe_changes import changeable
+from odebench.model.recipe_changes import STEP, changeable
 from odebench.model.registry import MODELS
 from odebench.protocol.recipe import Recipe, weights_path
 from odebench.protocol.spec import middle
@@ -141,7 +141,8 @@ def _uses(
 
 def _training(recipe: Recipe) -> dict[str, JsonValue]:
     alone = recipe.model_copy(update={"teacher": None})  # the teacher is described in its own entry
-    return {key: value for key, value in changeable(alone).items() if value is not None}
+    said_elsewhere = {*recipe.arguments, STEP}  # by the weights and the solver
+    return {key: value for key, value in changeable(alone).items() if value is not None and key not in said_elsewhere}
 
 
 def _claims(found: Sequence[tuple[Result, Recipe]]) -> list[ClaimedFigure]:

@@ -140,7 +140,12 @@ def test_a_judged_file_joins_the_union_and_lowers_the_figure(call: Call) -> None
     (before,), _ = build_tables(read_results([Path("results")])[0])
     saved = call(*WEAK_PGD, "--epsilon", "0.1", "--save-candidates", "mine.safetensors", "--results", "elsewhere")
     assert saved.code == 0, saved.err
-    result = judge(call, "mine.safetensors")
+    judge(call, "mine.safetensors", "--results", "unaddressed")
+    (alone,), _ = build_tables(read_results([Path("results"), Path("unaddressed")])[0])
+    assert next(iter(alone.rows[0].cells.values())).robust_accuracy == (
+        next(iter(before.rows[0].cells.values())).robust_accuracy
+    ), "what nobody can judge anew lowers nothing"
+    result = judge(call, "mine.safetensors", "--address", "https://example.org/mine.safetensors")
     (after,), problems = build_tables(read_results([Path("results")])[0])
     assert problems == []
     cells = [next(iter(table.rows[0].cells.values())) for table in (before, after)]

@@ -415,7 +415,7 @@ def mirror(monkeypatch):
         if request.full_url not in files:
             raise urllib.error.HTTPError(request.full_url, 404, "Not Found", Message(), None)
         body = files[request.full_url]
-        yield SimpleNamespace(headers={"Content-Length": str(len(body))}, read=BytesIO(body).read)
+        yield SimpleNamespace(headers={"Content-Length": str(len(body))}, read1=BytesIO(body).read1)
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     return files
@@ -648,7 +648,7 @@ def test_fetch_keeps_nothing_of_an_interrupted_download(tmp_path, monkeypatch):
         def read(size):
             raise TimeoutError("timed out")
 
-        yield SimpleNamespace(headers={}, read=read)
+        yield SimpleNamespace(headers={}, read1=read)
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     with pytest.raises(DatasetError, match=r"file\.gz is missing and cannot be downloaded \(timed out\)"):

@@ -31,6 +31,7 @@ from odebench.render.records import csv_text, json_text, records
 from odebench.result.file import read_result, write_result
 from odebench.result.schema import Result
 
+VISIBLE = "<b>[x](http://evil.example)</b> | # ![i](http://evil.example/i.png) `rm` *b*"
 HOSTILE = "<b>[x](http://evil.example)</b> |\n# ![i](http://evil.example/i.png) `rm` *b* \x1b[31m\u202e"
 EPSILONS = (0.05, 0.1)
 
@@ -228,7 +229,7 @@ def test_the_page_names_who_made_the_candidates(tmp_path: Path) -> None:
     for result in (
         make_result({0.1: "r" * 100}, attack="worst-case"),
         candidates_of("A. Reviewer", {0.1: "fff" + "r" * 97}),
-        candidates_of(HOSTILE, {0.1: "rfff" + "r" * 96}),
+        candidates_of(VISIBLE, {0.1: "rfff" + "r" * 96}),
     ):
         write_result(result, tmp_path)
     content, problems = page_content([tmp_path], [])
@@ -352,7 +353,7 @@ def test_the_author_stands_in_the_file_or_is_given(call: Call) -> None:
     assert said["found"]["candidates"] == {"sha256": given, "address": address}
     for wrong in ("ftp://example.org/x", "https://example.org/a b", "https://" + "x" * 2000):
         _, out, err = call("judge", *MODEL, "named.safetensors", "--address", wrong, code=2)
-        assert (out, err.count("\n"), "is no https address" in err) == ("", 1, True)
+        assert (out, err.count("\n"), "https address" in err) == ("", 1, True), err
     for wrong, words in (("x" * 81, "'xxx"), ("a\x1b[31m", "'a\\x1b[31m'")):
         _, out, err = call("judge", *MODEL, "named.safetensors", "--author", wrong, code=2)
         assert (out, err.count("\n")) == ("", 1)

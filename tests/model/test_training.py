@@ -244,7 +244,9 @@ def test_a_training_learns_and_is_found_again(tmp_path: Path, digits: Dataset, m
     assert first.path == weights_path(recipe, tmp_path) == tmp_path / f"{recipe.key}.safetensors"
     assert first.weights_sha256 == sha256_file(first.path)
     note = training_note(first.path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([first.path.name, note.name])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [first.path.name, first.path.with_suffix(".sha256").name, note.name]
+    )
     assert trained_on(first.path) == TrainedOn(device="cpu", torch=torch.__version__)
     note.write_text("{")
     assert trained_on(first.path) is None
@@ -649,7 +651,7 @@ def test_the_teacher_is_asked_once_without_augmentation_and_for_every_batch_with
 
     def recorded(logits: Tensor, labels: Tensor, soft: Tensor, **given: float) -> Tensor:
         assert not soft.requires_grad
-        assert given == {"temperature": 4.0, "weight": 0.9}
+        assert given == {"temperature": 4.0, "weight": 0.9, "smoothing": 0.0}
         targets.append(soft)
         return loss(logits, labels, soft, **given)
 

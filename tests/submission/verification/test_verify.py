@@ -226,7 +226,7 @@ BAD = {
             "return logits + 0.1 * torch.randn(logits.shape, generator=DICE)",
             before="import torch\n\nDICE = torch.Generator()\n",
         ),
-        ["unseeded"],
+        ["gradient", "unseeded"],
         "it draws random numbers that no seed reaches",
     ),
     "masks its gradient by rounding": (
@@ -292,8 +292,8 @@ BAD = {
     ),
     "opens a socket when imported": (
         "import socket\nsocket.create_connection(('127.0.0.1', 9))\n" + PLAIN,
-        ["guard", "model"],
-        "model.py, line 2: refused reaching the network",
+        ["model"],
+        "cannot be imported: PermissionError: odebench refuses reaching the network",
     ),
 }
 
@@ -305,8 +305,8 @@ def test_a_bad_model_is_refused(tmp_path: Path, results: Path, code: str, expect
         if "-fgsm-" in path.name:
             path.unlink()
     found = verified(write_real_entry(tmp_path / "entries", code=code), results)
-    mine = [rule for rule in rules(found) if rule not in ("letters", "figure")]
-    assert mine == expected, found.findings
+    mine = {rule for rule in rules(found) if rule not in ("letters", "figure")}
+    assert mine == set(expected), found.findings
     assert any(said in each.message for each in found.findings), found.findings
     assert not Path("/tmp/odebench-was-here").exists()
 
