@@ -367,7 +367,6 @@ def parsed_once(text: str, path: Path) -> Result:
     return PARSED[text]
 
 
-@pytest.mark.usefixtures("few_pgd_steps")
 @pytest.mark.parametrize("name", [name for name, steps in STEPS.items() if steps])
 def test_a_page_runs_as_it_is_written(
     name: str, beside_what_is_published: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

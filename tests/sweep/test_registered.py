@@ -158,7 +158,7 @@ def test_the_registration_of_this_repository_has_cells_and_two_primary_claims_a_
 ) -> None:
     monkeypatch.chdir(ROOT)
     claims = asked_claims()
-    assert registration_file(None) == ROOT / "leaderboard" / "claims.yaml"
+    assert registration_file(ROOT / "leaderboard") == ROOT / "leaderboard" / "claims.yaml"
     assert all(found.run_keys for found in claims)
     families: dict[str, list[str]] = {}
     for found in claims:
