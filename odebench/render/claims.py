@@ -154,7 +154,8 @@ def _basis(claim: Claim) -> str:
     at = "" if registered.kind == "clean" else f" at {registered.norm} {radius(registered.epsilon)}"
     seeds = f"{len(claim.seeds)} of {len(registered.train_seeds)} train seeds"
     lacking = f" (left out for a missing cell: {' '.join(map(str, claim.left_out))})" if claim.left_out else ""
-    horizons = " ".join(f"{horizon:g}" for horizon in registered.horizons)
+    every = {horizon for arm in registered.arms for horizon in arm.horizons or registered.horizons}
+    horizons = " ".join(f"{horizon:g}" for horizon in sorted(every))
     return f"{claim.attack}{at}, T={horizons}, {seeds}{lacking}, {images} images"
 
 

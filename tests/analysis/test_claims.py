@@ -224,6 +224,13 @@ def test_two_recipes_give_the_mean_gain_and_the_interaction() -> None:
     assert apart.points == pytest.approx(-10, abs=1.2)
 
 
+def test_arms_at_horizons_of_their_own_are_said() -> None:
+    arms = [{"model": "ode", "sections": "d", "horizons": [4.0]}, {"model": "ode", "sections": "c"}]
+    said = sentence(answer(registered(arms=arms, horizons=[1.0]), lambda model, horizon: 0.4 + 0.05 * (horizon > 1)))
+    assert "ode (d) 4" in said
+    assert "T=1 4, 8 of 8 train seeds" in said
+
+
 def test_the_gain_on_images_that_every_cell_gets_right_stands_beside() -> None:
     claim = answer(registered(), level(0.5, 0.4), clean=lambda model, horizon: 0.9)
     (always,) = [each.estimate for each in claim.beside]
