@@ -497,3 +497,36 @@ def test_too_many_steps_at_twice_the_horizon_are_null(monkeypatch: pytest.Monkey
 def test_a_model_without_a_field_has_no_adjoint() -> None:
     assert "adjoint_cosine" not in fidelity(res_net(), adjoint=True).evidence
     assert "adjoint_cosine" not in fidelity(small_ode()).evidence
+
+
+class SmallestTurned(torch.autograd.Function):
+    """The identity; the gradient of the smallest pixels, which hold a share of its square, is multiplied."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, share: float, factor: float) -> Tensor:
+        ctx.share, ctx.factor = share, factor
+        return images.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        flat = gradients[0].flatten(1)
+        squares, order = flat.square().sort(dim=1)
+        small = torch.zeros_like(flat, dtype=torch.bool).scatter(
+            1, order, squares.cumsum(1) <= ctx.share * squares.sum(1, keepdim=True)
+        )
+        return torch.where(small, flat * ctx.factor, flat).view_as(gradients[0]), None, None
+
+
+@pytest.mark.parametrize("share", [0.06, 0.03])
+@pytest.mark.parametrize("factor", [-1e-3, -1.0])
+def test_small_pixels_count_as_much_as_others_for_attacks_that_step_along_the_sign(share: float, factor: float) -> None:
+    check = fidelity(Through(lambda images: SmallestTurned.apply(images, share, factor)))
+    assert check.figure is not None
+    assert check.figure > 0.89  # the cosine hardly sees them
+    assert abs(float(str(check.evidence["along_sign"])) - 1) > 0.1
+    assert check.status == "flag"
+
+
+@pytest.mark.parametrize("build", [ode_net, res_net, lambda: linear(10)], ids=["rk4", "resnet", "linear"])
+def test_an_honest_gradient_is_as_steep_along_its_sign_as_it_says(build: Callable[[], nn.Module]) -> None:
+    assert fidelity(build()).evidence["along_sign"] == pytest.approx(1.0, abs=0.01)
