@@ -323,18 +323,6 @@ FEWER = {
     line: [*shlex.split(line.replace("worst-case -n 200", "worst-case -n 100"))[1:], "--epsilon", "0.3"]
     for line in AT_ONE_RADIUS
 }
-TRAINED_FROM_NOTHING = [
-    "odebench run -m ode-stemless -a fgsm --horizon 4 -n 200",
-    "odebench run -m kd-ode-stemless -a fgsm --horizon 4 -n 200 --set learning_rate=0.01",
-]
-"""Commands whose weights are not published: they are run with one short epoch, to a short horizon, on fewer images."""
-FEWER |= {
-    line: [
-        *shlex.split(line.replace("-n 200", "-n 100").replace("--horizon 4", "--horizon 0.25"))[1:],
-        *("--set", "epochs=1", "--set", "batch_size=800"),
-    ]
-    for line in TRAINED_FROM_NOTHING
-}
 FEWER["odebench verify my-ode --trust"] = ["verify", "my-ode", "--trust", "--chunks", "3"]
 """One chunk instead of two that are drawn."""
 LONG = ("run", "judge", "verify", "diagnose", "train")
