@@ -38,6 +38,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 MAX_RECIPE_LINES = 24
+MAX_WORDS = 10_000
+GENERATED = ("docs/result.md", "docs/api.md")
 
 TESTED_BY = {
     # minutes: a test asks the same with fewer epochs or images
@@ -266,6 +268,12 @@ def test_protocols_that_are_shown_can_be_read(tmp_path: Path) -> None:
     for block in blocks:
         (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
         assert read_grid(str(tmp_path / "mine.yaml")).evaluations
+
+
+def test_the_pages_that_are_written_by_hand_can_be_read_in_an_hour() -> None:
+    words = {name: len(text.split()) for name, text in TEXTS.items() if name.startswith("docs/")}
+    written = {name: count for name, count in words.items() if name not in GENERATED}
+    assert sum(written.values()) <= MAX_WORDS, written
 
 
 def test_a_recipe_is_one_screen() -> None:
