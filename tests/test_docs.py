@@ -270,6 +270,11 @@ def test_protocols_that_are_shown_can_be_read(tmp_path: Path) -> None:
         assert read_grid(str(tmp_path / "mine.yaml")).evaluations
 
 
+def test_the_page_of_the_python_api_is_made_from_the_docstrings() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "api.py"))["page"]()
+    assert TEXTS["docs/api.md"] == page, "python docs/api.py > docs/api.md"
+
+
 def test_the_pages_that_are_written_by_hand_can_be_read_in_an_hour() -> None:
     words = {name: len(text.split()) for name, text in TEXTS.items() if name.startswith("docs/")}
     written = {name: count for name, count in words.items() if name not in GENERATED}

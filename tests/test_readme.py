@@ -13,7 +13,7 @@ from odebench.cli.leaderboard import asked_claims
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
 from odebench.render.claims import overview
-from odebench.render.summary_table import at_one_horizon, middle_tables
+from odebench.render.summary_table import at_one_horizon, best_models, middle_tables
 from odebench.result.file import read_result, result_files
 
 ROOT = Path(__file__).parents[1]
@@ -29,17 +29,22 @@ def blocks(language: str) -> list[str]:
     return [code for page in pages for code in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)]
 
 
-def test_the_table_is_what_the_published_results_say() -> None:
-    shown = README.split("<!-- table -->")[1].split("<!-- /table -->")[0].strip()
-    assert shown.count("\n| ") > 4
+def marked(name: str) -> str:
+    """The lines of README between the marks of this name."""
+    return README.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
+
+
+def test_the_tables_are_what_the_published_results_say() -> None:
     stored, problems = read_results([PUBLISHED])
     tables, contradictions = build_tables(stored)
     assert not problems
     assert not contradictions
-    (digits,) = [
-        table for table in middle_tables([each for each in tables if each.dataset == "digits"]) if table.norm == "linf"
-    ]
-    assert shown == "\n".join(at_one_horizon(digits, 1.0))
+    names = ("digits", "fashion-mnist", "cifar10-jpeg")
+    by_name = [middle_tables([table for table in tables if table.dataset == name])[0] for name in names]
+    shown = marked("table")
+    assert shown.count("\n| ") > 4
+    assert shown == "\n".join(at_one_horizon(by_name[0], 1.0))
+    assert marked("best") == "\n".join(best_models(by_name))
 
 
 def test_every_published_result_is_whole_and_where_its_name_says() -> None:

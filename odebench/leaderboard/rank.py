@@ -28,15 +28,20 @@ def ranks(table: Table) -> dict[int, int]:
     have under one worst case; with one seed in common by the sign test over images. Rows without such a pair are not
     significantly apart.
     """
+    better = {number: 0 for number, row in enumerate(table.usual) if _ranked(row)}
+    for _, worse in significantly_better(table):
+        better[worse] += 1
+    return {number: 1 + count for number, count in better.items()}
+
+
+def significantly_better(table: Table) -> set[tuple[int, int]]:
+    """The pairs of usual rows, by their numbers, of which the first is significantly better than the second."""
     cells = {number: _ranked(row) for number, row in enumerate(table.usual)}
     known = {number: ranked for number, ranked in cells.items() if ranked}
     pairs = list(combinations(known, 2))
     found = [_difference(known[one], known[other], table.epsilon) for one, other in pairs]
-    better = dict.fromkeys(known, 0)
-    for (one, other), (mean, _), p in zip(pairs, found, holm([p for _, p in found]), strict=True):
-        if p < LEVEL:
-            better[other if mean > 0 else one] += 1
-    return {number: 1 + count for number, count in better.items()}
+    adjusted = zip(pairs, found, holm([p for _, p in found]), strict=True)
+    return {pair if mean > 0 else pair[::-1] for pair, (mean, _), p in adjusted if p < LEVEL}
 
 
 def _ranked(row: Row) -> list[Cell]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from odebench.leaderboard.grouping import group
-from odebench.leaderboard.rank import ranks
+from odebench.leaderboard.rank import ranks, significantly_better
 from odebench.leaderboard.table import Cell, Row, Table
 from odebench.protocol.spec import middle, radius
 from odebench.render.markdown_tables import escape, grid, horizon_name, nfe_text
@@ -45,11 +45,32 @@ def at_one_horizon(table: Table, horizon: float) -> list[str]:
     return grid(("model", "robust %", "clean %", "NFE", "images", "seeds"), lines, left=(0,))
 
 
+def best_models(tables: Sequence[Table]) -> list[str]:
+    """A row a table with its first two ranked models, and whether the first is significantly better than the second."""
+    lines = []
+    for table in tables:
+        order = sorted(ranks(table).items(), key=lambda item: (item[1], item[0]))[:2]
+        if len(order) == 2:
+            (first, _), (second, _) = order
+            answer = "yes" if (first, second) in significantly_better(table) else "no"
+            condition = f"{table.dataset}, {table.norm} {radius(table.epsilon)}"
+            lines.append((condition, *(_best_cell(table.usual[at]) for at in (first, second)), answer))
+    heading = ("data set", "best model", "second", "significantly better?")
+    return grid(heading, lines, left=(0, 1, 2, 3)) if lines else []
+
+
 def title(table: Table) -> str:
     """The norm, the epsilon and the number of images of a table, in a few words."""
     counts = sorted({cell.n for row in table.usual for cell in row.cells.values()})
     images = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"{table.norm}, epsilon {radius(table.epsilon)}, {images} images"
+
+
+def _best_cell(row: Row) -> str:
+    """The model with the highest robust accuracy among its ranked cells."""
+    cell = max((cell for cell in row.cells.values() if cell.ranked), key=lambda cell: cell.robust_accuracy.value)
+    horizon = "" if cell.horizon is None else f", {horizon_name(cell.horizon)}"
+    return f"{escape(row.model)} ({_robust(cell)}%{horizon})"
 
 
 def _robust(cell: Cell) -> str:
