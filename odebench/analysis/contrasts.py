@@ -28,7 +28,7 @@ Letters: TypeAlias = Mapping[ClaimCell, "np.ndarray[Any, Any]"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A gain in points, or a slope in points a doubling of T, from `seeds` train seeds and `images` images.
+    """A gain in points, or a slope in points per doubling of T, from `seeds` train seeds and `images` images.
 
     `low` and `high` are the 95% interval and `p` is two-sided, both unadjusted. `more_seeds` and `more_images` are the
     half-widths to expect of twice the seeds, or twice the images.

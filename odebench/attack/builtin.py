@@ -149,7 +149,7 @@ WORST_CASE = StagedAttackDefinition(
     "odebench.attack.worst_case:stages",
     _BOTH,
     {"effort": "fast-2"},
-    summary="several of these in stages, each on what still stands",
+    summary="several attacks in stages, each on the images still standing",
     choices={"effort": ("fast-2", "standard-2", "fast", "standard")},
     needs_sources=True,
     examines_model=True,
@@ -159,7 +159,7 @@ CLAIMS = StagedAttackDefinition(
     "odebench.attack.worst_case:claim_stages",
     _BOTH,
     {},
-    summary="the stages that fell honest models, at one radius",
+    summary="the stages that fool honest models, at one radius",
 )
 
 _SETTINGS_OF_PGD = {"steps": 20, "random_start": True}

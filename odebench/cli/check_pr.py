@@ -22,23 +22,23 @@ def check_pr(
     base: Annotated[
         str, typer.Argument(metavar="BASE", help="The branch or commit that the pull request goes to: origin/main.")
     ],
-    trust: Annotated[bool, typer.Option("--trust", help="Run the code that entries bring.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Run the entries' own code.")] = False,
     summary: Annotated[Path | None, typer.Option(help="Write findings and a table of the models, Markdown.")] = None,
-    draw: Annotated[int | None, typer.Option(min=0, help="Seed of the chunks to look at. Default: drawn.")] = None,
+    draw: Annotated[int | None, typer.Option(min=0, help="Seed that draws the chunks. Default: random.")] = None,
     maintainer: Annotated[
         bool, typer.Option("--maintainer", help="Entries, results and weights of others may be changed.")
     ] = False,
     time_limit: TimeLimit = TIME_LIMIT,
     unwalled: Annotated[
-        bool, typer.Option("--unwalled", help="Run code although secrets of this machine are readable to it.")
+        bool, typer.Option("--unwalled", help="Run code even if it can read this machine's secrets.")
     ] = False,
     data_dir: DataDir = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Review what HEAD, as committed, changes in leaderboard since it left BASE; exit 1 where anything is wrong.
+    """Review what HEAD changes in leaderboard since it left BASE; exit 1 if anything is wrong.
 
-    Whose files they are, results by hand, each changed entry validated and verified on two chunks.
+    Checks who owns the files, recomputes results, validates and verifies each changed entry on two chunks.
     """
     from odebench.cli.console import ScreenProgress, write_text
     from odebench.io.files import write_output

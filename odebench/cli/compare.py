@@ -21,9 +21,9 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with.")],
     as_json: AsJson = False,
 ) -> None:
-    """What differs between two results, folders or commits: letters, figures, intervals.
+    """Compare two results, folders or commits: letters, figures, intervals.
 
-    Of a commit, its leaderboard/results is read.
+    For a commit, its leaderboard/results is read.
     """
     from odebench.analysis.comparison import difference
     from odebench.io.files import write_output

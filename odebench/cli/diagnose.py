@@ -53,7 +53,7 @@ def diagnose(
     force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check whether a model's figures may be believed: every check, its evidence, and what to do."""
+    """Check whether a model's figures can be trusted: every check, its evidence, and what to do."""
     from odebench.attack.builtin import DIAGNOSIS, QUICK_DIAGNOSIS
     from odebench.cli.console import ScreenProgress, print_diagnosis
     from odebench.cli.evaluation import Evaluator

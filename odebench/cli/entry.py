@@ -23,7 +23,7 @@ def new_entry(
     name: Annotated[
         str | None, typer.Argument(metavar="ID", help="Small letters, digits and dashes, such as my-ode.")
     ] = None,
-    to: Annotated[Path, typer.Option("--to", help="The folder that the entry's own is made in.")] = LEADERBOARD.entries,
+    to: Annotated[Path, typer.Option("--to", help="Parent folder of the new entry.")] = LEADERBOARD.entries,
     published: Annotated[
         bool,
         typer.Option(
@@ -32,7 +32,7 @@ def new_entry(
         ),
     ] = False,
 ) -> None:
-    """Write the folder of a new entry, a model to submit, with comments that explain each key."""
+    """Write the folder of a new entry (a model to submit), with comments on each key."""
     from odebench.submission.new_entry import new_entry as write
     from odebench.submission.published_entry import published_models, write_published
 
@@ -58,10 +58,10 @@ def validate(
         list[Path] | None,
         typer.Argument(metavar="[PATH]...", help="Folders of entries. Default: all in leaderboard/entries."),
     ] = None,
-    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch weights that lie elsewhere, and look at them.")] = False,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Also fetch and check weights stored elsewhere.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check entries without running anything of them; exit 1 where something is wrong.
+    """Check entries without running their code; exit 1 if something is wrong.
 
     Schema, types, licence, weights (sha256, size, header, finite), pickles under any name, sizes, links, clashes.
     """

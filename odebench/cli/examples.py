@@ -22,11 +22,11 @@ def examples(
     data_dir: DataDir = None,
     device: Device = "cpu",
     trust: Trust = False,
-    force: Annotated[bool, typer.Option("--force", help="Make them again although they are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make existing examples again.")] = False,
 ) -> None:
-    """Write up to six pairs of images a model, clean and attacked, beside its results, for the page.
+    """Write up to six pairs of images per model, clean and attacked, beside its results, for the page.
 
-    The first chunk of one result a model is attacked again. Examples of results that are gone are taken away.
+    Attacks the first chunk of one result per model again. Examples of deleted results are removed.
     """
     from odebench.leaderboard import example_images
     from odebench.leaderboard.build import build_tables

@@ -73,7 +73,7 @@ def grids_of(
         keys = [cell.run_key for cell in grid.cells]
         for cell in grid.cells:
             if keys.count(cell.run_key) > 1:
-                raise UsageError(f"{cell.title} on {described.name} is asked for twice; strike one")
+                raise UsageError(f"{cell.title} on {described.name} is given twice; remove one")
         found.append((evaluator, grid))
     return found
 

@@ -24,7 +24,7 @@ def judge(
         ),
     ] = "",
     address: Annotated[
-        str | None, typer.Option("--address", help="Where the file can be had (https), for others to judge it again.")
+        str | None, typer.Option("--address", help="Address of the file (https), so that others can judge it again.")
     ] = None,
     horizon: options.Horizon = None,
     n: options.Images = None,
@@ -42,10 +42,10 @@ def judge(
     data_dir: options.DataDir = None,
     device: options.Device = "cpu",
     results: options.Results = Path("results"),
-    force: Annotated[bool, typer.Option("--force", help="Judge again although the result exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Judge again even if the result exists.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Judge candidates made elsewhere: a better attack brings a figure down, whoever wrote it."""
+    """Judge candidates made elsewhere: a stronger attack lowers a figure, whoever wrote it."""
     from odebench.attack.candidate_file import read_candidates
     from odebench.cli.console import ScreenProgress, print_result
     from odebench.cli.evaluation import Evaluator
@@ -75,5 +75,5 @@ def judge(
     )
     evaluated = evaluator.run(request, described, candidates=found, address=address)
     if address is None:
-        evaluator.progress.say("without --address nobody can judge it anew: boards do not count it")
+        evaluator.progress.say("without --address nobody can judge it again: leaderboards do not count it")
     evaluated.show(print_result, as_json=as_json, again="judges it again")

@@ -46,7 +46,7 @@ def leaderboard(
     publish: Annotated[
         bool, typer.Option("--publish", help="Write LEADERBOARD.md, charts and page from leaderboard/results.")
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit 1 where what --publish wrote is stale.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 if the published files are stale.")] = False,
     serve: Annotated[bool, typer.Option("--serve", help="Open the page in a browser, from 127.0.0.1.")] = False,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="--serve: the port. Default 8000, else any that is free.")
@@ -56,7 +56,7 @@ def leaderboard(
     """Rank results: a table per data set and threat model, accuracy against horizon."""
     if publish or check:
         if results or output or format is not Format.md or (publish and check) or serve or port is not None:
-            raise UsageError("--publish and --check stand alone: they read leaderboard/results, and nothing else")
+            raise UsageError("--publish and --check take no other options: they read leaderboard/results alone")
         publish_leaderboard() if publish else _check()
         return
     if port is not None and not serve:

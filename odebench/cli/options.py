@@ -58,7 +58,7 @@ ReferenceNames = Annotated[
         autocompletion=complete_model,
     ),
 ]
-Trust = Annotated[bool, typer.Option("--trust", help="Run the code that an entry brings; read it before.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the entry's own code; read it first.")]
 AttackNames = Annotated[
     list[str],
     typer.Option(
@@ -136,9 +136,9 @@ SourceNames = Annotated[
         help="Craft transfer candidates on this model: ode:seed=1, self:solver=dopri5. Repeatable. Default resnet.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Run again although the result exists.")]
+Force = Annotated[bool, typer.Option("--force", help="Run again even if the result exists.")]
 TimeLimit = Annotated[
-    int, typer.Option(min=1, max=604_800, metavar="SECONDS", help="An entry's own code is stopped after so long.")
+    int, typer.Option(min=1, max=604_800, metavar="SECONDS", help="Stop an entry's own code after this long.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -162,7 +162,7 @@ def distinct(values: Sequence[Hashable], what: str) -> None:
     for value in values:
         if values.count(value) > 1:
             shown = f"{value:g}" if isinstance(value, float) else value
-            raise UsageError(f"{what} {shown} is given twice; strike one")
+            raise UsageError(f"{what} {shown} is given twice; remove one")
 
 
 def listed(texts: Iterable[str], what: str) -> list[str]:
@@ -210,7 +210,7 @@ def settings(pairs: list[str] | None) -> dict[str, JsonValue]:
         if not separator or not name:
             raise UsageError(f"{pair!r} is not of the form name=value, such as epochs=30")
         if name in found:
-            raise UsageError(f"{name} is given twice; strike one")
+            raise UsageError(f"{name} is given twice; remove one")
         try:
             found[name] = json.loads(text, parse_float=_finite, parse_constant=_finite)
         except RecursionError as error:

@@ -20,7 +20,7 @@ class Command(TyperCommand):
             _, _, given = self.make_parser(ctx).parse_args(args=list(args))
             for option in given:
                 if option.param_type_name == "option" and not option.multiple and given.count(option) > 1:
-                    ctx.fail(f"{max(option.opts, key=len)} is given twice; it takes one value, so strike one")
+                    ctx.fail(f"{max(option.opts, key=len)} is given twice; it takes one value, so remove one")
         return super().parse_args(ctx, args)
 
 

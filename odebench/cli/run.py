@@ -47,7 +47,7 @@ def run(
     source: options.SourceNames = None,
     surrogate: Annotated[
         str | None,
-        typer.Option(metavar="METHOD:STEP", help="A cheaper solver of the same weights goes first: rk4:0.5."),
+        typer.Option(metavar="METHOD:STEP", help="A cheaper solver of the same weights attacks first: rk4:0.5."),
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16, of the attack; the verdict is fp32.")] = "fp32",
     chunk: Annotated[int, typer.Option(help="Images that an attack sees at once; part of the run key.")] = 100,
@@ -63,9 +63,9 @@ def run(
     force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train or load a model, attack it, judge every image, write the result.
+    """Train or load a model, attack it, judge every image, and write the result.
 
-    Several models, attacks, horizons, seeds or data sets are a grid: every combination, in parallel, resumed.
+    Several models, attacks, horizons, seeds or data sets make a grid: every combination, in parallel, resumable.
     """
     from odebench.cli.console import ScreenProgress, print_result
     from odebench.cli.evaluation import Evaluator

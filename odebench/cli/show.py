@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def show(
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="A result file, such as `run` names at its end.")],
 ) -> None:
-    """Explain one result: figures, letters, flags and what to do, cost, the command that makes it again, what is
+    """Explain one result: figures, letters, flags and what to do, cost, the command that repeats it, what is
     published of the same model."""
     from odebench.cli.console import print_result
     from odebench.errors import ResultError
@@ -41,7 +41,7 @@ def _letters(result: Result) -> None:
     from odebench.protocol.spec import radius
     from odebench.result.outcome import MEANINGS
 
-    print("\nletters, one per image, as they stand in the file:")
+    print("\nletters, one per image, in the order of the file:")
     rows = [
         [radius(item.epsilon), *(str(item.outcomes.count(letter)) for letter in MEANINGS)] for item in result.epsilons
     ]
@@ -76,9 +76,9 @@ def _again(result: Result) -> None:
     try:
         words = run_command(result)
     except OdebenchError as error:
-        print(f"\nno command makes it again: {error}")
+        print(f"\nno command repeats it: {error}")
         return
-    print(f"\nthe command that makes it again:\n{shlex.join(words)}")
+    print(f"\nthe command that repeats it:\n{shlex.join(words)}")
     if FILE in words:
         print(f"{FILE} is the weights file of the sha256 above")
 

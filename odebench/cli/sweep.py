@@ -46,7 +46,7 @@ def sweep(
         typer.Option(metavar="SECTION", help="This section of the protocol alone; repeatable. Default: all."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes on this machine. Default: cores // threads of a task.")
+        int | None, typer.Option(min=1, help="Processes on this machine. Default: cores // threads per task.")
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A dask scheduler instead: tcp://host:8786 or tls://...")
@@ -59,14 +59,14 @@ def sweep(
     device: Device = "cpu",
     slice_images: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Cut evaluations of more images into tasks of about N; same results."),
+        typer.Option(min=1, metavar="N", help="Split evaluations of more than N images into tasks; same results."),
     ] = None,
     publish: Annotated[
         bool, typer.Option("--publish", help="Then copy results and weights to ./leaderboard and write its board.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="--publish: replace what differs.")] = False,
 ) -> None:
-    """Train and evaluate all that a protocol names, in parallel; what is there already is not done again."""
+    """Train and evaluate everything in a protocol, in parallel; finished cells are skipped."""
     from odebench.sweep.grid import read_grid
 
     grid = read_grid(protocol)
@@ -86,7 +86,7 @@ def sweep(
     if scheduler is None and any(tls):
         raise UsageError("--tls-ca, --tls-cert and --tls-key go with a --scheduler tls://...")
     if scheduler is not None and workers is not None:
-        raise UsageError("--workers are processes on this machine; a --scheduler has workers of its own")
+        raise UsageError("--workers are processes on this machine; a --scheduler has its own workers")
     if any(tls) and not all(tls):
         raise UsageError("--tls-ca, --tls-cert and --tls-key go together")
     files = None if tls_ca is None or tls_cert is None or tls_key is None else (tls_ca, tls_cert, tls_key)
@@ -163,7 +163,7 @@ def conclude(
 @app.command(epilog="Examples:\n\nodebench protocols\n\nodebench protocols --time --json")
 def protocols(
     time: Annotated[
-        bool, typer.Option("--time", help="Also time a gradient of each model here, and say about how long all takes.")
+        bool, typer.Option("--time", help="Also time a gradient of each model, and estimate how long each takes.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

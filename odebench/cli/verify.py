@@ -34,15 +34,15 @@ def verify(
         typer.Option(
             "--dataset",
             "-d",
-            help="Look at this data set alone. Default: all of the entry's.",
+            help="This data set alone. Default: all of the entry's.",
             autocompletion=complete_dataset,
         ),
     ] = None,
     chunks: Annotated[
         str | None, typer.Option(help="Chunks of 100 test images to look at, such as 0,3. Default: two are drawn.")
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Look at all that is committed.")] = False,
-    draw: Annotated[int | None, typer.Option(min=0, help="Draw as an earlier verification did.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Check everything that is committed.")] = False,
+    draw: Annotated[int | None, typer.Option(min=0, help="Draw the images of an earlier verification.")] = None,
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train three of its models again instead, and compare their sha256.")
     ] = False,
@@ -55,7 +55,7 @@ def verify(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Run an entry's model again on images drawn at random, and compare with its results; exit 1 if refused."""
+    """Run an entry's model again on random images, and compare with its results; exit 1 if refused."""
     if retrain:
         if chunks is not None or full or device != "cpu":
             raise UsageError("--retrain trains on the processor: leave out --chunks, --full and --device")

@@ -274,7 +274,9 @@ class _Run:
             for candidates in self.candidates.values()
         ]
         if any(missing):
-            self.progress.say(f"the file has no candidate for {max(missing)} of {preflight.correct} images: they stand")
+            self.progress.say(
+                f"the file has no candidate for {max(missing)} of {preflight.correct} images: these count as robust"
+            )
         return any(missing)
 
     def _attack_all(self, attack: StagedAttack, preflight: Preflight) -> tuple[list[Outcomes], list[Check]]:

@@ -137,7 +137,7 @@ def _how_to_ask(
             f"every letter is taken over {RANDOMISED_PASSES} passes, every gradient averaged over as many"
         )
         if not steady.evidence["seeded"]:
-            progress.say(f"{evaluation.model.name} draws from a generator of its own: letters differ between runs")
+            progress.say(f"{evaluation.model.name} draws from its own random generator: letters differ between runs")
         passes = RANDOMISED_PASSES
         independence = mean_batch_independence(classifier, first.images)
     else:

@@ -121,7 +121,7 @@ def _receive(
     with in_time(lambda: _open(url, have), clock) as response:
         done = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         if done and not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
-            raise UnfitError("the server sent another range than was asked for")
+            raise UnfitError("the server sent another range than requested")
         total = bytes if response.length is None else done + response.length
         if total is not None and bytes is not None and total != bytes:
             raise RemoteError(f"{url} is refused: the server announces {total:,} bytes, not {bytes:,}")

@@ -75,7 +75,7 @@ class Document:
             if first < index:
                 raise self.error(
                     (*where, index),
-                    f"{what} {_written(value)} stands here twice, first in line {self.line((*where, first))}; "
+                    f"{what} {_written(value)} appears twice, first in line {self.line((*where, first))}; "
                     "strike one of them",
                 )
 
@@ -166,7 +166,7 @@ class _Loader(yaml.SafeLoader):
         mark = cast(yaml.Mark, event.start_mark)
         node = super().compose_node(parent, index)
         if isinstance(event, yaml.AliasEvent) and id(node) not in self._values:
-            raise yaml.MarkedYAMLError(problem="an alias stands inside what it stands for", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem="an alias contains itself", problem_mark=mark)
         if node is not None and id(node) not in self._values:
             inner = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else []
             children = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
@@ -184,7 +184,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
         return [_value(loader, item, (*where, index), lines, source) for index, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
         if unseen(node.value):
-            said = f"{_written(node.value)} has characters that cannot be seen, or that hide others; strike them"
+            said = f"{_written(node.value)} has characters that cannot be seen, or that hide others; remove them"
             raise DocumentError(source, node.start_mark.line + 1, said)
         if len(node.value) > MAX_NUMBER and node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
             said = f"{_written(node.value)} is a number of more than {MAX_NUMBER} characters"
@@ -209,7 +209,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
         place = (*where, name)
         if name in found:
             first = lines[place]
-            raise DocumentError(source, line, f"the key {name!r} stands here twice, first in line {first}")
+            raise DocumentError(source, line, f"the key {name!r} appears twice, first in line {first}")
         lines[place] = line
         found[name] = _value(loader, item, place, lines, source)
     return found
@@ -226,7 +226,7 @@ def _described(error: Any, model: type[BaseModel], parts: Parts) -> str:
         return f"{_spelled(where[:-1])}has no {str(where[-1])!r}; add it"
     if error["type"] == "too_short" and error["input"] in ([], ()):
         field = None if known is None else known.model_fields.get(str(where[-1]))
-        strike = "" if field is not None and field.is_required() else ", or strike the line"
+        strike = "" if field is not None and field.is_required() else ", or remove the line"
         return f"{_spelled(where)}is empty; name at least one{strike}"
     expected = error["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
     expected = expected.replace("a valid tuple", "a list").replace("a valid dictionary", "keys and values")

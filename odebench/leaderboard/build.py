@@ -25,9 +25,9 @@ WORST_CASE = "worst-case"
 FLAG_MEANINGS: dict[str, str] = {
     Flag.RANDOMISED: "the model draws random numbers; its letters rest on repeated passes, and it is not ranked",
     Flag.BATCH_COUPLED: "the solver shares step sizes within a batch, so images were judged one at a time",
-    Flag.NO_TRANSFER: "no other model was at hand to craft candidates on: the transfer stage was left out",
-    Flag.UNSEEDED: "the model draws from a generator of its own, so another run finds other letters",
-    Flag.FEW_CANDIDATES: "the file had no candidate for some images: these stand unattacked",
+    Flag.NO_TRANSFER: "there was no other model to craft candidates on: the transfer stage was skipped",
+    Flag.UNSEEDED: "the model draws from its own random generator, so another run gives other letters",
+    Flag.FEW_CANDIDATES: "the file has no candidate for some images, which were not attacked",
     Flag.OPAQUE_GRADIENT: "the module hides its solver, and its gradient could not be confirmed",
 }
 SETTINGS_FLAGS = (Flag.NO_TRANSFER, Flag.FEW_CANDIDATES)

@@ -53,7 +53,7 @@ class Blueprint:
         except Exception as error:  # the module's own code may run, and raise anything
             name, kind = type(classifier.module).__name__, type(error).__name__
             raise ModelProcessError(
-                f"{name} cannot be copied to a process of its own ({kind}: {first_line(error)}): it must hold nothing "
+                f"{name} cannot be copied to another process ({kind}: {first_line(error)}): it must hold nothing "
                 "that cannot be pickled, such as a lock or an open file"
             ) from error
         return cls(pickled, None, classifier.n_classes, str(classifier.device), classifier.horizon, classifier.solver)

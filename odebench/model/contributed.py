@@ -71,7 +71,7 @@ def build_contribution(contributed: Contributed) -> nn.Module:
     if contributed.horizon is not None and not is_ode(module):
         raise ModelError(
             f"{where} does not expose stem, field, head, horizon and solver, so odebench cannot integrate it: add "
-            "them, or strike horizons and solver in entry.yaml"
+            "them, or remove horizons and solver in entry.yaml"
         )
     return module
 

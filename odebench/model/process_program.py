@@ -164,7 +164,7 @@ class _Served:
             return f"{', '.join(training[:3])} stays in training mode after eval()"
         now = _state(module)
         same = now.keys() == self.before.keys() and all(torch.equal(now[name], self.before[name]) for name in now)
-        return None if same else "its parameters or buffers change while it is asked"
+        return None if same else "its parameters or buffers change during evaluation"
 
     def _breaches(self) -> list[list[str]]:
         found = dict.fromkeys(() if self.guard is None else self.guard.breaches)

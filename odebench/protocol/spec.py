@@ -239,7 +239,7 @@ def parse_epsilons(text: str, norm: str) -> tuple[float, ...]:
     for value in values:
         check_epsilon(value, norm)
         if values.count(value) > 1:
-            raise UsageError(f"epsilon {radius(value)} is given twice; strike one")
+            raise UsageError(f"epsilon {radius(value)} is given twice; remove one")
     return tuple(sorted(values))
 
 

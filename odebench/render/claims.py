@@ -16,7 +16,7 @@ from odebench.render.markdown_tables import escape, grid, item
 INTRODUCTION = (
     "Does distilling from a ResNet make a Neural ODE more accurate and more robust, and does integrating longer make "
     "it more robust? Each claim was registered before the first of its runs. Gains are in points, in the mean over the "
-    "horizons; slopes are points a doubling of T. Train seeds and images are both samples: intervals are 95%, each "
+    "horizons; slopes are points per doubling of T. Train seeds and images are both samples: intervals are 95%, each "
     "claim for itself; p is two-sided and Holm-adjusted within the claim's family."
 )
 WORDS = (
@@ -48,8 +48,8 @@ def claims_markdown(claims: Sequence[Claim]) -> str:
 OVERVIEW = {
     "clean-gain": "Distillation makes it more accurate",
     "robust-gain": "Distillation makes it more robust",
-    "slope-plain": "A doubling of T makes the plain model more robust",
-    "slope-distilled": "A doubling of T makes the distilled model more robust",
+    "slope-plain": "Doubling T makes the plain model more robust",
+    "slope-distilled": "Doubling T makes the distilled model more robust",
 }
 """The questions of the study, by the name of their claims without the data set."""
 

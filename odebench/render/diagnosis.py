@@ -83,7 +83,7 @@ def nfe_bars(result: Result) -> Bars | None:
         if summary is not None
         for name, value in (("mean", summary.mean), ("95th percentile", summary.p95), ("largest", summary.max))
     ]
-    return Bars("NFE an image", "evaluations of the field", tuple(values)) if values else None
+    return Bars("NFE per image", "evaluations of the field", tuple(values)) if values else None
 
 
 def _numbers(value: JsonValue) -> list[float | None]:

@@ -27,7 +27,7 @@ INTRODUCTION = (
 LEADERBOARD_FILE = "LEADERBOARD.md"
 CLAIMS_FILE = "CLAIMS.md"
 ANSWERS = (
-    "Points with 95% intervals; a slope is points a doubling of the horizon T. Each claim was registered before its "
+    "Points with 95% intervals; a slope is points per doubling of the horizon T. Each claim was registered before its "
     "data. What each rests on, and all other claims: [CLAIMS.md](CLAIMS.md)."
 )
 MORE = "All radii, attacks and flags, each figure with its file"
@@ -137,7 +137,7 @@ def _nfe(tables: Sequence[Table], link: _Links) -> list[str]:
     horizons = sorted({horizon for row in rows.values() for horizon in row if horizon is not None})
     lines = [(escape(name), *(row.get(horizon, "") for horizon in horizons)) for name, row in sorted(rows.items())]
     heading = ("model", *(horizon_name(horizon) for horizon in horizons))
-    note = "Mean evaluations of the vector field an image, clean / under attack."
+    note = "Mean evaluations of the vector field per image, clean / under attack."
     return ["## NFE", "", note, "", *grid(heading, lines, left=(0,)), ""]
 
 

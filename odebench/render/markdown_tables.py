@@ -19,14 +19,14 @@ TITLE = "# Leaderboard\n"
 EMPTY = "No results yet. `odebench run --model kd-ode --attack pgd` makes one.\n"
 LEGEND = (
     "Intervals are 95% and cover the sampling of images (and of train seeds), not the strength of attacks. "
-    "Robust: withstood every attack named. NFE: mean evaluations of the vector field an image, clean / under "
+    "Robust: withstood every attack named. NFE: mean evaluations of the vector field per image, clean / under "
     "attack. Unranked: without a worst-case result, randomised, or not examined. Not examined: no result holds the "
     "checks that look for masked gradients; odebench diagnose makes them."
 )
 
 OTHERS = (
-    "Beside these, other solvers, and horizons other than the one trained at. Not all rows were asked the same "
-    "attacks: which ones stands below."
+    "Beside these, other solvers, and horizons other than the one trained at. Rows may have met "
+    "different attacks, which are listed below."
 )
 
 _ACTIVE = re.compile(
@@ -192,7 +192,7 @@ def credit_texts(cell: Cell) -> list[str]:
             texts.append(f"{count}{seeds} fell to candidates of {credit.name}, {credit.alone} of them to nothing else")
     said = [text for text, credit in zip(texts, cell.credits, strict=True) if credit.felled]
     for name in cell.not_counted:
-        said.append(f"candidates of {name} are not counted: their file has no address, so nobody can judge them anew")
+        said.append(f"candidates of {name} are not counted: their file has no address, so nobody can judge them again")
     return said
 
 
@@ -222,7 +222,7 @@ def nfe_text(cell: Cell | None) -> str:
 
 def horizon_name(horizon: float | None) -> str:
     """A horizon as a column's name."""
-    return "no T" if horizon is None else f"T={horizon:g}"
+    return "no horizon" if horizon is None else f"T={horizon:g}"
 
 
 def _image_counts(table: Table) -> list[int]:

@@ -42,7 +42,7 @@ def _claim(claim: Claim) -> Values:
         "name": name_of(claim),
         "question": claim.registered.question,
         "why": claim.why,
-        "points": points + " a doubling of T" * (bool(points) and claim.registered.kind == "slope"),
+        "points": points + " per doubling of T" * (bool(points) and claim.registered.kind == "slope"),
         "p": "" if claim.adjusted_p is None else p_text(claim.adjusted_p),
         "word": claim.word.value,
         "so_far": seeds_so_far(claim) if points else "",

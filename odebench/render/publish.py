@@ -107,7 +107,7 @@ def stale(folder: Path, asked: Sequence[ClaimCells]) -> tuple[list[str], tuple[R
             made = "drawn from other results" if path in files else "made from other results or images"
             lines.append(f"{path} is stale: it was {made}")
     lines += [
-        f"{path} is stale: nothing asks for it any more"
+        f"{path} is stale: it is no longer needed"
         for path in _others(folder, [*files, *(folder / name for name in found.texts)])
     ]
     return lines, found.problems

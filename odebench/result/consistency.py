@@ -162,8 +162,8 @@ def _flags(result: Result) -> Iterator[str]:
     raised = raised_flags(result.evaluation, result.checks, told=flags)
     for flag in Flag:
         if (flag in flags) != (flag in raised):
-            stands = "stands" if flag in flags else "is missing"
-            yield f"the flag {flag} {stands}, but checks and evaluation say otherwise"
+            state = "is there" if flag in flags else "is missing"
+            yield f"the flag {flag} {state}, but checks and evaluation say otherwise"
 
 
 _OTHERS = tuple(flag.value for flag in Flag)

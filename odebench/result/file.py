@@ -71,7 +71,7 @@ def parse_result(text: str, path: Path) -> Result:
     try:
         raw: Any = json.loads(text, object_pairs_hook=_each_key_once)
     except _TwiceError as error:
-        raise ResultError(f"{path} is not a result: the key {str(error)[:80]!a} stands twice in one object") from error
+        raise ResultError(f"{path} is not a result: the key {str(error)[:80]!a} appears twice in one object") from error
     except RecursionError as error:
         raise ResultError(f"{path} is not a result: nested too deeply") from error
     except ValueError as error:
@@ -116,7 +116,7 @@ def _hidden(raw: Any, text: str) -> str | None:
 
 
 class _TwiceError(Exception):
-    """A key stands twice in one object, so that readers differ in the value that they take."""
+    """A key appears twice in one object, so that readers differ in the value that they take."""
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

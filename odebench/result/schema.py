@@ -245,7 +245,7 @@ def _check_letters(item: EpsilonResult, n: int, *, width: int) -> None:
     letters = item.felled_by.letters
     columns = [letters[place::width] for place in range(width)]
     if any(item.outcomes.translate(_SUCCEEDED) != column.translate(_NAMED) for column in columns):
-        raise ValueError(f"{where}: an image is felled by something exactly when its letter is f or x")
+        raise ValueError(f"{where}: felled_by must name something exactly where the letter is f or x")
     if unknown := {"".join(code) for code in zip(*columns, strict=True)} - item.felled_by.legend.keys() - {"-" * width}:
         raise ValueError(f"{where}: felled_by {min(unknown)!r} has no legend")
     for name, expected in letter_figures(item.outcomes).items():

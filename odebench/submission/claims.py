@@ -25,7 +25,7 @@ def claim_findings(entry: Entry, document: Document) -> Iterator[Finding]:
         identity = claim.model_dump(mode="json", exclude={"clean_accuracy", "robust_accuracy"})
         if identity in seen:
             first = document.line(("claims", seen.index(identity)))
-            said = f"line {first} claims something about the same evaluation; strike one"
+            said = f"line {first} claims something about the same evaluation; remove one"
             yield finding_at(document, where, "claim", said)
         seen.append(identity)
         if entry.use(claim.dataset) is None:
@@ -39,7 +39,7 @@ def _one_claim(claim: ClaimedFigure, entry: Entry, document: Document, where: Wh
     if (problem := horizon_problem(entry.trained_for(claim.dataset), claim.horizon)) is not None:
         yield finding_at(document, (*where, "horizon"), "horizon", problem)
     elif entry.contributed is not None and not entry.weights_for(claim.dataset, claim.horizon, claim.train_seed):
-        said = "there are no weights of this data set, horizon and train seed; list them, or strike the claim"
+        said = "there are no weights of this data set, horizon and train seed; list them, or remove the claim"
         yield finding_at(document, where, "claim", said)
     if claim.clean_accuracy is not None and claim.robust_accuracy > claim.clean_accuracy:
         said = f"robust_accuracy {claim.robust_accuracy:g} cannot be above clean_accuracy {claim.clean_accuracy:g}"

@@ -58,7 +58,7 @@ def published_entry(name: str, published: PublishedFolder) -> Entry:
     found = [(result, recipe) for result in results if (recipe := _recipe_of(definition, result)) is not None]
     if not found:
         raise UsageError(
-            f"{folder} holds no result of {name} as it is by default; sweep a protocol with --publish first"
+            f"{folder} holds no result of {name} with default settings; sweep a protocol with --publish first"
         )
     weights: dict[tuple[str, float, int], Weights] = {}
     for result, recipe in found:

@@ -27,7 +27,7 @@ ENTRIES, RESULTS, WEIGHTS = (
     folder.as_posix() for folder in (LEADERBOARD.entries, LEADERBOARD.results, LEADERBOARD.weights)
 )
 MAX_RESULT_BYTES = 2_000_000
-_MAINTAINER = "; leave it as it is, or have a maintainer give --maintainer"
+_MAINTAINER = "; leave it unchanged, or have a maintainer give --maintainer"
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _misplaced(pull_request: PullRequest, change: FileChange, result: Result, *,
     if model not in pull_request.after and model not in MODELS.entries():
         return "result", f"is a result of {model}, which is no entry here; odebench new-entry {model} writes one"
     if not own and change.kind == "added" and not is_given(result):
-        said = f"is added, and {_whose(pull_request, model)}; candidates that fell it are welcome (odebench judge), "
+        said = f"is added, and {_whose(pull_request, model)}; candidates that fool it are welcome (odebench judge), "
         return "ownership", f"{said}other results of it come from a maintainer, with --maintainer"
     return None
 

@@ -186,7 +186,7 @@ def _reviewed(
     report = validate_entry(entry)
     found = [*findings, *_from_root(report.findings, folder)]
     if found:
-        return Reviewed(report, None, "mend the findings first", tuple(found))
+        return Reviewed(report, None, "fix the findings first", tuple(found))
     contributed = read_entry(entry).contributed
     if contributed is not None and not trust:
         file = f"{pulls.ENTRIES}/{model}/{contributed[0]}.py"
@@ -257,7 +257,7 @@ def _judged_anew(
                 continue  # its entry's code is not run; a note says what is left to do
             yield from judged_anew(item, model, **options)
         except OdebenchError as error:
-            yield finding(str(item.path), None, "candidates", f"cannot be judged anew: {error}")
+            yield finding(str(item.path), None, "candidates", f"cannot be judged again: {error}")
 
 
 def _notes(added: Sequence[StoredResult]) -> Iterator[str]:
@@ -266,7 +266,7 @@ def _notes(added: Sequence[StoredResult]) -> Iterator[str]:
         if pulls.is_given(item.result):
             model, sha256 = item.result.evaluation.model.name, item.result.evaluation.attack.parameters["file_sha256"]
             if can_be_judged_anew(item):
-                said = f"{item.path} judges candidates made elsewhere: their file is fetched and judged anew"
+                said = f"{item.path} judges candidates made elsewhere: their file is fetched and judged again"
             else:
                 said = (
                     f"{item.path} judges candidates made elsewhere and has no address of their file (sha256 {sha256}): "

@@ -55,7 +55,7 @@ class SubmittedModel:
         """The entry's model, with the weights that it lists for the data set, train horizon and seed. Raises UsageError
         for what the entry does not list, WeightError for a file of another sha256."""
         if changes:
-            raise UsageError(f"{self.name} is an entry, whose recipe is as it stands there: leave out --set")
+            raise UsageError(f"{self.name} is an entry with a fixed recipe: leave out --set")
         use = self.entry.trained_for(dataset.name)
         trained_at = self._trained_at(use, horizon, train_horizon)
         listed = self._listed(use, trained_at, train_seed)

@@ -185,19 +185,19 @@ def _uses(entry: Entry, document: Document, definition: ModelDefinition | None) 
         where: Where = ("datasets", index)
         solver = entry.solver_for(use)
         if use.name in [each.name for each in entry.datasets[:index]]:
-            yield finding_at(document, where, "dataset", f"{use.name} stands here twice; strike one of them")
+            yield finding_at(document, where, "dataset", f"{use.name} appears twice; remove one")
         if use.name not in DATASETS.entries():
             said = str(unknown_name("data set", use.name, DATASETS.entries()))
             yield finding_at(document, (*where, "name"), "dataset", said)
             continue
         if len(set(use.horizons)) < len(use.horizons):
-            said = "a horizon stands here twice; strike one of them"
+            said = "a horizon appears twice; remove one"
             yield finding_at(document, (*where, "horizons"), "horizon", said)
         if use.horizons and solver is None:
             such = "{method: rk4, backend: torchdiffeq, step: 0.25}"
             yield finding_at(document, where, "solver", f"{use.name} has horizons, so say the solver, such as {such}")
         if not use.horizons and solver is not None:
-            said = f"there is a solver, so say the horizons of {use.name}, such as horizons: [1]; or strike the solver"
+            said = f"there is a solver, so give the horizons of {use.name}, such as horizons: [1]; or remove the solver"
             yield finding_at(document, where, "solver", said)
         if definition is not None:
             yield from _recipe_findings(entry, use, where, document, definition)
@@ -211,7 +211,7 @@ def _recipe_findings(
     if data is None:
         return
     if definition.has_horizon != bool(use.horizons):
-        said = "needs horizons, such as horizons: [1]" if definition.has_horizon else "has no horizons; strike them"
+        said = "needs horizons, such as horizons: [1]" if definition.has_horizon else "has no horizons; remove them"
         yield finding_at(document, where, "horizon", f"{entry.model} {said}")
         return
     try:
@@ -224,7 +224,7 @@ def _recipe_findings(
         said = f"{entry.model} is trained with {recipe.solver or 'no solver'} on {use.name}; write that"
         yield finding_at(document, (*where, "solver") if use.solver else ("solver",), "solver", said)
     if entry.teacher != definition.teacher:
-        said = f"the teacher of {entry.model} is {definition.teacher or 'none: strike the line'}"
+        said = f"the teacher of {entry.model} is {definition.teacher or 'none: remove the line'}"
         yield finding_at(document, ("teacher",), "training", said)
     true = changeable(recipe)
     for key, value in entry.training_for(use).items():

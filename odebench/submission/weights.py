@@ -67,14 +67,14 @@ def weights_findings(
         identity = (weights.dataset, weights.horizon, weights.train_seed)
         if identity in seen:
             first = document.line(seen[identity])
-            said = f"these are weights for the data set, horizon and train seed of line {first} again; strike one"
+            said = f"these are weights for the data set, horizon and train seed of line {first} again; remove one"
             yield finding_at(document, where, "weights", said)
         seen.setdefault(identity, where)
         same = (weights.dataset, weights.horizon, weights.sha256)
         if same in files and files[same][1] != weights.train_seed:
             said = (
                 f"train seed {weights.train_seed} has the file of train seed {files[same][1]} in line "
-                f"{document.line(files[same][0])}; two seeds are two trainings: list its own, or strike one"
+                f"{document.line(files[same][0])}; two seeds are two trainings: list its own, or remove one"
             )
             yield finding_at(document, (*where, "sha256"), "weights", said)
         files.setdefault(same, (where, weights.train_seed))
@@ -111,7 +111,7 @@ def horizon_problem(use: Use, horizon: float | None) -> str | None:
     if horizon in (use.horizons or (None,)):
         return None
     if not use.horizons:
-        return f"the entry has no horizons on {use.name}; strike the line, or give the data set horizons"
+        return f"the entry has no horizons on {use.name}; remove the line, or give the data set horizons"
     known = ", ".join(f"{each:g}" for each in use.horizons)
     given = "no horizon is given" if horizon is None else f"horizon {horizon:g} is not one of the entry's"
     return f"{given}, which has on {use.name}: {known}"
@@ -184,7 +184,7 @@ class _Listed:
         elif header is None and not file.endswith(WEIGHTS_SUFFIX):
             problem = f"must be a safetensors file whose name ends in {WEIGHTS_SUFFIX}"
         elif header is None:
-            problem = "is not there as a whole safetensors file; put it there, or mend the name"
+            problem = "is not there as a whole safetensors file; put it there, or correct the name"
         if problem is not None:
             yield self.finding("file", "weights", f"{file} {problem}")
         elif header is not None:
@@ -217,7 +217,7 @@ class _Listed:
 
 def _shared_header(path: Path) -> tuple[Header | None, str | None]:
     if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
-        return None, "is not there as a plain file; put it there, or mend the name"
+        return None, "is not there as a plain file; put it there, or correct the name"
     if path.stat().st_size > MAX_WEIGHTS_BYTES:
         return None, f"is larger than the {MAX_WEIGHTS_BYTES:,} bytes that a published file may have"
     return weights_header(path, path.read_bytes())

@@ -124,14 +124,14 @@ def describe(images: Images) -> DatasetDefinition:
     stated = (images.image_shape, images.classes)
     if images.name in DATASETS.entries():
         if stated != (None, None) or images.sizes:
-            raise UsageError(f"{images.name} is known: strike image_shape, classes and sizes")
+            raise UsageError(f"{images.name} is known: remove image_shape, classes and sizes")
         found = DATASETS.load(images.name)
         if not isinstance(found, DatasetDefinition):
             raise UsageError(f"data set {images.name!r}: its entry point names no DatasetDefinition")
         return found
     if images.image_shape is None or images.classes is None:
         unknown = unknown_name("data set", images.name, DATASETS.entries())
-        raise UsageError(f"{unknown}; for an image folder say image_shape and classes too")
+        raise UsageError(f"{unknown}; for an image folder give image_shape and classes, too")
     names = tuple(str(index) for index in range(images.classes))
     return DatasetDefinition(
         images.name, images.image_shape, names, {}, "", sizes={split: size for split, size in images.sizes.items()}

@@ -177,7 +177,7 @@ def with_history(path: Path, claims: Sequence[ClaimCells]) -> list[ClaimCells]:
         known = _claims_in(version.content)
         open_names &= {name for name in open_names if known.get(name) == current[name]}
         since |= dict.fromkeys(open_names, version.written)
-    said = "it is not committed as it stands; commit it before its first run"
+    said = "it is not committed in this form; commit it before its first run"
     return [
         replace(one, registered=datetime.fromtimestamp(since[one.claim.name], timezone.utc))
         if one.claim.name in since

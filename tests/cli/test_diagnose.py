@@ -114,7 +114,7 @@ def test_json_is_the_result_and_a_chart_is_drawn_beside_it(call: Call, trained: 
     assert Result.model_validate_json(said.out) == read_result(only_result())
     root = ElementTree.fromstring(Path("charts/ode.svg").read_text())
     drawn = " ".join(part.text or "" for part in root.iter())
-    for title in ("ode on digits, quick-diagnosis", "loss against steps", "accuracy against epsilon", "NFE an image"):
+    for title in ("ode on digits, quick-diagnosis", "loss against steps", "accuracy against epsilon", "NFE per image"):
         assert title in drawn
     # Of a result that is there already the chart is drawn from what it holds.
     again = call(f"{WORDS} --chart again.svg")

@@ -158,7 +158,7 @@ def test_a_fall_at_a_smaller_radius_counts_at_a_larger_one(capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("run -m ode,ode -a fgsm", "model ode is given twice; strike one"),
+        ("run -m ode,ode -a fgsm", "model ode is given twice; remove one"),
         ("run -m ode -m resnet -m ode -a fgsm", "model ode is given twice"),
         ("run -m ode -a fgsm,noise,fgsm", "attack fgsm is given twice"),
         ("run -m ode -a fgsm --horizon 1,1.0", "horizon 1 is given twice"),
@@ -169,7 +169,7 @@ def test_a_fall_at_a_smaller_radius_counts_at_a_larger_one(capsys: pytest.Captur
         ("run -m ode -a fgsm --set epochs=1 --set epochs=2", "epochs is given twice"),
         ("run -m ode -a pgd --parameter steps=1 --parameter steps=2", "steps is given twice"),
         ("run -m ode -a transfer --source resnet --source resnet", "source resnet is given twice"),
-        ("run -m ode -a fgsm --norm linf --norm l2", "--norm is given twice; it takes one value, so strike one"),
+        ("run -m ode -a fgsm --norm linf --norm l2", "--norm is given twice; it takes one value, so remove one"),
         ("run -m ode -a fgsm --json --json", "--json is given twice"),
         ("diagnose -m ode -m kd-ode", "--model is given twice"),
         ("train -m ode --seed 0 --seed 1", "--seed is given twice"),
@@ -202,4 +202,4 @@ def test_one_entry_by_two_names_is_said(call: Call) -> None:
     entry = write_real_entry(Path("leaderboard/entries"))
     code, _, err = call(f"run -m ./{entry},{entry}/ -a fgsm --trust -n 20 --chunk 20")
     assert code == 2
-    assert "mine seed 0, fgsm in linf on digits is asked for twice; strike one" in err
+    assert "mine seed 0, fgsm in linf on digits is given twice; remove one" in err

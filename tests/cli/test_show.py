@@ -144,7 +144,7 @@ def test_a_result_is_explained(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_
     lines = out.splitlines()
     assert lines[0] == "kd-ode on digits (test), 10 images, pgd in linf"
     counts = [
-        line.split() for line in lines[lines.index("letters, one per image, as they stand in the file:") + 1 :][:3]
+        line.split() for line in lines[lines.index("letters, one per image, in the order of the file:") + 1 :][:3]
     ]
     assert counts == [
         ["epsilon", "r", "f", "x", "m", "u"],

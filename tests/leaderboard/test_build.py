@@ -480,7 +480,7 @@ def test_markdown_reads_as_plain_text() -> None:
 
 ## digits (test): linf, epsilon 8/255, 500 images
 
-| model    | figure   |     T=0.5 |       T=1 |       no T |
+| model    | figure   |     T=0.5 |       T=1 | no horizon |
 | :------- | :------- | --------: | --------: | ---------: |
 | resnet   | clean %  |           |           |      100.0 |
 |          | 95%      |           |           | 99.2-100.0 |
@@ -502,7 +502,7 @@ def test_markdown_reads_as_plain_text() -> None:
 
 Intervals are 95% and cover the sampling of images (and of train seeds), not the
 strength of attacks. Robust: withstood every attack named. NFE: mean evaluations
-of the vector field an image, clean / under attack. Unranked: without a
+of the vector field per image, clean / under attack. Unranked: without a
 worst-case result, randomised, or not examined. Not examined: no result holds
 the checks that look for masked gradients; odebench diagnose makes them.
 Carry-over: an image that falls at one epsilon counts as fallen at every larger

@@ -371,6 +371,6 @@ def test_candidates_that_nobody_can_judge_anew_lower_nothing_and_are_named() -> 
     assert (cell.robust_accuracy.value, cell.credits, cell.not_counted) == (0.8, (), ("A. Rival",))
     assert list(cell.attacks) == ["worst-case"]
     text = " ".join(markdown(tables_of([worst, invented])).split())
-    assert "candidates of A. Rival are not counted: their file has no address, so nobody can judge them anew" in text
+    assert "candidates of A. Rival are not counted: their file has no address, so nobody can judge them again" in text
     assert tables_of([invented]) == []
     assert cell_of(worst, candidates_of("A. Rival", {0.1: "mfffffffff"})).robust_accuracy.value == 0

@@ -187,7 +187,7 @@ def test_a_module_that_has_kept_an_activation_is_sent() -> None:
 
 
 def test_a_module_that_no_pickle_takes_is_one_line() -> None:
-    with pytest.raises(ModelProcessError, match=r"^Locked cannot be copied to a process of its own \(Type.*lock"):
+    with pytest.raises(ModelProcessError, match=r"^Locked cannot be copied to another process \(Type.*lock"):
         Blueprint.of_module(classifier(Locked(linear(10))))
 
 

@@ -250,24 +250,24 @@ ODE = ("[resnet, ode]", "[ode]")
         ([("[resnet, ode]", "[resnet,\n      oed]")], 9, "unknown model 'oed'; did you mean 'ode'"),
         ([("fgsm", "fgms")], 14, "unknown attack 'fgms'; did you mean 'fgsm'"),
         ([("name: digits", "name: digit")], 4, "unknown data set 'digit'; did you mean 'digits'"),
-        ([("name: digits", "name: mine")], 4, "for an image folder say image_shape and classes too"),
-        ([("n: 100", "n: 100, classes: 10")], 4, "digits is known: strike image_shape, classes and sizes"),
+        ([("name: digits", "name: mine")], 4, "for an image folder give image_shape and classes, too"),
+        ([("n: 100", "n: 100, classes: 10")], 4, "digits is known: remove image_shape, classes and sizes"),
         ([("[0.5, 1]", "[0.5, 0]")], 9, "horizons cannot be 0: it must be greater than 0"),
         ([("[0.5, 1]", "[0.5, -1]")], 9, "horizons cannot be -1: it must be greater than 0"),
         ([("[0.5, 1]", "[0.5, .nan]")], 9, "horizons cannot be nan"),
         ([("[0.5, 1]", "[0.5, x]")], 9, "cannot be 'x': it must be a finite number, such as 0.1, 8/255 or 1e-3"),
         ([("[0.5, 1]", "1")], 9, "horizons cannot be 1: it must be a list"),
-        ([("[0.5, 1]", "[1, 1.0]")], 9, "horizon 1 stands here twice, first in line 9"),
-        ([("[resnet, ode]", "[ode, ode]")], 8, "model 'ode' stands here twice"),
-        ([("[0]", "[0, 0]")], 10, "train seed 0 stands here twice"),
+        ([("[0.5, 1]", "[1, 1.0]")], 9, "horizon 1 appears twice, first in line 9"),
+        ([("[resnet, ode]", "[ode, ode]")], 8, "model 'ode' appears twice"),
+        ([("[0]", "[0, 0]")], 10, "train seed 0 appears twice"),
         ([("[0]", "[-1]")], 10, "train_seeds cannot be -1"),
-        ([("[{norm: linf}]", "[{norm: linf}, {norm: linf}]")], 11, "norm 'linf' stands here twice"),
+        ([("[{norm: linf}]", "[{norm: linf}, {norm: linf}]")], 11, "norm 'linf' appears twice"),
         ([("{norm: linf}", "{norm: l1}")], 11, "norm cannot be 'l1': it must be 'linf' or 'l2'"),
         ([("{norm: linf}", "{norm: linf, epsilons: [8]}")], 11, "did you mean 8/255"),
-        ([("{norm: linf}", "{norm: linf, epsilons: [0.1, 0.1]}")], 11, "epsilon 0.1 stands here twice"),
+        ([("{norm: linf}", "{norm: linf, epsilons: [0.1, 0.1]}")], 11, "epsilon 0.1 appears twice"),
         ([("{norm: linf}", "{norm: linf, epsilons: [0.2, 0.1]}")], 11, "epsilons must rise"),
         ([("{norm: linf}", "{norm: linf, epsilons: defautl}")], 11, "a list of radii, or the word default"),
-        ([("fgsm", "pgd")], 14, "attack 'pgd seed=0' stands here twice, first in line 13"),
+        ([("fgsm", "pgd")], 14, "attack 'pgd seed=0' appears twice, first in line 13"),
         (
             [("fgsm}", "pgd, parameters: {steps: 20}}")],
             14,
@@ -299,7 +299,7 @@ ODE = ("[resnet, ode]", "[ode]")
             7,
             "a solver or equal_nfe",
         ),
-        ([("[0]", "[0]\n    train_seeds: [1]")], 11, "the key 'train_seeds' stands here twice, first in line 10"),
+        ([("[0]", "[0]\n    train_seeds: [1]")], 11, "the key 'train_seeds' appears twice, first in line 10"),
         ([("tiny", "[tiny")], 2, "this is no YAML"),
         ([("version: 1", "? [a]\n: 1")], 2, "a key is one word"),
         ([("name: matched", "name: matched\n    <<: 3")], 8, "this is no YAML"),
@@ -315,7 +315,7 @@ def test_what_cannot_be_is_named_with_its_line(
 
 
 def test_two_sections_of_one_name_are_refused(read: Read) -> None:
-    with pytest.raises(DocumentError, match="line 15: a section called 'matched' stands here twice, first in line 7"):
+    with pytest.raises(DocumentError, match="line 15: a section called 'matched' appears twice, first in line 7"):
         read(text=TEXT + TEXT.split("sections:\n")[1])
 
 

@@ -135,7 +135,7 @@ def page(chromium: Any, address: str) -> Page:
 
 
 def numbers(texts: list[str]) -> list[float]:
-    return [float(text.split()[0].replace("T=", "")) for text in texts if text not in ("", "no T")]
+    return [float(text.split()[0].replace("T=", "")) for text in texts if text not in ("", "no horizon")]
 
 
 def test_it_loads_without_an_error_and_without_a_request(page: Page) -> None:
@@ -193,11 +193,11 @@ def test_a_header_sorts_both_ways_by_number(page: Page) -> None:
     assert page.sorting() == {"horizon": "ascending"}
     horizons = page.column("horizon")
     assert numbers(horizons) == sorted(numbers(horizons))
-    assert horizons[-2:] == ["no T", "no T"], "what has none comes last"
+    assert horizons[-2:] == ["no horizon", "no horizon"], "what has none comes last"
     page.find("th[data-key='horizon'] button").click()
     horizons = page.column("horizon")
     assert numbers(horizons) == sorted(numbers(horizons), reverse=True)
-    assert horizons[-2:] == ["no T", "no T"], "either way"
+    assert horizons[-2:] == ["no horizon", "no horizon"], "either way"
     page.find("th[data-key='model'] button").click()
     names = [name.removesuffix(" unranked") for name in page.column("model")]
     assert names == sorted(names)

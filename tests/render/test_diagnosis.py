@@ -144,12 +144,12 @@ def test_bars_are_as_long_as_their_values() -> None:
 def test_a_chart_is_svg_with_its_titles() -> None:
     pytest.importorskip("altair")
     svg = diagnosis_svg(
-        "ode on digits", CURVES, Bars("NFE an image", "evaluations", (("mean", 16.0), ("largest", 20.0)))
+        "ode on digits", CURVES, Bars("NFE per image", "evaluations", (("mean", 16.0), ("largest", 20.0)))
     )
     root = ElementTree.fromstring(svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     said = " ".join(part.text or "" for part in root.iter())
-    for text in ("ode on digits", "falling", "flat", "long", "wide", "NFE an image", "accuracy", "epsilon", "largest"):
+    for text in ("ode on digits", "falling", "flat", "long", "wide", "NFE per image", "accuracy", "epsilon", "largest"):
         assert text in said
     assert "NaN" not in svg
 

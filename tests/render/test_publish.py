@@ -288,7 +288,7 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
         "odebench: leaderboard/charts/digits-accuracy.svg is stale: it was drawn from other results",
         "odebench: leaderboard/charts/digits-security.svg is stale: it was drawn from other results",
         "odebench: leaderboard/index.html is stale: it was made from other results or images",
-        "odebench: leaderboard/charts/old.svg is stale: nothing asks for it any more",
+        "odebench: leaderboard/charts/old.svg is stale: it is no longer needed",
     ]
     publish(folder, [])
     assert stale(folder, []) == ([], ())
@@ -335,7 +335,7 @@ def test_problems_of_results_are_named_and_the_rest_is_published(folder: Path, c
 def test_publishing_takes_nothing_else(line: str, folder: Path, call: Call) -> None:
     code, out, err = call(f"leaderboard {line}")
     assert (code, out) == (2, "")
-    assert "--publish and --check stand alone: they read leaderboard/results, and nothing else" in err
+    assert "--publish and --check take no other options: they read leaderboard/results alone" in err
 
 
 def test_publishing_needs_a_folder_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
@@ -353,7 +353,7 @@ def test_a_picture_says_what_it_shows_and_holds_the_digest() -> None:
     assert embedded_sha256(svg) == "0" * 64
     assert embedded_sha256("<svg></svg>") is None
     shown = set(re.findall(r">([^<>]+)</text>", svg))
-    assert {picture.title, "clean images", "kd-ode", "resnet", "0.5", "2", "no T", "time horizon T"} <= shown
+    assert {picture.title, "clean images", "kd-ode", "resnet", "0.5", "2", "no horizon", "time horizon T"} <= shown
     assert svg == chart_svg(picture, "0" * 64)
 
 

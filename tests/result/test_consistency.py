@@ -209,7 +209,7 @@ CASES: list[tuple[dict[str, Any], Edit, str]] = [
         edit("flags", []),
         "the flag randomised is missing, but checks and evaluation",
     ),
-    (made(), edit("flags", ["randomised"]), "the flag randomised stands, but checks and evaluation say otherwise"),
+    (made(), edit("flags", ["randomised"]), "the flag randomised is there, but checks and evaluation say otherwise"),
     (made(RANDOM, flags=["randomised"]), edit("checks.0.evidence.seeded", False), "the flag unseeded is missing"),
     (made(), edit("flags", ["batch-coupled"]), "the flag batch-coupled stands"),
     (made(), edit("flags", ["opaque-gradient"]), "the flag opaque-gradient stands"),
@@ -302,7 +302,7 @@ def test_a_key_that_stands_twice_is_refused() -> None:
     text = result_json(make_result({0.1: "rf"}))
     twice = text.replace('"threads": 1', '"threads": 8,\n  "threads": 1')
     assert twice != text
-    with pytest.raises(ResultError, match="is not a result: the key 'threads' stands twice in one object"):
+    with pytest.raises(ResultError, match="is not a result: the key 'threads' appears twice in one object"):
         parse_result(twice, Path("edited.json"))
 
 

@@ -145,7 +145,7 @@ def test_weights_of_another_recipe_are_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_of_what_is_not_published(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no result of ode as it is by default; sweep a protocol"):
+    with pytest.raises(UsageError, match="holds no result of ode with default settings; sweep a protocol"):
         write_published("ode", PublishedFolder(tmp_path))
     with pytest.raises(UsageError, match="unknown model 'oed'; did you mean 'ode'"):
         write_published("oed", PublishedFolder(tmp_path))

@@ -119,7 +119,7 @@ def test_another_sha256(clone: Clone, entry: Path, check: Any) -> None:
     said = check("--trust")
     assert (said.code, said.findings) == (1, [(f"{ENTRIES}/mine/entry.yaml", "sha256")])
     assert f"one.safetensors has another sha256 than aaaaaaaaaaaa...; write sha256: {sha}" in said.messages
-    assert said.review["entries"][0]["not_run"] == "mend the findings first"
+    assert said.review["entries"][0]["not_run"] == "fix the findings first"
     assert check("--trust").review["draw"] != said.review["draw"]
 
 
@@ -186,7 +186,7 @@ def test_a_file_of_somebody_elses_entry(clone: Clone, check: Any, kind: str) -> 
     said = check("--trust")
     file = f"{ENTRIES}/theirs/{path.name}"
     assert (said.code, (file, "ownership") in said.findings) == (1, True)
-    assert f"is {kind}, and theirs is there already; leave it as it is, or have a maintainer" in said.messages
+    assert f"is {kind}, and theirs is there already; leave it unchanged, or have a maintainer" in said.messages
     assert said.review["entries"][0]["verification"] is None
 
 
@@ -213,7 +213,7 @@ def test_letters_by_hand(clone: Clone, entry: Path, check: Any) -> None:
     clone.commit()
     said = check("--trust")
     assert (said.code, said.findings) == (1, [(f"{RESULTS}/mine/{path.name}", "result")])
-    assert "an image is felled by something exactly when its letter is f or x" in said.messages
+    assert "felled_by must name something exactly where the letter is f or x" in said.messages
     assert "results are written by odebench, never by hand" in said.messages
     assert str(clone.folder.parent) not in said.out
 
@@ -237,7 +237,7 @@ def test_a_new_result_of_another_model(clone: Clone, check: Any, model: str) -> 
     said = check("--trust")
     assert (said.code, said.findings) == (1, [(f"{RESULTS}/{model}/{path.name}", "ownership")])
     assert (
-        "candidates that fell it are welcome (odebench judge), other results of it come from a maint" in said.messages
+        "candidates that fool it are welcome (odebench judge), other results of it come from a maint" in said.messages
     )
 
 

@@ -114,7 +114,7 @@ SEED = "    train_seed: 0\n    norm"
         ([("model:Net", "../x:Net")], 2, "model", "module:attribute of this folder"),
         # data sets, horizons, solver
         ([("name: digits", "name: digts")], 5, "dataset", "unknown data set 'digts'; did you mean 'digits'"),
-        ([("horizons: [1, 2]", "horizons: [1, 1, 2]")], 5, "horizon", "a horizon stands here twice"),
+        ([("horizons: [1, 2]", "horizons: [1, 1, 2]")], 5, "horizon", "a horizon appears twice"),
         ([("solver: {method: rk4, backend: torchdiffeq, step: 0.25}\n", "")], 5, "solver", "so say the solver"),
         ([("horizons: [1, 2], ", "")], 5, "solver", "so say the horizons of digits"),
         # weights
@@ -517,7 +517,7 @@ licence: MIT
         ("teacher: resnet", "teacher: ode", 8, "training", "the teacher of kd-ode is resnet"),
         ("step: 0.25", "step: 0.5", 6, "solver", "kd-ode is trained with rk4 step 0.25 on digits"),
         (", horizons: [1]", "", 5, "horizon", "kd-ode needs horizons"),
-        ("model: kd-ode", "model: ode-ablated", 5, "horizon", "ode-ablated has no horizons; strike them"),
+        ("model: kd-ode", "model: ode-ablated", 5, "horizon", "ode-ablated has no horizons; remove them"),
     ],
 )
 def test_a_registered_model_is_what_its_recipe_says(

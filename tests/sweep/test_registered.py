@@ -119,7 +119,7 @@ def test_a_named_factor_may_differ(tmp_path: Path) -> None:
 
 
 def test_two_claims_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DocumentError, match="a claim called 'digits-gain' stands here twice"):
+    with pytest.raises(DocumentError, match="a claim called 'digits-gain' appears twice"):
         registered_claims(registration(tmp_path, CLAIM + CLAIM.partition("claims:\n")[2]))
 
 
@@ -138,7 +138,7 @@ def test_a_claim_stands_since_the_commit_that_made_it_what_it_is(tmp_path: Path)
 
     assert (known().registered, known().refused) == (None, "")
     subprocess.run(["git", "-C", str(tmp_path), "init", "-q"], check=True)
-    assert known().refused == "it is not committed as it stands; commit it before its first run"
+    assert known().refused == "it is not committed in this form; commit it before its first run"
     commit(tmp_path, 1)
     assert known().registered == datetime(2026, 1, 1, tzinfo=timezone.utc)
     path.write_text(path.read_text().replace("Does it help?", "Does it help at all?") + "# more\n")

@@ -430,7 +430,7 @@ def test_an_address_that_cannot_be_is_refused(tmp_path: Path, cluster: Cluster, 
     ("words", "message"),
     [
         (["--tls-ca", "a.pem"], "go with a --scheduler tls://"),
-        (["--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "a --scheduler has workers of its own"),
+        (["--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "a --scheduler has its own workers"),
         (["--scheduler", "tls://127.0.0.1:9", "--tls-ca", "a.pem"], "go together"),
         (["--workers", "0"], "Invalid value for '--workers': "),
     ],

@@ -41,8 +41,8 @@ def black_box(by_queries: int, n: int) -> Check:
         speaks_of="model",
         k=by_queries,
         n=n,
-        why="images felled by queries alone after every gradient attack had failed: the gradients mislead; give square "
-        "more queries, and attack through a differentiable stand-in of what masks them",
+        why="images fooled by queries alone after every gradient attack had failed: the gradients mislead; give square "
+        "more queries, and attack through a differentiable approximation of what masks them",
     )
 
 
@@ -56,8 +56,8 @@ def single_step(iterated: OutcomeArray, single: OutcomeArray, *, reaches: bool =
         speaks_of="model" if reaches else "settings",
         k=_only_by_probe(single, iterated),
         n=_attacked(iterated),
-        why="images that one step fells and many steps do not: the surface is rugged near the image, or the steps are "
-        "badly set (see reach); believe transfer and black-box attacks more",
+        why="images that one step fools and many steps do not: the loss is rugged near the image, or the steps are "
+        "badly set (see reach); trust transfer and black-box attacks more",
     )
 
 
@@ -70,7 +70,7 @@ def convergence(iterated: OutcomeArray, longer: OutcomeArray, restarted: Outcome
         speaks_of="settings",
         k=max(more, again),
         n=_attacked(iterated),
-        why="images that fall to twice the steps or to another start: the attack has not converged; give it more steps "
+        why="images that twice the steps or another start fools: the attack has not converged; give it more steps "
         "and restarts",
         evidence={"twice_the_steps": more, "another_start": again},
     )
@@ -88,7 +88,7 @@ def incomplete_optimisation(trace: Trace) -> Check:
         flagged=median > UNSETTLED_THRESHOLD,
         figure=median,
         threshold=UNSETTLED_THRESHOLD,
-        why="share of the loss's rise in the last tenth of the steps: the attack was stopped while it still climbed; "
+        why="share of the loss's rise in the last tenth of the steps: the attack stopped while the loss still rose; "
         "give it more or longer steps",
     )
 
@@ -100,8 +100,8 @@ def silent_success(trace: Trace, n: int) -> Check:
         speaks_of="settings",
         k=trace.silent_successes,
         n=n,
-        why="images fooled on the attack's way and not at its end: an attack that returns its last point overstates "
-        "robustness; keep the first fall, as every evaluation here does",
+        why="images fooled on the attack's path and not at its end: an attack that returns its last point overstates "
+        "robustness; keep the first success, as every evaluation here does",
         evidence={"median_loss": list(trace.median_losses())} if trace.losses else {},
     )
 
@@ -114,7 +114,7 @@ def unbounded(attacked: OutcomeArray, grey: OutcomeArray) -> Check:
         speaks_of="model",
         k=_only_by_probe(grey, attacked),
         n=_attacked(attacked),
-        why="images that plain grey fells and PGD within 0.5 does not: the gradients mislead, or vanish; look for "
+        why="images that plain grey fools and PGD within 0.5 does not: the gradients mislead, or vanish; look for "
         "saturated logits, rounding and randomness",
         evidence={"grey": int(_successful(grey).sum()), "attack": int(_successful(attacked).sum())},
     )
@@ -136,8 +136,8 @@ def monotone_budget(by_epsilon: Mapping[float, OutcomeArray]) -> Check:
         speaks_of="settings",
         k=int(lost.sum()),
         n=n,
-        why="images that stand at a larger radius and fall at a smaller one: the attack is lost in the larger ball; "
-        "give it more steps, and carry falls upward as the worst case does",
+        why="images robust at a larger radius and fooled at a smaller one: the attack fails in the larger ball; give "
+        "it more steps, and carry successes upward as the worst case does",
         evidence={"epsilons": list(epsilons), "robust_accuracy": accuracy, "clean_accuracy": n / len(lost)},
     )
 
@@ -152,7 +152,7 @@ def random_noise(iterated: OutcomeArray, noise: OutcomeArray, *, reaches: bool =
         speaks_of="model" if reaches else "settings",
         k=_only_by_probe(noise, iterated),
         n=_attacked(iterated),
-        why="images that random points fell and a gradient attack does not: its gradients are worse than chance; look "
+        why="images that random points fool and a gradient attack does not: its gradients are worse than chance; look "
         "for what masks them",
     )
 
@@ -168,7 +168,7 @@ def transferred(by_source: int, n: int, sources: Sequence[str]) -> Check:
         speaks_of="model",
         k=by_source,
         n=n,
-        why="images felled by candidates of other models after every gradient attack on this one had failed: its own "
-        "gradients mislead; believe the transfer, and craft on more sources",
+        why="images fooled by candidates of other models after every gradient attack on this one had failed: its own "
+        "gradients mislead; trust the transfer, and craft on more sources",
         evidence={"sources": list(sources)},
     )

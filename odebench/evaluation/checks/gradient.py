@@ -86,7 +86,8 @@ def gradient_fidelity(
         raise
     except Exception as error:  # copying a module, calling it in fp64 or going backward may raise anything
         line = first_line(error)
-        return skipped(CheckId.GRADIENT_FIDELITY, speaks_of="model", why=f"the model cannot be asked in fp64 ({line})")
+        why = f"the model cannot be evaluated in fp64 ({line})"
+        return skipped(CheckId.GRADIENT_FIDELITY, speaks_of="model", why=why)
     cosines = found.cosines[found.cosines < NOTHING]
     if not len(cosines):
         why = "neither the gradient nor the differences are other than zero: there is nothing to compare"
@@ -116,7 +117,7 @@ def gradient_fidelity(
         flagged=flagged,
         figure=median,
         threshold=threshold,
-        why="cosine of the attack's gradient with differences: a gradient of another function hides falls; "
+        why="cosine of the attack's gradient with differences: a gradient of another function hides weaknesses; "
         "differentiate through the solver that is deployed, without adjoint, rounding or a detached part",
         evidence=evidence,
     )

@@ -93,8 +93,8 @@ def state(
         k=int(moved.sum()),
         n=n,
         why="images whose letter or logits, clean or at the candidate, differ between the model after the attack and a "
-        "fresh copy, or with order, batch or gradient mode: the model keeps a state, or sees who asks; a figure must "
-        "rest on a model whose answer depends on the image alone",
+        "fresh copy, or with order, batch or gradient mode: the model keeps a state, or detects its caller; its answer "
+        "must depend on the image alone",
         evidence={"letters": int(letters.sum()), "attacked": len(attacked)},
     )
 

@@ -39,7 +39,7 @@ def useful_gradient(
         figure=median,
         threshold=USEFUL_THRESHOLD,
         why="cosine of the gradient with differences at a quarter of epsilon: a gradient that leads nowhere at the "
-        "scale of the attack hides what is there; smooth it, or believe attacks that ask for logits alone",
+        "scale of the attack hides adversarial examples; smooth it, or trust attacks that use logits alone",
         evidence={"images": len(images), "below": int((cosines < USEFUL_THRESHOLD).sum())},
     )
 

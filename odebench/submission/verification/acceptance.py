@@ -31,7 +31,7 @@ def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
         yield finding(where, None, "model", f"{whose}: {inspected.error}")
         return
     if inspected.changes_in_eval is not None:
-        said = "evaluation must leave a model as it is: nothing may learn or keep count"
+        said = "evaluation must leave the model unchanged: nothing may learn or keep count"
         yield finding(where, None, "training", f"{whose}: {inspected.changes_in_eval}; {said}")
     for check in inspected.checks:
         if check.status == "flag" and check.id in _REFUSED and check.speaks_of == "model":
@@ -40,7 +40,7 @@ def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
             said = "it draws random numbers that no seed reaches, so nobody can find its letters again; use torch's"
             yield finding(where, None, "unseeded", f"{whose}: {said} global generators")
         elif check.id == CheckId.SOLVER_FAILURE and _fails_clean(check):
-            said = f"{check.evidence['clean']} of {check.n} clean images have no finite logits; mend that first"
+            said = f"{check.evidence['clean']} of {check.n} clean images have no finite logits; fix that first"
             yield finding(where, None, "failure", f"{whose}: {said}")
     state = next((check for check in inspected.checks if check.id == CheckId.STATE), None)
     if state is not None and state.status == "skipped" and state.speaks_of == "settings":

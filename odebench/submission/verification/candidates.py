@@ -57,5 +57,5 @@ def judged_anew(
             compared += sum(map(len, now))
     if differ <= TOLERATED * compared:
         return []
-    said = f"{differ} of {compared} letters are others than those that its candidates get now, judged anew"
+    said = f"{differ} of {compared} letters differ from those that its candidates get now"
     return [finding(str(item.path), None, "letters", said)]

@@ -188,7 +188,7 @@ def claim_result_findings(folder: Path, entry: Entry, results: Sequence[Committe
         where = f"the claim about {claim_title(claim)}"
         about = [each for each in results if is_about(claim, entry, each.evaluation)]
         if not about:
-            said = f"{where} has no committed result; run it with --results leaderboard/results, or strike the claim"
+            said = f"{where} has no committed result; run it with --results leaderboard/results, or remove the claim"
             yield finding(str(folder / ENTRY_FILE), None, "claim", said)
         for each in about:
             for said in contradictions(claim, each.result):

@@ -172,7 +172,7 @@ def _changes(classifier: Classifier, before: dict[str, Tensor]) -> str | None:
     if training := [name or type(module).__name__ for name, part in module.named_modules() if part.training]:
         return f"{', '.join(training[:3])} stays in training mode after eval()"
     if classifier.changed or not _equal(_state(module), before):
-        return "its parameters or buffers change while it is asked"
+        return "its parameters or buffers change during evaluation"
     return None
 
 

@@ -116,7 +116,7 @@ def verify_entry(
     drawn_by = draw if chunks is None else None
     run = Rerun(folder, entry, chosen, without_results, wanted, data, draw=drawn_by, data_dir=data_dir)
     if code is not None:
-        progress.say(f"{entry.id}: its code runs in processes of its own, silently, {time_limit} s at most")
+        progress.say(f"{entry.id}: its code runs in separate processes, silently, {time_limit} s at most")
     inspected = inspect(run.jobs(progress), data, device=device, time_limit=time_limit, progress=progress)
     if code is not None:
         findings += _said_of_code(folder, code, inspected)

@@ -233,7 +233,7 @@ def test_what_cannot_be_asked_is_skipped_and_says_why() -> None:
     assert found(local(classifier), randomised=True) == ("skipped", "model", randomised)
     status, whom, why = found(start_of_module(Classifier(Locked(flat()), n_classes=10)))
     assert (status, whom) == ("skipped", "settings")
-    assert why.startswith("no fresh copy of the model answers: Locked cannot be copied to a process of its own")
+    assert why.startswith("no fresh copy of the model answers: Locked cannot be copied to another process")
 
 
 def test_a_process_that_fails_is_skipped() -> None:

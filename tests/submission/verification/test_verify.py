@@ -265,7 +265,7 @@ BAD = {
             "self.first =", "self.register_buffer('seen', torch.zeros(()), persistent=False)\n        self.first ="
         ),
         ["training"],
-        "its parameters or buffers change while it is asked",
+        "its parameters or buffers change during evaluation",
     ),
     "returns a wrong shape": (ending("return logits[:, :9]"), ["model"], "returned logits of shape (100, 9)"),
     "returns NaN": (
@@ -459,7 +459,7 @@ def test_a_process_that_does_not_end_is_stopped(
     monkeypatch.setattr(sys, "argv", ["odebench", *words])
     assert _exit_code() == 1
     said, err = capsys.readouterr()
-    assert err == "mine: its code runs in processes of its own, silently, 5 s at most\n"
+    assert err == "mine: its code runs in separate processes, silently, 5 s at most\n"
     assert "digits seed 0: the model's process has not answered after 5 s and was stopped" in said
     assert "give it longer: --time-limit" in said
 
