@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pkgutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from local_process import LocalProcess
 
 from odebench.attack import worst_case
@@ -25,6 +27,9 @@ from odebench.model.registry import MODELS
 # the tests' own processes inherit, is not enough here.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("odebench", deadline=None)
+settings.load_profile("odebench")
 # Published weights would stand in for the trainings that are tested; fixtures of a session see this, too.
 os.environ["ODEBENCH_LEADERBOARD"] = ""
 
@@ -77,18 +82,33 @@ def _no_module_of_an_entry_left() -> Iterator[None]:
     sys.modules.pop("model", None)
 
 
-@pytest.fixture(autouse=True)
-def _no_fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+_STARTS = {
+    "odebench.evaluation.loading.ModelProcess": LocalProcess,
+    "odebench.evaluation.fresh_start.ModelProcess": LocalProcess,
+    # Not beside the attack, since the guard of a LocalProcess watches all threads.
+    "odebench.evaluation.execution.started_early": nullcontext,
+    "odebench.evaluation.evaluate.start_of_plan": lambda *_: None,
+    "odebench.evaluation.slice_run.start_of_plan": lambda *_: None,
+    "odebench.evaluation.evaluate.start_of_module": lambda *_: None,
+}
+_REAL = {name: pkgutil.resolve_name(name) for name in _STARTS}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_fresh_process() -> Iterator[None]:
     """Evaluations within the process of the tests start no other for check 19 or for an entry's code, which takes two
     seconds of a core each; tests of that, and commands in processes of their own, do."""
-    if "fresh_process" not in request.keywords:
-        for module in ("loading", "fresh_start"):
-            monkeypatch.setattr(f"odebench.evaluation.{module}.ModelProcess", LocalProcess)
-        # Not beside the attack, since the guard of a LocalProcess watches all threads.
-        monkeypatch.setattr("odebench.evaluation.execution.started_early", nullcontext)
-        for module in ("evaluate", "slice_run"):
-            monkeypatch.setattr(f"odebench.evaluation.{module}.start_of_plan", lambda *_: None)
-        monkeypatch.setattr("odebench.evaluation.evaluate.start_of_module", lambda *_: None)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, replacement in _STARTS.items():
+            patch.setattr(name, replacement)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "fresh_process" in request.keywords:
+        for name, real in _REAL.items():
+            monkeypatch.setattr(name, real)
 
 
 @pytest.fixture(autouse=True)
