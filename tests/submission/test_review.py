@@ -483,8 +483,8 @@ def test_code_that_writes_outside_its_folder(clone: Clone, found: Result, check:
 @pytest.mark.parametrize(
     ("code", "rule", "words"),
     [
-        (PLACE, "batch", "batch independence"),
-        (BATCHMATES, "batch", "batch independence"),
+        pytest.param(PLACE, "batch", "batch independence", marks=pytest.mark.slow),  # as in verification/test_verify.py
+        pytest.param(BATCHMATES, "batch", "batch independence", marks=pytest.mark.slow),
         (MASKED, "gradient", "gradient availability, "),
         (UNSEEDED, "unseeded", "it draws random numbers that no seed reaches"),
     ],

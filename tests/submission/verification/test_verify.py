@@ -298,8 +298,15 @@ BAD = {
 }
 
 
+SLOW = ("uses its place in the batch",)
+"""It is asked image by image, as the one that leans on its batchmates is."""
+
+
 @pytest.mark.usefixtures("few_passes")
-@pytest.mark.parametrize(("code", "expected", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(
+    ("code", "expected", "said"),
+    [pytest.param(*case, id=name, marks=[pytest.mark.slow] if name in SLOW else []) for name, case in BAD.items()],
+)
 def test_a_bad_model_is_refused(tmp_path: Path, results: Path, code: str, expected: list[str], said: str) -> None:
     for path in result_files(results):
         if "-fgsm-" in path.name:
