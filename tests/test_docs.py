@@ -81,6 +81,9 @@ TESTED_BY = {
     "odebench verify ode --dataset digits --full": (
         "submission/verification/test_verify.py::test_a_published_model_is_found_again"
     ),
+    "odebench verify my-ode --trust": (
+        "submission/verification/test_verify.py::test_a_good_entry_is_found_again_letter_by_letter"
+    ),
     "odebench verify my-ode --trust --chunks 0,3": (
         "submission/verification/test_verify.py::test_chunks_without_committed_letters_are_compared_by_figures"
     ),

@@ -81,13 +81,19 @@ def flagged(result: Result) -> set[int]:
     return {check.id for check in result.checks if check.status == "flag"}
 
 
+QUICK = ("logits x 1e4", "probabilities", "robust in its batch")
+"""Caught in a second; what sees the others is tested beside each check, too."""
+
+
 def test_there_is_a_control_for_every_deceit(made: Mapping[str, Control]) -> None:
     assert tuple(made) == NAMES
     assert {number for control in made.values() for number in control.meant} == {1, 2, 3, 9, 15, 16, 17}
 
 
 @pytest.mark.usefixtures("few_passes")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in NAMES]
+)
 def test_a_control_is_caught(name: str, made: Mapping[str, Control], digits: Dataset) -> None:
     control = made[name]
     # Checks 2 and 15 are made by every attack, and a diagnosis of a model that is asked many times or alone takes long.

@@ -702,7 +702,9 @@ class OnlyWeights(Misbehaving):
         return images.detach()
 
 
-@pytest.mark.parametrize("kind", [WithoutGrad, Inferring, OnlyWeights])
+@pytest.mark.parametrize(
+    "kind", [WithoutGrad, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (Inferring, OnlyWeights))]
+)
 def test_a_module_that_needs_gradients_off_is_attacked_without_them(
     linear: Linear, halves: Dataset, kind: Callable[[nn.Module], nn.Module]
 ) -> None:

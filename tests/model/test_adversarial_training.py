@@ -388,7 +388,7 @@ def trained(digits: Dataset, trained_folder: Path) -> Callable[..., nn.Module]:
     return train
 
 
-@pytest.mark.parametrize("kind", ["madry", "trades"])
+@pytest.mark.parametrize("kind", ["madry", pytest.param("trades", marks=pytest.mark.slow)])
 def test_adversarial_training_makes_a_model_more_robust(
     kind: str, digits: Dataset, trained: Callable[..., nn.Module]
 ) -> None:
@@ -397,6 +397,7 @@ def test_adversarial_training_makes_a_model_more_robust(
     assert training.accuracy(hardened, digits.test) > 0.7
 
 
+@pytest.mark.slow
 def test_a_robust_teacher_hands_robustness_on(digits: Dataset, trained: Callable[..., nn.Module]) -> None:
     changes = {"teacher_adversary": "madry", "teacher_adversary_steps": 3, "teacher_epochs": 6}
     student = trained(adversary="rslad", adversary_steps=3, **changes)

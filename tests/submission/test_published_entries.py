@@ -154,6 +154,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """Runs a training script, as python does, on the first 64 images."""
 
 
+@pytest.mark.slow
 def test_training_tis_ode_again_gives_the_same_bytes(script: ModuleType, digits: Dataset, tmp_path: Path) -> None:
     folder = tmp_path / "tis-ode"
     shutil.copytree(TIS, folder)
