@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from odebench.leaderboard.union import OutcomeSets, StoredResult, image_set, mer
 from odebench.numerics.statistics import student, wilson
 from odebench.protocol.spec import adaptive, fixed_step, radius
 from odebench.render.markdown_tables import attack_names, markdown
-from odebench.render.records import FIELDS, csv_text, json_text
+from odebench.render.records import FIELDS, csv_text, data_file, json_text
 from odebench.result.file import result_json, write_result
 from odebench.result.schema import Check, Result
 
@@ -571,6 +572,36 @@ def test_csv_and_json_tell_the_same() -> None:
     assert (rows[0]["horizon"], rows[0]["ranked"], rows[0]["arguments"]) == ("", "true", "{}")
     assert (half["horizon"], half["train_horizon"], half["flags"]) == (0.5, 0.5, ["convergence", "new|flag"])
     assert (one["seeds"], one["robust_accuracy"], one["attacks"]) == (2, 0.42, ["fgsm", "pgd"])
+
+
+def test_the_data_file_holds_what_its_documentation_says() -> None:
+    """docs/page.md: every field with its type; the CSV has the same columns."""
+    text = (Path(__file__).parents[2] / "docs" / "page.md").read_text(encoding="utf-8")
+    described = {
+        name: kind
+        for names, kind in re.findall(r"^\| (`.*?`) \| (.*?) \|", text, re.M)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert set(described) == set(FIELDS)
+    tables = small_board()
+    data = json.loads(data_file(tables))
+    assert (data["schema_version"], data["figures"]) == (1, json.loads(json_text(tables)))
+    assert '"schema_version": 1' in text
+    assert len(data["figures"]) == len(csv_text(tables).splitlines()) - 1 == 3
+    kinds = {
+        "string": str,
+        "number": (int, float),
+        "integer": int,
+        "boolean": bool,
+        "object": dict,
+        "list of strings": list,
+        "list of objects": list,
+    }
+    for figure in data["figures"]:
+        for name, kind in described.items():
+            sort, _, null = kind.partition(" or ")
+            assert (figure[name] is None and null == "null") or isinstance(figure[name], kinds[sort]), name
+    assert {figure["rank"] for figure in data["figures"]} == {1, None}
 
 
 def test_the_leaderboard_needs_no_torch() -> None:
