@@ -10,10 +10,11 @@ from odebench.leaderboard.model_card import NO_PROVENANCE, Provenance, model_car
 from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
 from odebench.render.claims import INTRODUCTION, PAPER, WORDS
+from odebench.render.data_schema import SCHEMA_VERSION
 from odebench.render.page_cards import model_values
 from odebench.render.page_claims import answer_values, claim_values
 from odebench.render.page_figures import UNION, Link, Values, figure_values, line_styles, view_values
-from odebench.render.records import FIELDS, SCHEMA_VERSION
+from odebench.render.records import FIELDS
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from odebench.leaderboard.model_card import NO_PROVENANCE, Provenance
 from odebench.leaderboard.read import read_results
 from odebench.protocol.registration import ClaimCells
 from odebench.render.chart_svg import chart_svg
+from odebench.render.data_schema import schema_text
 from odebench.render.leaderboard_markdown import CHARTS, PAGE, TABLES, charts_of, leaderboard_markdown
 from odebench.render.page import check_page, page_html
 from odebench.render.page_data import PageContent
@@ -29,6 +30,7 @@ ROOT = ".."
 
 DATA = "leaderboard.json"
 TABLE = "leaderboard.csv"
+SCHEMA = "leaderboard.schema.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def leaderboard_files(
             **leaderboard_markdown(content.tables, content.claims, folder=folder),
             DATA: data_file(content.tables),
             TABLE: csv_text(content.tables),
+            SCHEMA: schema_text(),
             **{f"{CHARTS}/{chart.name}.svg": chart_svg(chart) for _, chart in charts_of(content.tables)},
         },
         page=content,

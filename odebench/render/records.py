@@ -1,4 +1,4 @@
-"""The leaderboard for programs: one record per cell, as CSV or JSON. docs/page.md says what each field holds."""
+"""The leaderboard for programs: one record per cell, as CSV or JSON. see data_schema."""
 
 from __future__ import annotations
 
@@ -12,17 +12,10 @@ from typing import Any
 from odebench.io.canonical_json import canonical_json
 from odebench.leaderboard.rank import ranks
 from odebench.leaderboard.table import Cell, Row, Table
+from odebench.render.data_schema import PROPERTIES, SCHEMA_VERSION
 from odebench.result.schema import figure_columns
 
-FIELDS = (
-    *("dataset", "split", "dataset_sha256", "norm", "epsilon", "model", "arguments", "solver"),
-    *("train_horizon", "horizon", "ranked", "rank", "n", "seeds", "attacks"),
-    *("clean_accuracy", "clean_accuracy_low", "clean_accuracy_high"),
-    *("robust_accuracy", "robust_accuracy_low", "robust_accuracy_high"),
-    *("nfe_clean", "nfe_adversarial", "examined", "flags", "credits"),
-)
-SCHEMA_VERSION = 1
-"""Of the data file: raised when a field changes its meaning or goes."""
+FIELDS = tuple(PROPERTIES)
 DIGITS = 6
 """Decimals of an accuracy: more would differ from one version of scipy to the next."""
 

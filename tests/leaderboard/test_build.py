@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from odebench.leaderboard.table import Cell, Reach, Table
 from odebench.leaderboard.union import OutcomeSets, StoredResult, image_set, merge, outcome_sets, union
 from odebench.numerics.statistics import student, wilson
 from odebench.protocol.spec import adaptive, fixed_step, radius
+from odebench.render.data_schema import schema_text
 from odebench.render.markdown_tables import attack_names, markdown
 from odebench.render.records import FIELDS, csv_text, data_file, json_text
 from odebench.result.file import result_json, write_result
@@ -574,34 +574,29 @@ def test_csv_and_json_tell_the_same() -> None:
     assert (one["seeds"], one["robust_accuracy"], one["attacks"]) == (2, 0.42, ["fgsm", "pgd"])
 
 
-def test_the_data_file_holds_what_its_documentation_says() -> None:
-    """docs/page.md: every field with its type; the CSV has the same columns."""
-    text = (Path(__file__).parents[2] / "docs" / "page.md").read_text(encoding="utf-8")
-    described = {
-        name: kind
-        for names, kind in re.findall(r"^\| (`.*?`) \| (.*?) \|", text, re.M)
-        for name in re.findall(r"`(\w+)`", names)
-    }
-    assert set(described) == set(FIELDS)
+def test_the_data_file_is_what_its_schema_says() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(schema_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
     tables = small_board()
     data = json.loads(data_file(tables))
-    assert (data["schema_version"], data["figures"]) == (1, json.loads(json_text(tables)))
-    assert '"schema_version": 1' in text
+    assert list(validator.iter_errors(data)) == []
+    assert data["figures"] == json.loads(json_text(tables))
     assert len(data["figures"]) == len(csv_text(tables).splitlines()) - 1 == 3
-    kinds = {
-        "string": str,
-        "number": (int, float),
-        "integer": int,
-        "boolean": bool,
-        "object": dict,
-        "list of strings": list,
-        "list of objects": list,
-    }
-    for figure in data["figures"]:
-        for name, kind in described.items():
-            sort, _, null = kind.partition(" or ")
-            assert (figure[name] is None and null == "null") or isinstance(figure[name], kinds[sort]), name
+    described = schema["properties"]["figures"]["items"]["properties"]
+    assert tuple(described) == FIELDS == tuple(csv_text(tables).splitlines()[0].split(","))
+    assert all(each["description"].endswith(".") for each in described.values())
     assert {figure["rank"] for figure in data["figures"]} == {1, None}
+    for name in FIELDS:
+        assert list(validator.iter_errors({**data, "figures": [{**data["figures"][0], name: object()}]})), name
+
+
+def test_the_published_data_file_is_what_its_schema_says() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    folder = Path(__file__).parents[2] / "leaderboard"
+    schema = json.loads((folder / "leaderboard.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(json.loads((folder / "leaderboard.json").read_text(encoding="utf-8")), schema)
 
 
 def test_the_leaderboard_needs_no_torch() -> None:
