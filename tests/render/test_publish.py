@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
@@ -434,7 +435,10 @@ def test_a_picture_can_be_read_on_light_and_on_dark() -> None:
 @drawing
 def test_the_board_of_this_repository_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    start = time.process_time()
     assert stale(Path("leaderboard"), published_claims(), provenance(ENTRIES)) == ([], ())
+    assert time.process_time() - start < 10, "seconds, and as many to publish"
+    assert (ROOT / "leaderboard" / "index.html").stat().st_size < 4_000_000
 
 
 @pytest.mark.parametrize(
