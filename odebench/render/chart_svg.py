@@ -158,7 +158,9 @@ def _axis(chart: Chart, panel: Panel) -> _Axis:
     without = any(_is_level(line) for line in panel.lines)
     aside = last + 0.9 * step if without else last
     low, high = (first - 0.35 * step, aside + 0.35 * step) if chart.doubling else (-0.12 * step, last + 0.25 * step)
-    return _Axis(low, high, places, aside, step, _labels(chart, places) | ({aside: horizon_name(None)} if without else {}))
+    return _Axis(
+        low, high, places, aside, step, _labels(chart, places) | ({aside: horizon_name(None)} if without else {})
+    )
 
 
 def _labels(chart: Chart, places: Mapping[float, float]) -> dict[float, str]:

@@ -171,7 +171,7 @@ def page(chromium: Any, address: str) -> Iterator[Page]:
 
 
 def numbers(texts: list[str]) -> list[float]:
-    return [float(text.split()[0].replace("T=", "")) for text in texts if text not in ("", "no T")]
+    return [float(text.split()[0].replace("T=", "")) for text in texts if text not in ("", "no horizon")]
 
 
 def test_it_opens_with_the_middle_epsilon_and_without_a_request(page: Page) -> None:
@@ -269,7 +269,7 @@ def test_a_header_sorts_both_ways_by_number(page: Page) -> None:
         assert page.sorting() == {"horizon": order}
         horizons = page.column("horizon")
         assert numbers(horizons) == sorted(numbers(horizons), reverse=order == "descending")
-        assert horizons[-1] == "no T", "what has none comes last, either way"
+        assert horizons[-1] == "no horizon", "what has none comes last, either way"
 
 
 def test_the_address_keeps_what_is_shown_and_back_returns(page: Page) -> None:

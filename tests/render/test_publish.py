@@ -391,7 +391,9 @@ def test_a_picture_says_what_it_shows() -> None:
     picture = horizon_chart(tables_of(*results()))
     assert isinstance(picture, Chart)
     svg = chart_svg(picture)
-    assert {picture.title, "clean images", "kd-ode", "resnet", "0.5", "2", "no horizon", "time horizon T"} <= shown_in(svg)
+    assert {picture.title, "clean images", "kd-ode", "resnet", "0.5", "2", "no horizon", "time horizon T"} <= shown_in(
+        svg
+    )
     titles = re.findall("<title>(.*?)</title>", svg)
     assert len(titles) == 2 * (2 + 2 + 1), "a mark a figure, clean and in the worst case"
     assert "kd-ode, T=0.5: 60.5% [50.7, 69.5]" in titles

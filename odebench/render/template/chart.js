@@ -145,10 +145,10 @@ const scale = (values, aside, last) => {
   const missing = values.includes(null);
   const [low, high] = logs.length ? [logs[0][1], logs.at(-1)[1]] : [0, 0];
   const from = missing && !last ? 0.3 : 0.1;
-  const to = missing && last ? 0.74 : 0.92;
+  const to = missing && last ? 0.7 : 0.92;
   const across = high > low ? (to - from) / (high - low) : 0;
   const place = (value) => {
-    if (value === null) return last ? 0.92 : 0.1;
+    if (value === null) return last ? 0.88 : 0.1;
     return high > low ? from + (Math.log2(value) - low) * across : (from + to) / 2;
   };
   return { place, ticks: [...logs.map(([value]) => [place(value), value]), ...(missing ? [[place(null), aside]] : [])] };
@@ -164,7 +164,7 @@ const againstHorizon = (name) => {
   const found = chartFigures(["epsilon"].slice(name === "robust_accuracy" ? 1 : 0)).filter(
     (figure) => epsilonOf(figure) === state.epsilon,
   );
-  const { place, ticks } = scale(found.map((figure) => figure.horizon), "no T", true);
+  const { place, ticks } = scale(found.map((figure) => figure.horizon), "no horizon", true);
   return {
     points: found.map((figure) => pointOf(figure, name, place(figure.horizon))), level: true,
     ticks: ticks.map(([x, label]) => [x, String(label)]), name: "time horizon T",
@@ -187,7 +187,7 @@ const againstNfe = () => {
     return path && `${path}H${right}`;
   };
   const labels = apart([...ticks].sort((a, b) => a[0] - b[0])).map(([x, label]) => [x, typeof label === "number" ? round(label) : label]);
-  return { points, front, ticks: labels, name: "NFE an image, clean" };
+  return { points, front, ticks: labels, name: "NFE per image, clean" };
 };
 
 // The horizon that security curves are of: the one chosen, else that nearest to 1.

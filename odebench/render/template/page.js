@@ -35,7 +35,7 @@ const drawControls = () => {
   fill(filters.epsilon, normOf(view, state.norm).epsilons.map((each) => each.text));
   const here = figures.filter((figure) => figure.data === state.data && figure.norm === state.norm);
   const horizons = inOrder(here.map((figure) => figure.horizon).filter((horizon) => horizon !== null)).map(nameOf);
-  const none = here.some((figure) => figure.horizon === null) ? ["no T"] : [];
+  const none = here.some((figure) => figure.horizon === null) ? ["no horizon"] : [];
   fill(filters.horizon, ["", ...horizons, ...none], (name) => name || "any");
   const first = usual(state.data, state.norm);
   for (const [name, control] of Object.entries(filters)) {

@@ -8,7 +8,7 @@ const filters = Object.fromEntries(FILTERS.map((name) => [name, byId(`filter-${n
 
 const viewOf = (name) => data.views.find((view) => view.data === name) ?? data.views[0];
 const normOf = (view, name) => view.norms.find((each) => each.norm === name) ?? view.norms[0];
-const nameOf = (horizon) => (horizon === null ? "no T" : `T=${horizon}`);
+const nameOf = (horizon) => (horizon === null ? "no horizon" : `T=${horizon}`);
 const radiusOf = (found) => found.epsilons.find((each) => each.value === found.middle).text;
 
 // What holds where the address says nothing, which hangs on the data set.
