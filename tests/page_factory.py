@@ -13,6 +13,7 @@ from odebench.render.page import page_html
 from odebench.render.publish import page_content
 from odebench.result.file import write_result
 from odebench.result.schema import Check, Result
+from odebench.submission.provenance import provenance
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -76,6 +77,6 @@ def stored_in(folder: Path, found: list[Result]) -> list[StoredResult]:
 
 
 def html_of(folder: Path) -> str:
-    content, problems = page_content([folder], [])
+    content, problems = page_content([folder], [], provenance=provenance(None))
     assert problems == []
     return page_html(content, link=lambda path: path.relative_to(folder).as_posix())

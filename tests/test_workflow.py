@@ -70,9 +70,7 @@ def test_no_text_of_a_stranger_becomes_a_command(path: Path) -> None:
 
 def test_the_judge_comes_from_the_branch_that_the_pull_request_goes_to() -> None:
     workflow = read(ENTRY)
-    assert triggers(workflow) == {
-        "pull_request": {"paths": ["leaderboard/entries/**", "leaderboard/results/**", "leaderboard/weights/**"]}
-    }
+    assert triggers(workflow) == {"pull_request": {"paths": ["leaderboard/**"]}}
     (job,) = workflow["jobs"].values()
     taken = {
         step["with"]["path"]: step["with"].get("ref") for step in job["steps"] if "checkout" in step.get("uses", "")
@@ -81,7 +79,7 @@ def test_the_judge_comes_from_the_branch_that_the_pull_request_goes_to() -> None
     assert job["env"]["BASE"] == "${{ github.base_ref }}"
     assert job["env"]["PYTHONSAFEPATH"] == "1"
     installs = [step["run"] for step in job["steps"] if "pip install" in step.get("run", "")]
-    assert installs == ['pip install "./judge[hf]"']
+    assert installs == ['pip install "./judge[hf,page]"']
 
 
 def test_the_command_that_it_runs_is_one() -> None:
@@ -92,6 +90,19 @@ def test_the_command_that_it_runs_is_one() -> None:
     options = command.make_context(name, words).params
     assert (options["base"], options["trust"], options["maintainer"]) == ("origin/$BASE", True, False)
     assert str(options["summary"]) == "$GITHUB_STEP_SUMMARY"
+
+
+def test_published_files_are_compared_where_a_pull_request_changes_them_alone() -> None:
+    """ci, which runs the tests of the pull request's own code, looks at every pull request."""
+    *_, last = steps(read(ENTRY))
+    assert "if" not in last
+    assert last["working-directory"] == "pull-request"
+    condition, command = last["run"].removeprefix("if ").removesuffix("; fi").split("; then ")
+    assert condition == 'git diff --quiet "origin/$BASE...HEAD" -- odebench benchmarks'
+    _, name, *words = command.split()
+    options = get_command(app).commands[name].make_context(name, words).params  # type: ignore[attr-defined]
+    assert (options["check"], options["publish"]) == (True, False)
+    assert triggers(read(GITHUB / "workflows" / "ci.yml"))["pull_request"] is None
 
 
 def test_the_template_asks_for_the_rules() -> None:

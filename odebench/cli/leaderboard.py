@@ -17,6 +17,7 @@ from odebench.errors import ResultError, UsageError
 from odebench.io.folders import LEADERBOARD
 
 if TYPE_CHECKING:
+    from odebench.leaderboard.model_card import Provenance
     from odebench.protocol.registration import ClaimCells
 
 LOCAL_RESULTS = Path("results")
@@ -91,7 +92,7 @@ def _page(folders: Sequence[Path], output: Path | None) -> None:
     from odebench.render.publish import page_content
 
     check_page()
-    content, problems = page_content(folders, *claims_beside(folders))
+    content, problems = page_content(folders, *claims_beside(folders), provenance=_provenance(folders))
     start = output.parent if output is not None and (output.is_file() or not output.exists()) else Path()
 
     def link(path: Path) -> str:
@@ -107,7 +108,7 @@ def _serve(folders: Sequence[Path], port: int | None, *, browser: bool) -> None:
     from odebench.render.publish import page_content
 
     check_page()
-    content, problems = page_content(folders, *claims_beside(folders))
+    content, problems = page_content(folders, *claims_beside(folders), provenance=_provenance(folders))
     addresses = {item.path: f"/results/{number}/{quote(item.path.name)}" for number, item in enumerate(content.stored)}
     html = page_html(content, link=lambda path: addresses[path])
     for problem in problems:
@@ -121,7 +122,7 @@ def publish_leaderboard() -> None:
     """Writes leaderboard/LEADERBOARD.md, its charts and the page, and prints the paths."""
     from odebench.render.publish import publish
 
-    files, problems = publish(LEADERBOARD.path, published_claims())
+    files, problems = publish(LEADERBOARD.path, published_claims(), _provenance([LEADERBOARD.results]))
     for path in files:
         print(path)
     end_with(problems)
@@ -130,7 +131,7 @@ def publish_leaderboard() -> None:
 def _check() -> None:
     from odebench.render.publish import stale
 
-    lines, problems = stale(LEADERBOARD.path, published_claims())
+    lines, problems = stale(LEADERBOARD.path, published_claims(), _provenance([LEADERBOARD.results]))
     for line in lines:
         print(f"odebench: {line}; run odebench leaderboard --publish", file=sys.stderr)
     end_with(problems)
@@ -162,6 +163,13 @@ def claims_beside(folders: Sequence[Path]) -> tuple[list[ClaimCells], list[Path]
     """The claims of a board of these folders, and the folders of results without weights: those of ./leaderboard where
     its results are among them, else none."""
     return (published_claims(), [LEADERBOARD.study]) if LEADERBOARD.results in folders else ([], [])
+
+
+def _provenance(folders: Sequence[Path]) -> Provenance:
+    """The commands and claims of results: the entries of ./leaderboard claim where its results are among them."""
+    from odebench.submission.provenance import provenance
+
+    return provenance(LEADERBOARD.entries if LEADERBOARD.results in folders else None)
 
 
 def end_with(problems: Sequence[ResultError]) -> None:

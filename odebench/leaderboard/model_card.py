@@ -3,18 +3,52 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from odebench.leaderboard.example_images import ExampleStrip
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Row, Table
 from odebench.leaderboard.union import StoredResult
-from odebench.protocol.spec import middle
-from odebench.result.schema import Check
+from odebench.protocol.spec import Norm, middle
+from odebench.result.schema import Check, Figure, Result
 
 STATUSES = ("flag", "pass", "skipped")
 """The worst first."""
+
+
+@dataclass(frozen=True)
+class ClaimedAndMeasured:
+    """The robust accuracy that an entry claims for one evaluation, and that of the published result about the same
+    one; null where there is none."""
+
+    attack: str
+    norm: Norm
+    epsilon: float
+    horizon: float | None
+    train_seed: int
+    n: int
+    claimed: float
+    measured: Figure | None
+    path: Path | None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the claim lies in the measured 95% interval; null where nothing was measured."""
+        return None if self.measured is None else self.measured.low <= self.claimed <= self.measured.high
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """`command` gives the command line that makes a result again, empty where there is none; `claimed` what the entry
+    of a model claims, beside the results given."""
+
+    command: Callable[[Result], str]
+    claimed: Callable[[str, Sequence[StoredResult]], Iterable[ClaimedAndMeasured]]
+
+
+NO_PROVENANCE = Provenance(lambda _: "", lambda *_: ())
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,28 @@ from odebench.leaderboard.table import Cell, Row, Table, in_order
 from odebench.protocol.spec import middle, radius
 from odebench.result.schema import Figure
 
+COLOURS = (
+    *(("#0072b2", "#4aa3e8"), ("#c75300", "#ff8a3d"), ("#00855f", "#2fc795"), ("#b3558a", "#e394c3")),
+    *(("#a87400", "#e6b23a"), ("#1f88c4", "#7cc9f5"), ("#000000", "#f2f2f2"), ("#8c564b", "#c99387")),
+    *(("#737373", "#a3a3a3"), ("#7d7e00", "#cccd3c")),
+)
+"""Of lines, on a light and on a dark page: Okabe and Ito's hues, which colour-blind readers can distinguish, and four
+more, all with a contrast of 3 at least."""
+SHAPES = (
+    "M5 0A5 5 0 1 1-5 0A5 5 0 1 1 5 0Z",
+    "M-4.5-4.5h9v9h-9Z",
+    "M0-6 5.5 4.5h-11Z",
+    "M0-6.5 5.5 0 0 6.5-5.5 0Z",
+    "M0 6 5.5-4.5h-11Z",
+    "M-2-6h4v4h4v4h-4v4h-4v-4h-4v-4h4Z",
+)
+"""Of marks, as SVG paths around the origin."""
+
+
+def style_of(place: int) -> tuple[int, str]:
+    """The colour, as a place in COLOURS, and the shape of a line by its place among all known lines."""
+    return place % len(COLOURS), SHAPES[place % len(SHAPES)]
+
 
 @dataclass(frozen=True)
 class Point:
@@ -33,11 +55,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over one axis, which begins at 0 if `full`."""
+    """Lines over one axis."""
 
     title: str
     lines: tuple[Line, ...]
-    full: bool
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,11 @@ class Chart:
     rows: tuple[tuple[Panel, ...], ...]
 
 
+def style(chart: Chart, name: str) -> tuple[int, str]:
+    """The colour and shape of a line (see style_of), the same in all charts shown together."""
+    return style_of(chart.known.index(name))
+
+
 def file_stem(table: Table) -> str:
     """The beginning of the file names of a data set's charts."""
     parts = [table.dataset, *([] if table.split == "test" else [table.split])]
@@ -72,11 +98,9 @@ def horizon_chart(tables: Sequence[Table]) -> Chart | None:
         return None
     names = _names(middles)
     radii = ", ".join(f"{table.norm} epsilon {radius(table.epsilon)}" for table in middles)
-    clean = Panel("clean images", _lines(middles[0], names, clean=True), full=False)
+    clean = Panel("clean images", _lines(middles[0], names, clean=True))
     worst = [
-        Panel(
-            f"worst case, {table.norm}, epsilon {radius(table.epsilon)}", _lines(table, names, clean=False), full=True
-        )
+        Panel(f"worst case, {table.norm}, epsilon {radius(table.epsilon)}", _lines(table, names, clean=False))
         for table in middles
     ]
     return Chart(
@@ -102,10 +126,8 @@ def security_chart(tables: Sequence[Table]) -> Chart | None:
     rows = []
     for norm, same in norms.items():
         horizons = [h for h in in_order({cell.horizon for cell in _all_cells(same)}) if h is not None]
-        panels = [
-            Panel(f"{norm}, T={horizon:g}", _security_lines(same, names, horizon), full=True) for horizon in horizons
-        ]
-        rows.append(tuple(panels or [Panel(norm, _security_lines(same, names, None), full=True)]))
+        panels = [Panel(f"{norm}, T={horizon:g}", _security_lines(same, names, horizon)) for horizon in horizons]
+        rows.append(tuple(panels or [Panel(norm, _security_lines(same, names, None))]))
     return Chart(
         name=f"{file_stem(tables[0])}-security",
         title=f"{tables[0].dataset}: robust accuracy against epsilon ({_images(every)})",

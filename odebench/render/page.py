@@ -1,37 +1,40 @@
-"""The leaderboard as one HTML page that needs no network: tables to sort and filter, charts, model cards, claims.
+"""The leaderboard as one HTML page that needs no network: answers, charts, a table to filter, a panel a model.
 
-It needs the extra `page`: jinja2 fills in the template and escapes every text, altair describes the charts, vl-convert
-holds the Vega libraries that draw them. Whatever a result holds is shown as text, and the content security policy of
-the page allows no script but its own, and no addresses but data: for its images.
+It needs the extra `page`: jinja2 fills in the template and escapes every text. The page's own script draws the charts
+from the figures that it holds. Whatever a result holds is shown as text, and the content security policy of the page
+allows no script but its own, and no addresses but data: for its images.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
-from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
 
 from odebench.errors import UsageError
 from odebench.leaderboard.example_images import GAIN
-from odebench.render.chart_svg import panel_specification
-from odebench.render.leaderboard_markdown import charts_of
-from odebench.render.page_data import Link, PageContent, page_values, panel_key
+from odebench.render.chart_data import COLOURS
+from odebench.render.page_data import PageContent, page_values
+from odebench.render.page_figures import Link
 
-_DIGEST = re.compile(r'<meta name="odebench-results" content="([0-9a-f]{64})">')
+SCRIPTS = ("state.js", "table.js", "chart.js", "page.js")
+_DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
 
 def check_page() -> None:
     """Raises UsageError, before anything is written, where no page can be made."""
-    if missing := [name for name in ("altair", "vl_convert", "jinja2") if find_spec(name) is None]:
+    if missing := [name for name in ("jinja2", "markupsafe") if find_spec(name) is None]:
         raise UsageError(f"the page needs {' and '.join(missing)}: pip install 'odebench[page]'")
 
 
-def page_html(content: PageContent, *, link: Link, sha256: str = "") -> str:
-    """The page. `link` returns the address of a file; `sha256` is the digest of what it shows. See check_page."""
+def page_html(content: PageContent, *, link: Link, root: str = "") -> str:
+    """The page. `link` returns the address of a file; `root` is that of the repository, if the page lies in it. See
+    check_page."""
     import jinja2
     from markupsafe import Markup
 
@@ -43,46 +46,39 @@ def page_html(content: PageContent, *, link: Link, sha256: str = "") -> str:
         lstrip_blocks=True,
     )
     template = files("odebench.render") / "template"
-    specifications = _specifications(content)
-    scripts = [_inline(template.joinpath("page.js").read_text(encoding="utf-8"))]
-    if specifications:
-        scripts.insert(0, _vega())
+    parts = [template.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS]
+    script = _inline("\n".join(["(() => {", '"use strict";', *parts, "})();"]))
+    values = page_values(content, link=link)
     html: str = environment.get_template("page.html").render(
-        page_values(content, link=link),
-        sha256=sha256,
+        values | {"data": Markup(_data_text(values["data"]))},
+        version=version("odebench"),
+        root=root,
         gain=GAIN,
+        colours=COLOURS,
         css=Markup(template.joinpath("page.css").read_text(encoding="utf-8")),
-        scripts=[Markup(script) for script in scripts],
-        script_hashes=[f"sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}" for s in scripts],
-        specifications=specifications,
+        script=Markup(script),
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
     )
     return html
 
 
-def embedded_page_sha256(html: str) -> str | None:
-    """The digest of its content that a page holds; None where there is none."""
-    found = _DIGEST.search(html[:4096])
-    return None if found is None else found[1]
+def data_of(html: str) -> Any:
+    """The figures that a page holds, as page_values has them under `data`; None where there are none."""
+    found = _DATA.search(html)
+    try:
+        return None if found is None else json.loads(found[1])
+    except ValueError:
+        return None
 
 
-@cache
-def _vega() -> str:
-    """The Vega libraries as one script; to put it together takes seconds."""
-    import vl_convert
-
-    return _inline(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+def _data_text(data: dict[str, Any]) -> str:
+    """The figures as JSON, a line each so that a change can be read, with no character that could end a script."""
+    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in data.items() if name != "rows"]
+    rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in data["rows"])
+    text = "{" + ",\n".join([*lines, f'"rows": [\n{rows}\n]']) + "}"
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _inline(script: str) -> str:
     """The script, escaped so that it cannot end its element."""
     return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE)
-
-
-def _specifications(content: PageContent) -> dict[str, Any]:
-    """The Vega-Lite of every panel, by the key of its place in the page."""
-    return {
-        panel_key(number, place, index): panel_specification(chart, panel)
-        for number, (_, chart) in enumerate(charts_of(content.tables))
-        for place, row in enumerate(chart.rows)
-        for index, panel in enumerate(row)
-    }

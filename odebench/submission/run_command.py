@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from odebench.attack.builtin import DIAGNOSIS
 from odebench.attack.definition import DiagnosisDefinition, load_attack
 from odebench.errors import UsageError
-from odebench.evaluation.model_reference import RegisteredModel
+from odebench.evaluation.model_reference import ModelReference, RegisteredModel
 from odebench.evaluation.plan import DEFAULT_CHUNK
 from odebench.protocol.spec import Evaluation, Solver, parse_number, radius
 from odebench.result.schema import Result
@@ -23,8 +23,9 @@ FILE = "FILE"
 """Stands for a file that the user must name."""
 
 
-def run_command(result: Result) -> list[str]:
-    """The words of the command that makes a result again; FILE stands for a weights file that the user must name.
+def run_command(result: Result, model: ModelReference | None = None) -> list[str]:
+    """The words of the command that makes a result again; FILE stands for a weights file that the user must name. The
+    model is looked up by its name unless it is given.
 
     Raises UsageError where there is no such command: for a module handed over in Python, a model that is not here, and
     candidates made elsewhere.
@@ -33,7 +34,7 @@ def run_command(result: Result) -> list[str]:
     attack, spec = load_attack(evaluation.attack.name), evaluation.attack
     if attack.needs_candidates:
         raise UsageError(f"its candidates were made elsewhere: odebench judge -m {evaluation.model.name} {FILE}")
-    model = find_model(evaluation.model.name)
+    model = model or find_model(evaluation.model.name)
     words = ["odebench", "run", "--model", evaluation.model.name, "--attack", attack.name]
     if isinstance(attack, DiagnosisDefinition):
         words = ["odebench", "diagnose", "--model", evaluation.model.name]

@@ -23,8 +23,9 @@ from odebench.leaderboard.table import Cell, Reach, Table
 from odebench.leaderboard.union import OutcomeSets, StoredResult, image_set, merge, outcome_sets, union
 from odebench.numerics.statistics import student, wilson
 from odebench.protocol.spec import adaptive, fixed_step, radius
+from odebench.render.data_schema import schema_text
 from odebench.render.markdown_tables import attack_names, markdown
-from odebench.render.records import FIELDS, csv_text, json_text
+from odebench.render.records import FIELDS, csv_text, data_file, json_text
 from odebench.result.file import result_json, write_result
 from odebench.result.schema import Check, Result
 
@@ -571,6 +572,31 @@ def test_csv_and_json_tell_the_same() -> None:
     assert (rows[0]["horizon"], rows[0]["ranked"], rows[0]["arguments"]) == ("", "true", "{}")
     assert (half["horizon"], half["train_horizon"], half["flags"]) == (0.5, 0.5, ["convergence", "new|flag"])
     assert (one["seeds"], one["robust_accuracy"], one["attacks"]) == (2, 0.42, ["fgsm", "pgd"])
+
+
+def test_the_data_file_is_what_its_schema_says() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(schema_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    tables = small_board()
+    data = json.loads(data_file(tables))
+    assert list(validator.iter_errors(data)) == []
+    assert data["figures"] == json.loads(json_text(tables))
+    assert len(data["figures"]) == len(csv_text(tables).splitlines()) - 1 == 3
+    described = schema["properties"]["figures"]["items"]["properties"]
+    assert tuple(described) == FIELDS == tuple(csv_text(tables).splitlines()[0].split(","))
+    assert all(each["description"].endswith(".") for each in described.values())
+    assert {figure["rank"] for figure in data["figures"]} == {1, None}
+    for name in FIELDS:
+        assert list(validator.iter_errors({**data, "figures": [{**data["figures"][0], name: object()}]})), name
+
+
+def test_the_published_data_file_is_what_its_schema_says() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    folder = Path(__file__).parents[2] / "leaderboard"
+    schema = json.loads((folder / "leaderboard.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(json.loads((folder / "leaderboard.json").read_text(encoding="utf-8")), schema)
 
 
 def test_the_leaderboard_needs_no_torch() -> None:

@@ -31,9 +31,7 @@ from odebench.sweep.publish import PublicationError, publication_of
 from odebench.sweep.scheduler import workspace_of
 from odebench.sweep.task import Workspace
 
-drawing = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert")), reason="needs the extra chart"
-)
+drawing = pytest.mark.skipif(importlib.util.find_spec("jinja2") is None, reason="needs the extra page")
 PROTOCOL = """\
 name: tiny
 version: 1

@@ -1,0 +1,57 @@
+"""Where published figures come from: commands that make them again, and claims beside what was measured."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from result_factory import make_result
+
+from odebench.leaderboard.read import read_results
+from odebench.leaderboard.union import StoredResult
+from odebench.submission.provenance import provenance
+
+ROOT = Path(__file__).parents[2] / "leaderboard"
+MODEL = "tis-ode"
+
+
+@pytest.fixture(scope="module")
+def stored() -> list[StoredResult]:
+    found, problems = read_results([ROOT / "results" / MODEL])
+    assert problems == []
+    return found
+
+
+def test_claims_stand_beside_the_results_about_the_same_evaluation(tmp_path: Path, stored: list[StoredResult]) -> None:
+    shutil.copytree(ROOT / "entries" / MODEL, tmp_path / MODEL)
+    entry = tmp_path / MODEL / "entry.yaml"
+    text = entry.read_text(encoding="utf-8")
+    assert text.count("robust_accuracy: 0.638") == text.count("robust_accuracy: 0.656") == 1
+    wrong = text.replace("robust_accuracy: 0.638", "robust_accuracy: 0.738")
+    # no result is about the first 400 images
+    unknown = wrong.replace("n: 500, clean_accuracy: 0.972, robust_accuracy: 0.656", "n: 400, robust_accuracy: 0.656")
+    assert unknown != wrong != text
+    entry.write_text(unknown, encoding="utf-8")
+    found = list(provenance(tmp_path).claimed(MODEL, stored))
+    assert [claim.agrees for claim in found] == [False, None, True, True, True, True]
+    assert (found[0].claimed, found[0].attack, found[0].n) == (0.738, "pgd", 500)
+    assert found[0].measured is not None
+    assert found[0].measured.value == 0.638
+    assert found[0].path in [item.path for item in stored if item.evaluation.attack.name == "pgd"]
+    assert found[1].path is None
+    assert list(provenance(tmp_path).claimed("no-entry", stored)) == []
+    assert list(provenance(None).claimed(MODEL, stored)) == []
+
+
+def test_a_command_hangs_on_no_other_folder_than_that_of_the_entries(
+    tmp_path: Path, stored: list[StoredResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = provenance(ROOT / "entries").command(stored[0].result)
+    assert command.startswith(f"odebench {'diagnose' if 'diagnosis' in stored[0].evaluation.attack.name else 'run'}")
+    assert f"--model {MODEL}" in command
+    assert command.endswith("--trust"), "it brings code"
+    assert provenance(tmp_path).command(stored[0].result) == ""
+    built_in = make_result({0.1: "r" * 100}, model="kd-ode", attack="pgd")
+    assert provenance(None).command(built_in).startswith("odebench run --model kd-ode --attack pgd --dataset digits")
