@@ -133,7 +133,7 @@ def test_what_an_entry_does_not_have_is_said(tmp_path: Path) -> None:
         plan(EvaluationRequest(find_model(str(mine)), "fgsm"), FASHION_MNIST, total=10_000)
     with pytest.raises(UsageError, match="mine lists no weights for digits with train seed 3; its seeds there: 0"):
         planned(mine, train_seed=3)
-    with pytest.raises(UsageError, match="whose recipe is as it stands there: leave out --set"):
+    with pytest.raises(UsageError, match="is an entry with a fixed recipe: leave out --set"):
         planned(mine, changes={"epochs": 1})
     with pytest.raises(UsageError, match="mine integrates nothing, so it takes no --horizon"):
         planned(mine, horizon=2.0)
@@ -336,7 +336,7 @@ def test_candidates_of_others_bring_an_entry_down(
     before, uncredited = board()
     judge = ("judge", *asked, "strong.safetensors", "--author", "A. Reviewer", "--results", "board")
     assert typed(monkeypatch, *judge) == 0
-    assert "nobody can judge it anew: boards do not count it" in capsys.readouterr().err
+    assert "nobody can judge it again: leaderboards do not count it" in capsys.readouterr().err
     assert board() == (before, "[]")
     assert typed(monkeypatch, *judge, "--address", "https://example.org/strong.safetensors", "--force") == 0
     after, credited = board()

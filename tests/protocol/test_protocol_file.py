@@ -332,7 +332,7 @@ LAUGHS = [b"%c: &%c [*%c, *%c, *%c, *%c]\n" % (b, b, a, a, a, a) for a, b in pai
         (b"name: \x00", "is no YAML"),
         (b"[" * 5000, "nested too deeply|no YAML"),
         (b"b: !!python/object:os.system {}", "could not determine a constructor|no YAML|unknown key"),
-        (b"a: &a [*a]\nb: !!python/object:os.system {}", "line 1: this is no YAML: an alias stands inside"),
+        (b"a: &a [*a]\nb: !!python/object:os.system {}", "line 1: this is no YAML: an alias contains itself"),
         (b"a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + b"".join(LAUGHS), "more than 20000 values"),
         (b"[" + b"1," * 20_001 + b"]", "more than 20000 values"),
         (b"\n".join(b"k%d: 1" % number for number in range(200)), "unknown key 'k0'; .*and 99 more"),

@@ -205,7 +205,7 @@ def test_a_flag_of_one_attack_alone_is_explained_too(tmp_path: Path) -> None:
     rows = [row for table in build_tables(items)[0] for row in table.rows]
     shown = {flag for row in rows for cell in row.cells.values() for flag in cell.flags}
     assert "few-candidates" not in shown
-    assert "the file had no candidate for some images" in re.sub(r"\s+", " ", Reader(html_of(tmp_path)).text)
+    assert "the file has no candidate for some images" in re.sub(r"\s+", " ", Reader(html_of(tmp_path)).text)
 
 
 def test_two_solvers_of_a_model_are_told_apart_in_every_norm(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ SEED = "    train_seed: 0\n    norm"
         ([("name: digits", "name: digts")], 5, "dataset", "unknown data set 'digts'; did you mean 'digits'"),
         ([("horizons: [1, 2]", "horizons: [1, 1, 2]")], 5, "horizon", "a horizon appears twice"),
         ([("solver: {method: rk4, backend: torchdiffeq, step: 0.25}\n", "")], 5, "solver", "so say the solver"),
-        ([("horizons: [1, 2], ", "")], 5, "solver", "so say the horizons of digits"),
+        ([("horizons: [1, 2], ", "")], 5, "solver", "so give the horizons of digits"),
         # weights
         ([("sha256: SHA", f"sha256: {'a' * 64}")], 10, "sha256", "another sha256 than aaaaaaaaaaaa...; write sha256: "),
         ([("bytes: SIZE", "bytes: 17")], 10, "bytes", r"has \d+ bytes; write bytes: \d+"),

@@ -352,7 +352,7 @@ def test_letters_changed_by_hand_are_found_though_all_digests_fit(tmp_path: Path
     changed(results, "pgd", **with_letters(result, 1, result.epsilons[1].outcomes.replace("f", "r", 20)))
     found = verified(mine, results)
     assert rules(found) == ["letters"]
-    assert "20 of 300 letters are others than those found now (chunks 0), more than 1%" in found.findings[0].message
+    assert "20 of 300 letters differ from those found now (chunks 0), more than 1%" in found.findings[0].message
     assert found.findings[0].file.endswith(".json")
 
 
