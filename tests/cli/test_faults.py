@@ -28,7 +28,7 @@ from odebench.model.definition import load_definition
 from odebench.model.training import build
 from odebench.result.file import read_result, write_result
 
-INTERRUPTED = "interrupted; a training goes on from its last whole epoch, an attack starts over"
+INTERRUPTED = "interrupted; a training resumes after its last complete epoch, an attack starts over"
 RUN = "run -m ode -a pgd -n 100"
 SMALL = "run -m ode -a pgd -n 20 --chunk 20 --epsilon 0.1 --parameter steps=1"
 

@@ -113,7 +113,7 @@ def test_the_plan_of_a_module_has_no_recipe_and_the_identity_of_its_file(tmp_pat
     assert (found.evaluation.train_horizon, found.evaluation.horizon) == (1.0, 1.0)
     assert found.evaluation.solver == fixed_step(step=0.5)
     assert found.handed_over
-    with pytest.raises(UsageError, match="flow is a module of an entry's own: there is no recipe of it"):
+    with pytest.raises(UsageError, match="flow is an entry's own module, which has no recipe"):
         _ = found.recipe
 
 

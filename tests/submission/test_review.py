@@ -581,7 +581,7 @@ def test_findings_are_lines_for_people(clone: Clone, entry: Path, check: Any, tm
 @pytest.mark.parametrize(
     ("base", "line"),
     [
-        ("nowhere", "'nowhere' is no commit of this repository; name the branch that the pull request goes to"),
+        ("nowhere", "'nowhere' is not a commit of this repository; name the branch that the pull request goes to"),
         ("main", "changes nothing since it left main"),
     ],
 )

@@ -402,7 +402,7 @@ def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
     assert rules(found).count("result") == 4
     said = " ".join(each.message for each in found.findings if each.rule == "result")
     for part in (
-        "the entry says other weights or arguments",
+        "the entry names other weights or arguments",
         "it is of 'other', not of mine",
         "it was found with weights 000000000000",
         "is not whole JSON",
