@@ -176,7 +176,7 @@ WRONG = {
     f"{RUN} --parameter relative_step=Infinity": "pgd: relative_step must be a .*number above 0, not 'Infinity'",
     f"{RUN} --parameter relative_step=1e999": "pgd: relative_step must be a .*number above 0, not '1e999'",
     f"{RUN} --parameter nosuch=1": "pgd has no parameter nosuch; known: steps, random_start, relative_step",
-    f"{RUN} --seed -1": "train seed '-1' is no whole number from 0 on",
+    f"{RUN} --seed -1": "train seed '-1' is neither an integer of at least 0",
     f"{RUN} --seed 99999999999999999999": "train seed 99999999999999999999 must be an integer from 0 to",
     # the solver
     f"{RUN} --solver rk5": "unknown method 'rk5' for torchode; adaptive there: dopri5, .*; fixed-step .*: euler, ",

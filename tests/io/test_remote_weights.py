@@ -446,11 +446,11 @@ def test_an_address_says_what_is_known(text: str, address: Address) -> None:
             f"http://x.org/a#sha256={HEX}",
             "is not an address that weights can be fetched from; give a path, https:// or hf://",
         ),
-        (f"http://127.0.0.1/a#sha256={HEX}", "is no address"),
-        (f"file:///etc/passwd#sha256={HEX}", "is no address"),
-        (f"https://#sha256={HEX}", "is no address"),
-        (f"https://[x/a#sha256={HEX}", "is no address"),
-        (f"https://me:secret@x.org/a#sha256={HEX}", "is no address"),
+        (f"http://127.0.0.1/a#sha256={HEX}", "is not an address"),
+        (f"file:///etc/passwd#sha256={HEX}", "is not an address"),
+        (f"https://#sha256={HEX}", "is not an address"),
+        (f"https://[x/a#sha256={HEX}", "is not an address"),
+        (f"https://me:secret@x.org/a#sha256={HEX}", "is not an address"),
         ("hf://owner/name@main", "is not of the form hf://owner/name/file@revision; a commit is the safest revision"),
         ("hf://owner/name/file", "is not of the form"),
     ],
@@ -471,7 +471,7 @@ def test_the_addresses_of_the_docs_can_be_read() -> None:
 def test_the_switch_for_http_is_for_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LOOPBACK_SWITCH, "1")
     assert parse_address(f"http://localhost:1/a#sha256={HEX}").url == "http://localhost:1/a"
-    with pytest.raises(UsageError, match="is no address"):
+    with pytest.raises(UsageError, match="is not an address"):
         parse_address(f"http://127.0.0.1.x.org/a#sha256={HEX}")
 
 

@@ -169,7 +169,7 @@ def test_sources_do_not_name_other_seeds_of_an_entry(tmp_path: Path) -> None:
     itself = planned(tmp_path / "flow", attack="transfer", sources=["self:solver=euler", "resnet"]).sources
     assert [source.itself for source in itself] == [True, False]
     assert isinstance(itself[1].recipe, Recipe)
-    with pytest.raises(UsageError, match="source 'self:solver=euler' is a module of an entry's own"):
+    with pytest.raises(UsageError, match="source 'self:solver=euler' is an entry's own module"):
         _ = itself[0].recipe
 
 

@@ -91,7 +91,7 @@ SEED = "    train_seed: 0\n    norm"
         ([("sha256: SHA", "sha256: abc")], 10, "schema", "sha256 cannot be 'abc'"),
         ([("id: mine", "id: [mine")], 2, "yaml", "this is not YAML"),
         ([("licence: MIT", "licence: !!python/object/apply:os.system [ls]")], 18, "schema", "could not|valid string"),
-        ([("licence: MIT", "licence: 2025-02-31")], 18, "schema", "not what YAML takes it for"),
+        ([("licence: MIT", "licence: 2025-02-31")], 18, "schema", "not what YAML reads it as"),
         # identity
         ([("id: mine", "id: other")], 1, "id", "is not the folder's name; write id: mine"),
         ([("id: mine", "id: Mine")], 1, "id", "small letters, digits and single dashes"),
