@@ -97,7 +97,7 @@ def _check(path: Path, images: Tensor, indices: Tensor, epsilons: Tensor, metada
             f"{tuple(images.shape)}, {tuple(indices.shape)}, {tuple(epsilons.shape)}"
         )
     if indices.dtype not in (torch.int64, torch.int32) or (indices < 0).any():
-        raise CandidateError(f"{path}: indices must be whole numbers from 0 on (int64)")
+        raise CandidateError(f"{path}: indices must be integers of at least 0 (int64)")
     if epsilons.dtype != torch.float64:
         # 0.1 in float32 is another number than the 0.1 of an evaluation.
         raise CandidateError(f"{path}: epsilons must be float64, not {str(epsilons.dtype).removeprefix('torch.')}")

@@ -70,14 +70,14 @@ def _code_of_command() -> int:
         code = app(prog_name="odebench", standalone_mode=False)
         sys.stdout.flush()
         if code == 130:
-            _complain("interrupted; a training goes on from its last whole epoch, an attack starts over")
+            _complain("interrupted; a training resumes after its last complete epoch, an attack starts over")
         return code if isinstance(code, int) else 0
     except OdebenchError as error:
         return _complain(str(error), error.exit_code)
     except _TerminatedError:
-        return _complain("ended; a training goes on from its last whole epoch, an attack starts over", 143)
+        return _complain("ended; a training resumes after its last complete epoch, an attack starts over", 143)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted; a training goes on from its last whole epoch, an attack starts over", 130)
+        return _complain("interrupted; a training resumes after its last complete epoch, an attack starts over", 130)
     except BrokenPipeError:  # the reader has gone: nothing more can be said
         return 1
     except OSError as error:

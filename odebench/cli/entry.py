@@ -39,7 +39,7 @@ def new_entry(
     if published and to != LEADERBOARD.entries:
         raise UsageError("--published writes to leaderboard/entries, beside what it reads; leave out --to")
     if name is None and not published:
-        raise UsageError("say the id of the new entry, such as: odebench new-entry my-ode")
+        raise UsageError("give the id of the new entry, such as: odebench new-entry my-ode")
     if published:
         names = published_models(LEADERBOARD) if name is None else [name]
         files = [path for each in names for path in write_published(each, LEADERBOARD)]

@@ -55,7 +55,7 @@ def judge(
     from odebench.result.schema import ADDRESS_PATTERN
 
     if address is not None and not re.fullmatch(ADDRESS_PATTERN, address):
-        raise UsageError(f"--address is no https address of at most 2,000 characters: {address!r}")
+        raise UsageError(f"--address is not an https address of at most 2,000 characters: {address!r}")
     found = read_candidates(file)
     credit = checked_name(author or found.author or found.source)
     evaluator = Evaluator(found.dataset, data_dir, device, results, force, ScreenProgress())

@@ -137,7 +137,7 @@ def _check() -> None:
     end_with(problems)
     if lines:
         raise typer.Exit(1)
-    print(f"{LEADERBOARD.path} is what its results make")
+    print(f"{LEADERBOARD.path} is up to date")
 
 
 def asked_claims(registration: Path | None = None) -> list[ClaimCells]:

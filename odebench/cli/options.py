@@ -188,7 +188,7 @@ def seeds(texts: list[str] | None) -> list[int]:
         ends = re.fullmatch(r"(\d{1,20})(?:-(\d{1,20}))?", text, re.ASCII)
         first, last = (0, -1) if ends is None else (int(ends[1]), int(ends[2] or ends[1]))
         if not first <= last < first + MAX_SEEDS:
-            raise UsageError(f"train seed {text!r} is no whole number from 0 on, and no range such as 0-2")
+            raise UsageError(f"train seed {text!r} is neither an integer of at least 0 nor a range such as 0-2")
         found += range(first, last + 1)
     distinct(found, "train seed")
     return found

@@ -156,7 +156,7 @@ def conclude(
             print(f"odebench: failed: {title}: {reason}", file=sys.stderr)
     if failed:
         if publish:
-            print("odebench: nothing is published, since not all is done", file=sys.stderr)
+            print("odebench: nothing is published, since not everything is done", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -68,7 +68,7 @@ def read_archive(archive: Path, *, progress: Progress) -> Iterator[Member]:
             yield from _read_members(archive, tar, raw, step)
             _check_end(archive, tar, stream)
     except (tarfile.TarError, lzma.LZMAError, EOFError, zlib.error, OSError) as error:
-        raise DatasetError(f"{archive} is no tar archive, or is cut short: {error}; fetch it again") from error
+        raise DatasetError(f"{archive} is not a tar archive, or is cut short: {error}; fetch it again") from error
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:

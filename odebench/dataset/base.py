@@ -186,5 +186,5 @@ def _check_images(where: str, pixels: Tensor) -> None:
     if bad:
         raise DatasetError(f"{where}: {bad:,} pixels are NaN or infinite, expected finite numbers in [0, 1]")
     if low < 0 or high > 1:
-        hint = "divide by 255" if low >= 0 and 1 < high <= 255 else "undo the normalisation: it belongs into the model"
+        hint = "divide by 255" if low >= 0 and 1 < high <= 255 else "undo the normalisation: it belongs in the model"
         raise DatasetError(f"{where}: pixels lie in [{low:g}, {high:g}], expected [0, 1]; {hint}")

@@ -86,7 +86,7 @@ def _fetch_one(url: str, path: Path, *, md5: str, progress: Progress) -> None:
             ):
                 pour(response, file, step=step, clock=clock)
             if file_md5(Path(temporary)) != md5:
-                raise ValueError(f"{url} has not the published checksum")
+                raise ValueError(f"{url} does not have the published checksum")
             Path(temporary).replace(path)
         finally:
             Path(temporary).unlink(missing_ok=True)

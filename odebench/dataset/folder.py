@@ -161,7 +161,7 @@ def _pixels(where: str, data: bytes, first: _Picture | None) -> NDArray[np.uint8
         raise DatasetError(f"{where} is far too big, perhaps a decompression bomb: {error}") from error
     except Exception as error:  # a decoder fails on a damaged file in any way it likes
         reason = "no JPEG or PNG file" if isinstance(error, UnidentifiedImageError) else error
-        raise DatasetError(f"{where} is broken or no image: {reason}; replace or remove it") from error
+        raise DatasetError(f"{where} is damaged or not an image: {reason}; replace or remove it") from error
 
 
 def _check_size(where: str, height: int, width: int, first: _Picture | None) -> None:

@@ -75,7 +75,7 @@ def _read_idx(path: Path, *, ndim: int, name: str) -> torch.Tensor:
         raise damaged(name, path, str(error)) from error
     header = 4 * (1 + ndim)
     if len(data) < header or data[:4] != bytes([0, 0, _UNSIGNED_BYTE, ndim]):
-        raise damaged(name, path, f"it is no idx file of bytes in {ndim} dimensions")
+        raise damaged(name, path, f"it is not an idx file of bytes in {ndim} dimensions")
     shape = [int.from_bytes(data[start : start + 4], "big") for start in range(4, header, 4)]
     if len(data) - header != math.prod(shape):
         raise damaged(name, path, f"{len(data) - header} bytes of data where {math.prod(shape)} are due")

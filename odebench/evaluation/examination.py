@@ -73,7 +73,7 @@ def examine(
     images, labels = attack.images[correct], attack.labels[correct]
     others = [*others, *_first_looks(judge, images, labels)]
     if judge.passes > 1:
-        why = "the model draws random numbers: it is another one at every pass"
+        why = "the model draws random numbers: it differs at every pass"
         checks = [skipped(check, speaks_of="model", why=why) for check in EXAMINATION]
         return Examination(tuple(checks), _reasons(attack, found, stages, others))
     parts = probes({}, norm=norm, n_classes=judge.classifier.n_classes)

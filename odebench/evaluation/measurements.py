@@ -256,7 +256,7 @@ def read_measurements(path: Path) -> Measurements:
             outcomes=tuple(_outcomes(tensors, index, invalid) for index, invalid in enumerate(found.invalid)),
         )
     except (KeyError, ValueError) as error:
-        raise WeightError(f"{path} is no slice of an evaluation: {' '.join(str(error).split())[:200]}") from error
+        raise WeightError(f"{path} is not a slice of an evaluation: {' '.join(str(error).split())[:200]}") from error
 
 
 def _outcomes(tensors: Mapping[str, Tensor], index: int, invalid: int) -> Outcomes:

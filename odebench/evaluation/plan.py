@@ -121,7 +121,7 @@ class Plan:
     def recipe(self) -> Recipe:
         """The recipe of the model. Raises UsageError for a module that an entry brings."""
         if isinstance(self.origin, Contributed):
-            raise UsageError(f"{self.evaluation.model.name} is a module of an entry's own: there is no recipe of it")
+            raise UsageError(f"{self.evaluation.model.name} is an entry's own module, which has no recipe")
         return self.origin
 
     @property
@@ -290,6 +290,6 @@ def planned_again(evaluation: Evaluation, model: ModelReference, dataset: Datase
         raise UsageError(
             "its model was not trained by a recipe of this odebench (a weights file, a module, or another version)"
             if isinstance(model, RegisteredModel)
-            else "the entry says other weights or arguments"
+            else "the entry names other weights or arguments"
         )
     return found

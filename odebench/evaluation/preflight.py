@@ -152,7 +152,7 @@ def _how_to_ask(
 def fidelity_check(judge: Judge, images: Images, *, norm: Norm, epsilon: float, adjoint: bool = False) -> Check:
     """Check 17 on images that are classified correctly; skipped for a randomised model."""
     if judge.passes > 1:
-        why = "the model draws random numbers: its gradient is another one at every pass"
+        why = "the model draws random numbers: its gradient differs at every pass"
         return skipped(CheckId.GRADIENT_FIDELITY, speaks_of="model", why=why)
     return gradient_fidelity(judge.classifier, images, norm=norm, epsilon=epsilon, alone=judge.alone, adjoint=adjoint)
 

@@ -40,7 +40,7 @@ class TransferSource:
     def recipe(self) -> Recipe:
         """The recipe of its weights. Raises UsageError where the source is a module that an entry brings."""
         if isinstance(self.origin, Contributed):
-            raise UsageError(f"source {self.text!r} is a module of an entry's own: there is no recipe of it")
+            raise UsageError(f"source {self.text!r} is an entry's own module, which has no recipe")
         return self.origin
 
 
@@ -57,7 +57,7 @@ def parse_source(
     name, *pairs = text.split(":")
     given = dict(pair.partition("=")[::2] for pair in pairs)
     if len(given) < len(pairs):
-        raise UsageError(f"source {text!r} says one thing twice")
+        raise UsageError(f"source {text!r} sets one thing twice")
     if strange := set(given) - set(_KEYS):
         raise UsageError(f"source {text!r}: unknown {', '.join(sorted(strange))}; known: {', '.join(_KEYS)}")
     at = parse_number(given["horizon"], name="horizon") if "horizon" in given else None
@@ -74,7 +74,7 @@ def parse_source(
         )
     definition = load_definition(name)
     if not given.get("seed", "0").isdecimal():
-        raise UsageError(f"source {text!r}: a seed is a whole number from 0 on, not {given['seed']!r}")
+        raise UsageError(f"source {text!r}: a seed is an integer of at least 0, not {given['seed']!r}")
     if (chosen is not None or gradient == "adjoint") and not definition.has_horizon:
         raise UsageError(f"source {text!r}: {name} integrates nothing, so it takes no solver and has no adjoint")
     seed = int(given.get("seed", origin.train_seed))

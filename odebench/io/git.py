@@ -68,14 +68,14 @@ def span_of(base: str) -> Span:
     rest = "; this clone is shallow, git fetch --unshallow gets the rest" if shallow else ""
     at, head = commit_of(base), commit_of("HEAD")
     if head is None:
-        raise UsageError("HEAD is no commit yet; commit the entry first")
+        raise UsageError("HEAD has no commit yet; commit the entry first")
     if at is None:
-        said = f"{base!r} is no commit of this repository; name the branch that the pull request goes to"
+        said = f"{base!r} is not a commit of this repository; name the branch that the pull request goes to"
         raise UsageError(f"{said}, such as origin/main{rest}")
     fork = git("merge-base", at, head)
     if fork is None:
         said = f"HEAD and {base} have no commit in common"
-        raise UsageError(f"{said}{rest or ', so this is no pull request to it; name the branch that HEAD left'}")
+        raise UsageError(f"{said}{rest or ', so this cannot be a pull request to it; name the branch that HEAD left'}")
     return Span(at, fork.decode().split()[0], head)
 
 

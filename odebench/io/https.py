@@ -192,7 +192,7 @@ def _other_kind(start: bytes) -> str | None:
 def check_whole(path: Path, sha256: str | None) -> None:
     """Raises UnfitError unless the file has this sha256, if given, and is whole safetensors; reads no tensor."""
     if sha256 is not None and (found := sha256_file(path)) != sha256:
-        raise UnfitError(f"it has sha256 {found[:12]}, not {sha256[:12]}: it is another file than was meant")
+        raise UnfitError(f"it has sha256 {found[:12]}, not {sha256[:12]}: it is not the file that was meant")
     with path.open("rb") as file:
         kind = _other_kind(file.read(_START))
     if kind is not None:
@@ -228,7 +228,7 @@ def in_time(connect: Callable[[], Any], clock: Clock) -> Any:
     try:
         answer, error = answers.get(timeout=max(0.0, min(clock.left, 2 * TIMEOUT_SECONDS)))
     except queue.Empty:
-        raise TimeoutError("the server does not come to answer") from None
+        raise TimeoutError("the server does not answer") from None
     if error is not None:
         raise error
     return answer

@@ -104,7 +104,7 @@ def _check_address(url: str, sha256: str | None) -> None:
     if url.startswith(_HUB):
         _hub_file(url)
     elif not allowed(url):
-        raise UsageError(f"{url} is no address that weights are fetched from; give a path, https:// or hf://")
+        raise UsageError(f"{url} is not an address that weights can be fetched from; give a path, https:// or hf://")
     elif sha256 is None:
         raise UsageError(f"{url} needs the sha256 of the file, which says what is meant: {url}#sha256=HEX")
 

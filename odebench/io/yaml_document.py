@@ -75,8 +75,7 @@ class Document:
             if first < index:
                 raise self.error(
                     (*where, index),
-                    f"{what} {_written(value)} appears twice, first in line {self.line((*where, first))}; "
-                    "strike one of them",
+                    f"{what} {_written(value)} appears twice, first in line {self.line((*where, first))}; remove one",
                 )
 
     def check_known(self, where: Where, given: Iterable[str], known: Sequence[str], what: str) -> None:
@@ -130,7 +129,7 @@ def read_document(path: Path) -> Document:
     except OSError as error:
         raise DocumentError(source, None, f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        said = f"it is not a text in UTF-8: {error.reason} at byte {error.start}"
+        said = f"it is not text in UTF-8: {error.reason} at byte {error.start}"
         raise DocumentError(source, None, said) from error
 
 
@@ -148,9 +147,9 @@ def parse_document(text: str, source: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = None if mark is None else mark.line + 1
-        raise DocumentError(source, line, f"this is no YAML: {error.problem or error.context}") from error
+        raise DocumentError(source, line, f"this is not YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
-        raise DocumentError(source, None, f"this is no YAML: {' '.join(str(error).split())}") from error
+        raise DocumentError(source, None, f"this is not YAML: {' '.join(str(error).split())}") from error
     return Document(source, value, lines)
 
 
@@ -194,7 +193,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
         # a tag such as !!int before a text that is not one
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
             kind = node.tag.rpartition(":")[2]
-            said = f"{_written(node.value)} is not what YAML takes it for ({kind}); put it in quotes"
+            said = f"{_written(node.value)} is not what YAML reads it as ({kind}); put it in quotes"
             raise DocumentError(source, node.start_mark.line + 1, said) from error
     loader.flatten_mapping(node)
     found: dict[str, Any] = {}
@@ -204,7 +203,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
             raise DocumentError(source, line, "a key is one word, not a list or keys and values")
         name = str(key.value)
         if unseen(name) or len(name) > MAX_NUMBER:
-            said = f"{_written(name)} is no key: it is too long, or has characters that cannot be seen"
+            said = f"{_written(name)} is not a key: it is too long, or has characters that cannot be seen"
             raise DocumentError(source, line, said)
         place = (*where, name)
         if name in found:
@@ -231,7 +230,7 @@ def _described(error: Any, model: type[BaseModel], parts: Parts) -> str:
     expected = error["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
     expected = expected.replace("a valid tuple", "a list").replace("a valid dictionary", "keys and values")
     if error["type"] in _NUMBERS and (number := _number_in(error["input"])) is not None:
-        expected = f"YAML takes this for a text; write {number} without quotes"
+        expected = f"YAML reads this as text; write {number} without quotes"
     given = "" if isinstance(error["input"], Mapping) else f"cannot be {_written(error['input'])}: "
     return f"{_spelled(where)}{given}{expected}" if given else f"{_spelled(where).strip()}: {expected}"
 

@@ -16,20 +16,19 @@ from odebench.render.markdown_tables import escape, grid, item
 INTRODUCTION = (
     "Does distilling from a ResNet make a Neural ODE more accurate and more robust, and does integrating longer make "
     "it more robust? Each claim was registered before the first of its runs. Gains are in points, in the mean over the "
-    "horizons; slopes are points per doubling of T. Train seeds and images are both samples: intervals are 95%, each "
-    "claim for itself; p is two-sided and Holm-adjusted within the claim's family."
+    "horizons; slopes in points per doubling of T. 95% intervals, per claim, cover train seeds and images; p is "
+    "two-sided and Holm-adjusted within the claim's family."
 )
 WORDS = (
-    "Words, the first that fits. Not run: no results. Too few seeds: under eight. Flagged: a model has a flag. "
+    "Answers, the first that fits. Not run: no results. Too few seeds: under eight. Flagged: a model has a flag. "
     "Supported: adjusted p < .05, the gain is positive. Reversed: adjusted p < .05, it is negative. Masked: supported "
-    "under a weak attack alone. Ruled out: the gain is below the margin. Inconclusive: else. Intervals cover train "
-    "seeds and images, not the strength of attacks."
+    "under a weak attack alone. Ruled out: the gain is below the margin. Inconclusive: otherwise. A stronger attack "
+    "may change these answers."
 )
 PAPER = (
     "The paper (arXiv 2203.05103) reports that distillation lifts accuracy by 24% on CIFAR10 and by 5% on SVHN, and "
     "that distillation and a longer horizon improve robustness. Its architecture, temperature, horizons and attack "
-    "budgets are not public: models, recipes and budgets here are ours, and no figure here is to be read as the "
-    "paper's."
+    "budgets are not public: models, recipes and budgets here are ours, and no figure here is the paper's."
 )
 
 
@@ -46,8 +45,8 @@ def claims_markdown(claims: Sequence[Claim]) -> str:
 
 
 OVERVIEW = {
-    "clean-gain": "Distillation makes it more accurate",
-    "robust-gain": "Distillation makes it more robust",
+    "clean-gain": "Distillation makes the model more accurate",
+    "robust-gain": "Distillation makes the model more robust",
     "slope-plain": "Doubling T makes the plain model more robust",
     "slope-distilled": "Doubling T makes the distilled model more robust",
 }

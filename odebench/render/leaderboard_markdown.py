@@ -21,14 +21,14 @@ TABLES = "tables"
 PAGE = "index.html"
 INTRODUCTION = (
     "Neural ODE image classifiers and their controls under attack. Written by `odebench leaderboard --publish` from "
-    "the results beside it; how a figure comes about: [docs/protocol.md](../docs/protocol.md). To sort, filter and "
-    "point at, with images under attack: index.html, a file to open in a browser, or `odebench leaderboard --serve`."
+    "the results beside it; the rules: [docs/protocol.md](../docs/protocol.md). To sort, filter and see images under "
+    "attack: open index.html in a browser, or run `odebench leaderboard --serve`."
 )
 LEADERBOARD_FILE = "LEADERBOARD.md"
 CLAIMS_FILE = "CLAIMS.md"
 ANSWERS = (
-    "Points with 95% intervals; a slope is points per doubling of the horizon T. Each claim was registered before its "
-    "data. What each rests on, and all other claims: [CLAIMS.md](CLAIMS.md)."
+    "Points with 95% intervals; slopes in points per doubling of the horizon T. Each claim was registered before its "
+    "data. Details and all other claims: [CLAIMS.md](CLAIMS.md)."
 )
 MORE = "All radii, attacks and flags, each figure with its file"
 FILES = "Registered in [claims.yaml](claims.yaml); `odebench claims --json` lists the result files of each claim."

@@ -14,19 +14,19 @@ from odebench.leaderboard.figures import CARRY_OVER
 from odebench.leaderboard.table import Cell, Row, Table, in_order
 from odebench.protocol.spec import radius
 
-LABEL_WIDTH = 18
+LABEL_WIDTH = 16
 TITLE = "# Leaderboard\n"
 EMPTY = "No results yet. `odebench run --model kd-ode --attack pgd` makes one.\n"
 LEGEND = (
-    "Intervals are 95% and cover the sampling of images (and of train seeds), not the strength of attacks. "
-    "Robust: withstood every attack named. NFE: mean evaluations of the vector field per image, clean / under "
+    "95% intervals cover the sampling of images (and of train seeds); a stronger attack may lower these figures. "
+    "Robust: correct under every attack named. NFE: mean evaluations of the vector field per image, clean / under "
     "attack. Unranked: without a worst-case result, randomised, or not examined. Not examined: no result holds the "
     "checks that look for masked gradients; odebench diagnose makes them."
 )
 
 OTHERS = (
-    "Beside these, other solvers, and horizons other than the one trained at. Rows may have met "
-    "different attacks, which are listed below."
+    "Other solvers, and horizons other than the one trained at. Rows may have met different attacks, which are listed "
+    "below."
 )
 
 _ACTIVE = re.compile(

@@ -75,7 +75,7 @@ def _refused(name: str, data: bytes, weights_problem: str | None) -> tuple[str, 
         is_text = "\0" not in data.decode("utf-8")
     except UnicodeDecodeError:
         is_text = False
-    return None if is_text else ("file", "is not a text in UTF-8; save it as one")
+    return None if is_text else ("file", "is not text in UTF-8; save it as one")
 
 
 def weights_header(path: Path, data: bytes) -> tuple[Header | None, str | None]:

@@ -94,7 +94,7 @@ def _validated(folder: Path, fetch: Fetch | None) -> Report:
 
 
 def _refused(error: DocumentError, source: str) -> Finding:
-    return finding(source, error.line, "yaml" if error.said.startswith("this is no YAML") else "schema", error.said)
+    return finding(source, error.line, "yaml" if error.said.startswith("this is not YAML") else "schema", error.said)
 
 
 def _entry_findings(

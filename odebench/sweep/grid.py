@@ -189,7 +189,7 @@ class _SectionLayout:
                             raise document.error(
                                 where,
                                 f"this is a cell of line {document.line(seen[cell.run_key])} again: {cell.title}; "
-                                "strike one of them",
+                                "remove one",
                             )
                         seen[cell.run_key] = where
                         yield cell

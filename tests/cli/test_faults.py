@@ -28,7 +28,7 @@ from odebench.model.definition import load_definition
 from odebench.model.training import build
 from odebench.result.file import read_result, write_result
 
-INTERRUPTED = "interrupted; a training goes on from its last whole epoch, an attack starts over"
+INTERRUPTED = "interrupted; a training resumes after its last complete epoch, an attack starts over"
 RUN = "run -m ode -a pgd -n 100"
 SMALL = "run -m ode -a pgd -n 20 --chunk 20 --epsilon 0.1 --parameter steps=1"
 
@@ -176,7 +176,7 @@ WRONG = {
     f"{RUN} --parameter relative_step=Infinity": "pgd: relative_step must be a .*number above 0, not 'Infinity'",
     f"{RUN} --parameter relative_step=1e999": "pgd: relative_step must be a .*number above 0, not '1e999'",
     f"{RUN} --parameter nosuch=1": "pgd has no parameter nosuch; known: steps, random_start, relative_step",
-    f"{RUN} --seed -1": "train seed '-1' is no whole number from 0 on",
+    f"{RUN} --seed -1": "train seed '-1' is neither an integer of at least 0",
     f"{RUN} --seed 99999999999999999999": "train seed 99999999999999999999 must be an integer from 0 to",
     # the solver
     f"{RUN} --solver rk5": "unknown method 'rk5' for torchode; adaptive there: dopri5, .*; fixed-step .*: euler, ",

@@ -178,8 +178,11 @@ def test_a_fall_at_a_smaller_radius_counts_at_a_larger_one(capsys: pytest.Captur
         ("verify ode --chunks 0,1,0", "chunk 0 is given twice"),
         ("validate leaderboard leaderboard", "folder leaderboard is given twice"),
         ("run -m ode, -a fgsm", "a model is missing before or after a comma in 'ode,'"),
-        ("run -m ode -a fgsm --seeds 2-0", "train seed '2-0' is no whole number from 0 on, and no range such as 0-2"),
-        ("run -m ode -a fgsm --seeds -1", "train seed '-1' is no whole number"),
+        (
+            "run -m ode -a fgsm --seeds 2-0",
+            "train seed '2-0' is neither an integer of at least 0 nor a range such as 0-2",
+        ),
+        ("run -m ode -a fgsm --seeds -1", "train seed '-1' is neither an integer of at least 0"),
         ("run -m ode -a fgsm --seeds 0-9999999", "train seed '0-9999999' is no"),
         ("run -m ode -a fgsm --workers 2", "--workers is for several evaluations; this is one"),
         ("run -m ode,resnet -a fgsm --save-candidates c", "--save-candidates is one file: give one model"),

@@ -337,12 +337,12 @@ def test_a_cache_that_cannot_be_written_is_done_without(data):
     [
         (
             {"train/cat/1.png": b"no image"},
-            r"train/cat/1\.png is broken or no image: no JPEG or PNG file; replace",
+            r"train/cat/1\.png is damaged or not an image: no JPEG or PNG file; replace",
         ),
-        ({"train/cat/1.png": b""}, r"train/cat/1\.png is broken or no image: no JPEG or PNG file; replace"),
-        ({"test/dog/1.png": encode(picture(1))[:-30]}, r"test/dog/1\.png is broken or no image"),
-        ({"test/dog/1.jpg": encode(picture(1), "JPEG")[:-30]}, r"test/dog/1\.jpg is broken or no image"),
-        ({"test/dog/1.png": encode(picture(1), "GIF")}, r"test/dog/1\.png is broken or no image"),
+        ({"train/cat/1.png": b""}, r"train/cat/1\.png is damaged or not an image: no JPEG or PNG file; replace"),
+        ({"test/dog/1.png": encode(picture(1))[:-30]}, r"test/dog/1\.png is damaged or not an image"),
+        ({"test/dog/1.jpg": encode(picture(1), "JPEG")[:-30]}, r"test/dog/1\.jpg is damaged or not an image"),
+        ({"test/dog/1.png": encode(picture(1), "GIF")}, r"test/dog/1\.png is damaged or not an image"),
         (
             {"test/dog/1.png": encode(picture(1, height=9, width=10))},
             r"test/dog/1\.png is 9x10 but t.*/.*\.png is 8x8 \(height x width\); resize|"
@@ -478,10 +478,10 @@ def test_link_or_device(data, kind):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("content", [b"", b"this is no tar archive" * 100])
+@pytest.mark.parametrize("content", [b"", b"this is not a tar archive" * 100])
 def test_no_tar(data, suffix, content):
     (data / f"pets{suffix}").write_bytes(content)
-    refused(data, r"is no tar archive, or is cut short: .*; fetch it again")
+    refused(data, r"is not a tar archive, or is cut short: .*; fetch it again")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

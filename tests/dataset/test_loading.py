@@ -388,7 +388,7 @@ def test_idx_cut_short(tmp_path):
 def test_idx_of_another_kind(tmp_path):
     write_idx(tmp_path / "MNIST" / "raw", gz=False)
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(b"<html>not found</html>")
-    with pytest.raises(DatasetError, match="is damaged: it is no idx file of bytes in 1 dimensions"):
+    with pytest.raises(DatasetError, match="is damaged: it is not an idx file of bytes in 1 dimensions"):
         load_dataset("mnist", data_dir=tmp_path)
 
 
@@ -435,7 +435,7 @@ def test_mnist_is_downloaded_from_the_second_mirror(tmp_path, monkeypatch, mirro
 def test_a_download_with_a_wrong_checksum_leaves_nothing(tmp_path, mirror):
     source = published_by_torchvision("MNIST")
     mirror[source.mirrors[0] + "train-images-idx3-ubyte.gz"] = b"a captive portal"
-    with pytest.raises(DatasetError, match="has not the published checksum; HTTP Error 404"):
+    with pytest.raises(DatasetError, match="does not have the published checksum; HTTP Error 404"):
         load_dataset("mnist")
     assert not any(path.is_file() for path in (tmp_path / "cache" / "data").rglob("*"))
 

@@ -115,7 +115,7 @@ def test_random_numbers_leave_nothing_to_examine() -> None:
     skipped = [check(result, number) for number in EXAMINATION]
     assert result.doubt == (), "random numbers alone are no reason"
     assert {(one.status, one.why) for one in skipped} == {
-        ("skipped", "the model draws random numbers: it is another one at every pass")
+        ("skipped", "the model draws random numbers: it differs at every pass")
     }
 
 

@@ -229,7 +229,7 @@ def test_slices_that_are_missing_or_damaged_are_named(digits: Dataset, tmp_path:
     tensors, metadata = read_tensors(path)
     for spoilt in ({}, {"portion": "{}"}, {"portion": metadata["portion"].replace('"useless":0', '"useless":"0"')}):
         write_tensors(path, tensors, spoilt)
-        with pytest.raises(WeightError, match="is no slice of an evaluation") as raised:
+        with pytest.raises(WeightError, match="is not a slice of an evaluation") as raised:
             join_slices(planned.evaluation, slices=slices, results=tmp_path)
         assert str(path) in str(raised.value)
     path.unlink()

@@ -48,14 +48,16 @@ def test_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_commit_yet(clone: Clone) -> None:
-    with pytest.raises(UsageError, match="HEAD is no commit yet; commit the entry first"):
+    with pytest.raises(UsageError, match="HEAD has no commit yet; commit the entry first"):
         span_of("main")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "", "--all", "HEAD:a file", "main..main"])
 def test_a_base_that_is_no_commit(clone: Clone, name: str) -> None:
     clone.commit()
-    with pytest.raises(UsageError, match="is no commit of this repository; name the branch that the pull request goes"):
+    with pytest.raises(
+        UsageError, match="is not a commit of this repository; name the branch that the pull request goes"
+    ):
         span_of(name)
 
 
@@ -63,7 +65,9 @@ def test_nothing_in_common(clone: Clone) -> None:
     clone.commit()
     clone.git("checkout", "-q", "--orphan", "other")
     clone.commit("from nothing")
-    with pytest.raises(UsageError, match="HEAD and main have no commit in common, so this is no pull request to it"):
+    with pytest.raises(
+        UsageError, match="HEAD and main have no commit in common, so this cannot be a pull request to it"
+    ):
         span_of("main")
 
 
@@ -81,7 +85,7 @@ def test_a_shallow_clone_says_how_to_get_the_rest(
     monkeypatch.chdir(shallow)
     with pytest.raises(UsageError, match="no commit in common; this clone is shallow, git fetch --unshallow gets the"):
         span_of("origin/main")
-    with pytest.raises(UsageError, match=r"'v1' is no commit .* this clone is shallow, git fetch --unshallow gets the"):
+    with pytest.raises(UsageError, match=r"'v1' is not a commit .* this clone is shallow, git fetch --unshallow gets"):
         span_of("v1")
 
 

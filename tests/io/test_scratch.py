@@ -76,5 +76,5 @@ def test_a_command_that_is_asked_to_end_leaves_no_folder(here: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert err == "odebench: ended; a training goes on from its last whole epoch, an attack starts over\n"
+    assert err == "odebench: ended; a training resumes after its last complete epoch, an attack starts over\n"
     assert list(here.iterdir()) == [mark]

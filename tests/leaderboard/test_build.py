@@ -501,13 +501,13 @@ def test_markdown_reads_as_plain_text() -> None:
 - [a] convergence: twice the steps fell 50 more of 500 images
 - [b] new\\|flag: see the checks in the result file
 
-Intervals are 95% and cover the sampling of images (and of train seeds), not the
-strength of attacks. Robust: withstood every attack named. NFE: mean evaluations
-of the vector field per image, clean / under attack. Unranked: without a
-worst-case result, randomised, or not examined. Not examined: no result holds
-the checks that look for masked gradients; odebench diagnose makes them.
-Carry-over: an image that falls at one epsilon counts as fallen at every larger
-one.
+95% intervals cover the sampling of images (and of train seeds); a stronger
+attack may lower these figures. Robust: correct under every attack named. NFE:
+mean evaluations of the vector field per image, clean / under attack. Unranked:
+without a worst-case result, randomised, or not examined. Not examined: no
+result holds the checks that look for masked gradients; odebench diagnose makes
+them. Carry-over: an image that falls at one epsilon counts as fallen at every
+larger one.
 """
     )
 
@@ -618,7 +618,7 @@ def test_other_solvers_and_horizons_stand_beside_the_usual_rows() -> None:
     assert {row.details for row in table.others} == {("dopri5 rtol 0.001",), ("trained at T=1", "rk4 step 0.25")}
     assert {*map(id, table.usual), *map(id, table.others)} == {*map(id, table.rows)}
     text = markdown([table])
-    first, beside = text.split("Beside these, other solvers, and horizons other than the one trained at.")
+    first, beside = text.split("Other solvers, and horizons other than the one trained at.")
     assert "T=4" not in first
     assert "resnet" not in beside.partition("\n- ")[0]
     # Where nothing else stands for a model, its only row does.

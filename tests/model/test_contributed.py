@@ -113,7 +113,7 @@ def test_the_plan_of_a_module_has_no_recipe_and_the_identity_of_its_file(tmp_pat
     assert (found.evaluation.train_horizon, found.evaluation.horizon) == (1.0, 1.0)
     assert found.evaluation.solver == fixed_step(step=0.5)
     assert found.handed_over
-    with pytest.raises(UsageError, match="flow is a module of an entry's own: there is no recipe of it"):
+    with pytest.raises(UsageError, match="flow is an entry's own module, which has no recipe"):
         _ = found.recipe
 
 
@@ -133,7 +133,7 @@ def test_what_an_entry_does_not_have_is_said(tmp_path: Path) -> None:
         plan(EvaluationRequest(find_model(str(mine)), "fgsm"), FASHION_MNIST, total=10_000)
     with pytest.raises(UsageError, match="mine lists no weights for digits with train seed 3; its seeds there: 0"):
         planned(mine, train_seed=3)
-    with pytest.raises(UsageError, match="whose recipe is as it stands there: leave out --set"):
+    with pytest.raises(UsageError, match="is an entry with a fixed recipe: leave out --set"):
         planned(mine, changes={"epochs": 1})
     with pytest.raises(UsageError, match="mine integrates nothing, so it takes no --horizon"):
         planned(mine, horizon=2.0)
@@ -169,7 +169,7 @@ def test_sources_do_not_name_other_seeds_of_an_entry(tmp_path: Path) -> None:
     itself = planned(tmp_path / "flow", attack="transfer", sources=["self:solver=euler", "resnet"]).sources
     assert [source.itself for source in itself] == [True, False]
     assert isinstance(itself[1].recipe, Recipe)
-    with pytest.raises(UsageError, match="source 'self:solver=euler' is a module of an entry's own"):
+    with pytest.raises(UsageError, match="source 'self:solver=euler' is an entry's own module"):
         _ = itself[0].recipe
 
 
@@ -336,7 +336,7 @@ def test_candidates_of_others_bring_an_entry_down(
     before, uncredited = board()
     judge = ("judge", *asked, "strong.safetensors", "--author", "A. Reviewer", "--results", "board")
     assert typed(monkeypatch, *judge) == 0
-    assert "nobody can judge it anew: boards do not count it" in capsys.readouterr().err
+    assert "nobody can judge it again: leaderboards do not count it" in capsys.readouterr().err
     assert board() == (before, "[]")
     assert typed(monkeypatch, *judge, "--address", "https://example.org/strong.safetensors", "--force") == 0
     after, credited = board()

@@ -300,9 +300,9 @@ ODE = ("[resnet, ode]", "[ode]")
             "a solver or equal_nfe",
         ),
         ([("[0]", "[0]\n    train_seeds: [1]")], 11, "the key 'train_seeds' appears twice, first in line 10"),
-        ([("tiny", "[tiny")], 2, "this is no YAML"),
+        ([("tiny", "[tiny")], 2, "this is not YAML"),
         ([("version: 1", "? [a]\n: 1")], 2, "a key is one word"),
-        ([("name: matched", "name: matched\n    <<: 3")], 8, "this is no YAML"),
+        ([("name: matched", "name: matched\n    <<: 3")], 8, "this is not YAML"),
     ],
 )
 def test_what_cannot_be_is_named_with_its_line(
@@ -328,16 +328,16 @@ LAUGHS = [b"%c: &%c [*%c, *%c, *%c, *%c]\n" % (b, b, a, a, a, a) for a, b in pai
     [
         (b"", "is empty"),
         (b"- 1\n", "line 1: a protocol is a list of keys and values: name, version"),
-        (b"name: \xff", "is not a text in UTF-8"),
+        (b"name: \xff", "is not text in UTF-8"),
         (b"name: \x00", "is no YAML"),
         (b"[" * 5000, "nested too deeply|no YAML"),
         (b"b: !!python/object:os.system {}", "could not determine a constructor|no YAML|unknown key"),
-        (b"a: &a [*a]\nb: !!python/object:os.system {}", "line 1: this is no YAML: an alias stands inside"),
+        (b"a: &a [*a]\nb: !!python/object:os.system {}", "line 1: this is not YAML: an alias contains itself"),
         (b"a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + b"".join(LAUGHS), "more than 20000 values"),
         (b"[" + b"1," * 20_001 + b"]", "more than 20000 values"),
         (b"\n".join(b"k%d: 1" % number for number in range(200)), "unknown key 'k0'; .*and 99 more"),
-        (b"name: !!int one", "line 1: 'one' is not what YAML takes it for"),
-        (b"name: 2025-02-31", "line 1: '2025-02-31' is not what YAML takes it for .timestamp.; put it in quotes"),
+        (b"name: !!int one", "line 1: 'one' is not what YAML reads it as"),
+        (b"name: 2025-02-31", "line 1: '2025-02-31' is not what YAML reads it as .timestamp.; put it in quotes"),
         (b"#" * 1_000_001, "larger than 1 MB"),
     ],
 )

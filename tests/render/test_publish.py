@@ -280,7 +280,7 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
     ]
     assert out.splitlines() == [f"leaderboard/{name}" for name in names]
     before = {name: (folder / name).read_bytes() for name in names}
-    assert call("leaderboard --check") == (0, "leaderboard is what its results make\n", "")
+    assert call("leaderboard --check") == (0, "leaderboard is up to date\n", "")
     publish(folder, [], provenance(ENTRIES))
     assert {name: (folder / name).read_bytes() for name in names} == before
 

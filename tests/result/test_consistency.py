@@ -211,9 +211,9 @@ CASES: list[tuple[dict[str, Any], Edit, str]] = [
     ),
     (made(), edit("flags", ["randomised"]), "the flag randomised is there, but checks and evaluation say otherwise"),
     (made(RANDOM, flags=["randomised"]), edit("checks.0.evidence.seeded", False), "the flag unseeded is missing"),
-    (made(), edit("flags", ["batch-coupled"]), "the flag batch-coupled stands"),
-    (made(), edit("flags", ["opaque-gradient"]), "the flag opaque-gradient stands"),
-    (made(), edit("flags", ["few-candidates"]), "the flag few-candidates stands"),
+    (made(), edit("flags", ["batch-coupled"]), "the flag batch-coupled is there"),
+    (made(), edit("flags", ["opaque-gradient"]), "the flag opaque-gradient is there"),
+    (made(), edit("flags", ["few-candidates"]), "the flag few-candidates is there"),
     (made(RANDOM, flags=["randomised"]), edit("flags", ["randomised", "randomised"]), "repeat one"),
 ]
 

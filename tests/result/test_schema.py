@@ -231,7 +231,10 @@ EDITS: list[tuple[Edit, str]] = [
     (lambda raw: raw["epsilons"][0].update(outcomes="mufxR" * 4), r"\['R'\] are no outcomes; known: m, u, f"),
     (lambda raw: raw["epsilons"][0]["felled_by"].update(legend={}), "felled_by 'aa' has no legend"),
     (lambda raw: raw["epsilons"][0]["felled_by"].update(letters="-" * 20), "20 images need 40 letters of felled_by"),
-    (lambda raw: raw["epsilons"][0]["felled_by"].update(letters=_half_coded(raw)), "exactly when its letter is f or x"),
+    (
+        lambda raw: raw["epsilons"][0]["felled_by"].update(letters=_half_coded(raw)),
+        "exactly where the letter is f or x",
+    ),
     (forget_what_felled, "felled_by must name something exactly where the letter is f or x"),
     (edit_figure, r"epsilon 0\.1: robust_accuracy is 0\.9, but the letters say 0\.2"),
     (edit_interval, r"epsilon 0\.1: robust_accuracy\.high is 0\.9, but the letters say 0\.41"),

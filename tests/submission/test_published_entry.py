@@ -171,7 +171,7 @@ def test_the_command_refreshes_one_entry_or_all(
     assert typed(monkeypatch, "new-entry", "ode", "--published", "--to", "x") == 2
     assert "leave out --to" in capsys.readouterr().err
     assert typed(monkeypatch, "new-entry") == 2
-    assert "say the id of the new entry, such as: odebench new-entry my-ode" in capsys.readouterr().err
+    assert "give the id of the new entry, such as: odebench new-entry my-ode" in capsys.readouterr().err
 
 
 # --- those in the repository -------------------------------------------------------------------------------------

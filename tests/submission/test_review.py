@@ -466,7 +466,7 @@ def test_letters_and_figures_and_digest_by_hand(clone: Clone, found: Result, che
     assert read_result(clone.folder / path).outcomes_sha256 == digest
     said = check("--trust")
     assert (said.code, said.findings) == (1, [(path, "letters")])
-    assert "letters are others than those found now" in said.messages
+    assert "letters differ from those found now" in said.messages
 
 
 @pytest.mark.fresh_process
@@ -581,7 +581,7 @@ def test_findings_are_lines_for_people(clone: Clone, entry: Path, check: Any, tm
 @pytest.mark.parametrize(
     ("base", "line"),
     [
-        ("nowhere", "'nowhere' is no commit of this repository; name the branch that the pull request goes to"),
+        ("nowhere", "'nowhere' is not a commit of this repository; name the branch that the pull request goes to"),
         ("main", "changes nothing since it left main"),
     ],
 )

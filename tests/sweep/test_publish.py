@@ -349,7 +349,7 @@ def test_sweep_publish_copies_and_writes_the_board(here: Path, monkeypatch: Any,
     size = sum(len(data) for name, data in files(here / "leaderboard").items() if name.startswith(("res", "wei")))
     assert lines[1] == f"tiny 1: 2 results and 2 files of weights ({size / 1e6:.2f} MB) published"
     assert lines[2] == "leaderboard/LEADERBOARD.md"
-    assert call(monkeypatch, capsys, "leaderboard", "--check") == (0, "leaderboard is what its results make\n", "")
+    assert call(monkeypatch, capsys, "leaderboard", "--check") == (0, "leaderboard is up to date\n", "")
     path = next((here / "leaderboard" / "results").rglob("*fgsm*.json"))
     altered(path)
     code, _, err = call(monkeypatch, capsys, "sweep", "tiny.yaml", "--publish")
@@ -389,7 +389,7 @@ def test_nothing_is_published_where_a_cell_failed(here: Path) -> None:
         timeout=120,
     )
     assert (done.returncode, done.stdout) == (1, "tiny 1: 0 results written to results, 1 were there, 1 failed\n")
-    assert done.stderr.splitlines()[-1] == "odebench: nothing is published, since not all is done"
+    assert done.stderr.splitlines()[-1] == "odebench: nothing is published, since not everything is done"
     assert files(here / "leaderboard") == {}
 
 

@@ -213,7 +213,7 @@ def _outcome_findings(chunks: Sequence[ComparedChunk]) -> Iterator[Finding]:
         if differ > agreement.TOLERATED * letters:
             numbers = ", ".join(str(chunk.chunk) for chunk in same if chunk.differ)
             said = (
-                f"{differ} of {letters} letters are others than those found now (chunks {numbers}), more than "
+                f"{differ} of {letters} letters differ from those found now (chunks {numbers}), more than "
                 f"{agreement.TOLERATED:.0%}: was it edited, or found with other code? Run it again with --force"
             )
             yield finding(result, None, "letters", said)

@@ -352,7 +352,7 @@ def test_letters_changed_by_hand_are_found_though_all_digests_fit(tmp_path: Path
     changed(results, "pgd", **with_letters(result, 1, result.epsilons[1].outcomes.replace("f", "r", 20)))
     found = verified(mine, results)
     assert rules(found) == ["letters"]
-    assert "20 of 300 letters are others than those found now (chunks 0), more than 1%" in found.findings[0].message
+    assert "20 of 300 letters differ from those found now (chunks 0), more than 1%" in found.findings[0].message
     assert found.findings[0].file.endswith(".json")
 
 
@@ -402,7 +402,7 @@ def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
     assert rules(found).count("result") == 4
     said = " ".join(each.message for each in found.findings if each.rule == "result")
     for part in (
-        "the entry says other weights or arguments",
+        "the entry names other weights or arguments",
         "it is of 'other', not of mine",
         "it was found with weights 000000000000",
         "is not whole JSON",
