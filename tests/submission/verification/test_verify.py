@@ -177,7 +177,7 @@ def test_no_result_is_too_short_to_be_looked_at(tmp_path: Path, results: Path) -
 def test_a_neural_ode_is_integrated_and_full_looks_at_all(tmp_path: Path) -> None:
     mine = write_field_entry(tmp_path / "entries")
     data = load_dataset("digits")
-    for n, horizon in ((200, None), (100, 0.5)):
+    for n, horizon in ((500, None), (100, 0.5)):
         request = EvaluationRequest(find_model(str(mine)), "pgd", images=Slice(n=n), horizon=horizon)
         planned = plan(request, DIGITS, total=500)
         run(planned, data, results=tmp_path / "results")
@@ -188,9 +188,9 @@ def test_a_neural_ode_is_integrated_and_full_looks_at_all(tmp_path: Path) -> Non
     assert whole.ok
     assert sorted((cell.horizon, cell.chunk) for cell in whole.compared) == [
         (0.5, 0),
-        *((1.0, chunk) for chunk in range(2)),
+        *((1.0, chunk) for chunk in range(5)),
     ]
-    assert whole.letters == (900, 0)
+    assert whole.letters == (1800, 0)
 
 
 # --- models that are refused -------------------------------------------------------------------------------------
