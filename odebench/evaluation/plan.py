@@ -54,7 +54,7 @@ class Slice:
         """The slice of the data set `name`, whose split has `total` images. Raises UsageError unless it consists of
         whole chunks."""
         if self.chunk < 1:
-            raise UsageError(f"a chunk of {self.chunk} images cannot be; the default is {DEFAULT_CHUNK}")
+            raise UsageError(f"a chunk has at least one image, not {self.chunk}; the default is {DEFAULT_CHUNK}")
         if self.offset not in range(0, max(1, total), self.chunk):
             last = (total - 1) // self.chunk * self.chunk
             raise UsageError(

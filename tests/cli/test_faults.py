@@ -150,7 +150,7 @@ WRONG = {
     "run -m ode -a pgd -n 100 --offset 50": "no chunk begins at offset 50: choose a multiple of 100 from 0 to 400",
     "run -m ode -a pgd -n 100 --offset 500": "no chunk begins at offset 500",
     "run -m ode -a pgd -n 200 --offset 400": "200 from 400 on cannot be taken: choose -n between 1 and 100",
-    "run -m ode -a pgd --chunk 0": "a chunk of 0 images is none",
+    "run -m ode -a pgd --chunk 0": "a chunk has at least one image, not 0",
     f"{RUN} --split train": "--split is test or validation, not 'train'",
     f"{RUN} --split foo": "--split is test or validation, not 'foo'",
     # the machine

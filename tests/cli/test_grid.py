@@ -183,7 +183,7 @@ def test_a_fall_at_a_smaller_radius_counts_at_a_larger_one(capsys: pytest.Captur
             "train seed '2-0' is neither an integer of at least 0 nor a range such as 0-2",
         ),
         ("run -m ode -a fgsm --seeds -1", "train seed '-1' is neither an integer of at least 0"),
-        ("run -m ode -a fgsm --seeds 0-9999999", "train seed '0-9999999' is no"),
+        ("run -m ode -a fgsm --seeds 0-9999999", "train seed '0-9999999' is neither"),
         ("run -m ode -a fgsm --workers 2", "--workers is for several evaluations; this is one"),
         ("run -m ode,resnet -a fgsm --save-candidates c", "--save-candidates is one file: give one model"),
         ("run -m ode,resnet -a fgsm --weights w", "--weights are those of one model"),

@@ -1184,7 +1184,7 @@ def test_a_failure_at_one_epsilon_is_remembered() -> None:
         ({"images": Slice(n=0)}, r"-n between 1 and 500"),
         ({"images": Slice(n=600)}, r"-n between 1 and 500"),
         ({"images": Slice(n=100, offset=500)}, r"halves has 500 test images"),
-        ({"images": Slice(chunk=0)}, r"a chunk of 0 images is none"),
+        ({"images": Slice(chunk=0)}, r"a chunk has at least one image, not 0"),
         ({"device": "cuda:77"}, r"no device 'cuda:77' on this machine; there is cpu"),
     ],
 )

@@ -323,7 +323,7 @@ def test_a_weights_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (Slice(offset=500), 500, r"no chunk begins at offset 500: choose a multiple of 100 from 0 to 400$"),
         (Slice(offset=-100), 500, r"no chunk begins at offset -100"),
         (Slice(split="validation", offset=200), 200, r"200 validation images .* from 0 to 100$"),
-        (Slice(chunk=0), 500, "a chunk of 0 images cannot be; the default is 100"),
+        (Slice(chunk=0), 500, "a chunk has at least one image, not 0; the default is 100"),
         (Slice(), 0, "digits has 0 test images; 0 from 0 on cannot be taken"),
     ],
 )
