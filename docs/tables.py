@@ -1,6 +1,6 @@
 """Writes the tables of README.md and docs/study.md that are made from published results: python docs/tables.py
 
-They stand between `<!-- name -->` and `<!-- /name -->`: claims, best models, and all models at one horizon of digits.
+They stand between `<!-- name -->` and `<!-- /name -->`: verdict, claims, and all models on digits at one horizon.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from odebench.cli.leaderboard import asked_claims
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
 from odebench.render.claims import overview
-from odebench.render.summary_table import at_one_horizon, best_models, middle_tables
+from odebench.render.summary_table import at_one_horizon, middle_tables
+from odebench.render.verdict import verdict
+from odebench.submission.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "study.md")
@@ -27,9 +29,10 @@ def tables() -> dict[str, str]:
     by_name = [middle_tables([table for table in ranked if table.dataset == name])[0] for name in DATASETS]
     asked = asked_claims(ROOT / "leaderboard" / "claims.yaml")
     claims = claims_of(asked, read_results([published, ROOT / "leaderboard" / "study"])[0])
+    answers = verdict(claims, by_name, adversarial=provenance(ROOT / "leaderboard" / "entries").adversarial)
     lines = {
+        "verdict": [f"- **{question}** {answer}" for question, answer in answers],
         "claims": overview(claims),
-        "best": best_models(by_name),
         "table": at_one_horizon(by_name[0], 1.0),
     }
     return {name: "\n".join(table) for name, table in lines.items()}

@@ -42,13 +42,14 @@ class ClaimedAndMeasured:
 @dataclass(frozen=True)
 class Provenance:
     """`command` gives the command line that makes a result again, empty where there is none; `claimed` what the entry
-    of a model claims, beside the results given."""
+    of a model claims, beside the results given; `adversarial` whether its entry trains on adversarial images."""
 
     command: Callable[[Result], str]
     claimed: Callable[[str, Sequence[StoredResult]], Iterable[ClaimedAndMeasured]]
+    adversarial: Callable[[str], bool]
 
 
-NO_PROVENANCE = Provenance(lambda _: "", lambda *_: ())
+NO_PROVENANCE = Provenance(lambda _: "", lambda *_: (), lambda _: False)
 
 
 @dataclass(frozen=True)

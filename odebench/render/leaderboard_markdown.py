@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,8 +13,9 @@ from odebench.leaderboard.table import Table
 from odebench.protocol.spec import radius
 from odebench.render.chart_data import Chart, file_stem, horizon_chart, security_chart, shown_together
 from odebench.render.claims import claims_markdown, overview
-from odebench.render.markdown_tables import EMPTY, LEGEND, TITLE, escape, grid, horizon_name, nfe_text, sections
-from odebench.render.summary_table import CAPTION, middle_tables, summary, title
+from odebench.render.markdown_tables import EMPTY, LEGEND, TITLE, escape, grid, horizon_name, item, nfe_text, sections
+from odebench.render.summary_table import CAPTION, first_tables, middle_tables, summary, title
+from odebench.render.verdict import verdict
 
 CHARTS = "charts"
 TABLES = "tables"
@@ -58,7 +59,13 @@ def charts_of(tables: Sequence[Table]) -> list[tuple[Table, Chart]]:
     return [(table, chart) for (table, _), chart in zip(drawn, charts, strict=True)]
 
 
-def leaderboard_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, folder: Path) -> dict[str, str]:
+def leaderboard_markdown(
+    tables: Sequence[Table],
+    claims: Sequence[Claim],
+    *,
+    folder: Path,
+    adversarial: Callable[[str], bool] = lambda _: False,
+) -> dict[str, str]:
     """The pages of `folder`, which holds the results and the folder of charts, by file name: LEADERBOARD.md with the
     answers and a table a data set, a page for each data set with all figures, and one for the claims."""
     if not tables:
@@ -66,7 +73,9 @@ def leaderboard_markdown(tables: Sequence[Table], claims: Sequence[Claim], *, fo
     charts = {chart.name: chart for _, chart in charts_of(tables)}
     parts = [TITLE, fill(INTRODUCTION), ""]
     if claims:
-        parts += ["## The answers", "", *overview(claims), "", fill(ANSWERS), ""]
+        answers = verdict(claims, first_tables(tables), adversarial=adversarial)
+        parts += ["## The answers", "", *(item(f"**{question}** {answer}") for question, answer in answers), ""]
+        parts += [*overview(claims), "", fill(ANSWERS), ""]
     pages: dict[str, str] = {}
     for name, same in group(tables, file_stem).items():
         parts += [f"## {escape(name)}", ""]

@@ -15,6 +15,8 @@ from odebench.render.page_cards import model_values
 from odebench.render.page_claims import answer_values, claim_values
 from odebench.render.page_figures import UNION, Link, Values, figure_values, line_styles, view_values
 from odebench.render.records import FIELDS
+from odebench.render.summary_table import first_tables
+from odebench.render.verdict import verdict
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def page_values(content: PageContent, *, link: Link) -> Values:
         "notes": dict(sorted(notes.items())),
         "models": models,
         "answers": answer_values(content.claims),
+        "verdict": verdict(content.claims, first_tables(content.tables), adversarial=content.provenance.adversarial),
         "claims": claim_values(content.claims),
         "texts": {"claims": INTRODUCTION, "words": WORDS, "paper": PAPER},
     }

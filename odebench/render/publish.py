@@ -52,7 +52,7 @@ def leaderboard_files(
     content, problems = page_content([published.results], asked, [published.study], provenance=provenance)
     return LeaderboardFiles(
         texts={
-            **leaderboard_markdown(content.tables, content.claims, folder=folder),
+            **leaderboard_markdown(content.tables, content.claims, folder=folder, adversarial=provenance.adversarial),
             DATA: data_file(content.tables),
             TABLE: csv_text(content.tables),
             SCHEMA: schema_text(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from odebench.leaderboard.grouping import group
-from odebench.leaderboard.rank import ranks, significantly_better
+from odebench.leaderboard.rank import ranks
 from odebench.leaderboard.table import Cell, Row, Table
 from odebench.protocol.spec import middle, radius
 from odebench.render.markdown_tables import escape, grid, horizon_name, nfe_text
@@ -20,6 +20,11 @@ def middle_tables(tables: Sequence[Table]) -> list[Table]:
     """Of the tables of one data set the one at the middle epsilon of each norm, linf first."""
     found = [middle(same) for same in group(tables, lambda table: table.norm).values()]
     return sorted(found, key=lambda table: table.norm != "linf")
+
+
+def first_tables(tables: Sequence[Table]) -> list[Table]:
+    """For each data set its table at the middle epsilon of linf, else of its other norm."""
+    return [middle_tables(same)[0] for same in group(tables, lambda table: table.dataset).values()]
 
 
 def summary(table: Table) -> list[str]:
@@ -39,24 +44,10 @@ def at_one_horizon(table: Table, horizon: float) -> list[str]:
     found = [(row, cell) for row in table.usual if (cell := row.cells.get(horizon) or row.cells.get(None)) is not None]
     found.sort(key=lambda pair: -pair[1].robust_accuracy.value)
     lines = [
-        (escape(row.model), _robust(cell), f"{100 * cell.clean_accuracy.value:.1f}", nfe_text(cell), *_extent(cell))
+        (escape(row.model), robust_text(cell), f"{100 * cell.clean_accuracy.value:.1f}", nfe_text(cell), *_extent(cell))
         for row, cell in found
     ]
     return grid(("model", "robust %", "clean %", "NFE", "images", "seeds"), lines, left=(0,))
-
-
-def best_models(tables: Sequence[Table]) -> list[str]:
-    """A row a table with its first two ranked models, and whether the first is significantly better than the second."""
-    lines = []
-    for table in tables:
-        order = sorted(ranks(table).items(), key=lambda item: (item[1], item[0]))[:2]
-        if len(order) == 2:
-            (first, _), (second, _) = order
-            answer = "yes" if (first, second) in significantly_better(table) else "no"
-            condition = f"{table.dataset}, {table.norm} {radius(table.epsilon)}"
-            lines.append((condition, *(_best_cell(table.usual[at]) for at in (first, second)), answer))
-    heading = ("data set", "best model", "second", "significantly better?")
-    return grid(heading, lines, left=(0, 1, 2, 3)) if lines else []
 
 
 def title(table: Table) -> str:
@@ -66,20 +57,19 @@ def title(table: Table) -> str:
     return f"{table.norm}, epsilon {radius(table.epsilon)}, {images} images"
 
 
-def _best_cell(row: Row) -> str:
-    """The model with the highest robust accuracy among its ranked cells."""
-    cell = max((cell for cell in row.cells.values() if cell.ranked), key=lambda cell: cell.robust_accuracy.value)
-    horizon = "" if cell.horizon is None else f", {horizon_name(cell.horizon)}"
-    return f"{escape(row.model)} ({_robust(cell)}%{horizon})"
+def best_cell(row: Row) -> Cell:
+    """The ranked cell of a ranked row with the highest robust accuracy."""
+    return max((cell for cell in row.cells.values() if cell.ranked), key=lambda cell: cell.robust_accuracy.value)
 
 
-def _robust(cell: Cell) -> str:
+def robust_text(cell: Cell) -> str:
+    """Robust accuracy with the half-width of its interval, in percent, without the sign."""
     figure = cell.robust_accuracy
     return f"{100 * figure.value:.1f} ± {50 * (figure.high - figure.low):.1f}"
 
 
 def _both(cell: Cell | None) -> str:
-    return "" if cell is None else f"{_robust(cell)} / {100 * cell.clean_accuracy.value:.1f}"
+    return "" if cell is None else f"{robust_text(cell)} / {100 * cell.clean_accuracy.value:.1f}"
 
 
 def _extent(cell: Cell) -> tuple[str, str]:

@@ -21,9 +21,16 @@ from odebench.submission.submitted_model import find_model
 
 def provenance(entries: Path | None) -> Provenance:
     """The provenance of results whose entries lie in the folder `entries`; None where there are none."""
+    entry_of = cache(partial(_entry, entries))
     return Provenance(
-        partial(_command, cache(partial(_model, entries))), partial(_claimed, cache(partial(_entry, entries)))
+        partial(_command, cache(partial(_model, entries))),
+        partial(_claimed, entry_of),
+        lambda model: _adversarial(entry_of(model)),
     )
+
+
+def _adversarial(entry: Entry | None) -> bool:
+    return entry is not None and entry.training.get("adversary", "none") != "none"
 
 
 def _command(model_of: Callable[[str], ModelReference], result: Result) -> str:

@@ -27,7 +27,7 @@ from odebench.render.chart_data import COLOURS, Chart, horizon_chart, security_c
 from odebench.render.chart_svg import chart_svg
 from odebench.render.leaderboard_markdown import charts_of
 from odebench.render.publish import leaderboard_files, publish, stale
-from odebench.render.summary_table import at_one_horizon, best_models, middle_tables, summary
+from odebench.render.summary_table import at_one_horizon, middle_tables, summary
 from odebench.result.file import write_result
 from odebench.result.schema import Result
 from odebench.submission.provenance import provenance
@@ -240,14 +240,6 @@ def test_a_row_at_a_glance(folder: Path) -> None:
     figures = [float(found[1]) for line in once[2:] if (found := re.search(r"\| +(\d+\.\d) ±", line))]
     assert figures == sorted(figures, reverse=True)
     assert len(figures) == len(once) - 2 > 1
-
-
-def test_the_best_model_is_named_with_the_second_and_whether_it_is_better(folder: Path) -> None:
-    tables = build_tables([StoredResult(folder / f"{n}.json", each) for n, each in enumerate(results())])[0]
-    (linf,) = [table for table in middle_tables(tables) if table.norm == "linf"]
-    *_, line = best_models([linf])
-    assert re.fullmatch(r"\| digits, linf 0.05 \| resnet \(.* ± .*%\) +\| kd-ode \(.*%, T=0.5\) \| yes +\|", line), line
-    assert best_models([]) == []
 
 
 def test_a_board_without_results_says_how_to_begin(tmp_path: Path) -> None:

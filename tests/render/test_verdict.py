@@ -1,0 +1,95 @@
+"""The study's answers in sentences."""
+
+from __future__ import annotations
+
+import pytest
+from claim_factory import Shares, asked, registered, stored, study
+from result_factory import make_result
+
+from odebench.analysis.claims import Claim, claims_of
+from odebench.leaderboard.build import build_tables
+from odebench.leaderboard.table import Table
+from odebench.render.verdict import verdict
+
+
+def claim(name: str, robust: Shares, **changes: object) -> Claim:
+    about = registered(name, **changes)
+    found = study(about, robust)
+    return claims_of([asked(about, found)], stored(*found.values()))[0]
+
+
+def gain(points: float) -> Shares:
+    return lambda model, _: 0.5 + points / 100 * (model == "kd-ode")
+
+
+def table(**robust: int) -> Table:
+    """Models with this many of 100 images robust, by name with - for _; resnet has no horizon."""
+    results = [
+        make_result(
+            {0.1: "r" * count + "f" * (100 - count)},
+            model=name.replace("_", "-"),
+            horizon=None if name == "resnet" else 1.0,
+            train_seed=seed,
+            attack="worst-case",
+        )
+        for name, count in robust.items()
+        for seed in (0, 1, 2)
+    ]
+    (found,) = build_tables(stored(*results))[0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("clean", "robust", "lead"),
+    [(10, 10, "Yes"), (0, 10, "In part"), (0, 0, "No"), (-10, 0, "No")],
+)
+def test_the_answer_begins_with_a_word(clean: float, robust: float, lead: str) -> None:
+    claims = [claim("digits-clean-gain", gain(clean), margin=2.0), claim("digits-robust-gain", gain(robust))]
+    question, answer = verdict(claims, [])[0]
+    assert question == "Does distillation help?"
+    assert answer.startswith(f"{lead}: on digits gain in accuracy "), answer
+    assert f"({claims[1].word.value})" in answer
+
+
+def test_what_is_not_decided_is_not_shown() -> None:
+    about = registered()
+    found = study(about, gain(1), scatter=0.2)
+    claims = claims_of([asked(about, found)], stored(*found.values()))
+    assert verdict(claims, [])[0][1].startswith("Not shown: on digits gain in robust accuracy "), claims[0].word
+
+
+def test_slopes_are_points_per_doubling() -> None:
+    slope = claim("digits-slope-plain", lambda _, horizon: 0.4 + 0.1 * horizon, kind="slope")
+    answer = dict(verdict([slope], []))["Does a longer horizon T help?"]
+    assert answer.startswith("Yes: on digits the plain model +")
+    assert "points per doubling (supported)" in answer
+
+
+def test_what_helps_is_what_is_significantly_better_than_kd_ode() -> None:
+    ranked = table(kd_ode=30, hardened=80, other=60, alike=31, resnet=90)
+    answers = dict(verdict([], [ranked], adversarial=lambda model: model == "hardened"))
+    helps = answers["What does help?"]
+    assert "training on adversarial images, on digits: hardened 80.0 ±" in helps
+    assert "other methods, on digits: other 60.0 ±" in helps
+    assert "(kd-ode: 30.0 ±" in helps
+    assert "alike" not in helps
+    assert "resnet" not in helps, "no Neural ODE"
+    best = answers["Which model is best?"]
+    assert best.startswith("On digits (linf 0.1) resnet 90.0 ±")
+    assert "significantly better than hardened" in best
+    nothing = dict(verdict([], [table(kd_ode=30, alike=31)]))
+    assert nothing["What does help?"].startswith("Nothing yet")
+    assert "not significantly better than kd-ode" in nothing["Which model is best?"]
+
+
+def test_seeds_so_far_and_what_was_not_run_are_said() -> None:
+    about, other = registered(train_seeds=list(range(10))), registered("svhn-robust-gain", dataset="svhn")
+    cells = [asked(each, study(each, gain(10))) for each in (about, other)]
+    claims = claims_of(cells, stored(*study(about, gain(10), seeds=range(8)).values()))
+    sure = dict(verdict(claims, []))["How sure is this?"]
+    assert "digits: 8 of 10 seeds so far" in sure
+    assert "not run on svhn" in sure
+
+
+def test_without_results_there_is_no_verdict() -> None:
+    assert verdict([], []) == []
