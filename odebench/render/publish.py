@@ -85,9 +85,16 @@ def publish(
     folder: Path, asked: Sequence[ClaimCells], provenance: Provenance = NO_PROVENANCE
 ) -> tuple[list[Path], tuple[ResultError, ...]]:
     """Writes LEADERBOARD.md, its pages, data files, charts and index.html, removes other charts and pages, and returns
-    the files written and the problems of the results. Raises UsageError without the extra `page`, and FileError."""
+    the files written and the problems of the results. Raises UsageError without the extra `page`, FileError, and
+    ResultError for a result by an attack that was handed over in Python."""
     check_page()
     found = leaderboard_files(folder, asked, provenance)
+    for item in found.page.stored:
+        if item.evaluation.attack.is_function:
+            raise ResultError(
+                f"{item.path} is by {item.evaluation.attack.name}, a function handed over in Python, which nobody else "
+                "can run: take the file away, or make the attack a plugin (docs/plugins.md)"
+            )
     # everything is rendered before anything is written, so that an error leaves the old board whole
     texts = {folder / name: text for name, text in {**found.texts, PAGE: _page(found.page, folder)}.items()}
     for path, text in texts.items():
