@@ -132,7 +132,8 @@ def _row(result: Result) -> list[str]:
     evaluation, figures = result.evaluation, carried_figures(result)
     horizon = "" if evaluation.horizon is None else f"{evaluation.horizon:g}"
     shares = [figures[0].clean, *(one.robust for one in figures)]
-    names = [evaluation.model.name, horizon, str(evaluation.model.train_seed), evaluation.attack.name]
+    seed = "" if evaluation.model.train_seed is None else str(evaluation.model.train_seed)
+    names = [evaluation.model.name, horizon, seed, evaluation.attack.name]
     return [*names, str(evaluation.dataset.n), *map(_share, shares)]
 
 

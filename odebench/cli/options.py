@@ -54,7 +54,7 @@ ReferenceNames = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Models, such as ode,kd-ode (`odebench models` lists them), an entry's id, or its folder.",
+        help="Models, such as ode,kd-ode (`odebench models` lists them), an entry's id or folder, or FILE.py:NAME.",
         autocompletion=complete_model,
     ),
 ]
@@ -125,7 +125,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="FILE",
-        help="Weights (safetensors) instead of training: a file, https://...#sha256=..., hf://owner/name/file@revision.",
+        help="Weights (safetensors) instead of training, or of FILE.py:NAME: a file, https://...#sha256=..., hf://owner/name/file@revision.",
     ),
 ]
 SourceNames = Annotated[

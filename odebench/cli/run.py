@@ -20,6 +20,7 @@ from odebench.errors import UsageError
     "odebench run -m ode -a pgd --solver dopri5 --tolerance 1e-3\n\n"
     "odebench run -m kd-ode -a worst-case -n 200 --parameter effort=standard-2\n\n"
     "odebench run -m my-ode -a pgd --trust --results leaderboard/results\n\n"
+    "odebench run -m my_net.py:Net -a pgd --weights net.safetensors --trust\n\n"
     "odebench run -m ode,kd-ode -a pgd,cw --horizon 0.5,1,2 --seeds 0-2"
 )
 def run(

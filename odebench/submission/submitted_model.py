@@ -21,6 +21,7 @@ from odebench.model.registry import MODELS
 from odebench.protocol.spec import check_horizon
 from odebench.submission.entry import ENTRY_FILE, ID, Entry, Use, Weights, read_entry, shared_weights
 from odebench.submission.folder import CODE_SUFFIX
+from odebench.submission.own_model import own_model
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,14 @@ class SubmittedModel:
 
 
 def find_model(name: str, *, weights: Path | None = None) -> ModelReference:
-    """The model of a name: a registered one, or an entry by its id or by the path of its folder (with a "/").
+    """The model of a name: a registered one, an entry by its id or by the path of its folder (with a "/"), or code of
+    one's own, such as my_net.py:Net.
 
-    `weights` is a file for a registered model. An entry of a registered model's name is that model. Raises UsageError
-    for an unknown name, with the nearest match and the list, and DocumentError for an unreadable entry.
+    `weights` is a file for a registered model or one's own. An entry of a registered model's name is that model. Raises
+    UsageError for an unknown name, with the nearest match and the list, and DocumentError for an unreadable entry.
     """
+    if ":" in name:
+        return own_model(name, weights)
     registered = MODELS.entries()
     if "/" not in name and name in registered:
         return RegisteredModel(load_definition(name), weights)
@@ -158,6 +162,10 @@ def find_entry(name: str) -> Path:
     folder = (
         Path(name) if "/" in name or (name not in known and (Path(name) / ENTRY_FILE).is_file()) else known.get(name)
     )
+    if folder is None and name in MODELS.entries():
+        raise UsageError(
+            f"{name} has no entry here; odebench new-entry {name} --published writes it from its published results"
+        )
     if folder is None:
         raise unknown_name("model", name, [*MODELS.entries(), *known])
     if not (folder / ENTRY_FILE).is_file():
