@@ -12,6 +12,7 @@ from odebench.dataset import load_dataset
 from odebench.errors import UsageError
 from odebench.model.classifier import Classifier
 from odebench.result.file import read_result
+from odebench.submission.submitted_model import find_entry
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboard"
 
@@ -67,3 +68,8 @@ def test_wrong_names_and_types_get_one_sentence() -> None:
         odebench.load_model(3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="a data set is named, such as 'digits', not int"):
         odebench.load_model("ode", 3)  # type: ignore[arg-type]
+
+
+def test_a_listed_model_without_an_entry_is_told_so() -> None:
+    with pytest.raises(UsageError, match="ode has no entry here; odebench new-entry ode --published writes it"):
+        find_entry("ode")
