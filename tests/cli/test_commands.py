@@ -498,7 +498,7 @@ def test_leaderboard_writes_json(two_results: Place, call: Call) -> None:
 def test_leaderboard_writes_to_a_file_what_it_would_print(format: str, two_results: Place, call: Call) -> None:
     printed = call("leaderboard", "-f", format, place=two_results)
     said = call("leaderboard", "-f", format, "--output", "new/board", place=two_results)
-    assert said == Said(0, "", "")
+    assert said == Said(0, "", "written: new/board\n")
     assert (two_results.folder / "new" / "board").read_text(encoding="utf-8") == printed.out
     assert [path.name for path in (two_results.folder / "new").iterdir()] == ["board"]
 
