@@ -11,13 +11,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from odebench.io.text import raw_stream, shown
+from odebench.cli.warnings import after_run
+from odebench.io.text import ascii_only, raw_stream, shown, spelled_for
 from odebench.leaderboard.build import FLAG_MEANINGS
 from odebench.leaderboard.figures import CARRY_OVER, carried_figures
 from odebench.progress import SILENT, Step
 from odebench.protocol.spec import radius
 from odebench.render.diagnosis import bars_text, curve_text, curves, nfe_bars
+from odebench.result.outcome import Flag
 from odebench.result.schema import Check, Figure, Result
+
+FLAG_ADVICE: dict[str, str] = {
+    Flag.RANDOMISED: "make the model deterministic in evaluation mode, such as by a fixed seed, to have it ranked",
+    Flag.BATCH_COUPLED: "give --backend torchode, which takes steps image by image",
+    Flag.NO_TRANSFER: "name another model by sources=... or --source",
+    Flag.UNSEEDED: "draw random numbers from torch's global generator",
+    Flag.FEW_CANDIDATES: "craft candidates for all images",
+    Flag.OPAQUE_GRADIENT: "expose stem, field, head, horizon and solver, so that odebench integrates the field",
+}
+"""What to do about the flags that are no checks."""
 
 
 class PlainConsole(Console):
@@ -29,7 +41,11 @@ class PlainConsole(Console):
 
     def print(self, *parts: Any, **options: Any) -> None:
         """Prints texts, their unseen characters escaped, and tables."""
-        super().print(*(shown(part) if isinstance(part, str) else part for part in parts), **options)
+        super().print(*(self.spelled(part) if isinstance(part, str) else part for part in parts), **options)
+
+    def spelled(self, text: str) -> str:
+        """A text as this console can show it."""
+        return spelled_for(self.file, shown(text))
 
 
 class _ScreenStep:
@@ -72,15 +88,20 @@ class ScreenProgress:
         """One line on standard error."""
         self._console.print(line, markup=False, soft_wrap=True)
 
+    def warn(self, line: str) -> None:
+        """One line on standard error that is told in any case."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
 
 def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()) -> None:
     """A plain table on standard output that fits its width."""
+    console = PlainConsole()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(shown, row))
-    PlainConsole().print(table)
+        table.add_row(*map(console.spelled, row))
+    console.print(table)
 
 
 def print_result(result: Result) -> None:
@@ -117,7 +138,7 @@ def print_result(result: Result) -> None:
         if check.status == "flag":
             console.print(f"flag {check.id}, {check.name}: {_measured(check)}; {check.why}")
     passed = sum(check.status == "pass" for check in result.checks)
-    for line in _other_flags(result):
+    for line in [*_other_flags(result), *after_run(result)]:
         console.print(line)
     skipped = sum(check.status == "skipped" for check in result.checks)
     left = f" ({skipped} not made)" if skipped else ""
@@ -140,7 +161,10 @@ def print_diagnosis(result: Result) -> None:
     for line in _other_flags(result):
         console.print(f"\n{line}")
     bars = nfe_bars(result)
-    pictures = [curve_text(curve) for curve in curves(result)] + ([] if bars is None else [bars_text(bars)])
+    plain = ascii_only(sys.stdout)
+    pictures = [curve_text(curve, plain=plain) for curve in curves(result)] + (
+        [] if bars is None else [bars_text(bars)]
+    )
     for picture in pictures:
         write_text("\n" + picture)
     console.print()
@@ -150,7 +174,13 @@ def _other_flags(result: Result) -> list[str]:
     """A line for each flag that is not the name of a check."""
     checks = {check.name for check in result.checks}
     others = [flag for flag in result.flags if flag not in checks]
-    return [f"flag {flag}: {FLAG_MEANINGS.get(flag, 'see the result file')}" for flag in others]
+    found = []
+    for flag in others:
+        advice = FLAG_ADVICE.get(flag)
+        found.append(
+            f"flag {flag}: {FLAG_MEANINGS.get(flag, 'see the result file')}" + ("" if advice is None else f"; {advice}")
+        )
+    return found
 
 
 def _measured(check: Check) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from odebench.cli.console import ScreenProgress, write_text
 from odebench.cli.trust import trusted_model
+from odebench.cli.warnings import before_run
 from odebench.dataset import describe_dataset, load_dataset
 from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import DEFAULT_N, EvaluationRequest, Split, plan, threat_model
@@ -92,8 +93,11 @@ class Evaluator:
         total = len(data_split(data, images.split))
         if images.n is None and 0 <= images.offset < total:
             request = replace(request, images=replace(images, n=min(default_n, total - images.offset)))
+        planned = plan(request, described, total=total)
+        for line in before_run(planned, total=total):
+            self.progress.warn(line)
         result, path, new = run(
-            plan(request, described, total=total),
+            planned,
             data,
             results=self.results,
             force=self.force,

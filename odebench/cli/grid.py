@@ -12,6 +12,7 @@ from odebench.attack.definition import load_attack
 from odebench.cli import options
 from odebench.cli.console import print_table, write_text
 from odebench.cli.evaluation import Evaluator
+from odebench.cli.warnings import before_run
 from odebench.errors import UsageError
 from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import EvaluationRequest, plan
@@ -70,6 +71,9 @@ def grids_of(
         grid = grid_of(
             [plan(one, described, total=total) for one in combinations.requests(request, described)], described
         )
+        told = {line for cell in grid.cells for line in before_run(cell.plan, total=total)}
+        for line in sorted(told):
+            evaluator.progress.warn(line)
         keys = [cell.run_key for cell in grid.cells]
         for cell in grid.cells:
             if keys.count(cell.run_key) > 1:
