@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from odebench.cli.verbosity import Verbosity, verbosity
 from odebench.cli.warnings import after_run
 from odebench.io.text import ascii_only, raw_stream, shown, spelled_for
 from odebench.leaderboard.build import FLAG_MEANINGS
@@ -59,6 +61,36 @@ class _ScreenStep:
             self._progress.advance(self._task, amount)
 
 
+LINE_SECONDS = 30.0
+"""From line to line about work in progress, where there is no terminal."""
+
+
+class _LineStep:
+    def __init__(self, progress: ScreenProgress, name: str, total: float, done: float) -> None:
+        self._progress, self._name, self._total, self._done, self._first = progress, name, total, done, done
+        self._began = self._said = time.monotonic()
+
+    def advance(self, amount: float = 1, *, note: str = "") -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._said >= LINE_SECONDS and self._done > self._first:
+            self._said = now
+            left = (now - self._began) * max(0.0, self._total - self._done) / (self._done - self._first)
+            share = min(1.0, self._done / self._total) if self._total else 1.0
+            self._progress.say(f"{self._name}: {share:.0%}, about {duration(left)} left{f', {note}' if note else ''}")
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 40 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 90:
+        return f"{max(1.0, seconds):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
 class ScreenProgress:
     """Bars on standard error if it is a terminal; lines in any case."""
 
@@ -67,10 +99,13 @@ class ScreenProgress:
 
     @contextmanager
     def track(self, name: str, *, total: float, done: float = 0) -> Iterator[Step]:
-        """A bar with the time left; nothing if standard error is not a terminal."""
-        if not self._console.is_terminal:
+        """A bar with the time left; a line every 30 seconds if standard error is not a terminal."""
+        if verbosity() is Verbosity.QUIET:
             with SILENT.track(name, total=total, done=done) as silent:
                 yield silent
+            return
+        if not self._console.is_terminal:
+            yield _LineStep(self, name, total, done)
             return
         columns = (
             TextColumn("{task.description}"),
@@ -85,7 +120,9 @@ class ScreenProgress:
             yield _ScreenStep(progress, task)
 
     def say(self, line: str) -> None:
-        """One line on standard error."""
+        """One line on standard error, unless -q was given."""
+        if verbosity() is Verbosity.QUIET:
+            return
         self._console.print(line, markup=False, soft_wrap=True)
 
     def warn(self, line: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from odebench.cli.console import ScreenProgress, write_text
 from odebench.cli.trust import trusted_model
+from odebench.cli.verbosity import Verbosity, verbosity
 from odebench.cli.warnings import before_run
 from odebench.dataset import describe_dataset, load_dataset
 from odebench.evaluation.model_reference import ModelReference
@@ -107,4 +108,9 @@ class Evaluator:
             device=self.device,
             progress=self.progress,
         )
+        if verbosity() is Verbosity.VERBOSE:
+            for stage in result.cost.stages:
+                passes = f"{stage.forward:.4g} forward and {stage.backward:.4g} backward passes per image"
+                self.progress.say(f"{stage.name}: {passes}, {stage.seconds:.3g} s")
+            self.progress.say(f"weights: sha256 {result.found.weights_sha256}")
         return Evaluated(result, path, new)

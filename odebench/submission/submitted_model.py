@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from odebench.dataset.definition import DatasetDefinition
-from odebench.errors import UsageError, WeightError, unknown_name
+from odebench.errors import OdebenchError, UsageError, WeightError, unknown_name
 from odebench.evaluation import model_reference
 from odebench.evaluation.model_reference import ModelReference, RegisteredModel, ResolvedModel
 from odebench.io.folders import LEADERBOARD, PublishedFolder, published_folders
@@ -191,6 +192,22 @@ def reference_of(folder: Path, entry: Entry, *, weights: Path | None = None) -> 
     if weights is not None:
         raise UsageError(f"{entry.id} is an entry, which lists its weights: leave out --weights")
     return SubmittedModel(folder, entry)
+
+
+def entry_names() -> list[str]:
+    """The ids of the published entries, sorted."""
+    return sorted(_entry_folders())
+
+
+def entry_summaries() -> dict[str, tuple[Path, str]]:
+    """The folder of each published entry, and a line about it; those that cannot be read are left out."""
+    found = {}
+    for name, folder in sorted(_entry_folders().items()):
+        with suppress(OdebenchError):
+            entry = read_entry(folder)
+            kind = "code of its own" if entry.contributed else f"a {entry.model}"
+            found[name] = folder, f"{kind}, trained on {', '.join(use.name for use in entry.datasets)}"
+    return found
 
 
 def _entry_folders() -> dict[str, Path]:
