@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from odebench.analysis.dataframe import load_results as load_results
+    from odebench.analysis.dataframe import ranking as ranking
     from odebench.attack.definition import AttackDefinition as AttackDefinition
     from odebench.attack.early_stopping import with_early_stopping
     from odebench.dataset.base import Dataset as Dataset
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from odebench.result.file import read_result as read_result
     from odebench.result.file import write_result as write_result
     from odebench.result.schema import Result as Result
+    from odebench.submission.load_model import load_model as load_model
 
     pursued = with_early_stopping
 
@@ -55,8 +57,10 @@ _EXPORTS = {
     "evaluate": "odebench.evaluation.evaluate:evaluate",
     "fixed_step": "odebench.protocol.spec:fixed_step",
     "integrate": "odebench.model.solver:integrate",
+    "load_model": "odebench.submission.load_model:load_model",
     "load_results": "odebench.analysis.dataframe:load_results",
     "pursued": "odebench.attack.early_stopping:with_early_stopping",
+    "ranking": "odebench.analysis.dataframe:ranking",
     "read_result": "odebench.result.file:read_result",
     "write_result": "odebench.result.file:write_result",
 }

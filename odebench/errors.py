@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -65,9 +65,42 @@ def first_problem(error: ValidationError) -> str:
     return " ".join(f"{where}: {first['msg']}".split())
 
 
+_WORDS = (
+    ("Value error, ", ""),
+    ("Input should be", "it must be"),
+    ("a valid tuple", "a list"),
+    ("a valid list", "a list"),
+    ("a valid dictionary", "keys and values"),
+    ("a valid string", "a text"),
+    ("a valid integer, got a number with a fractional part", "a whole number"),
+    ("a valid integer", "a whole number"),
+    ("a valid number", "a number"),
+    ("a valid boolean", "true or false"),
+    ("greater than or equal to", "at least"),
+    ("less than or equal to", "at most"),
+    ("greater than", "above"),
+    ("less than", "below"),
+    ("String should match pattern '^[0-9a-f]{64}$'", "it must be 64 of the letters 0-9 and a-f"),
+    ("String should match pattern", "it must be of the form"),
+    ("String should have at least 1 character", "it must not be empty"),
+    ("String should have", "it must have"),
+    ("Tuple should have", "it must have"),
+    ("List should have", "it must have"),
+    (" after validation", ""),
+)
+
+
+def in_words(error: Mapping[str, Any]) -> str:
+    """What is expected where a value does not fit a schema, in plain words."""
+    said = str(error["msg"])
+    for theirs, ours in _WORDS:
+        said = said.replace(theirs, ours)
+    return said
+
+
 def invalid_value(error: ValidationError) -> UsageError:
     """The error for the first value that does not fit a specification: its name, the value, what is expected."""
     first = error.errors()[0]
-    expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+    expected = in_words(first)
     where = ".".join(str(part) for part in first["loc"])
     return UsageError(f"{where} cannot be {first['input']!r}: {expected}" if where else expected)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -36,6 +37,7 @@ class Registry:
 
     def __init__(self, kind: str, group: str, *, built_in: str) -> None:
         self.kind, self.group, self.built_in = kind, group, built_in
+        self._lent: dict[str, Any] = {}
 
     def entries(self) -> dict[str, RegistryEntry]:
         """All entries by name. Raises RegistryError, naming both sides, where two claim one name."""
@@ -59,6 +61,15 @@ class Registry:
             raise unknown_name(self.kind, name, known)
         return known[name]
 
+    @contextmanager
+    def lending(self, definitions: Mapping[str, Any]) -> Iterator[None]:
+        """Knows these definitions by name, too, while inside; they are listed nowhere."""
+        before, self._lent = self._lent, {**self._lent, **definitions}
+        try:
+            yield
+        finally:
+            self._lent = before
+
     def load_built_in(self, name: str) -> Any:
         """The definition of a built-in name; None for any other: to load a plugin's would run its code."""
         return self.load(name) if name in _built_in(self.built_in) else None
@@ -66,6 +77,8 @@ class Registry:
     def load(self, name: str) -> Any:
         """The definition that `name` stands for, imported now. Raises UsageError for an unknown name, and
         RegistryError for a plugin that cannot be imported or whose definition has another name."""
+        if name in self._lent:
+            return self._lent[name]
         entry = self.entry(name)
         which = f"the {self.kind} {name!r} ({entry.origin})"
         try:

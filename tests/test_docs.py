@@ -95,6 +95,9 @@ TESTED_BY = {
     ),
     # files, data or names that a reader has
     "odebench run -m kd-ode -a pgd --dataset fashion-mnist": "dataset/test_loading.py::test_fashion_mnist_from_debian",
+    "odebench run -m my_net.py:Net -a pgd --weights FILE --trust": (
+        "submission/test_own_model.py::test_a_file_or_a_module_is_run_with_its_weights"
+    ),
     "odebench run -m ode -a pgd --weights FILE": "cli/test_commands.py::test_run_takes_weights_from_a_file",
     "odebench run -m ode -a pgd --weights ode.safetensors": "cli/test_commands.py::test_run_takes_weights_from_a_file",
     "odebench judge -m kd-ode FILE": (

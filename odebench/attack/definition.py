@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
@@ -134,6 +134,11 @@ class AttackDefinition(NamedAttack):
         credit = parameters.get("credit") if self.needs_candidates else None
         name = self.name if credit is None else f"{self.name} of {credit}"
         return (Stage(name, self, dict(parameters)),)
+
+    def load(self) -> Callable[..., Any]:
+        """The function that is the attack, imported now. Raises ImportError, AttributeError or ValueError."""
+        found: Callable[..., Any] = load_target(self.function)
+        return found
 
     def gradients(self, parameters: Mapping[str, JsonValue]) -> int:
         """The largest number of gradients (or queries) that the attack takes per image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,13 +12,26 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from odebench.io.text import raw_stream, shown
+from odebench.cli.verbosity import Verbosity, verbosity
+from odebench.cli.warnings import after_run
+from odebench.io.text import ascii_only, raw_stream, shown, spelled_for
 from odebench.leaderboard.build import FLAG_MEANINGS
 from odebench.leaderboard.figures import CARRY_OVER, carried_figures
 from odebench.progress import SILENT, Step
 from odebench.protocol.spec import radius
 from odebench.render.diagnosis import bars_text, curve_text, curves, nfe_bars
+from odebench.result.outcome import Flag
 from odebench.result.schema import Check, Figure, Result
+
+FLAG_ADVICE: dict[str, str] = {
+    Flag.RANDOMISED: "make the model deterministic in evaluation mode, such as by a fixed seed, to have it ranked",
+    Flag.BATCH_COUPLED: "give --backend torchode, which takes steps image by image",
+    Flag.NO_TRANSFER: "name another model by sources=... or --source",
+    Flag.UNSEEDED: "draw random numbers from torch's global generator",
+    Flag.FEW_CANDIDATES: "craft candidates for all images",
+    Flag.OPAQUE_GRADIENT: "expose stem, field, head, horizon and solver, so that odebench integrates the field",
+}
+"""What to do about the flags that are no checks."""
 
 
 class PlainConsole(Console):
@@ -29,7 +43,11 @@ class PlainConsole(Console):
 
     def print(self, *parts: Any, **options: Any) -> None:
         """Prints texts, their unseen characters escaped, and tables."""
-        super().print(*(shown(part) if isinstance(part, str) else part for part in parts), **options)
+        super().print(*(self.spelled(part) if isinstance(part, str) else part for part in parts), **options)
+
+    def spelled(self, text: str) -> str:
+        """A text as this console can show it."""
+        return spelled_for(self.file, shown(text))
 
 
 class _ScreenStep:
@@ -43,6 +61,36 @@ class _ScreenStep:
             self._progress.advance(self._task, amount)
 
 
+LINE_SECONDS = 30.0
+"""From line to line about work in progress, where there is no terminal."""
+
+
+class _LineStep:
+    def __init__(self, progress: ScreenProgress, name: str, total: float, done: float) -> None:
+        self._progress, self._name, self._total, self._done, self._first = progress, name, total, done, done
+        self._began = self._said = time.monotonic()
+
+    def advance(self, amount: float = 1, *, note: str = "") -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._said >= LINE_SECONDS and self._done > self._first:
+            self._said = now
+            left = (now - self._began) * max(0.0, self._total - self._done) / (self._done - self._first)
+            share = min(1.0, self._done / self._total) if self._total else 1.0
+            self._progress.say(f"{self._name}: {share:.0%}, about {duration(left)} left{f', {note}' if note else ''}")
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 40 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 90:
+        return f"{max(1.0, seconds):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
 class ScreenProgress:
     """Bars on standard error if it is a terminal; lines in any case."""
 
@@ -51,10 +99,13 @@ class ScreenProgress:
 
     @contextmanager
     def track(self, name: str, *, total: float, done: float = 0) -> Iterator[Step]:
-        """A bar with the time left; nothing if standard error is not a terminal."""
-        if not self._console.is_terminal:
+        """A bar with the time left; a line every 30 seconds if standard error is not a terminal."""
+        if verbosity() is Verbosity.QUIET:
             with SILENT.track(name, total=total, done=done) as silent:
                 yield silent
+            return
+        if not self._console.is_terminal:
+            yield _LineStep(self, name, total, done)
             return
         columns = (
             TextColumn("{task.description}"),
@@ -69,18 +120,25 @@ class ScreenProgress:
             yield _ScreenStep(progress, task)
 
     def say(self, line: str) -> None:
-        """One line on standard error."""
+        """One line on standard error, unless -q was given."""
+        if verbosity() is Verbosity.QUIET:
+            return
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """One line on standard error that is told in any case."""
         self._console.print(line, markup=False, soft_wrap=True)
 
 
 def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()) -> None:
     """A plain table on standard output that fits its width."""
+    console = PlainConsole()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(shown, row))
-    PlainConsole().print(table)
+        table.add_row(*map(console.spelled, row))
+    console.print(table)
 
 
 def print_result(result: Result) -> None:
@@ -117,7 +175,7 @@ def print_result(result: Result) -> None:
         if check.status == "flag":
             console.print(f"flag {check.id}, {check.name}: {_measured(check)}; {check.why}")
     passed = sum(check.status == "pass" for check in result.checks)
-    for line in _other_flags(result):
+    for line in [*_other_flags(result), *after_run(result)]:
         console.print(line)
     skipped = sum(check.status == "skipped" for check in result.checks)
     left = f" ({skipped} not made)" if skipped else ""
@@ -140,7 +198,10 @@ def print_diagnosis(result: Result) -> None:
     for line in _other_flags(result):
         console.print(f"\n{line}")
     bars = nfe_bars(result)
-    pictures = [curve_text(curve) for curve in curves(result)] + ([] if bars is None else [bars_text(bars)])
+    plain = ascii_only(sys.stdout)
+    pictures = [curve_text(curve, plain=plain) for curve in curves(result)] + (
+        [] if bars is None else [bars_text(bars)]
+    )
     for picture in pictures:
         write_text("\n" + picture)
     console.print()
@@ -150,7 +211,13 @@ def _other_flags(result: Result) -> list[str]:
     """A line for each flag that is not the name of a check."""
     checks = {check.name for check in result.checks}
     others = [flag for flag in result.flags if flag not in checks]
-    return [f"flag {flag}: {FLAG_MEANINGS.get(flag, 'see the result file')}" for flag in others]
+    found = []
+    for flag in others:
+        advice = FLAG_ADVICE.get(flag)
+        found.append(
+            f"flag {flag}: {FLAG_MEANINGS.get(flag, 'see the result file')}" + ("" if advice is None else f"; {advice}")
+        )
+    return found
 
 
 def _measured(check: Check) -> str:

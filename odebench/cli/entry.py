@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +52,7 @@ def new_entry(
 
 @app.command(
     epilog="Examples:\n\nodebench validate leaderboard/entries/my-ode\n\nodebench validate\n\n"
+    "odebench validate leaderboard/entries/my-ode --fix\n\n"
     "odebench validate leaderboard/entries/* --json"
 )
 def validate(
@@ -59,6 +61,10 @@ def validate(
         typer.Argument(metavar="[PATH]...", help="Folders of entries. Default: all in leaderboard/entries."),
     ] = None,
     fetch: Annotated[bool, typer.Option("--fetch", help="Also fetch and check weights stored elsewhere.")] = False,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="First write sha256, bytes and parameters of weights files into entry.yaml."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check entries without running their code; exit 1 if something is wrong.
@@ -67,11 +73,16 @@ def validate(
     """
     from odebench.cli.console import ScreenProgress, write_text
     from odebench.submission.entry import ENTRY_FILE
+    from odebench.submission.fix import fix_entry
     from odebench.submission.validate import validate_entry
     from odebench.submission.weights import fetching
 
     folders = [path.parent if path.name == ENTRY_FILE else path for path in paths or _all()]
     distinct(folders, "folder")
+    if fix:
+        for folder in folders:
+            for line in fix_entry(folder) if (folder / ENTRY_FILE).is_file() else []:
+                print(line, file=sys.stderr if as_json else sys.stdout)
     fetched = fetching(ScreenProgress()) if fetch else None
     reports = [validate_entry(folder, fetch=fetched) for folder in folders]
     if as_json:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from odebench.cli.console import ScreenProgress, write_text
 from odebench.cli.trust import trusted_model
+from odebench.cli.verbosity import Verbosity, verbosity
+from odebench.cli.warnings import before_run
 from odebench.dataset import describe_dataset, load_dataset
 from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import DEFAULT_N, EvaluationRequest, Split, plan, threat_model
@@ -92,8 +94,11 @@ class Evaluator:
         total = len(data_split(data, images.split))
         if images.n is None and 0 <= images.offset < total:
             request = replace(request, images=replace(images, n=min(default_n, total - images.offset)))
+        planned = plan(request, described, total=total)
+        for line in before_run(planned, total=total):
+            self.progress.warn(line)
         result, path, new = run(
-            plan(request, described, total=total),
+            planned,
             data,
             results=self.results,
             force=self.force,
@@ -103,4 +108,9 @@ class Evaluator:
             device=self.device,
             progress=self.progress,
         )
+        if verbosity() is Verbosity.VERBOSE:
+            for stage in result.cost.stages:
+                passes = f"{stage.forward:.4g} forward and {stage.backward:.4g} backward passes per image"
+                self.progress.say(f"{stage.name}: {passes}, {stage.seconds:.3g} s")
+            self.progress.say(f"weights: sha256 {result.found.weights_sha256}")
         return Evaluated(result, path, new)

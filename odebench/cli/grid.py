@@ -12,6 +12,7 @@ from odebench.attack.definition import load_attack
 from odebench.cli import options
 from odebench.cli.console import print_table, write_text
 from odebench.cli.evaluation import Evaluator
+from odebench.cli.warnings import before_run
 from odebench.errors import UsageError
 from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import EvaluationRequest, plan
@@ -70,6 +71,9 @@ def grids_of(
         grid = grid_of(
             [plan(one, described, total=total) for one in combinations.requests(request, described)], described
         )
+        told = {line for cell in grid.cells for line in before_run(cell.plan, total=total)}
+        for line in sorted(told):
+            evaluator.progress.warn(line)
         keys = [cell.run_key for cell in grid.cells]
         for cell in grid.cells:
             if keys.count(cell.run_key) > 1:
@@ -132,7 +136,8 @@ def _row(result: Result) -> list[str]:
     evaluation, figures = result.evaluation, carried_figures(result)
     horizon = "" if evaluation.horizon is None else f"{evaluation.horizon:g}"
     shares = [figures[0].clean, *(one.robust for one in figures)]
-    names = [evaluation.model.name, horizon, str(evaluation.model.train_seed), evaluation.attack.name]
+    seed = "" if evaluation.model.train_seed is None else str(evaluation.model.train_seed)
+    names = [evaluation.model.name, horizon, seed, evaluation.attack.name]
     return [*names, str(evaluation.dataset.n), *map(_share, shares)]
 
 

@@ -18,6 +18,7 @@ from odebench.io.folders import LEADERBOARD
 
 if TYPE_CHECKING:
     from odebench.leaderboard.model_card import Provenance
+    from odebench.leaderboard.selection import Selection
     from odebench.protocol.registration import ClaimCells
 
 LOCAL_RESULTS = Path("results")
@@ -32,8 +33,17 @@ class Format(str, Enum):
     json = "json"
 
 
+class By(str, Enum):
+    """What a row of the tables is."""
+
+    model = "model"
+    attack = "attack"
+
+
 @app.command(
     epilog="Examples:\n\nodebench leaderboard\n\nodebench leaderboard runs/a runs/b --format csv --output all.csv\n\n"
+    "odebench leaderboard -d digits --norm linf -m ode,kd-ode --chart digits.svg\n\n"
+    "odebench leaderboard -m kd-ode --by attack\n\n"
     "odebench leaderboard --format html --output board.html\n\nodebench leaderboard --serve\n\n"
     "odebench leaderboard --publish"
 )
@@ -44,6 +54,18 @@ def leaderboard(
     ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="Markdown, a page, CSV or JSON.")] = Format.md,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
+    by: Annotated[By, typer.Option("--by", help="A row per model, or per model and attack.")] = By.model,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", "-d", help="These data sets alone, such as digits.")
+    ] = None,
+    norm: Annotated[list[str] | None, typer.Option("--norm", help="These norms alone: linf, l2.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="These models alone, such as ode,kd-ode.")
+    ] = None,
+    chart: Annotated[
+        Path | None,
+        typer.Option(help="Draw accuracy against horizon and epsilon into FILE.svg or FILE.png (extra: chart)."),
+    ] = None,
     publish: Annotated[
         bool, typer.Option("--publish", help="Write LEADERBOARD.md, charts and page from leaderboard/results.")
     ] = False,
@@ -56,59 +78,98 @@ def leaderboard(
 ) -> None:
     """Rank results: a table per data set and threat model, accuracy against horizon."""
     if publish or check:
-        if results or output or format is not Format.md or (publish and check) or serve or port is not None:
+        others = (results, output, dataset, norm, model, chart, serve, port is not None, by is not By.model)
+        if any(others) or format is not Format.md or (publish and check):
             raise UsageError("--publish and --check take no other options: they read leaderboard/results alone")
         publish_leaderboard() if publish else _check()
         return
     if port is not None and not serve:
         raise UsageError("--port goes with --serve")
+    from odebench.cli.options import listed
+    from odebench.leaderboard.selection import Selection
+
+    selection = Selection(
+        tuple(listed(dataset or (), "data set")), tuple(listed(norm or (), "norm")), tuple(listed(model or (), "model"))
+    )
+    folders = results or default_folders()
+    if (serve or format is Format.html) and (chart is not None or by is not By.model):
+        raise UsageError("--chart and --by go with md, csv and json; the page has charts and attacks of its own")
+    if chart is not None:
+        from odebench.render.results_chart import check_chart_file
+
+        check_chart_file(chart)
     if serve:
         if output or format is not Format.md:
             raise UsageError("--serve shows the page and writes nothing: leave out --format and --output")
-        _serve(results or default_folders(), port, browser=browser)
-        return
-    if format is Format.html:
-        _page(results or default_folders(), output)
-        return
-    from odebench.io.files import write_output
+        _serve(folders, selection, port, browser=browser)
+    elif format is Format.html:
+        _page(folders, selection, output)
+    else:
+        _tables(folders, selection, format, output, by, chart)
+
+
+def _tables(
+    folders: Sequence[Path], selection: Selection, format: Format, output: Path | None, by: By, chart: Path | None
+) -> None:
+    from odebench.io.files import write_atomically
     from odebench.leaderboard.build import build_tables
     from odebench.leaderboard.read import read_results
+    from odebench.render.by_attack import by_attack_markdown, tables_by_attack
+    from odebench.render.markdown_tables import markdown
+    from odebench.render.records import csv_text, json_text
 
-    stored, problems = read_results(results or default_folders())
-    tables, contradictions = build_tables(stored)
+    read, problems = read_results(folders)
+    stored = selection.results(read)
+    found, contradictions = build_tables(stored)
+    tables = selection.tables(found)
     if format is Format.md:
-        from odebench.render.markdown_tables import markdown as render
-    elif format is Format.csv:
-        from odebench.render.records import csv_text as render
+        text = markdown(tables) if by is By.model else by_attack_markdown(stored, tables, selection)
     else:
-        from odebench.render.records import json_text as render
-    write_output(render(tables), output)
+        shown = tables if by is By.model else tables_by_attack(stored, selection)
+        text = csv_text(shown) if format is Format.csv else json_text(shown)
+    _write(text, output)
+    if chart is not None:
+        from odebench.render.results_chart import results_chart
+
+        write_atomically(chart, results_chart(tables, chart))
+        print(f"chart: {chart}", file=sys.stderr)
     end_with([*problems, *contradictions])
 
 
-def _page(folders: Sequence[Path], output: Path | None) -> None:
+def _write(text: str, output: Path | None, *, escaped: bool = False) -> None:
     from odebench.io.files import write_output
+
+    write_output(text, output, escaped=escaped)
+    if output is not None:
+        print(f"written: {output}", file=sys.stderr)
+
+
+def _page(folders: Sequence[Path], selection: Selection, output: Path | None) -> None:
     from odebench.render.page import check_page, page_html
     from odebench.render.publish import page_content
 
     check_page()
-    content, problems = page_content(folders, *claims_beside(folders), provenance=_provenance(folders))
+    content, problems = page_content(
+        folders, *claims_beside(folders), provenance=_provenance(folders), selection=selection
+    )
     start = output.parent if output is not None and (output.is_file() or not output.exists()) else Path()
 
     def link(path: Path) -> str:
         return quote(Path(os.path.relpath(path, start)).as_posix())
 
-    write_output(page_html(content, link=link), output, escaped=True)
+    _write(page_html(content, link=link), output, escaped=True)
     end_with(problems)
 
 
-def _serve(folders: Sequence[Path], port: int | None, *, browser: bool) -> None:
+def _serve(folders: Sequence[Path], selection: Selection, port: int | None, *, browser: bool) -> None:
     from odebench.cli.serve import serve
     from odebench.render.page import check_page, page_html
     from odebench.render.publish import page_content
 
     check_page()
-    content, problems = page_content(folders, *claims_beside(folders), provenance=_provenance(folders))
+    content, problems = page_content(
+        folders, *claims_beside(folders), provenance=_provenance(folders), selection=selection
+    )
     addresses = {item.path: f"/results/{number}/{quote(item.path.name)}" for number, item in enumerate(content.stored)}
     html = page_html(content, link=lambda path: addresses[path])
     for problem in problems:

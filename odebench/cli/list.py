@@ -1,9 +1,10 @@
-"""`odebench models`, `attacks`, `datasets` and `schema`."""
+"""`odebench models`, `attacks`, `datasets`, `info` and `schema`."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -11,32 +12,101 @@ from odebench.attack.registry import ATTACKS
 from odebench.cli.options import AsJson, DataDir, one_of
 from odebench.cli.root import app
 from odebench.dataset.registry import DATASETS
+from odebench.io.text import fill
 from odebench.model.registry import MODELS
 from odebench.registry import RegistryEntry
 
 
+def _names(incomplete: str) -> list[str]:
+    from odebench.submission.submitted_model import entry_names
+
+    known = [*MODELS.entries(), *ATTACKS.entries(), *DATASETS.entries(), *entry_names()]
+    return [name for name in known if name.startswith(incomplete)]
+
+
 @app.command(epilog="Examples:\n\nodebench models\n\nodebench models --json")
 def models(as_json: AsJson = False) -> None:
-    """List the models: name, one line, where each comes from."""
-    _list(list(MODELS.entries().values()), as_json)
+    """List the models and entries: name, what each is, where it comes from."""
+    from odebench.submission.submitted_model import entry_summaries
+
+    known = MODELS.entries()
+    entries = [
+        RegistryEntry(name, str(folder), summary, "entry")
+        for name, (folder, summary) in entry_summaries().items()
+        if name not in known
+    ]
+    _list([*known.values(), *entries], as_json)
 
 
 @app.command(epilog="Examples:\n\nodebench attacks\n\nodebench attacks --json")
 def attacks(as_json: AsJson = False) -> None:
-    """List the attacks: name, one line, where each comes from."""
-    _list(list(ATTACKS.entries().values()), as_json)
+    """List the attacks: name, what each is, norms, and the most gradients or queries per image."""
+    from odebench.cli.details import details_of
+
+    entries = list(ATTACKS.entries().values())
+    details = {entry.name: details_of(ATTACKS, entry.name) for entry in entries}
+    more = {
+        name: [" ".join(one.get("norms", [])), str(one["passes"]) if one.get("passes") else ""]
+        for name, one in details.items()
+    }
+    _list(entries, as_json, columns=("norms", "passes"), more=more)
 
 
 @app.command(epilog="Examples:\n\nodebench datasets\n\nodebench datasets --data-dir ~/images --json")
 def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List the data sets, and the image folders in the data folder."""
+    """List the data sets, with their test images and default epsilons, and the image folders in the data folder."""
+    from odebench.cli.details import details_of
     from odebench.dataset.data_folder import data_folder, image_folders
 
     entries = dict(DATASETS.entries())
     for name, path in sorted(image_folders(data_folder(data_dir)).items()):
         if name not in entries:
             entries[name] = RegistryEntry(name, str(path), "image folder", str(path))
-    _list(list(entries.values()), as_json)
+    more = {}
+    for name in entries:
+        one = details_of(DATASETS, name) if name in DATASETS.entries() else {}
+        more[name] = [str(one.get("sizes", {}).get("test", "")), " ".join(one.get("epsilons", {}).get("linf", []))]
+    _list(list(entries.values()), as_json, columns=("test", "linf epsilons"), more=more)
+
+
+@app.command(epilog="Examples:\n\nodebench info pgd\n\nodebench info kd-ode --json")
+def info(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A model, an attack, a data set or an entry.", autocompletion=_names)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Explain a model, an attack, a data set or an entry: parameters, norms, cost, epsilons, weights that are here."""
+    from odebench.cli.console import write_text
+    from odebench.cli.details import details_of
+    from odebench.errors import unknown_name
+    from odebench.submission.submitted_model import entry_summaries
+
+    found: list[dict[str, Any]] = []
+    for registry in (MODELS, ATTACKS, DATASETS):
+        if (entry := registry.entries().get(name)) is not None:
+            about = {"name": name, "kind": registry.kind, "summary": entry.summary, "origin": entry.origin}
+            found.append(about | details_of(registry, name, plugins=True))
+    if not found and name in (entries := entry_summaries()):
+        folder, summary = entries[name]
+        found.append({"name": name, "kind": "entry", "summary": summary, "origin": str(folder)})
+    if not found:
+        raise unknown_name("model, attack or data set", name, _names(""))
+    if as_json:
+        write_text(json.dumps(found, indent=1))
+        return
+    for one in found:
+        for key, value in one.items():
+            if value not in (None, {}, []):
+                write_text(fill(f"{key}: {_in_words(value)}"))
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_in_words(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 @app.command(epilog="Examples:\n\nodebench schema > result.schema.json\n\nodebench schema --format md")
@@ -54,11 +124,19 @@ def schema(
         write_text(json.dumps(result_schema(), indent=1))
 
 
-def _list(entries: list[RegistryEntry], as_json: bool) -> None:
+def _list(
+    entries: list[RegistryEntry],
+    as_json: bool,
+    *,
+    columns: tuple[str, ...] = (),
+    more: Mapping[str, list[str]] | None = None,
+) -> None:
     from odebench.cli.console import print_table, write_text
 
     if as_json:
         fields = ("name", "summary", "origin")
         write_text(json.dumps([{field: getattr(entry, field) for field in fields} for entry in entries], indent=1))
     else:
-        print_table(["name", "what it is", "from"], [[entry.name, entry.summary, entry.origin] for entry in entries])
+        rows = [[one.name, one.summary, *(more or {}).get(one.name, []), one.origin] for one in entries]
+        print_table(["name", "what it is", *columns, "from"], rows)
+        print("more about one: odebench info NAME")

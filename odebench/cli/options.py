@@ -1,40 +1,66 @@
-"""Options that several commands share, and the functions that read their values."""
+"""Options that several commands share; values.py reads their values."""
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from odebench.attack.registry import ATTACKS
+from odebench.cli.values import coarse_solver as coarse_solver
+from odebench.cli.values import distinct as distinct
+from odebench.cli.values import horizons as horizons
+from odebench.cli.values import listed as listed
+from odebench.cli.values import number as number
+from odebench.cli.values import one_of as one_of
+from odebench.cli.values import radii_of as radii_of
+from odebench.cli.values import seeds as seeds
+from odebench.cli.values import settings as settings
+from odebench.cli.values import solver as solver
+from odebench.cli.verbosity import Verbosity, set_verbosity
 from odebench.dataset.registry import DATASETS
-from odebench.errors import UsageError, invalid_value
 from odebench.model.registry import MODELS
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
-
-    from odebench.protocol.spec import Solver
 
 
 def completing(known: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """A function that completes one of the known names for the shell."""
 
     def complete(incomplete: str) -> list[str]:
-        return [name for name in known() if name.startswith(incomplete)]
+        return [name for name in dict.fromkeys(known()) if name.startswith(incomplete)]
 
     return complete
 
 
-Name = TypeVar("Name", bound=str)
-MAX_SEEDS = 1000
-"""The most seeds of a range."""
-complete_model, complete_dataset = completing(MODELS.entries), completing(DATASETS.entries)
+def _models_and_entries() -> Iterable[str]:
+    from odebench.submission.submitted_model import entry_names
+
+    return [*MODELS.entries(), *entry_names()]
+
+
+def _solvers() -> Iterable[str]:
+    from odebench.protocol.spec import FIXED_STEP_STAGES, JOINT_METHODS, PER_SAMPLE_METHODS
+
+    return sorted({*FIXED_STEP_STAGES, *JOINT_METHODS, *PER_SAMPLE_METHODS})
+
+
+def _usual_horizons() -> Iterable[str]:
+    return ["0.5", "1", "2", "4"]
+
+
+def _telling(level: Verbosity) -> Callable[[bool], bool]:
+    def chosen(value: bool) -> bool:
+        if value:
+            set_verbosity(level)
+        return value
+
+    return chosen
+
+
+SOLVER_PANEL, ATTACK_PANEL, MORE_PANEL = "Solver", "Attack", "More"
+"""The groups of options in the help, beside the everyday ones."""
+complete_model, complete_dataset = completing(_models_and_entries), completing(DATASETS.entries)
 
 ModelName = Annotated[
     str,
@@ -54,7 +80,7 @@ ReferenceNames = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Models, such as ode,kd-ode (`odebench models` lists them), an entry's id, or its folder.",
+        help="Models, such as ode,kd-ode (`odebench models` lists them), an entry's id or folder, or FILE.py:NAME.",
         autocompletion=complete_model,
     ),
 ]
@@ -83,14 +109,22 @@ DatasetNames = Annotated[
 ]
 Horizons = Annotated[
     list[str] | None,
-    typer.Option("--horizon", help="T, such as 0.5,1,2: the field is integrated over [0, T]. Default 1."),
+    typer.Option(
+        "--horizon",
+        help="T, such as 0.5,1,2: the field is integrated over [0, T]. Default 1.",
+        autocompletion=completing(_usual_horizons),
+    ),
 ]
 Horizon = Annotated[str | None, typer.Option(help="T: the field is integrated over [0, T]. Default 1.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(envvar="ODEBENCH_DATA", help="Folder of data sets and image folders. Default: the cache folder."),
+    typer.Option(
+        envvar="ODEBENCH_DATA",
+        help="Folder of data sets and image folders. Default: the cache folder.",
+        rich_help_panel=MORE_PANEL,
+    ),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1.", rich_help_panel=MORE_PANEL)]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Train seed.")]
 Seeds = Annotated[
     list[str] | None, typer.Option("--seed", "--seeds", help="Train seeds, such as 0,1 or 0-2. Default 0.")
@@ -101,31 +135,60 @@ Changes = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="Change the recipe: epochs=30, temperature=2, adversary=trades. Repeatable.",
+        rich_help_panel=MORE_PANEL,
     ),
 ]
-Results = Annotated[Path, typer.Option("--results", help="Folder that results are written to.")]
+Results = Annotated[
+    Path, typer.Option("--results", help="Folder that results are written to.", rich_help_panel=MORE_PANEL)
+]
 Epsilon = Annotated[list[str] | None, typer.Option(help="Radii, such as 0.1,8/255. Default: the data set's.")]
 NormName = Annotated[str | None, typer.Option("--norm", help="linf or l2. Default: the attack's first.")]
 Images = Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks. Default 500.")]
-Offset = Annotated[int, typer.Option(help="The first image, in the fixed order.")]
-SplitName = Annotated[str, typer.Option("--split", help="test or validation.")]
-AttackSeed = Annotated[int, typer.Option(min=0, help="Seed of the attack's random numbers.")]
-TrainHorizon = Annotated[str | None, typer.Option(help="T of training, if not --horizon; alone it sets both.")]
-Method = Annotated[str | None, typer.Option("--solver", help="Evaluate with rk4, euler, dopri5, tsit5, heun ...")]
-StepLength = Annotated[str | None, typer.Option("--step", help="Step of a fixed-step solver. Default 0.25.")]
-Tolerance = Annotated[str | None, typer.Option(help="rtol and atol of an adaptive solver. Default 1e-3.")]
-BackendName = Annotated[str | None, typer.Option("--backend", help="torchode or torchdiffeq.")]
-MaxSteps = Annotated[int | None, typer.Option(min=1, help="Step limit of an adaptive solver. Default 1000.")]
+Offset = Annotated[int, typer.Option(help="The first image, in the fixed order.", rich_help_panel=MORE_PANEL)]
+SplitName = Annotated[str, typer.Option("--split", help="test or validation.", rich_help_panel=MORE_PANEL)]
+AttackSeed = Annotated[
+    int, typer.Option(min=0, help="Seed of the attack's random numbers.", rich_help_panel=ATTACK_PANEL)
+]
+TrainHorizon = Annotated[
+    str | None, typer.Option(help="T of training, if not --horizon; alone it sets both.", rich_help_panel=SOLVER_PANEL)
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        "--solver",
+        help="Evaluate with rk4, euler, dopri5, tsit5, heun ...",
+        autocompletion=completing(_solvers),
+        rich_help_panel=SOLVER_PANEL,
+    ),
+]
+StepLength = Annotated[
+    str | None, typer.Option("--step", help="Step of a fixed-step solver. Default 0.25.", rich_help_panel=SOLVER_PANEL)
+]
+Tolerance = Annotated[
+    str | None, typer.Option(help="rtol and atol of an adaptive solver. Default 1e-3.", rich_help_panel=SOLVER_PANEL)
+]
+BackendName = Annotated[
+    str | None, typer.Option("--backend", help="torchode or torchdiffeq.", rich_help_panel=SOLVER_PANEL)
+]
+MaxSteps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Step limit of an adaptive solver. Default 1000.", rich_help_panel=SOLVER_PANEL),
+]
 AttackParameters = Annotated[
     list[str] | None,
-    typer.Option("--parameter", metavar="NAME=VALUE", help="Change the attack, such as steps=100. Repeatable."),
+    typer.Option(
+        "--parameter",
+        metavar="NAME=VALUE",
+        help="Change the attack, such as steps=100. Repeatable.",
+        rich_help_panel=ATTACK_PANEL,
+    ),
 ]
 Weights = Annotated[
     str | None,
     typer.Option(
         "--weights",
         metavar="FILE",
-        help="Weights (safetensors) instead of training: a file, https://...#sha256=..., hf://owner/name/file@revision.",
+        help="Weights (safetensors) instead of training, or of FILE.py:NAME: a file, https://...#sha256=..., hf://owner/name/file@revision.",
     ),
 ]
 SourceNames = Annotated[
@@ -134,133 +197,21 @@ SourceNames = Annotated[
         "--source",
         metavar="NAME[:KEY=VALUE]",
         help="Craft transfer candidates on this model: ode:seed=1, self:solver=dopri5. Repeatable. Default resnet.",
+        rich_help_panel=ATTACK_PANEL,
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Run again even if the result exists.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Run again even if the result exists.", rich_help_panel=MORE_PANEL)
+]
 TimeLimit = Annotated[
     int, typer.Option(min=1, max=604_800, metavar="SECONDS", help="Stop an entry's own code after this long.")
 ]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=_telling(Verbosity.QUIET), help="Say only warnings, errors and the result."),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", callback=_telling(Verbosity.VERBOSE), help="Also say what each stage cost."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
-def number(text: str | None, name: str) -> float | None:
-    """The value of a numeric option; None if it is not given. Raises UsageError."""
-    from odebench.protocol.spec import parse_number
-
-    return None if text is None else parse_number(text, name=name)
-
-
-def one_of(option: str, text: str, first: Name, second: Name) -> Name:
-    """The value of an option that takes one of two words. Raises UsageError."""
-    if text not in (first, second):
-        raise UsageError(f"{option} is {first} or {second}, not {text!r}")
-    return first if text == first else second
-
-
-def distinct(values: Sequence[Hashable], what: str) -> None:
-    """Raises UsageError where one of the values stands there twice."""
-    for value in values:
-        if values.count(value) > 1:
-            shown = f"{value:g}" if isinstance(value, float) else value
-            raise UsageError(f"{what} {shown} is given twice; remove one")
-
-
-def listed(texts: Iterable[str], what: str) -> list[str]:
-    """The values of an option that is repeated or holds several, such as ode,kd-ode. Raises UsageError."""
-    found = [part.strip() for text in texts for part in text.split(",")]
-    if "" in found:
-        raise UsageError(f"a {what} is missing before or after a comma in {','.join(texts)!r}")
-    distinct(found, what)
-    return found
-
-
-def horizons(texts: list[str] | None) -> list[float | None]:
-    """The values of --horizon; None alone where there is none. Raises UsageError."""
-    found = [number(text, "horizon") for text in listed(texts or [], "horizon")]
-    distinct(found, "horizon")
-    return found or [None]
-
-
-def seeds(texts: list[str] | None) -> list[int]:
-    """The train seeds of texts such as 0,1 and 0-2; 0 alone where there are none. Raises UsageError."""
-    found: list[int] = []
-    for text in listed(texts or ["0"], "train seed"):
-        ends = re.fullmatch(r"(\d{1,20})(?:-(\d{1,20}))?", text, re.ASCII)
-        first, last = (0, -1) if ends is None else (int(ends[1]), int(ends[2] or ends[1]))
-        if not first <= last < first + MAX_SEEDS:
-            raise UsageError(f"train seed {text!r} is neither an integer of at least 0 nor a range such as 0-2")
-        found += range(first, last + 1)
-    distinct(found, "train seed")
-    return found
-
-
-def radii_of(texts: list[str] | None, attack: str, norm: str | None) -> tuple[float, ...] | None:
-    """The epsilons of all --epsilon together, rising; None if there is none. Raises UsageError."""
-    from odebench.attack.definition import load_attack
-    from odebench.protocol.spec import parse_epsilons
-
-    return parse_epsilons(",".join(texts), load_attack(attack).norm(norm)) if texts else None
-
-
-def settings(pairs: list[str] | None) -> dict[str, JsonValue]:
-    """The values of NAME=VALUE options by name: parsed as JSON if possible, else text. Raises UsageError."""
-    found: dict[str, JsonValue] = {}
-    for pair in pairs or []:
-        name, separator, text = pair.partition("=")
-        if not separator or not name:
-            raise UsageError(f"{pair!r} is not of the form name=value, such as epochs=30")
-        if name in found:
-            raise UsageError(f"{name} is given twice; remove one")
-        try:
-            found[name] = json.loads(text, parse_float=_finite, parse_constant=_finite)
-        except RecursionError as error:
-            raise UsageError(f"the value of {name[:40]} is nested too deeply") from error
-        except ValueError:
-            found[name] = text
-    return found
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
-
-
-def solver(
-    method: str | None, step: str | None, tolerance: str | None, backend: str | None, max_steps: int | None
-) -> Solver | None:
-    """The solver that the options describe; None if there is none of them. Raises UsageError."""
-    from pydantic import ValidationError
-
-    from odebench.protocol.spec import FIXED_STEP_STAGES, Solver
-
-    if method is None:
-        given = {"--step": step, "--tolerance": tolerance, "--backend": backend, "--max-steps": max_steps}
-        if idle := [option for option, value in given.items() if value is not None]:
-            raise UsageError(f"{', '.join(idle)} without a --solver, such as --solver rk4 or --solver dopri5")
-        return None
-    try:
-        if method in FIXED_STEP_STAGES:
-            if (tolerance, max_steps) != (None, None) or backend not in (None, "torchdiffeq"):
-                raise UsageError(f"{method} takes fixed steps, on torchdiffeq: give --step alone")
-            return Solver(method=method, backend="torchdiffeq", step=number(step or "0.25", "step"))
-        rtol = number(tolerance or "1e-3", "tolerance")
-        return Solver.model_validate(
-            {
-                "method": method,
-                "backend": backend or "torchode",
-                "rtol": rtol,
-                "atol": rtol,
-                "max_steps": 1000 if max_steps is None else max_steps,
-                "step": number(step, "step"),
-            }
-        )
-    except ValidationError as error:
-        raise invalid_value(error) from error
-
-
-def coarse_solver(text: str) -> Solver | None:
-    """The solver that METHOD:STEP describes. Raises UsageError."""
-    method, _, step = text.partition(":")
-    return solver(method, step or None, None, None, None)

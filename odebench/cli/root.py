@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from odebench.cli.verbosity import Verbosity, set_verbosity
+
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
 
@@ -17,6 +19,7 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """The arguments that are left after the options. Raises UsageError of typer's for an option given twice."""
         if not ctx.resilient_parsing:
+            set_verbosity(Verbosity.USUAL)
             _, _, given = self.make_parser(ctx).parse_args(args=list(args))
             for option in given:
                 if option.param_type_name == "option" and not option.multiple and given.count(option) > 1:
@@ -24,9 +27,22 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
+EVERYDAY, STUDIES, SUBMITTING = "Everyday", "Studies", "Submitting a model"
+_PANELS = {
+    **dict.fromkeys(("sweep", "protocols", "claims", "compare", "judge", "examples", "schema"), STUDIES),
+    **dict.fromkeys(("new-entry", "validate", "verify", "check-pr"), SUBMITTING),
+}
+"""The group of each command in the help; all others are everyday ones."""
+
+
 class _App(typer.Typer):
     def command(self, name: str | None = None, **more: Any) -> Callable[[Callback], Callback]:
-        return super().command(name, **{"cls": Command, **more})
+        def register(function: Callback) -> Callback:
+            panel = _PANELS.get(name or function.__name__, EVERYDAY)
+            options: dict[str, Any] = {"cls": Command, "rich_help_panel": panel, **more}
+            return super(_App, self).command(name, **options)(function)
+
+        return register
 
 
 app = _App(

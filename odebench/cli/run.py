@@ -20,6 +20,7 @@ from odebench.errors import UsageError
     "odebench run -m ode -a pgd --solver dopri5 --tolerance 1e-3\n\n"
     "odebench run -m kd-ode -a worst-case -n 200 --parameter effort=standard-2\n\n"
     "odebench run -m my-ode -a pgd --trust --results leaderboard/results\n\n"
+    "odebench run -m my_net.py:Net -a pgd --weights net.safetensors --trust\n\n"
     "odebench run -m ode,kd-ode -a pgd,cw --horizon 0.5,1,2 --seeds 0-2"
 )
 def run(
@@ -47,20 +48,43 @@ def run(
     source: options.SourceNames = None,
     surrogate: Annotated[
         str | None,
-        typer.Option(metavar="METHOD:STEP", help="A cheaper solver of the same weights attacks first: rk4:0.5."),
+        typer.Option(
+            metavar="METHOD:STEP",
+            help="A cheaper solver of the same weights attacks first: rk4:0.5.",
+            rich_help_panel=options.ATTACK_PANEL,
+        ),
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16, of the attack; the verdict is fp32.")] = "fp32",
-    chunk: Annotated[int, typer.Option(help="Images that an attack sees at once; part of the run key.")] = 100,
+    precision: Annotated[
+        str,
+        typer.Option(help="fp32 or bf16, of the attack; the verdict is fp32.", rich_help_panel=options.ATTACK_PANEL),
+    ] = "fp32",
+    chunk: Annotated[
+        int,
+        typer.Option(
+            help="Images that an attack sees at once; part of the run key.", rich_help_panel=options.ATTACK_PANEL
+        ),
+    ] = 100,
     data_dir: options.DataDir = None,
     device: options.Device = "cpu",
     results: options.Results = Path("results"),
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes, where there are several evaluations. Default: cores.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes, where there are several evaluations. Default: cores.",
+            rich_help_panel=options.MORE_PANEL,
+        ),
     ] = None,
     save_candidates: Annotated[
-        Path | None, typer.Option(help="Save the last candidates judged (safetensors), for `odebench judge`.")
+        Path | None,
+        typer.Option(
+            help="Save the last candidates judged (safetensors), for `odebench judge`.",
+            rich_help_panel=options.MORE_PANEL,
+        ),
     ] = None,
     force: options.Force = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train or load a model, attack it, judge every image, and write the result.
@@ -130,6 +154,8 @@ def train(
     changes: options.Changes = None,
     data_dir: options.DataDir = None,
     device: options.Device = "cpu",
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train a model, and its teacher first: what `run` does on first use."""

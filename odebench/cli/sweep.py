@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from odebench.cli.options import AsJson, DataDir, Device, Results, completing, distinct
+from odebench.cli.options import AsJson, DataDir, Device, Quiet, Results, completing, distinct
 from odebench.cli.root import app
 from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD, published_folder
@@ -65,6 +65,7 @@ def sweep(
         bool, typer.Option("--publish", help="Then copy results and weights to ./leaderboard and write its board.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="--publish: replace what differs.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train and evaluate everything in a protocol, in parallel; finished cells are skipped."""
     from odebench.sweep.grid import read_grid
@@ -192,7 +193,7 @@ def protocols(
     if as_json:
         write_text(json.dumps(rows, indent=1))
         return
-    from odebench.cli.watch import duration
+    from odebench.cli.console import duration
 
     columns = ["name", "version", "data set", "trainings", "evaluations"]
     body = [[str(row[key]) for key in ("name", "version", "dataset", "trainings", "evaluations")] for row in rows]

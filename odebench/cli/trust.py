@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 def trusted_model(name: str, *, weights: Path | None = None, trust: bool = False) -> ModelReference:
     """The model that a name stands for. Raises UsageError if it is an entry whose code may not run."""
+    from odebench.submission.own_model import OwnModel
     from odebench.submission.submitted_model import SubmittedModel, find_model
 
     found = find_model(name, weights=weights)
-    if isinstance(found, SubmittedModel):
+    if isinstance(found, SubmittedModel | OwnModel):
         check_trust(found.name, found.code, trust=trust)
     return found
 

@@ -9,11 +9,19 @@ from contextlib import contextmanager
 from rich.live import Live
 from rich.table import Table
 
-from odebench.cli.console import PlainConsole
+from odebench.cli.console import PlainConsole, duration
+from odebench.cli.verbosity import Verbosity, verbosity
+from odebench.errors import OdebenchError
 from odebench.io.text import shown
 from odebench.sweep.scheduler import State, Task
 
 _SHOWN = 6
+
+
+class InterruptedSweepError(OdebenchError):
+    """A sweep was interrupted; the message says what is kept."""
+
+    exit_code = 130
 
 
 class Watch:
@@ -21,9 +29,11 @@ class Watch:
 
     def __init__(self, name: str, console: PlainConsole, live: Live | None) -> None:
         self._name, self._console, self._live = name, console, live
+        self.state: State | None = None
 
     def look(self, state: State) -> None:
         """Draws the table in a terminal."""
+        self.state = state
         if self._live is not None:
             self._live.update(_table(self._name, state))
 
@@ -32,6 +42,8 @@ class Watch:
         one did gets no line: the other one has it, and the cells are named at the end."""
         reason = state.failed.get(task.key)
         if (task.kind == "data" and reason is None) or any(needed in state.failed for needed in task.needs):
+            return
+        if verbosity() is Verbosity.QUIET and reason is None:
             return
         if self._live is None or reason is not None:
             done = state.of("evaluation", state.done) + state.of("evaluation", state.failed)
@@ -49,22 +61,22 @@ class Watch:
 def watching(name: str) -> Iterator[Watch]:
     """A watcher for the time of a sweep."""
     console = PlainConsole(stderr=True)
-    if not console.is_terminal:
-        yield Watch(name, console, None)
-        return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield Watch(name, console, live)
-
-
-def duration(seconds: float) -> str:
-    """A time for people: 40 s, 12 min, 3.5 h, 2.1 days."""
-    if seconds < 90:
-        return f"{max(1.0, seconds):.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} days"
+    try:
+        if not console.is_terminal:
+            watch = Watch(name, console, None)
+            yield watch
+            return
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+            watch = Watch(name, console, live)
+            yield watch
+    except KeyboardInterrupt:
+        if watch.state is not None:
+            state = watch.state
+            finished, total = state.there + state.of("evaluation", state.done), state.there + state.total("evaluation")
+            raise InterruptedSweepError(
+                f"interrupted; {finished} of {total} done and kept; the same command goes on"
+            ) from None
+        raise
 
 
 def _table(name: str, state: State) -> Table:

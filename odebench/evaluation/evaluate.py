@@ -13,17 +13,25 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from odebench.attack.candidate_file import CandidateError, Candidates, write_candidates
-from odebench.attack.definition import load_attack
-from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
-from odebench.dataset.definition import DatasetDefinition
-from odebench.errors import DatasetError, ModelError, ResultError, UsageError
+from odebench.attack.registry import ATTACKS
+from odebench.dataset import Dataset, Split
+from odebench.errors import DatasetError, ResultError, UsageError
+from odebench.evaluation.arguments import (
+    AttackFunction,
+    Data,
+    attacks_of,
+    check_kinds,
+    check_modules,
+    data_of,
+    images_of,
+    threat_model_of,
+)
 from odebench.evaluation.environment import usable_device
 from odebench.evaluation.execution import measure
 from odebench.evaluation.fresh_start import start_of_module, start_of_plan
 from odebench.evaluation.loading import LoadedModels, known_weights, load_models, train_images
 from odebench.evaluation.measurements import Measurements
 from odebench.evaluation.plan import Plan, Slice
-from odebench.evaluation.plan import threat_model as default_threat_model
 from odebench.evaluation.preflight import Preflight
 from odebench.io.files import FileError, check_writable
 from odebench.model.classifier import Classifier
@@ -35,11 +43,11 @@ from odebench.result.schema import Result
 
 def evaluate(
     model: nn.Module,
-    dataset: str | Dataset = "digits",
+    dataset: Data = "digits",
     *,
-    attacks: Sequence[str] = ("pgd",),
+    attacks: AttackFunction | str | Sequence[AttackFunction | str] = ("pgd",),
     threat_model: ThreatModel | None = None,
-    images: Slice | None = None,
+    images: Slice | int | None = None,
     horizon: float | None = None,
     solver: Solver | None = None,
     attack_seed: int = 0,
@@ -48,14 +56,20 @@ def evaluate(
     name: str | None = None,
     arguments: Mapping[str, JsonValue] | None = None,
     device: str = "cpu",
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     progress: Progress = SILENT,
 ) -> list[Result]:
     """The results of any module that maps images in [0, 1] to logits: one per attack, as the command line writes them.
 
     A module that exposes stem, field(t, state), head, horizon and solver is integrated by odebench; any other is
-    called as a whole. The module is in evaluation mode while it is judged. `threat_model` is by default the attack's
-    first norm with the data set's epsilons. `name` and `arguments` are part of the run key: they distinguish models of
+    called as a whole. The module is in evaluation mode while it is judged.
+
+    `dataset` is a registered name, the path of an image folder, images and labels as tensors, a torch Dataset of image
+    tensors, or an odebench.Dataset. `images` is how many of its test images, or a Slice. An attack is a registered
+    name, or a function (model, images, labels, *, epsilon, ...) -> adversarial images, which also gets norm, seed and
+    fallen if it takes them; its other keyword arguments are its parameters. Nobody else can run a function: its
+    results cannot be published. `threat_model` is by default the attack's first norm with the data set's epsilons.
+    `name` and `arguments` are part of the run key: they distinguish models of
     one class with equal weights, such as two strengths of one defence. `parameters` holds those of each attack, such as
     {"worst-case": {"effort": "standard"}}. `sources` are other modules, by name, on which transfer (and the worst case)
     crafts candidates. `odebench.write_result` stores a result.
@@ -63,23 +77,19 @@ def evaluate(
     Raises UsageError for unknown names and values out of range, ModelError for a module that is not a classifier,
     DatasetError for images outside [0, 1].
     """
-    device, images = usable_device(device), images or Slice()
-    if strange := set(parameters or {}) - set(attacks):
-        raise UsageError(f"parameters for {', '.join(sorted(strange))}, which is not among the attacks")
-    if isinstance(dataset, str):
-        definition = describe_dataset(dataset, data_dir=data_dir, progress=progress)
-        data = load_dataset(dataset, data_dir=data_dir, progress=progress)
-    else:
-        definition = DatasetDefinition(dataset.name, dataset.image_shape, dataset.classes, epsilons={}, loader="")
-        data = dataset
+    check_kinds(
+        horizon=horizon, solver=solver, threat_model=threat_model, attack_seed=attack_seed, name=name, device=device
+    )
+    device, chosen, asked_for = usable_device(str(device)), images_of(images), attacks_of(attacks, parameters)
+    check_modules(model, sources)
+    data, definition = data_of(dataset, None if data_dir is None else Path(data_dir), progress)
     models = _wrapped_modules(model, sources or {}, data, device, horizon=horizon, solver=solver)
-    split = data_split(data, images.split)
-    part = images.of(data.name, len(split))
+    split = data_split(data, chosen.split)
+    part = chosen.of(data.name, len(split))
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
         raise UsageError(
             f"the name {name!r} becomes part of file names: no slash or control character, no dot in front"
         )
-    norm, epsilons = (None, None) if threat_model is None else (threat_model.norm, threat_model.epsilons)
     evaluations = [
         Evaluation(
             model=ModelSpec(
@@ -89,25 +99,26 @@ def evaluate(
             horizon=models.classifier.horizon,
             solver=models.classifier.solver,
             dataset=part,
-            threat_model=default_threat_model(attack, definition, norm=norm, epsilons=epsilons),
+            threat_model=threat_model_of(attack, definition, threat_model),
             attack=AttackSpec(
-                name=attack,
-                parameters=load_attack(attack).complete((parameters or {}).get(attack)),
+                name=attack.name,
+                parameters=asked_for.parameters[attack.name],
                 seed=attack_seed,
-                sources=tuple(models.sources) if load_attack(attack).needs_sources else (),
+                sources=tuple(models.sources) if attack.needs_sources else (),
             ),
-            chunk=images.chunk,
+            chunk=chosen.chunk,
             precision="fp32",
         )
-        for attack in attacks
+        for attack in asked_for.definitions.values()
     ]
     without_sources = replace(models, sources={}, sources_sha256={})
     preflights: dict[ThreatModel, Preflight] = {}
     results = []
-    for evaluation in evaluations:
-        asked = models if evaluation.attack.sources else without_sources
-        measured = measure(evaluation, asked, split, preflights=preflights, progress=progress)
-        results.append(measured.result(evaluation))
+    with ATTACKS.lending(asked_for.functions):
+        for evaluation in evaluations:
+            asked = models if evaluation.attack.sources else without_sources
+            measured = measure(evaluation, asked, split, preflights=preflights, progress=progress)
+            results.append(measured.result(evaluation))
     return results
 
 
@@ -120,10 +131,7 @@ def _wrapped_modules(
     horizon: float | None,
     solver: Solver | None,
 ) -> LoadedModels:
-    """A module and its sources as classifiers. Raises ModelError, DatasetError."""
-    for module in [model, *sources.values()]:
-        if not isinstance(module, nn.Module):
-            raise ModelError(f"expected a torch.nn.Module, not {_kind(module)}")
+    """A module and its sources as classifiers. Raises DatasetError, and ModelError for what does not fit."""
     if data.n_classes < 2:
         raise DatasetError(f"{data.name} has {data.n_classes} class; a classifier can only err among two or more")
     classifier = Classifier(model, n_classes=data.n_classes, device=device, horizon=horizon, solver=solver)
@@ -135,10 +143,6 @@ def _wrapped_modules(
         train_images=train_images(data),
         start=start_of_module(classifier),
     )
-
-
-def _kind(value: object) -> str:
-    return f"the class {value.__name__}: make one" if isinstance(value, type) else type(value).__name__
 
 
 def run(

@@ -99,10 +99,14 @@ def weights_of(plan: Plan, progress: Progress = SILENT) -> Path | None:
 
     Raises RemoteError.
     """
-    if isinstance(plan.weights, Address):
-        address = plan.weights
-        return fetch(address.url, sha256=address.sha256, bytes=address.bytes, progress=progress)
-    return plan.weights
+    return fetched(plan.weights, progress)
+
+
+def fetched(weights: Path | Address | None, progress: Progress = SILENT) -> Path | None:
+    """The file of some weights, downloaded if they lie elsewhere; None for None. Raises RemoteError."""
+    if isinstance(weights, Address):
+        return fetch(weights.url, sha256=weights.sha256, bytes=weights.bytes, progress=progress)
+    return weights
 
 
 def known_weights(plan: Plan) -> str | None:

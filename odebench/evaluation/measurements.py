@@ -165,7 +165,7 @@ class Measurements:
             logits_not_probabilities(self.logits),
             gradient_availability(self.useless, int((self.clean == ROBUST).sum())),
             reach(load_attack(evaluation.attack.name), evaluation.attack.parameters),
-            solver_failure(ever_failed(self.outcomes)),
+            solver_failure(ever_failed(self.outcomes), solver=evaluation.solver),
             *self.setup.checks,
         ]
         by_id = {check.id: check for check in checks}

@@ -131,11 +131,11 @@ class Plan:
 
 
 def threat_model(
-    attack: str, dataset: DatasetDefinition, *, norm: str | None, epsilons: tuple[float, ...] | None
+    attack: str | NamedAttack, dataset: DatasetDefinition, *, norm: str | None, epsilons: tuple[float, ...] | None
 ) -> ThreatModel:
     """The norm and epsilons of an evaluation: those given, else the attack's first norm and the data set's epsilons
     for it, or only their middle one for a quick diagnosis. Raises UsageError."""
-    definition = load_attack(attack)
+    definition = load_attack(attack) if isinstance(attack, str) else attack
     chosen = definition.norm(norm)
     radii = tuple(map(without_float32, epsilons)) if epsilons else dataset.epsilons.get(chosen)
     if isinstance(definition, DiagnosisDefinition) and definition.only_middle and not epsilons and radii:

@@ -23,7 +23,6 @@ from odebench.numerics.seeding import call_seed, seeded
 from odebench.numerics.shapes import Images, Labels
 from odebench.progress import Step
 from odebench.protocol.spec import Evaluation
-from odebench.registry import load_target
 from odebench.result.outcome import ROBUST, SUCCESSFUL
 
 
@@ -151,7 +150,7 @@ class StageRun:
         seeded_as = f"{stage.seeded_as or name}{f' start {self.turn + 1}' if self.turn else ''}"
         spec, device = self.inputs.evaluation.attack, self.inputs.device
         try:
-            attack = load_target(stage.definition.function)
+            attack = stage.definition.load()
             # Copies: the verdict measures from the clean images, which an attack must not move.
             # Seeded around it as well: what a randomised model draws must not hang on what was asked before.
             seed = call_seed(spec.seed, chunk=self.number, stage=seeded_as, epsilon=self.epsilon)

@@ -38,6 +38,36 @@ def _is_unseen(letter: str) -> bool:
     return letter not in "\n\t" and unicodedata.category(letter) in _UNSEEN
 
 
+_ASCII = str.maketrans(
+    {
+        **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╯╰", "+"),
+        **dict.fromkeys("─━", "-"),
+        **dict.fromkeys("│┃", "|"),
+        "▇": "#",
+        "±": "+-",
+        "…": "...",
+    }
+)
+
+
+def ascii_only(stream: Any) -> bool:
+    """Whether a stream has an encoding that lacks what tables and curves are drawn with."""
+    encoding = getattr(raw_stream(stream), "encoding", None)
+    try:
+        "┌─▇±".encode(encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return True
+    return False
+
+
+def spelled_for(stream: Any, text: str) -> str:
+    """A text as a stream can write it: where its encoding lacks lines and signs these are ASCII, others escaped."""
+    if text.isascii() or not ascii_only(stream):
+        return text
+    encoding = getattr(raw_stream(stream), "encoding", None) or "ascii"
+    return text.translate(_ASCII).encode(encoding, errors="backslashreplace").decode(encoding)
+
+
 class ShownStream:
     """A text stream that shows what it is given: nothing that is written to it can steer a terminal. `raw` is the
     stream itself, for what draws on purpose."""
@@ -46,7 +76,7 @@ class ShownStream:
         self.raw = raw
 
     def write(self, text: str) -> int:
-        self.raw.write(shown(text))
+        self.raw.write(spelled_for(self.raw, shown(text)))
         return len(text)
 
     def writelines(self, lines: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from odebench.errors import OdebenchError, UsageError
+from odebench.errors import OdebenchError, UsageError, in_words
 from odebench.io.text import unseen
 
 Where = tuple[str | int, ...]
@@ -227,8 +227,7 @@ def _described(error: Any, model: type[BaseModel], parts: Parts) -> str:
         field = None if known is None else known.model_fields.get(str(where[-1]))
         strike = "" if field is not None and field.is_required() else ", or remove the line"
         return f"{_spelled(where)}is empty; name at least one{strike}"
-    expected = error["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
-    expected = expected.replace("a valid tuple", "a list").replace("a valid dictionary", "keys and values")
+    expected = in_words(error)
     if error["type"] in _NUMBERS and (number := _number_in(error["input"])) is not None:
         expected = f"YAML reads this as text; write {number} without quotes"
     given = "" if isinstance(error["input"], Mapping) else f"cannot be {_written(error['input'])}: "

@@ -84,6 +84,7 @@ class Blueprint:
             "horizon": origin.horizon,
             "solver": _plain(origin.solver),
             "key": origin.key,
+            "fitting": origin.fitting,
         }
         return header | {"kind": "entry", "origin": entry}, {}
 

@@ -7,6 +7,7 @@ odebench.model.process.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,11 +62,13 @@ def build_contribution(contributed: Contributed) -> nn.Module:
         except (Exception, SystemExit) as error:
             raise ModelError(f"{where} cannot be imported: {_line(error)}") from error
         try:
-            module = attribute(**arguments)
+            module = attribute(**(_fitting(attribute, arguments) if contributed.fitting else arguments))
         except (Exception, SystemExit) as error:
             raise ModelError(f"{where} cannot be built with {', '.join(arguments)}: {_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ModelError(f"{where} gave a {type(module).__name__}, not a torch.nn.Module")
+    if contributed.fitting:
+        return module
     if contributed.horizon is None and is_ode(module):
         raise ModelError(f"{where} has a field that odebench integrates: say its horizons and solver in entry.yaml")
     if contributed.horizon is not None and not is_ode(module):
@@ -77,6 +80,8 @@ def build_contribution(contributed: Contributed) -> nn.Module:
 
 
 def _imported(contributed: Contributed) -> ModuleType:
+    if "." in contributed.module:
+        return importlib.import_module(contributed.module)
     path = contributed.folder / f"{contributed.module}.py"
     spec = importlib.util.spec_from_file_location(contributed.module, path)
     if spec is None or spec.loader is None:
@@ -106,6 +111,14 @@ def _importable(folder: Path) -> Iterator[None]:
                 del sys.modules[name]
                 if name in before:
                     sys.modules[name] = before[name]
+
+
+def _fitting(attribute: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that a class or function takes."""
+    takes = inspect.signature(attribute).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+        return arguments
+    return {name: value for name, value in arguments.items() if name in takes}
 
 
 def _lies_in(module: object, folder: Path) -> bool:

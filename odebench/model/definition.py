@@ -174,7 +174,8 @@ class Contributed:
     """A model that an entry brings as code.
 
     It is built by calling `attribute` of `module`, a file in `folder`, with image_shape, n_classes, `arguments` and, if
-    there is a horizon, horizon and solver. `key` is the sha256 of its weights file.
+    there is a horizon, horizon and solver. `key` is the sha256 of its weights file. With `fitting` it is given only
+    those of these that it takes, and may have horizon and solver by itself.
     """
 
     folder: Path
@@ -187,6 +188,7 @@ class Contributed:
     horizon: float | None
     solver: Solver | None
     key: str
+    fitting: bool = False
 
 
 Origin = Recipe | Contributed

@@ -21,6 +21,8 @@ VERDICT_BATCH = 100
 """Images of one batch of the verdict, whatever the chunk."""
 TRAIN_SEED = "train_seed"
 """The argument of a model that is the seed of its training."""
+FUNCTION_DIGEST = "function_sha256"
+"""The parameter of an attack that is a function handed over in Python: the digest of its source."""
 MAX_FIXED_STEPS = 10_000
 
 Backend = Literal["torchdiffeq", "torchode"]
@@ -194,6 +196,11 @@ class AttackSpec(Spec):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     sources: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(strict=False, max_length=50)] = ()
     surrogate: CoarseSolver | None = None
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the attack is a function that was handed over in Python, which no command can run."""
+        return FUNCTION_DIGEST in self.parameters
 
 
 class Evaluation(Spec):

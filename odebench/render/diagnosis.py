@@ -94,15 +94,15 @@ def _points(xs: Sequence[float | None], ys: Sequence[float | None]) -> tuple[tup
     return tuple((x, y) for x, y in zip(xs, ys, strict=True) if x is not None and y is not None)
 
 
-def curve_text(curve: Curve, *, width: int = 78) -> str:
-    """A curve, `width` characters wide, with its title and axes, without colour."""
+def curve_text(curve: Curve, *, width: int = 78, plain: bool = False) -> str:
+    """A curve, `width` characters wide, with its title and axes, without colour; `plain` draws its line in ASCII."""
     import plotext
 
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plotsize(width, _TEXT_HEIGHT)
     xs, ys = ([point[index] for point in curve.points] for index in (0, 1))
-    plotext.plot(xs, ys, marker="braille")
+    plotext.plot(xs, ys, marker="." if plain else "braille")
     if len(xs) <= _FEW:
         plotext.scatter(xs, ys, marker="o")
         plotext.xticks(xs, [f"{x:.4g}" for x in xs])

@@ -16,6 +16,7 @@ from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.example_images import read_examples
 from odebench.leaderboard.model_card import NO_PROVENANCE, Provenance
 from odebench.leaderboard.read import read_results
+from odebench.leaderboard.selection import Selection
 from odebench.protocol.registration import ClaimCells
 from odebench.render.chart_svg import chart_svg
 from odebench.render.data_schema import schema_text
@@ -31,6 +32,8 @@ ROOT = ".."
 DATA = "leaderboard.json"
 TABLE = "leaderboard.csv"
 SCHEMA = "leaderboard.schema.json"
+
+EVERYTHING = Selection()
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,18 @@ def page_content(
     studies: Sequence[Path] = (),
     *,
     provenance: Provenance = NO_PROVENANCE,
+    selection: Selection = EVERYTHING,
 ) -> tuple[PageContent, list[ResultError]]:
     """The content of a page of results, and what was left out. The results of `studies`, folders that need not exist,
-    enter the claims `asked`, and no table. Raises ResultError for another folder that does not exist."""
+    enter the claims `asked`, and no table. Tables and images are those of the `selection`. Raises ResultError for
+    another folder that does not exist."""
     stored, problems = read_results(folders)
     of_studies, more = read_results([folder for folder in studies if folder.is_dir()])
-    tables, contradictions = build_tables(stored)
-    strips, damaged = read_examples(folders, stored)
     claims = claims_of(asked, [*stored, *of_studies])
+    stored = selection.results(stored) if selection else stored
+    found, contradictions = build_tables(stored)
+    tables = selection.tables(found)
+    strips, damaged = read_examples(folders, stored)
     content = PageContent(tuple(stored), tuple(tables), tuple(claims), tuple(strips), provenance)
     return content, [*problems, *more, *contradictions, *damaged]
 
@@ -85,9 +92,16 @@ def publish(
     folder: Path, asked: Sequence[ClaimCells], provenance: Provenance = NO_PROVENANCE
 ) -> tuple[list[Path], tuple[ResultError, ...]]:
     """Writes LEADERBOARD.md, its pages, data files, charts and index.html, removes other charts and pages, and returns
-    the files written and the problems of the results. Raises UsageError without the extra `page`, and FileError."""
+    the files written and the problems of the results. Raises UsageError without the extra `page`, FileError, and
+    ResultError for a result by an attack that was handed over in Python."""
     check_page()
     found = leaderboard_files(folder, asked, provenance)
+    for item in found.page.stored:
+        if item.evaluation.attack.is_function:
+            raise ResultError(
+                f"{item.path} is by {item.evaluation.attack.name}, a function handed over in Python, which nobody else "
+                "can run: take the file away, or make the attack a plugin (docs/plugins.md)"
+            )
     # everything is rendered before anything is written, so that an error leaves the old board whole
     texts = {folder / name: text for name, text in {**found.texts, PAGE: _page(found.page, folder)}.items()}
     for path, text in texts.items():

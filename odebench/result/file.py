@@ -49,12 +49,13 @@ def write_result(result: Result, folder: Path | str, *, replace: bool = False) -
     return path
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: Path | str) -> Result:
     """Reads one result and recomputes its figures from its letters.
 
     Raises ResultError, in one line, for a file that is truncated, of another schema version, with unknown keys, with
     strings for numbers, or that contradicts itself.
     """
+    path = Path(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ResultError(f"{path} is not a result: larger than {MAX_BYTES / 1e6:g} MB")

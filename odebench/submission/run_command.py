@@ -31,6 +31,8 @@ def run_command(result: Result, model: ModelReference | None = None) -> list[str
     candidates made elsewhere.
     """
     evaluation = result.evaluation
+    if evaluation.attack.is_function:
+        raise UsageError(f"its attack, {evaluation.attack.name}, is a function that was handed over in Python")
     attack, spec = load_attack(evaluation.attack.name), evaluation.attack
     if attack.needs_candidates:
         raise UsageError(f"its candidates were made elsewhere: odebench judge -m {evaluation.model.name} {FILE}")

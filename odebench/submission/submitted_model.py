@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from odebench.dataset.definition import DatasetDefinition
-from odebench.errors import UsageError, WeightError, unknown_name
+from odebench.errors import OdebenchError, UsageError, WeightError, unknown_name
 from odebench.evaluation import model_reference
 from odebench.evaluation.model_reference import ModelReference, RegisteredModel, ResolvedModel
 from odebench.io.folders import LEADERBOARD, PublishedFolder, published_folders
@@ -21,6 +22,7 @@ from odebench.model.registry import MODELS
 from odebench.protocol.spec import check_horizon
 from odebench.submission.entry import ENTRY_FILE, ID, Entry, Use, Weights, read_entry, shared_weights
 from odebench.submission.folder import CODE_SUFFIX
+from odebench.submission.own_model import own_model
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,14 @@ class SubmittedModel:
 
 
 def find_model(name: str, *, weights: Path | None = None) -> ModelReference:
-    """The model of a name: a registered one, or an entry by its id or by the path of its folder (with a "/").
+    """The model of a name: a registered one, an entry by its id or by the path of its folder (with a "/"), or code of
+    one's own, such as my_net.py:Net.
 
-    `weights` is a file for a registered model. An entry of a registered model's name is that model. Raises UsageError
-    for an unknown name, with the nearest match and the list, and DocumentError for an unreadable entry.
+    `weights` is a file for a registered model or one's own. An entry of a registered model's name is that model. Raises
+    UsageError for an unknown name, with the nearest match and the list, and DocumentError for an unreadable entry.
     """
+    if ":" in name:
+        return own_model(name, weights)
     registered = MODELS.entries()
     if "/" not in name and name in registered:
         return RegisteredModel(load_definition(name), weights)
@@ -158,6 +163,10 @@ def find_entry(name: str) -> Path:
     folder = (
         Path(name) if "/" in name or (name not in known and (Path(name) / ENTRY_FILE).is_file()) else known.get(name)
     )
+    if folder is None and name in MODELS.entries():
+        raise UsageError(
+            f"{name} has no entry here; odebench new-entry {name} --published writes it from its published results"
+        )
     if folder is None:
         raise unknown_name("model", name, [*MODELS.entries(), *known])
     if not (folder / ENTRY_FILE).is_file():
@@ -183,6 +192,22 @@ def reference_of(folder: Path, entry: Entry, *, weights: Path | None = None) -> 
     if weights is not None:
         raise UsageError(f"{entry.id} is an entry, which lists its weights: leave out --weights")
     return SubmittedModel(folder, entry)
+
+
+def entry_names() -> list[str]:
+    """The ids of the published entries, sorted."""
+    return sorted(_entry_folders())
+
+
+def entry_summaries() -> dict[str, tuple[Path, str]]:
+    """The folder of each published entry, and a line about it; those that cannot be read are left out."""
+    found = {}
+    for name, folder in sorted(_entry_folders().items()):
+        with suppress(OdebenchError):
+            entry = read_entry(folder)
+            kind = "code of its own" if entry.contributed else f"a {entry.model}"
+            found[name] = folder, f"{kind}, trained on {', '.join(use.name for use in entry.datasets)}"
+    return found
 
 
 def _entry_folders() -> dict[str, Path]:

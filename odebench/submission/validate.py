@@ -30,6 +30,7 @@ from odebench.submission.entry import (
     open_entry,
 )
 from odebench.submission.finding import Finding, finding, finding_at
+from odebench.submission.fix import rest_of
 from odebench.submission.folder import CODE_SUFFIX, Contents, contents_of
 from odebench.submission.limits import MAX_TEXT_BYTES
 from odebench.submission.module_source import module_findings, module_problem
@@ -37,6 +38,7 @@ from odebench.submission.weights import Fetch, weights_findings
 
 _PAPER = re.compile(r"https://\S+|arXiv:\d{4}\.\d{4,5}|doi:10\.\S+")
 _DECLARED_ID = re.compile(r"^id: *['\"]?([^\s'\"#]+)", re.MULTILINE)
+_FOLLOWS = ("there are no weights", "is not listed", "dataset ")
 _EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+")
 
 
@@ -85,6 +87,10 @@ def _validated(folder: Path, fetch: Fetch | None) -> Report:
             found += [_refused(error, document.source) for error in errors]
             if entry is not None:
                 found += _entry_findings(folder, name, entry, document, contents, fetch)
+            elif errors and (rest := rest_of(document, folder)) is not None:
+                # what only follows from what was left out is no finding
+                others = _entry_findings(folder, name, rest[0], document, contents, None)
+                found += [one for one in others if one.line not in rest[1] and not one.message.startswith(_FOLLOWS)]
         except DocumentError as error:
             found.append(_refused(error, str(folder / ENTRY_FILE)))
     elsewhere = [each for each in entry.weights if each.url is not None] if entry is not None else []

@@ -228,7 +228,7 @@ def _conduct(client: Any, state: State, watcher: Watcher) -> None:
     topic = f"{_TOPIC}-{uuid.uuid4().hex}"
     client.subscribe_topic(topic, lambda event: state.running.add(event[1]["key"]))
     futures: dict[str, Any] = {}
-    ranks = {key: rank for rank, key in enumerate(sorted(state.tasks, key=lambda key: state.tasks[key].work))}
+    ranks = {key: rank for rank, key in enumerate(sorted(state.tasks, key=lambda key: -state.tasks[key].work))}
     for key, task in state.tasks.items():
         function, *arguments = task.call
         futures[key] = client.submit(
@@ -240,7 +240,7 @@ def _conduct(client: Any, state: State, watcher: Watcher) -> None:
             [futures[needed] for needed in task.needs],
             key=f"{task.kind}-{key}-{topic}",
             pure=False,
-            # trainings first, since others wait for them; then the longest tasks, so that none runs alone at the end
+            # trainings first, since others wait for them; then the cheapest tasks, so that there are figures soon
             priority=ranks[key] + (len(ranks) if task.kind in ("data", "training") else 0),
         )
     waiting = dict(futures)

@@ -17,7 +17,7 @@ from result_factory import counted_check, make_result
 
 import odebench
 from odebench.analysis.comparison import difference
-from odebench.analysis.dataframe import COLUMNS, load_results
+from odebench.analysis.dataframe import COLUMNS, RANKING_COLUMNS, load_results
 from odebench.cli import _exit_code
 from odebench.errors import ResultError, UsageError
 from odebench.leaderboard.read import results_of
@@ -239,6 +239,30 @@ def test_results_are_rows_by_evaluation_and_epsilon(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert tuple(load_results(empty).columns) == COLUMNS
+
+
+def test_the_ranked_rows_are_marked_and_make_a_table(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    worst: dict[str, Any] = {"attack": "worst-case", "steps": 1}
+    for seed in (0, 1):
+        write_result(make_result({0.1: "r" * 40, 0.2: "r" * 30 + "f" * 10}, train_seed=seed, **worst), tmp_path)
+        write_result(make_result({0.1: "r" * 10 + "f" * 30}, model="ode", train_seed=seed, **worst), tmp_path)
+        write_result(make_result({0.1: "r" * 100}, model="ode", train_seed=seed), tmp_path)
+    table = odebench.load_results(tmp_path)
+    assert set(table[table.ranked].attack) == {"worst-case"}
+    assert set(table[~table.ranked].attack) == {"pgd"}
+    assert table.ranked.sum() == 6
+    ranking = odebench.ranking(str(tmp_path), epsilon=0.1)
+    assert tuple(ranking.columns) == RANKING_COLUMNS
+    assert ranking[["model", "rank", "robust_accuracy", "n", "seeds"]].values.tolist() == [
+        ["kd-ode", 1, 1.0, 40, 2],
+        ["ode", 2, 0.25, 40, 2],
+    ]
+    assert odebench.ranking(tmp_path).model.tolist() == ["kd-ode"], "the middle one of 0.1 and 0.2"
+    with pytest.raises(UsageError, match=r"no result is at epsilon 0.3; there are 0.1, 0.2"):
+        odebench.ranking(tmp_path, epsilon=0.3)
+    with pytest.raises(UsageError, match=r"there are no published results here; name a folder"):
+        odebench.ranking()
 
 
 def test_a_file_that_is_no_result_is_never_left_out_in_silence(tmp_path: Path) -> None:

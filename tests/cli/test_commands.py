@@ -58,6 +58,7 @@ COMMANDS = (
     "models",
     "attacks",
     "datasets",
+    "info",
     "schema",
 )
 
@@ -350,8 +351,10 @@ def test_lists_are_tables_of_80_columns_and_json(command: str, registry: Any, ca
     said = call(command)
     assert (said.code, said.err) == (0, "")
     assert widest(said.out) <= 80
-    heading, *rows = said.out.splitlines()
-    assert heading.split() == ["name", "what", "it", "is", "from"]
+    heading, *rows, last = said.out.splitlines()
+    assert heading.split()[:4] == ["name", "what", "it", "is"]
+    assert heading.split()[-1] == "from"
+    assert last == "more about one: odebench info NAME"
     assert [row.split()[0] for row in rows if not row.startswith(" ")] == [entry.name for entry in entries]
     assert " ".join(said.out.split()).count("built in") == len(entries)
     said = call(command, "--json")
@@ -359,6 +362,50 @@ def test_lists_are_tables_of_80_columns_and_json(command: str, registry: Any, ca
     assert json.loads(said.out) == [
         {"name": entry.name, "summary": entry.summary, "origin": entry.origin} for entry in entries
     ]
+
+
+def test_attacks_and_data_sets_show_norms_cost_and_epsilons(call: Call) -> None:
+    (pgd,) = (line for line in call("attacks").out.splitlines() if line.startswith("pgd "))
+    assert "linf" in pgd
+    assert "20" in pgd
+    (digits,) = (line for line in call("datasets").out.splitlines() if line.startswith("digits "))
+    assert "500" in digits.split()
+    assert "0.05" in digits.split()
+
+
+def test_models_lists_entries_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(Path(__file__).parents[2] / "leaderboard"))
+    listed = [one["name"] for one in json.loads(call("models", "--json").out)]
+    assert listed.count("kd-ode") == 1
+    assert {*MODELS.entries(), "tis-ode", "kd-ode-at"} == set(listed) | set(MODELS.entries())
+    assert "tis-ode" in listed
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pgd", ["kind: attack", "norms: linf, l2", "parameters: steps 20; random_start yes", "passes: 20"]),
+        ("worst-case", ["choices: effort fast-2, standard-2, fast, standard", "sources: yes"]),
+        ("kd-ode", ["kind: model", "horizon: yes", "teacher: resnet"]),
+        ("digits", ["kind: data set", "image_shape: 1, 8, 8", "linf 0.05, 0.1, 0.15"]),
+    ],
+)
+def test_info_explains_one_name(name: str, said: list[str], call: Call) -> None:
+    found = call("info", name)
+    assert (found.code, found.err) == (0, "")
+    assert widest(found.out) <= 80
+    assert all(part in found.out for part in said), found.out
+    assert json.loads(call("info", name, "--json").out)[0]["name"] == name
+
+
+def test_info_names_the_weights_that_are_here_and_unknown_names(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "weights" not in call("info", "kd-ode").out
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(Path(__file__).parents[2] / "leaderboard"))
+    assert "weights: digits T=0.5 seed 0" in call("info", "kd-ode").out
+    assert "kind: entry" in call("info", "tis-ode").out
+    said = call("info", "kdode")
+    assert said.code == 2
+    assert "unknown model, attack or data set 'kdode'; did you mean 'kd-ode'" in said.err
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
@@ -498,7 +545,7 @@ def test_leaderboard_writes_json(two_results: Place, call: Call) -> None:
 def test_leaderboard_writes_to_a_file_what_it_would_print(format: str, two_results: Place, call: Call) -> None:
     printed = call("leaderboard", "-f", format, place=two_results)
     said = call("leaderboard", "-f", format, "--output", "new/board", place=two_results)
-    assert said == Said(0, "", "")
+    assert said == Said(0, "", "written: new/board\n")
     assert (two_results.folder / "new" / "board").read_text(encoding="utf-8") == printed.out
     assert [path.name for path in (two_results.folder / "new").iterdir()] == ["board"]
 

@@ -364,7 +364,7 @@ def test_a_page_is_stale_when_results_or_images_change(folder: Path) -> None:
 
 def test_a_page_of_any_folder_leads_to_its_files(folder: Path, call: Call) -> None:
     code, out, err = call("leaderboard -f html --output site/board/index.html")
-    assert (code, out, err) == (0, "", "")
+    assert (code, out, err) == (0, "", "written: site/board/index.html\n")
     read = Reader(Path("site/board/index.html").read_text(encoding="utf-8"))
     files = [one["href"] for one in read.named("a") if one["href"].endswith(".json")]
     assert len(set(files)) == len(results())

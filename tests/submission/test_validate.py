@@ -25,6 +25,7 @@ from odebench.io.safetensors_file import unfit_tensor
 from odebench.submission.entry import Weights, looks_like
 from odebench.submission.file_kind import foreign_kind
 from odebench.submission.finding import finding
+from odebench.submission.fix import fix_entry
 from odebench.submission.limits import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES
 from odebench.submission.module_source import revealing_imports, top_level_names
 from odebench.submission.validate import validate_entry
@@ -87,10 +88,10 @@ SEED = "    train_seed: 0\n    norm"
         ([("robust_accuracy: 0.35", "robust_accuracy: 35")], 29, "schema", "a share from 0 to 1; did you mean 0.35"),
         ([("epsilon: 0.1", "epsilon: 8/0")], 25, "schema", "a finite number, such as 0.1 or 8/255"),
         ([("epsilon: 0.1", "epsilon: .inf")], 25, "schema", "finite number"),
-        ([("horizons: [1, 2]", "horizons: [1, -2]")], 5, "schema", "must be greater than 0"),
+        ([("horizons: [1, 2]", "horizons: [1, -2]")], 5, "schema", "must be above 0"),
         ([("sha256: SHA", "sha256: abc")], 10, "schema", "sha256 cannot be 'abc'"),
         ([("id: mine", "id: [mine")], 2, "yaml", "this is not YAML"),
-        ([("licence: MIT", "licence: !!python/object/apply:os.system [ls]")], 18, "schema", "could not|valid string"),
+        ([("licence: MIT", "licence: !!python/object/apply:os.system [ls]")], 18, "schema", "could not|a text"),
         ([("licence: MIT", "licence: 2025-02-31")], 18, "schema", "not what YAML reads it as"),
         # identity
         ([("id: mine", "id: other")], 1, "id", "is not the folder's name; write id: mine"),
@@ -595,3 +596,56 @@ def test_imports_with_which_code_can_look_around_are_named(tmp_path: Path) -> No
     (mine / "more.py").write_text("import math\n", encoding="utf-8")
     (mine / "torn.py").write_text("import os\nif", encoding="utf-8")
     assert list(revealing_imports(mine)) == ["model.py imports gc (line 2), importlib (line 3): read what for"]
+
+
+# --- all at once, and --fix ----------------------------------------------------------------------------------------
+
+
+def test_all_mistakes_are_told_at_once_and_in_words(tmp_path: Path) -> None:
+    mine = write_entry(
+        tmp_path,
+        ("licence: MIT", "licence: mit"),
+        ("robust_accuracy: 0.35", "robust_accuracy: 35"),
+        ("train_seed: 0, file", "train_seed: zero, file"),
+        ("bytes: 1000", "bytes: 0"),
+        ("authors: [Ada Lovelace]", "authors: [3]"),
+        ("paper: arXiv:2203.05103", "paper: mine"),
+        ("model: model:Net", "model: model:Nets"),
+    )
+    said = [(one.line, one.message) for one in validate_entry(mine).findings]
+    assert [line for line, _ in said] == [2, 10, 16, 17, 18, 19, 29]
+    text = "\n".join(message for _, message in said)
+    assert "train_seed cannot be 'zero': it must be a whole number" in text
+    assert "bytes cannot be 0: it must be at least 1" in text
+    assert "authors cannot be 3: it must be a text" in text
+    assert not re.search(r"valid|Input|String|should", text)
+
+
+def test_fix_writes_what_the_files_say_and_nothing_else(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path)
+    good = (mine / "entry.yaml").read_text(encoding="utf-8")
+    sha256, size = sha256_file(mine / "one.safetensors"), (mine / "one.safetensors").stat().st_size
+    change_entry(mine, (sha256, f'"{"0" * 64}"'), (f"bytes: {size}", "bytes: 1"), ("parameters: 80", "parameters: 1"))
+    assert fix_entry(mine) == [
+        f"{mine / 'entry.yaml'}: datasets.0.parameters is now 80",
+        f"{mine / 'entry.yaml'}: weights.0.sha256 is now {sha256}",
+        f"{mine / 'entry.yaml'}: weights.0.bytes is now {size}",
+    ]
+    assert (mine / "entry.yaml").read_text(encoding="utf-8") == good.replace(sha256, f'"{sha256}"')
+    assert fix_entry(mine) == []
+    assert not validate_entry(mine).findings
+
+
+def test_fix_adds_keys_that_are_missing(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path)
+    text = (mine / "entry.yaml").read_text(encoding="utf-8")
+    lines = [
+        "  - dataset: digits\n    horizon: 1\n    train_seed: 0\n    file: one.safetensors  # mine\n"
+        if line.startswith("  - {dataset: digits, horizon: 1")
+        else line
+        for line in text.splitlines(keepends=True)
+    ]
+    (mine / "entry.yaml").write_text("".join(lines), encoding="utf-8")
+    assert validate_entry(mine).findings
+    assert len(fix_entry(mine)) == 2
+    assert not validate_entry(mine).findings

@@ -24,8 +24,9 @@ from rich.console import Console
 from sweep_desk import GOOD, Desk, contents, desk, own_grid, place_in, wait_for, workers_of
 
 from odebench.cli import _exit_code
+from odebench.cli.console import duration
 from odebench.cli.sweep import conclude
-from odebench.cli.watch import Watch, duration
+from odebench.cli.watch import Watch
 from odebench.errors import OdebenchError
 from odebench.io.versions import package_versions
 from odebench.protocol.recipe import weights_path

@@ -18,6 +18,13 @@ def finer(solver: Solver) -> Solver:
     return solver.model_copy(update={**tighter, "max_steps": 10 * (solver.max_steps or 1)})
 
 
+_SOLVER_FAILED = "images lost to a failing solver: they are counted as errors; raise the step limit or loosen the field"
+_NO_SOLVER = (
+    "images whose logits are not finite: they are counted as errors; look for a division by zero, a logarithm or an "
+    "overflow in the model"
+)
+
+
 def solver_gap(
     judge: Judge, images: Images, labels: Labels, candidates: Images, *, norm: Norm, epsilon: float
 ) -> Check:
@@ -50,7 +57,7 @@ def solver_gap(
     )
 
 
-def solver_failure(outcomes: str) -> Check:
+def solver_failure(outcomes: str, *, solver: Solver | None) -> Check:
     """Check 18: images on which the solver failed, or a logit was not finite, clean (u) or under attack (x)."""
     clean, attacked = outcomes.count(UNSOLVED), outcomes.count(FAILED)
     return count_check(
@@ -58,6 +65,6 @@ def solver_failure(outcomes: str) -> Check:
         speaks_of="model",
         k=clean + attacked,
         n=len(outcomes),
-        why="images lost to a failing solver: they are counted as errors; raise the step limit or loosen the field",
+        why=_NO_SOLVER if solver is None else _SOLVER_FAILED,
         evidence={"clean": clean, "attacked": attacked},
     )

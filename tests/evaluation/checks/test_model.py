@@ -112,7 +112,7 @@ def test_honest_models_raise_no_flag(build: Callable[[], nn.Module]) -> None:
         determinism(asked, images, alone=False),
         logits_not_probabilities(answer.logits),
         batch_independence(asked, images, labels, norm="linf", epsilon=0.1),
-        solver_failure("".join(Judge(asked).clean(images, labels))),
+        solver_failure("".join(Judge(asked).clean(images, labels)), solver=asked.solver),
     ]
     assert [(check.id, check.status, check.speaks_of) for check in checks] == [
         (number, "pass", "model") for number in (1, 2, 3, 15, 18)
@@ -524,16 +524,18 @@ def test_finer_is_half_the_step_or_a_tenth_of_the_tolerances() -> None:
 
 
 def test_images_lost_to_the_solver_are_counted() -> None:
-    check = solver_failure("m" * 90 + "u" * 3 + "x" * 4 + "f" * 3)
+    check = solver_failure("m" * 90 + "u" * 3 + "x" * 4 + "f" * 3, solver=fixed_step(step=0.25))
     assert (check.id, check.status, check.k, check.n) == (18, "flag", 7, 100)
     assert check.evidence == {"clean": 3, "attacked": 4}
-    assert solver_failure("mfr" * 30).status == "pass"
+    assert solver_failure("mfr" * 30, solver=None).status == "pass"
 
 
 def test_a_solver_out_of_steps_is_flagged() -> None:
     net = ode_net(adaptive("dopri5", rtol=1e-6, max_steps=2))
     letters = "".join(Judge(classifier(net)).clean(digits(), torch.zeros(N, dtype=torch.long)))
-    check = solver_failure(letters)
+    check = solver_failure(letters, solver=net.solver)
+    assert "a failing solver" in check.why
+    assert "solver" not in solver_failure(letters, solver=None).why
     assert (check.status, check.k) == ("flag", letters.count("u"))
     assert letters.count("u") > 10
 

@@ -1,0 +1,84 @@
+"""What is known of a model, an attack, a data set or an entry by its name, without loading anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from odebench.attack.definition import NamedAttack
+from odebench.attack.registry import ATTACKS
+from odebench.dataset.definition import DatasetDefinition
+from odebench.dataset.registry import DATASETS
+from odebench.errors import OdebenchError
+from odebench.model.definition import ModelDefinition
+from odebench.model.registry import MODELS
+from odebench.protocol.recipe import find_weights
+from odebench.protocol.spec import radius
+from odebench.registry import Registry
+
+HORIZONS, SEEDS = (0.5, 1.0, 2.0, 4.0), (0, 1, 2)
+"""Train horizons and seeds for which weights are looked for."""
+Details = Mapping[str, Any]
+
+
+def attack_details(attack: NamedAttack) -> dict[str, Any]:
+    """Norms, default parameters with their choices, and the most gradients (or queries) per image and epsilon."""
+    stages = attack.stages(attack.complete(), norm=attack.norms[0], n_classes=10)
+    return {
+        "norms": list(attack.norms),
+        "parameters": attack.complete(),
+        "choices": {name: list(values) for name, values in attack.choices.items()},
+        "passes": None if attack.needs_candidates else sum(stage.passes for stage in stages),
+        "sources": attack.needs_sources,
+    }
+
+
+def model_details(model: ModelDefinition) -> dict[str, Any]:
+    """Whether it has a horizon, its teacher, and for which data sets weights are here: as data set, T and seed."""
+    return {
+        "horizon": model.has_horizon,
+        "teacher": model.teacher,
+        "weights": {
+            name: found
+            for name in DATASETS.entries()
+            if (data := DATASETS.load_built_in(name)) is not None and (found := weights_here(model, data))
+        },
+    }
+
+
+def weights_here(model: ModelDefinition, dataset: DatasetDefinition) -> list[str]:
+    """The trainings whose weights are published or in the cache folder, such as "T=1 seed 0", of those usually run."""
+    found = []
+    for horizon in HORIZONS if model.has_horizon else (None,):
+        for seed in SEEDS:
+            try:
+                recipe = model.recipe(dataset, horizon=horizon, train_seed=seed)
+            except OdebenchError:
+                return []
+            if find_weights(recipe) is not None:
+                found.append(f"seed {seed}" if horizon is None else f"T={horizon:g} seed {seed}")
+    return found
+
+
+def dataset_details(dataset: DatasetDefinition) -> dict[str, Any]:
+    """Shape, classes, sizes of the splits, and default epsilons by norm."""
+    return {
+        "image_shape": list(dataset.image_shape),
+        "classes": list(dataset.classes),
+        "sizes": dict(dataset.sizes),
+        "epsilons": {norm: [radius(each) for each in radii] for norm, radii in dataset.epsilons.items()},
+    }
+
+
+def details_of(registry: Registry, name: str, *, plugins: bool = False) -> dict[str, Any]:
+    """The details of a registered name; none of a plugin's, whose code would run, unless `plugins`."""
+    definition = registry.load(name) if plugins else registry.load_built_in(name)
+    if definition is None:
+        return {}
+    describe: dict[str, Any] = {
+        ATTACKS.kind: attack_details,
+        MODELS.kind: model_details,
+        DATASETS.kind: dataset_details,
+    }
+    found: dict[str, Any] = describe[registry.kind](definition)
+    return found

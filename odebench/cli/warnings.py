@@ -1,0 +1,55 @@
+"""Warnings about evaluations that are probably not what a user wants. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from odebench.attack.definition import NamedAttack, load_attack
+from odebench.evaluation.plan import DEFAULT_N, Plan
+from odebench.protocol.spec import Evaluation, radius
+from odebench.result.outcome import UNSOLVED, WRONG
+from odebench.result.schema import Result
+
+FEW_STEPS = 0.5
+"""Steps of an attack, as a share of its default, below which it is called weak."""
+MANY_INVALID = 0.5
+"""The share of attacked images whose candidates are invalid from which on the attack is called broken."""
+
+
+def before_run(plan: Plan, *, total: int) -> Iterator[str]:
+    """What to tell before an evaluation on a split of `total` images begins, one line each."""
+    evaluation = plan.evaluation
+    yield from _weak(load_attack(evaluation.attack.name), evaluation)
+    solver, horizon = evaluation.solver, evaluation.horizon
+    if solver is not None and solver.step is not None and horizon is not None and solver.step > horizon:
+        yield (
+            f"warning: a step of {solver.step:g} is longer than the horizon {horizon:g}: {solver.method} takes a "
+            f"single step of {horizon:g}; give a shorter --step"
+        )
+    n = evaluation.dataset.n
+    if n < min(total, DEFAULT_N):
+        half = 100 * 1.96 * 0.5 / math.sqrt(n)
+        most = min(total, DEFAULT_N)
+        yield f"note: {n} of {total} images: intervals of up to ±{half:.0f} points; -n {most} narrows them"
+
+
+def _weak(attack: NamedAttack, evaluation: Evaluation) -> Iterator[str]:
+    usual, given = attack.parameters.get("steps"), evaluation.attack.parameters.get("steps")
+    if isinstance(usual, int) and isinstance(given, int) and given < FEW_STEPS * usual:
+        yield (
+            f"warning: {attack.name} with {given} step{'s' * (given > 1)} is weak, its default is {usual}: what "
+            "withstands it may not be robust"
+        )
+
+
+def after_run(result: Result) -> Iterator[str]:
+    """What to tell about a result beside its figures, one line each."""
+    for item in result.epsilons:
+        attacked = sum(letter not in (WRONG, UNSOLVED) for letter in item.outcomes)
+        invalid = item.figures.invalid
+        if attacked and invalid >= MANY_INVALID * attacked:
+            yield (
+                f"warning: at epsilon {radius(item.epsilon)} {invalid} candidates of {attacked} attacked images are "
+                "invalid, not finite or outside the ball, and fool nobody: mend the attack"
+            )

@@ -1,0 +1,154 @@
+"""A model of one's own on the command line: my_net.py:Net, or package.module:Net, with a file of weights.
+
+Imports no torch before the module is built.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from odebench.dataset.definition import DatasetDefinition
+from odebench.errors import UsageError, unknown_name
+from odebench.evaluation.model_reference import ResolvedModel, file_identity
+from odebench.io.files import sha256_file
+from odebench.model.definition import Contributed
+from odebench.protocol.spec import NAME_PATTERN, check_horizon
+from odebench.submission.folder import CODE_SUFFIX
+from odebench.submission.module_source import top_level_names
+
+if TYPE_CHECKING:
+    from odebench.protocol.spec import Solver
+
+CODE = "code"
+"""The argument of a model of one's own that tells versions of its code apart: the digest of its file."""
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A class or function of a Python file that builds a module, and the file of its weights.
+
+    `module` is a dotted name below `folder`, `code` its file. It is called with those of image_shape, n_classes,
+    horizon and solver that it takes.
+    """
+
+    folder: Path
+    module: str
+    attribute: str
+    weights: Path | None
+    _built: dict[str, tuple[float | None, Solver | None]] = field(default_factory=dict, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the class or function, which stands in results."""
+        return self.attribute
+
+    @cached_property
+    def code(self) -> Path:
+        """The file of the code."""
+        return self.folder.joinpath(*self.module.split(".")).with_suffix(CODE_SUFFIX)
+
+    def takes_horizon(self, dataset: DatasetDefinition) -> bool:
+        return self._own(dataset)[0] is not None
+
+    def resolve(
+        self,
+        dataset: DatasetDefinition,
+        *,
+        horizon: float | None,
+        train_horizon: float | None,
+        train_seed: int,
+        changes: Mapping[str, JsonValue],
+    ) -> ResolvedModel:
+        """The module at `horizon`, by default its own. Raises UsageError for what needs a recipe, and without weights;
+        ModelError for code that cannot be run."""
+        if changes or train_horizon is not None or train_seed:
+            raise UsageError(f"{self.name} is code of your own, without a recipe: no --set, --train-horizon or --seed")
+        origin = self._origin(dataset)
+        own, solver = self._own(dataset)
+        if own is None and horizon is not None:
+            raise UsageError(f"{self.name} exposes no field to integrate, so it takes no --horizon and no --solver")
+        if horizon is not None:
+            check_horizon(horizon)
+        origin = replace(origin, horizon=own if horizon is None else horizon, solver=solver)
+        arguments: dict[str, JsonValue] = {CODE: sha256_file(self.code)[:12]}
+        return ResolvedModel(self.name, arguments, origin, origin.key, self.weights)
+
+    def _origin(self, dataset: DatasetDefinition) -> Contributed:
+        if self.weights is None:
+            raise UsageError(
+                f"{self.name} needs --weights FILE.safetensors; write it by "
+                "safetensors.torch.save_file(net.state_dict(), 'FILE.safetensors')"
+            )
+        return Contributed(
+            folder=self.folder,
+            module=self.module,
+            attribute=self.attribute,
+            arguments={},
+            image_shape=dataset.image_shape,
+            n_classes=len(dataset.classes),
+            train_seed=0,
+            horizon=None,
+            solver=None,
+            key=file_identity(self.weights),
+            fitting=True,
+        )
+
+    def _own(self, dataset: DatasetDefinition) -> tuple[float | None, Solver | None]:
+        """The horizon and solver of the module itself; None where it exposes no field. It is built once."""
+        if dataset.name not in self._built:
+            from odebench.model.classifier import Classifier
+            from odebench.model.contributed import build_contribution
+
+            module = build_contribution(self._origin(dataset))
+            asked = Classifier(module, n_classes=len(dataset.classes))
+            self._built[dataset.name] = asked.horizon, asked.solver
+        return self._built[dataset.name]
+
+
+def own_model(text: str, weights: Path | None) -> OwnModel:
+    """The model that FILE.py:NAME or package.module:NAME names; nothing of it is run. Raises UsageError where there is
+    no such file, or nothing of that name in it."""
+    place, _, attribute = text.rpartition(":")
+    if not attribute.isidentifier() or not re.fullmatch(NAME_PATTERN, attribute):
+        raise UsageError(f"--model {text!r} must be FILE.py:NAME or package.module:NAME, such as my_net.py:Net")
+    folder, module = _located(place, text)
+    found = OwnModel(folder, module, attribute, weights)
+    try:
+        names = top_level_names(found.code.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{found.code} cannot be read: {error}") from error
+    except SyntaxError as error:
+        raise UsageError(f"{found.code}, line {error.lineno}: is no Python: {error.msg}") from error
+    if attribute not in names:
+        raise unknown_name(f"name in {found.code}:", attribute, names)
+    return found
+
+
+def _located(place: str, text: str) -> tuple[Path, str]:
+    """The folder that is importable, and the dotted name of the module below it."""
+    if place.endswith(CODE_SUFFIX):
+        path = Path(os.path.abspath(Path(place).expanduser()))
+        if not path.is_file():
+            raise UsageError(f"there is no file {place} for --model {text}")
+        if not path.stem.isidentifier():
+            raise UsageError(f"{place} cannot be imported: its name must be letters, digits and _")
+        return path.parent, path.stem
+    top, *inner = place.split(".")
+    if all(part.isidentifier() for part in (top, *inner)):
+        spec = PathFinder.find_spec(top, [str(Path.cwd())]) or PathFinder.find_spec(top)
+        if spec is not None and spec.origin is not None:
+            # of a package the origin is its __init__.py, which lies one folder deeper
+            file = Path(os.path.abspath(spec.origin))
+            folder = file.parent.parent if spec.submodule_search_locations else file.parent
+            if folder.joinpath(top, *inner).with_suffix(CODE_SUFFIX).is_file():
+                return folder, place
+    raise UsageError(f"there is no module {place} for --model {text}; give a file, such as my_net.py:Net")
