@@ -30,7 +30,7 @@ def blocks(language: str) -> list[str]:
 def test_the_tables_are_what_the_published_results_say() -> None:
     written = runpy.run_path(str(ROOT / "docs" / "tables.py"))
     made = written["tables"]()
-    assert {name: len(table.splitlines()) for name, table in made.items()} == {"verdict": 5, "claims": 6, "table": 12}
+    assert {name: len(table.splitlines()) for name, table in made.items()} == {"verdict": 6, "claims": 6, "table": 12}
     for page in written["PAGES"]:
         text = page.read_text(encoding="utf-8")
         assert text == written["filled"](text, made), f"{page.name} is stale: python docs/tables.py"

@@ -8,16 +8,23 @@ from odebench.analysis.claims import Claim, ClaimVerdict
 from odebench.leaderboard.rank import ranks, significantly_better
 from odebench.leaderboard.table import Row, Table
 from odebench.protocol.spec import radius
-from odebench.render.claims import OVERVIEW, name_of, points_text, seeds_so_far
+from odebench.render.claims import OVERVIEW, name_of, points_text
 from odebench.render.markdown_tables import horizon_name
 from odebench.render.summary_table import best_cell, robust_text
 
 _QUESTIONS = (
-    ("Does distillation help?", (("clean-gain", "gain in accuracy"), ("robust-gain", "gain in robust accuracy")), ""),
+    (
+        "Does distillation help?",
+        "it changes",
+        (("clean-gain", "accuracy"), ("robust-gain", "robust accuracy")),
+    ),
     (
         "Does a longer horizon T help?",
-        (("slope-plain", "the plain model"), ("slope-distilled", "the distilled model")),
-        " per doubling",
+        "each doubling of T changes",
+        (
+            ("slope-plain", "the robust accuracy of the plain model"),
+            ("slope-distilled", "that of the distilled model"),
+        ),
     ),
 )
 _NO = (ClaimVerdict.ruled_out, ClaimVerdict.reversed)
@@ -30,31 +37,40 @@ def verdict(
     was trained on adversarial images."""
     by_name = {claim.registered.name: claim for claim in claims}
     datasets = list(dict.fromkeys(claim.registered.dataset for claim in claims))
-    found = [
-        (question, answer)
-        for question, parts, unit in _QUESTIONS
-        if (answer := _claimed(by_name, datasets, parts, unit))
-    ]
-    if any(table.usual for table in tables):
-        found += [("What does help?", _helps(tables, adversarial)), ("Which model is best?", _best(tables))]
+    place = {name: number for number, name in enumerate(datasets)}
+    ranked = sorted((table for table in tables if ranks(table)), key=lambda table: place.get(table.dataset, len(place)))
+    found = [("Do Neural ODEs withstand attacks?", _withstand(ranked))]
+    found += [(question, _claimed(by_name, datasets, verb, parts)) for question, verb, parts in _QUESTIONS]
+    if ranked:
+        found += [("What does help?", _helps(ranked, adversarial)), ("Which model is most robust?", _best(ranked))]
+    found = [(question, answer) for question, answer in found if answer]
     return found + ([("How sure is this?", _certainty(claims))] if found and claims else [])
 
 
-def _claimed(by_name: dict[str, Claim], datasets: Sequence[str], parts: Iterable[tuple[str, str]], unit: str) -> str:
+def _withstand(tables: Sequence[Table]) -> str:
+    """The accuracy of ode and resnet, clean and robust, per data set."""
+    sentences = []
+    for table in tables:
+        named = {row.name: row for row in table.usual if row.best is not None}
+        kept = [
+            f"{name} from {100 * best_cell(named[name]).clean_accuracy.value:.1f}% to {_robust(named[name])}"
+            for name in ("ode", "resnet")
+            if name in named
+        ]
+        sentences += [f"{_at(table)} accuracy falls for {', for '.join(kept)}"] if kept else []
+    return _sentence("; ".join(sentences)) if sentences else ""
+
+
+def _claimed(by_name: dict[str, Claim], datasets: Sequence[str], verb: str, parts: Iterable[tuple[str, str]]) -> str:
     sentences, words = [], []
     for dataset in datasets:
-        known = [
-            (claim, of)
-            for name, of in parts
-            if (claim := by_name.get(f"{dataset}-{name}")) and claim.estimate is not None
-        ]
-        words += [claim.word for claim, _ in known]
-        each = [
-            f"{of} {points_text(claim.estimate)} points{unit} ({claim.word.value})"
-            for claim, of in known
-            if claim.estimate is not None
-        ]
-        sentences += [f"on {dataset} {', '.join(each)}"] if each else []
+        each = []
+        for name, of in parts:
+            claim = by_name.get(f"{dataset}-{name}")
+            if claim is not None and claim.estimate is not None:
+                words.append(claim.word)
+                each.append(f"{of} by {points_text(claim.estimate)} points ({_word(claim)})")
+        sentences += [f"on {dataset} {verb} {', '.join(each)}"] if each else []
     if not words:
         return ""
     supported = [word is ClaimVerdict.supported for word in words]
@@ -67,6 +83,12 @@ def _claimed(by_name: dict[str, Claim], datasets: Sequence[str], parts: Iterable
     return f"{lead}: {'; '.join(sentences)}."
 
 
+def _word(claim: Claim) -> str:
+    margin = claim.registered.margin
+    of = "1 point" if margin == 1 else f"{margin:g} points"
+    return f"a gain of {of} is ruled out" if claim.word is ClaimVerdict.ruled_out else claim.word.value
+
+
 def _helps(tables: Sequence[Table], adversarial: Callable[[str], bool]) -> str:
     """The Neural ODEs that are significantly better than kd-ode, per data set, those trained on adversarial images
     first."""
@@ -76,15 +98,19 @@ def _helps(tables: Sequence[Table], adversarial: Callable[[str], bool]) -> str:
         twin = next((number for number, row in enumerate(rows) if row.name == "kd-ode"), None)
         better = [rows[one] for one, other in sorted(significantly_better(table)) if other == twin]
         odes = [row for row in better if any(horizon is not None for horizon in row.cells)]
-        kinds = (("training on adversarial images", True), ("other methods", False))
-        for kind, trained in kinds:
-            named = [f"{row.model} {_robust(row)}" for row in odes if adversarial(row.model) is trained]
-            sentences += [f"{kind}, on {table.dataset}: {', '.join(named)}"] if named else []
-        if odes and twin is not None:
-            sentences[-1] += f" (kd-ode: {_robust(rows[twin], best_cell(odes[0]).horizon)})"
+        if twin is None or not odes:
+            continue
+        kinds = (("adversarial training", True), ("other methods", False))
+        lifts = [
+            f"{kind} to {', '.join(f'{_robust(row)} ({row.model})' for row in same)}"
+            for kind, trained in kinds
+            if (same := [row for row in odes if adversarial(row.model) is trained])
+        ]
+        start = _robust(rows[twin], best_cell(odes[0]).horizon)
+        sentences.append(f"{_at(table)} robust accuracy rises from {start} (kd-ode) with {', with '.join(lifts)}")
     if not sentences:
         return "Nothing yet: no Neural ODE is significantly more robust than kd-ode."
-    return _sentence(f"Robust accuracy rises with {'; with '.join(sentences)}")
+    return _sentence("; ".join(sentences))
 
 
 def _best(tables: Sequence[Table]) -> str:
@@ -92,24 +118,33 @@ def _best(tables: Sequence[Table]) -> str:
     sentences = []
     for table in tables:
         order = [number for number, _ in sorted(ranks(table).items(), key=lambda item: (item[1], item[0]))][:2]
-        if not order:
-            continue
-        at = f"on {table.dataset} ({table.norm} {radius(table.epsilon)})"
-        first, *others = (f"{table.usual[number].model} {_robust(table.usual[number])}" for number in order)
-        apart = tuple(order) in significantly_better(table)
-        than = f", significantly better than {others[0]}" if apart else f", not significantly better than {others[0]}"
-        sentences.append(f"{at} {first}{than if others else ''}")
-    return _sentence("; ".join(sentences)) if sentences else "No model is ranked yet."
+        first, *others = (f"{table.usual[number].model} ({_robust(table.usual[number])})" for number in order)
+        apart = "significantly" if tuple(order) in significantly_better(table) else "not significantly"
+        than = f", {apart} more than {others[0]}" if others else ""
+        sentences.append(f"{_at(table)} {first}{than}")
+    return _sentence("; ".join(sentences))
 
 
 def _certainty(claims: Sequence[Claim]) -> str:
     questions = [claim for claim in claims if name_of(claim) in OVERVIEW]
-    seeds = {claim.registered.dataset: seeds_so_far(claim).strip(" ()") for claim in questions if claim.estimate}
-    run = ", ".join(f"{dataset}: {text}" for dataset, text in seeds.items() if text)
-    rest = [name for name in dict.fromkeys(claim.registered.dataset for claim in questions) if name not in seeds]
-    parts = ["95% intervals cover train seeds and images" + (f" ({run})" if run else "")]
-    parts += [f"the first two questions are not run on {', '.join(rest)}"] if rest else []
-    return _sentence("; ".join([*parts, "a stronger attack may lower robust accuracy"]))
+    run = [claim for claim in questions if claim.estimate is not None]
+    seeds = {
+        claim.registered.dataset: f"{len(claim.seeds)} of {len(claim.registered.train_seeds)} training seeds on "
+        f"{claim.registered.dataset}"
+        for claim in run
+        if len(claim.seeds) < len(claim.registered.train_seeds)
+    }
+    tested = dict.fromkeys(claim.registered.dataset for claim in run)
+    untested = [claim.registered.dataset for claim in questions if claim.registered.dataset not in tested]
+    parts = [f"interim: {', '.join(seeds.values())}"] if seeds else []
+    if tested and untested:
+        parts.append(f"distillation and T are tested on {', '.join(tested)} only")
+    parts.append("95% intervals cover images and training seeds, not the strength of the attacks")
+    return _sentence("; ".join(parts))
+
+
+def _at(table: Table) -> str:
+    return f"on {table.dataset} ({table.norm} {radius(table.epsilon)})"
 
 
 def _sentence(text: str) -> str:
