@@ -211,7 +211,7 @@ def test_the_board_goes_from_answers_to_pictures_to_tables_and_leads_to_all_figu
     text = texts["LEADERBOARD.md"]
     parts = [
         "## The answers",
-        "| Distillation makes it more robust",
+        "| Distillation makes the model more robust",
         "![digits: accuracy",
         "### digits: linf, epsilon 0.05, 100 images",
         "[digits.md](tables/digits.md)",
