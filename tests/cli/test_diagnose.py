@@ -86,7 +86,7 @@ def test_a_diagnosis_prints_every_check_in_80_columns(call: Call, trained: Path)
     assert check_rows(said.out) == {check.id: [check.name, check.status, check.speaks_of] for check in result.checks}
     assert rest[-1] == f"result: {only_result()}"
     assert max(len(line) for line in said.out.splitlines()[:-1]) <= 80
-    for title in ("loss against steps", "accuracy against epsilon", "adjoint's gradient against horizon", "NFE an im"):
+    for title in ("loss against steps", "accuracy against epsilon", "adjoint's gradient against horizon", "NFE per im"):
         assert f"\n{title}" in said.out
     for check in result.checks:  # what to do is said of what flags or was not made, and of nothing else
         said_of = f"\n{check.id} {check.name}, "

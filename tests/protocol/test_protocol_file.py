@@ -329,7 +329,7 @@ LAUGHS = [b"%c: &%c [*%c, *%c, *%c, *%c]\n" % (b, b, a, a, a, a) for a, b in pai
         (b"", "is empty"),
         (b"- 1\n", "line 1: a protocol is a list of keys and values: name, version"),
         (b"name: \xff", "is not text in UTF-8"),
-        (b"name: \x00", "is no YAML"),
+        (b"name: \x00", "is not YAML"),
         (b"[" * 5000, "nested too deeply|no YAML"),
         (b"b: !!python/object:os.system {}", "could not determine a constructor|no YAML|unknown key"),
         (b"a: &a [*a]\nb: !!python/object:os.system {}", "line 1: this is not YAML: an alias contains itself"),

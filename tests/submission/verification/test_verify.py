@@ -240,7 +240,7 @@ BAD = {
             "return logits.detach() + other - other.detach()",
         ),
         ["gradient"],
-        "a gradient of another function hides falls",
+        "a gradient of another function hides weaknesses",
     ),
     "lies about its gradient beside clean images": (
         PLAIN.replace("images.flatten(1)", "torch.where(off, images.detach(), images).flatten(1)").replace(
