@@ -11,8 +11,8 @@ from odebench.errors import UsageError
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Row, Table, in_order
 from odebench.protocol.spec import middle, radius
+from odebench.render.chart_data import COLOURS
 from odebench.render.markdown_tables import horizon_name
-from odebench.render.vega import COLOURS
 from odebench.result.schema import Figure
 
 _SUFFIXES = (".svg", ".png")
@@ -84,7 +84,7 @@ def _panel(title: str, x_name: str, marks: list[_Mark], names: Sequence[str]) ->
     order = list(dict.fromkeys(mark["x"] for mark in sorted(marks, key=lambda mark: mark["order"])))
     x = {"field": "x", "type": "ordinal", "sort": order, "title": x_name, "axis": {"labelAngle": 0}}
     y = {"field": "y", "type": "quantitative", "title": "accuracy, %", "scale": {"domain": [0, 100]}}
-    scale = {"domain": list(names), "range": [COLOURS[at % len(COLOURS)] for at in range(len(names))]}
+    scale = {"domain": list(names), "range": [COLOURS[at % len(COLOURS)][0] for at in range(len(names))]}
     colour = {"field": "model", "type": "nominal", "scale": scale}
     point = {"x": x, "y": y, "stroke": colour, "detail": {"field": "model"}}
     low, high = {"field": "low", "type": "quantitative"}, {"field": "high"}

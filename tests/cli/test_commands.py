@@ -40,27 +40,11 @@ MAIN_PATH = ("run", "--model", "kd-ode", "--attack", "pgd", *SHORT)
 TEACHER = ("run", "-m", "resnet", "-a", "fgsm", "--set", "epochs=4")
 SCRIPT = Path(sys.executable).with_name("odebench")
 COMMANDS = (
-    "run",
-    "train",
-    "show",
-    "diagnose",
-    "judge",
-    "sweep",
-    "protocols",
-    "leaderboard",
-    "examples",
-    "claims",
-    "compare",
-    "new-entry",
-    "validate",
-    "verify",
-    "check-pr",
-    "models",
-    "attacks",
-    "datasets",
-    "info",
-    "schema",
+    *("run", "train", "show", "diagnose", "leaderboard", "models", "attacks", "datasets", "info"),
+    *("judge", "sweep", "protocols", "examples", "claims", "compare", "schema"),
+    *("new-entry", "validate", "verify", "check-pr"),
 )
+"""In the order of the help: everyday ones, studies, submitting a model."""
 
 
 @dataclass(frozen=True)
@@ -377,8 +361,7 @@ def test_models_lists_entries_too(call: Call, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(Path(__file__).parents[2] / "leaderboard"))
     listed = [one["name"] for one in json.loads(call("models", "--json").out)]
     assert listed.count("kd-ode") == 1
-    assert {*MODELS.entries(), "tis-ode", "kd-ode-at"} == set(listed) | set(MODELS.entries())
-    assert "tis-ode" in listed
+    assert {*MODELS.entries(), "tis-ode", "rslad-kd-ode"} <= set(listed)
 
 
 @pytest.mark.parametrize(
@@ -581,6 +564,7 @@ def test_help_lists_the_commands(call: Call) -> None:
     assert (said.code, said.err) == (0, "")
     assert call("-h") == said
     assert tuple(re.findall(r"^│ ([a-z][a-z-]*) ", said.out, re.M)) == COMMANDS
+    assert re.findall(r"^╭─ (.*?) ─", said.out, re.M) == ["Options", "Everyday", "Studies", "Submitting a model"]
     assert "odebench run --model kd-ode --attack pgd" in said.out
     assert widest(said.out) <= 80
 
