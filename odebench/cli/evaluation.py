@@ -87,8 +87,10 @@ class Evaluator:
         default_n: int = DEFAULT_N,
     ) -> Evaluated:
         """Runs a request. Torch is imported here, after everything in the options has been checked."""
+        from odebench.evaluation.environment import usable_device
         from odebench.evaluation.evaluate import data_split, run
 
+        usable_device(self.device)
         data = load_dataset(self.dataset, data_dir=self.data_dir, progress=self.progress)
         images = request.images
         total = len(data_split(data, images.split))
