@@ -337,7 +337,15 @@ def test_a_model_without_a_field_has_no_gap_and_no_adjoint() -> None:
     model, images, labels = case()
     result = judged(model, images, labels, attack="quick-diagnosis", chunk=20)
     assert check(result, 16).status == "skipped"
-    assert set(check(result, 17).evidence) == {"images", "compared", "below", "wrong", "wrong_at", "other_logits", "along_sign"}
+    assert set(check(result, 17).evidence) == {
+        "images",
+        "compared",
+        "below",
+        "wrong",
+        "wrong_at",
+        "other_logits",
+        "along_sign",
+    }
 
 
 def test_chunks_are_counted_in_the_whole_order(monkeypatch: pytest.MonkeyPatch) -> None:
