@@ -15,6 +15,7 @@ from odebench.dataset import describe_dataset, load_dataset
 from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import DEFAULT_N, EvaluationRequest, Split, plan, threat_model
 from odebench.io.remote_weights import weights_file
+from odebench.result.file import result_path
 
 if TYPE_CHECKING:
     from odebench.attack.candidate_file import Candidates
@@ -94,11 +95,13 @@ class Evaluator:
         data = load_dataset(self.dataset, data_dir=self.data_dir, progress=self.progress)
         images = request.images
         total = len(data_split(data, images.split))
+        chosen = images.n is not None
         if images.n is None and 0 <= images.offset < total:
             request = replace(request, images=replace(images, n=min(default_n, total - images.offset)))
         planned = plan(request, described, total=total)
-        for line in before_run(planned, total=total):
-            self.progress.warn(line)
+        if self.force or not result_path(self.results, planned.evaluation).exists():
+            for line in before_run(planned, total=total, chosen=chosen):
+                self.progress.warn(line)
         result, path, new = run(
             planned,
             data,

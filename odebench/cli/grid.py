@@ -71,7 +71,12 @@ def grids_of(
         grid = grid_of(
             [plan(one, described, total=total) for one in combinations.requests(request, described)], described
         )
-        told = {line for cell in grid.cells for line in before_run(cell.plan, total=total)}
+        new = [
+            cell.plan
+            for cell in grid.cells
+            if evaluator.force or not result_path(evaluator.results, cell.plan.evaluation).exists()
+        ]
+        told = {line for one in new for line in before_run(one, total=total, chosen=request.images.n is not None)}
         for line in sorted(told):
             evaluator.progress.warn(line)
         keys = [cell.run_key for cell in grid.cells]

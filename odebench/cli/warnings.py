@@ -17,8 +17,9 @@ MANY_INVALID = 0.5
 """The share of attacked images whose candidates are invalid from which on the attack is called broken."""
 
 
-def before_run(plan: Plan, *, total: int) -> Iterator[str]:
-    """What to tell before an evaluation on a split of `total` images begins, one line each."""
+def before_run(plan: Plan, *, total: int, chosen: bool = True) -> Iterator[str]:
+    """What to tell before an evaluation on a split of `total` images begins, one line each; `chosen`: by the user, who
+    may not know what few images mean."""
     evaluation = plan.evaluation
     yield from _weak(load_attack(evaluation.attack.name), evaluation)
     solver, horizon = evaluation.solver, evaluation.horizon
@@ -28,7 +29,7 @@ def before_run(plan: Plan, *, total: int) -> Iterator[str]:
             f"single step of {horizon:g}; give a shorter --step"
         )
     n = evaluation.dataset.n
-    if n < min(total, DEFAULT_N):
+    if chosen and n < min(total, DEFAULT_N):
         half = 100 * 1.96 * 0.5 / math.sqrt(n)
         most = min(total, DEFAULT_N)
         yield f"note: {n} of {total} images: intervals of up to ±{half:.0f} points; -n {most} narrows them"
