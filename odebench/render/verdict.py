@@ -39,24 +39,24 @@ def verdict(
     datasets = list(dict.fromkeys(claim.registered.dataset for claim in claims))
     place = {name: number for number, name in enumerate(datasets)}
     ranked = sorted((table for table in tables if ranks(table)), key=lambda table: place.get(table.dataset, len(place)))
-    found = [("Do Neural ODEs withstand attacks?", _withstand(ranked))]
+    gains = [claim.registered for claim in claims if name_of(claim) == "robust-gain"]
+    distilled, plain = (arm.model for arm in gains[0].arms) if gains else ("", "")
+    found = [("Do Neural ODEs withstand attacks?", _withstand(ranked, plain))]
     found += [(question, _claimed(by_name, datasets, verb, parts)) for question, verb, parts in _QUESTIONS]
     if ranked:
-        found += [("What does help?", _helps(ranked, adversarial)), ("Which model is most robust?", _best(ranked))]
+        helps = _helps(ranked, distilled, adversarial) if distilled else ""
+        found += [("What does help?", helps), ("Which model is most robust?", _best(ranked))]
     found = [(question, answer) for question, answer in found if answer]
     return found + ([("How sure is this?", _certainty(claims))] if found and claims else [])
 
 
-def _withstand(tables: Sequence[Table]) -> str:
-    """The accuracy of ode and resnet, clean and robust, per data set."""
+def _withstand(tables: Sequence[Table], plain: str) -> str:
+    """The accuracy, clean and robust, of the plain Neural ODE and of the best model without a horizon."""
     sentences = []
     for table in tables:
-        named = {row.name: row for row in table.usual if row.best is not None}
-        kept = [
-            f"{name} from {100 * best_cell(named[name]).clean_accuracy.value:.1f}% to {_robust(named[name])}"
-            for name in ("ode", "resnet")
-            if name in named
-        ]
+        rows = [row for row in table.usual if row.best is not None]
+        shown = [row for row in rows if row.name == plain] + [row for row in rows if not _is_ode(row)][:1]
+        kept = [f"{row.name} from {100 * best_cell(row).clean_accuracy.value:.1f}% to {_robust(row)}" for row in shown]
         sentences += [f"{_at(table)} accuracy falls for {', for '.join(kept)}"] if kept else []
     return _sentence("; ".join(sentences)) if sentences else ""
 
@@ -89,15 +89,15 @@ def _word(claim: Claim) -> str:
     return f"a gain of {of} is ruled out" if claim.word is ClaimVerdict.ruled_out else claim.word.value
 
 
-def _helps(tables: Sequence[Table], adversarial: Callable[[str], bool]) -> str:
-    """The Neural ODEs that are significantly better than kd-ode, per data set, those trained on adversarial images
-    first."""
+def _helps(tables: Sequence[Table], distilled: str, adversarial: Callable[[str], bool]) -> str:
+    """The Neural ODEs that are significantly better than the distilled one, per data set, those trained on adversarial
+    images first."""
     sentences = []
     for table in tables:
         rows = table.usual
-        twin = next((number for number, row in enumerate(rows) if row.name == "kd-ode"), None)
+        twin = next((number for number, row in enumerate(rows) if row.name == distilled), None)
         better = [rows[one] for one, other in sorted(significantly_better(table)) if other == twin]
-        odes = [row for row in better if any(horizon is not None for horizon in row.cells)]
+        odes = [row for row in better if _is_ode(row)]
         if twin is None or not odes:
             continue
         kinds = (("adversarial training", True), ("other methods", False))
@@ -107,9 +107,9 @@ def _helps(tables: Sequence[Table], adversarial: Callable[[str], bool]) -> str:
             if (same := [row for row in odes if adversarial(row.model) is trained])
         ]
         start = _robust(rows[twin], best_cell(odes[0]).horizon)
-        sentences.append(f"{_at(table)} robust accuracy rises from {start} (kd-ode) with {', with '.join(lifts)}")
+        sentences.append(f"{_at(table)} robust accuracy rises from {start} ({distilled}) with {', with '.join(lifts)}")
     if not sentences:
-        return "Nothing yet: no Neural ODE is significantly more robust than kd-ode."
+        return f"Nothing yet: no Neural ODE is significantly more robust than {distilled}."
     return _sentence("; ".join(sentences))
 
 
@@ -141,6 +141,10 @@ def _certainty(claims: Sequence[Claim]) -> str:
         parts.append(f"distillation and T are tested on {', '.join(tested)} only")
     parts.append("95% intervals cover images and training seeds, not the strength of the attacks")
     return _sentence("; ".join(parts))
+
+
+def _is_ode(row: Row) -> bool:
+    return any(horizon is not None for horizon in row.cells)
 
 
 def _at(table: Table) -> str:

@@ -69,7 +69,8 @@ def test_slopes_are_points_per_doubling() -> None:
 
 def test_what_helps_is_what_is_significantly_better_than_kd_ode() -> None:
     ranked = table(kd_ode=30, hardened=80, other=60, alike=31, resnet=90)
-    answers = dict(verdict([], [ranked], adversarial=lambda model: model == "hardened"))
+    asked_of = [claim("digits-robust-gain", gain(0))]
+    answers = dict(verdict(asked_of, [ranked], adversarial=lambda model: model == "hardened"))
     helps = answers["What does help?"]
     assert helps.startswith("On digits (linf 0.1) robust accuracy rises from 30.0 ±")
     assert re.search(r"adversarial training to 80.0 ± \d\.\d% at T=1 \(hardened\)", helps)
@@ -82,7 +83,7 @@ def test_what_helps_is_what_is_significantly_better_than_kd_ode() -> None:
     best = answers["Which model is most robust?"]
     assert best.startswith("On digits (linf 0.1) resnet (90.0 ±")
     assert ", significantly more than hardened (80.0 ±" in best
-    nothing = dict(verdict([], [table(kd_ode=30, alike=31)]))
+    nothing = dict(verdict(asked_of, [table(kd_ode=30, alike=31)]))
     assert nothing["What does help?"].startswith("Nothing yet")
     assert ", not significantly more than kd-ode" in nothing["Which model is most robust?"]
 
