@@ -56,6 +56,7 @@ def test_the_strong_attack_imports_nothing_of_the_attacks(monkeypatch: pytest.Mo
     assert "odebench.attack" not in (BENCHMARKS / "strong_attack.py").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_falls_and_passes_are_counted_stage_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     effort = script("effort", monkeypatch)
     few = (

@@ -192,6 +192,7 @@ def worst(net: nn.Module, digits: Dataset) -> Any:
     return judged(net, images, labels, epsilons=(0.06, 0.09), sources={"twin": net}, effort="fast")
 
 
+@pytest.mark.slow
 def test_no_single_stage_finds_more(worst: Any, net: nn.Module, digits: Dataset, monkeypatch: Any) -> None:
     images, labels = digits.test.images[:50], digits.test.labels[:50]  # the first chunk
     robust = outcomes(worst, 0)[:50].count("r")

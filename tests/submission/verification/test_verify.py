@@ -174,17 +174,27 @@ def test_no_result_is_too_short_to_be_looked_at(tmp_path: Path, results: Path) -
     assert "letters" in rules(verified(mine, results, draw=draw))
 
 
-def test_a_neural_ode_is_integrated_and_full_looks_at_all(tmp_path: Path) -> None:
-    mine = write_field_entry(tmp_path / "entries")
+def with_results(mine: Path, folder: Path) -> Path:
+    """A folder with the results of an entry at its own horizon, on all test images, and at half of it."""
     data = load_dataset("digits")
     for n, horizon in ((500, None), (100, 0.5)):
         request = EvaluationRequest(find_model(str(mine)), "pgd", images=Slice(n=n), horizon=horizon)
         planned = plan(request, DIGITS, total=500)
-        run(planned, data, results=tmp_path / "results")
-    found = verified(mine, tmp_path / "results", chunks=[1])
+        run(planned, data, results=folder / "results")
+    return folder / "results"
+
+
+def test_a_neural_ode_is_integrated_as_it_was_trained(tmp_path: Path) -> None:
+    mine = write_field_entry(tmp_path / "entries")
+    found = verified(mine, with_results(mine, tmp_path), chunks=[1])
     assert found.ok
-    assert {cell.horizon for cell in found.compared} == {1.0}, "as it was trained"
-    whole = verified(mine, tmp_path / "results", chunks=None, full=True)
+    assert {cell.horizon for cell in found.compared} == {1.0}
+
+
+@pytest.mark.slow
+def test_full_looks_at_all_horizons_and_chunks(tmp_path: Path) -> None:
+    mine = write_field_entry(tmp_path / "entries")
+    whole = verified(mine, with_results(mine, tmp_path), chunks=None, full=True)
     assert whole.ok
     assert sorted((cell.horizon, cell.chunk) for cell in whole.compared) == [
         (0.5, 0),
