@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from odebench.cli.console import ScreenProgress, write_text
 from odebench.cli.trust import trusted_model
 from odebench.cli.verbosity import Verbosity, verbosity
-from odebench.cli.warnings import before_run
+from odebench.cli.warnings import before_run, few_images
 from odebench.dataset import describe_dataset, load_dataset
 from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import DEFAULT_N, EvaluationRequest, Split, plan, threat_model
@@ -100,7 +100,7 @@ class Evaluator:
             request = replace(request, images=replace(images, n=min(default_n, total - images.offset)))
         planned = plan(request, described, total=total)
         if self.force or not result_path(self.results, planned.evaluation).exists():
-            for line in before_run(planned, total=total, chosen=chosen):
+            for line in before_run(planned):
                 self.progress.warn(line)
         result, path, new = run(
             planned,
@@ -113,6 +113,8 @@ class Evaluator:
             device=self.device,
             progress=self.progress,
         )
+        for line in few_images(planned.evaluation.dataset.n, total=total) if new and chosen else ():
+            self.progress.warn(line)
         if verbosity() is Verbosity.VERBOSE:
             for stage in result.cost.stages:
                 passes = f"{stage.forward:.4g} forward and {stage.backward:.4g} backward passes per image"

@@ -76,7 +76,7 @@ def grids_of(
             for cell in grid.cells
             if evaluator.force or not result_path(evaluator.results, cell.plan.evaluation).exists()
         ]
-        told = {line for one in new for line in before_run(one, total=total, chosen=request.images.n is not None)}
+        told = {line for one in new for line in before_run(one)}
         for line in sorted(told):
             evaluator.progress.warn(line)
         keys = [cell.run_key for cell in grid.cells]

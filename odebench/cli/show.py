@@ -112,7 +112,7 @@ def _published(result: Result, path: Path) -> None:
 
 
 def _cells(result: Result, folder: Path) -> dict[float, Cell]:
-    """The published cells of the same model, horizon, data set and norm, by the epsilons of the result."""
+    """The published cells of the same model, horizon (at training, too), data set and norm, by the epsilons of the result."""
     from odebench.leaderboard.build import build_tables
     from odebench.leaderboard.read import read_results
 
@@ -128,6 +128,7 @@ def _cells(result: Result, folder: Path) -> dict[float, Cell]:
                 same = (row.model, row.arguments, row.solver)
                 if same == (evaluation.model.name, evaluation.model.other_arguments, evaluation.solver):
                     cell = row.cells.get(evaluation.horizon)
-                    if cell is not None and table.epsilon in evaluation.threat_model.epsilons:
+                    alike = cell is not None and cell.train_horizon == evaluation.train_horizon
+                    if cell is not None and alike and table.epsilon in evaluation.threat_model.epsilons:
                         found[table.epsilon] = cell
     return found

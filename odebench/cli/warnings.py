@@ -17,9 +17,8 @@ MANY_INVALID = 0.5
 """The share of attacked images whose candidates are invalid from which on the attack is called broken."""
 
 
-def before_run(plan: Plan, *, total: int, chosen: bool = True) -> Iterator[str]:
-    """What to tell before an evaluation on a split of `total` images begins, one line each; `chosen`: by the user, who
-    may not know what few images mean."""
+def before_run(plan: Plan) -> Iterator[str]:
+    """What to tell before an evaluation begins, one line each."""
     evaluation = plan.evaluation
     yield from _weak(load_attack(evaluation.attack.name), evaluation)
     solver, horizon = evaluation.solver, evaluation.horizon
@@ -28,11 +27,6 @@ def before_run(plan: Plan, *, total: int, chosen: bool = True) -> Iterator[str]:
             f"warning: a step of {solver.step:g} is longer than the horizon {horizon:g}: {solver.method} takes a "
             f"single step of {horizon:g}; give a shorter --step"
         )
-    n = evaluation.dataset.n
-    if chosen and n < min(total, DEFAULT_N):
-        half = 100 * 1.96 * 0.5 / math.sqrt(n)
-        most = min(total, DEFAULT_N)
-        yield f"note: {n} of {total} images: intervals of up to ±{half:.0f} points; -n {most} narrows them"
 
 
 def _weak(attack: NamedAttack, evaluation: Evaluation) -> Iterator[str]:
@@ -42,6 +36,14 @@ def _weak(attack: NamedAttack, evaluation: Evaluation) -> Iterator[str]:
             f"warning: {attack.name} with {given} step{'s' * (given > 1)} is weak, its default is {usual}: what "
             "withstands it may not be robust"
         )
+
+
+def few_images(n: int, *, total: int) -> Iterator[str]:
+    """What to tell after an evaluation of `n` images, which the user chose, of a split of `total`: a line or none."""
+    most = min(total, DEFAULT_N)
+    if n < most:
+        half = 100 * 1.96 * 0.5 / math.sqrt(n)
+        yield f"note: {n} of {total} images: intervals of up to ±{half:.0f} points; -n {most} narrows them"
 
 
 def after_run(result: Result) -> Iterator[str]:

@@ -62,17 +62,20 @@ def _withstand(tables: Sequence[Table], plain: str) -> str:
 
 
 def _claimed(by_name: dict[str, Claim], datasets: Sequence[str], verb: str, parts: Iterable[tuple[str, str]]) -> str:
-    sentences, words = [], []
+    sentences, words, where, interim = [], [], [], False
     for dataset in datasets:
         each = []
         for name, of in parts:
             claim = by_name.get(f"{dataset}-{name}")
             if claim is not None and claim.estimate is not None:
                 words.append(claim.word)
+                where.append(dataset)
+                interim |= len(claim.seeds) < len(claim.registered.train_seeds)
                 each.append(f"{of} by {points_text(claim.estimate)} points ({_word(claim)})")
-        sentences += [f"on {dataset} {verb} {', '.join(each)}"] if each else []
+        sentences += [(dataset, f"{verb} {', '.join(each)}")] if each else []
     if not words:
         return ""
+    tested = list(dict.fromkeys(where))
     supported = [word is ClaimVerdict.supported for word in words]
     if all(supported):
         lead = "Yes"
@@ -80,7 +83,9 @@ def _claimed(by_name: dict[str, Claim], datasets: Sequence[str], verb: str, part
         lead = "In part"
     else:
         lead = "No" if all(word in _NO for word in words) else "Not shown"
-    return f"{lead}: {'; '.join(sentences)}."
+    scope = f" on {' and '.join(tested)}" + (", so far" if interim else "")
+    text = "; ".join(f"on {dataset} {said}" if len(tested) > 1 else said for dataset, said in sentences)
+    return f"{lead}{scope}: {text}."
 
 
 def _word(claim: Claim) -> str:
@@ -108,6 +113,8 @@ def _helps(tables: Sequence[Table], distilled: str, adversarial: Callable[[str],
         ]
         start = _robust(rows[twin], best_cell(odes[0]).horizon)
         sentences.append(f"{_at(table)} robust accuracy rises from {start} ({distilled}) with {', with '.join(lifts)}")
+    if not any(row.name == distilled for table in tables for row in table.usual):
+        return ""
     if not sentences:
         return f"Nothing yet: no Neural ODE is significantly more robust than {distilled}."
     return _sentence("; ".join(sentences))
@@ -157,6 +164,8 @@ def _sentence(text: str) -> str:
 
 def _robust(row: Row, horizon: float | None = None) -> str:
     """The robust accuracy of a row at a horizon, if it has that, else at its best."""
-    cell = best_cell(row) if horizon is None else row.cells.get(horizon, best_cell(row))
+    cell = best_cell(row)
+    if horizon is not None and horizon in row.cells and row.cells[horizon].ranked:
+        cell = row.cells[horizon]
     at = "" if cell.horizon is None else f" at {horizon_name(cell.horizon)}"
     return f"{robust_text(cell)}%{at}"

@@ -165,7 +165,7 @@ def test_run_trains_attacks_and_shows_the_result(main_path: MainPath) -> None:
 
 def test_run_tells_of_its_training_and_of_the_time_on_standard_error(main_path: MainPath) -> None:
     _, said = main_path
-    note, teacher, student, estimate = said.err.splitlines()
+    teacher, student, estimate, note = said.err.splitlines()
     assert note == "note: 20 of 500 images: intervals of up to ±22 points; -n 500 narrows them"
     assert re.fullmatch(r"training ResNet seed 0: trained, \d+\.\d% on the validation images", teacher)
     assert re.fullmatch(r"distilling OdeNet T=1 seed 0: trained, \d+\.\d% on the validation images", student)

@@ -10,7 +10,7 @@ import pytest
 from result_factory import make_result
 
 from odebench.cli.console import PlainConsole, print_result, print_table
-from odebench.cli.warnings import after_run, before_run
+from odebench.cli.warnings import after_run, before_run, few_images
 from odebench.dataset.builtin import DIGITS
 from odebench.evaluation.plan import EvaluationRequest, Slice, plan
 from odebench.io.text import ShownStream, ascii_only, spelled_for
@@ -21,7 +21,7 @@ from odebench.result.outcome import Flag
 
 def told(*, n: int | None = None, **more: Any) -> list[str]:
     request = EvaluationRequest("ode", "pgd", images=Slice(n=n), **more)
-    return list(before_run(plan(request, DIGITS, total=500), total=500))
+    return list(before_run(plan(request, DIGITS, total=500)))
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,18 @@ def told(*, n: int | None = None, **more: Any) -> list[str]:
         ({"parameters": {"steps": 3}}, "warning: pgd with 3 steps is weak, its default is 20"),
         ({"parameters": {"steps": 1}}, "warning: pgd with 1 step is weak"),
         ({"solver": fixed_step(step=2)}, "warning: a step of 2 is longer than the horizon 1: rk4 takes a single step"),
-        ({"n": 100}, "note: 100 of 500 images: intervals of up to ±10 points; -n 500 narrows them"),
     ],
 )
 def test_what_is_probably_meant_otherwise_is_warned_of(given: dict[str, Any], said: str) -> None:
     (line,) = told(**given)
     assert line.startswith(said)
+
+
+def test_few_images_are_noted() -> None:
+    assert list(few_images(100, total=500)) == [
+        "note: 100 of 500 images: intervals of up to ±10 points; -n 500 narrows them"
+    ]
+    assert list(few_images(300, total=300)) == []
 
 
 def test_usual_runs_are_not_warned_of() -> None:

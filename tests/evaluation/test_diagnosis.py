@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import odebench
 import odebench.evaluation.stage_run as stage_run
 from odebench.attack.builtin import DIAGNOSIS, QUICK_DIAGNOSIS
+from odebench.attack.definition import AttackDefinition
 from odebench.attack.probes import full_stages, probes, quick_stages
 from odebench.dataset import Dataset, load_dataset
 from odebench.numerics.seeding import call_seed
@@ -183,7 +184,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch, fells: dict[str, list[int]], *, at
         return found
 
     monkeypatch.setattr(stage_run.StageRun, "__init__", remember)
-    monkeypatch.setattr(stage_run, "load_target", lambda _: play)
+    monkeypatch.setattr(AttackDefinition, "load", lambda _: play)
     images = torch.full((8, 1, 2, 2), 0.5)
     images[:, 0, 1, 1] = torch.arange(8) / 8
     images[7, 0, 0, 0] = 0.9  # wrong on the clean image
@@ -345,6 +346,7 @@ def test_a_model_without_a_field_has_no_gap_and_no_adjoint() -> None:
         "wrong_at",
         "other_logits",
         "along_sign",
+        "small_pixels",
     }
 
 

@@ -49,7 +49,7 @@ def test_the_answer_begins_with_a_word(clean: float, robust: float, lead: str) -
     claims = [claim("digits-clean-gain", gain(clean), margin=2.0), claim("digits-robust-gain", gain(robust))]
     question, answer = verdict(claims, [])[0]
     assert question == "Does distillation help?"
-    assert answer.startswith(f"{lead}: on digits it changes accuracy by "), answer
+    assert answer.startswith(f"{lead} on digits: it changes accuracy by "), answer
     assert answer.endswith("(supported)." if robust else "(a gain of 2 points is ruled out).")
 
 
@@ -57,13 +57,13 @@ def test_what_is_not_decided_is_not_shown() -> None:
     about = registered()
     found = study(about, gain(1), scatter=0.2)
     claims = claims_of([asked(about, found)], stored(*found.values()))
-    assert verdict(claims, [])[0][1].startswith("Not shown: on digits it changes robust accuracy by "), claims[0].word
+    assert verdict(claims, [])[0][1].startswith("Not shown on digits: it changes robust accuracy by "), claims[0].word
 
 
 def test_slopes_are_points_per_doubling() -> None:
     slope = claim("digits-slope-plain", lambda _, horizon: 0.4 + 0.1 * horizon, kind="slope")
     answer = dict(verdict([slope], []))["Does a longer horizon T help?"]
-    assert answer.startswith("Yes: on digits each doubling of T changes the robust accuracy of the plain model by +")
+    assert answer.startswith("Yes on digits: each doubling of T changes the robust accuracy of the plain model by +")
     assert answer.endswith("points (supported).")
 
 
@@ -92,7 +92,9 @@ def test_seeds_so_far_and_what_was_not_run_are_said() -> None:
     about, other = registered(train_seeds=list(range(10))), registered("svhn-robust-gain", dataset="svhn")
     cells = [asked(each, study(each, gain(10))) for each in (about, other)]
     claims = claims_of(cells, stored(*study(about, gain(10), seeds=range(8)).values()))
-    sure = dict(verdict(claims, []))["How sure is this?"]
+    said = dict(verdict(claims, []))
+    assert said["Does distillation help?"].startswith("Yes on digits, so far: ")
+    sure = said["How sure is this?"]
     assert sure.startswith("Interim: 8 of 10 training seeds on digits; distillation and T are tested on digits only; ")
 
 

@@ -527,6 +527,15 @@ def test_small_pixels_count_as_much_as_others_for_attacks_that_step_along_the_si
     assert check.status == "flag"
 
 
+def test_a_gradient_that_leaves_small_pixels_out_is_seen() -> None:
+    check = fidelity(Through(lambda images: SmallestTurned.apply(images, 0.06, 0.0)))
+    assert abs(float(str(check.evidence["along_sign"])) - 1) < 0.1  # neither side of the ratio holds them
+    assert float(str(check.evidence["small_pixels"])) < 0.7
+    assert check.status == "flag"
+
+
 @pytest.mark.parametrize("build", [ode_net, res_net, lambda: linear(10)], ids=["rk4", "resnet", "linear"])
 def test_an_honest_gradient_is_as_steep_along_its_sign_as_it_says(build: Callable[[], nn.Module]) -> None:
-    assert fidelity(build()).evidence["along_sign"] == pytest.approx(1.0, abs=0.01)
+    evidence = fidelity(build()).evidence
+    assert evidence["along_sign"] == pytest.approx(1.0, abs=0.01)
+    assert evidence["small_pixels"] == pytest.approx(1.0, abs=0.01)
