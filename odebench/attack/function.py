@@ -55,6 +55,11 @@ def function_attack(function: object) -> FunctionAttack:
     if not isinstance(function, FunctionType):
         kind = function.__name__ if isinstance(function, type) else type(function).__name__
         raise UsageError(f"an attack is a name, such as 'pgd', or a function {_SHAPE}, not {kind}")
+    if function.__closure__ or hasattr(function, "__wrapped__"):
+        raise UsageError(
+            f"the attack {function.__qualname__} holds values of another function, which no result would tell; pass "
+            "them as keyword arguments with defaults"
+        )
     name = f"{function.__module__}.{function.__qualname__}".replace("<locals>.", "")
     if "<" in name or not re.fullmatch(NAME_PATTERN, name):
         raise UsageError(f"the attack {name!r} has no name to be stored under; write it as def {_SHAPE}")
@@ -87,11 +92,20 @@ _EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
 def source_digest(function: FunctionType) -> str:
     """The sha256 of a function's source; of its compiled code where no source is at hand, as in a console."""
     try:
-        return sha256(inspect.getsource(function).encode()).hexdigest()
+        code = inspect.getsource(function).encode()
     except (OSError, TypeError):
-        return sha256(_compiled(function.__code__)).hexdigest()
+        code = _compiled(function.__code__)
+    defaults = {"positional": function.__defaults__, **(function.__kwdefaults__ or {})}
+    return sha256(code + repr(defaults).encode()).hexdigest()
 
 
 def _compiled(code: CodeType) -> bytes:
-    constants = [_compiled(one) if isinstance(one, CodeType) else repr(one).encode() for one in code.co_consts]
+    constants = [_constant(one) for one in code.co_consts]
     return b"/".join([code.co_code, *constants, *(name.encode() for name in code.co_names)])
+
+
+def _constant(value: object) -> bytes:
+    if isinstance(value, CodeType):
+        return _compiled(value)
+    # the order of a set is another in every process
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value).encode()

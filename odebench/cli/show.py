@@ -112,7 +112,7 @@ def _published(result: Result, path: Path) -> None:
 
 
 def _cells(result: Result, folder: Path) -> dict[float, Cell]:
-    """The published cells of the same model, horizon (at training, too), data set and norm, by the epsilons of the result."""
+    """The published cells of the same model, horizon, training horizon, data set and norm, by epsilon."""
     from odebench.leaderboard.build import build_tables
     from odebench.leaderboard.read import read_results
 

@@ -14,6 +14,7 @@ from torch.utils import data as torch_data
 from odebench.attack.definition import NamedAttack, Parameters, load_attack
 from odebench.attack.function import FunctionAttack, function_attack
 from odebench.dataset import Dataset, DatasetDefinition, describe_dataset, load_dataset
+from odebench.dataset.registry import DATASETS
 from odebench.errors import DatasetError, ModelError, UsageError
 from odebench.evaluation.plan import Slice, threat_model
 from odebench.io.text import first_line
@@ -36,6 +37,8 @@ def data_of(given: Any, data_dir: Path | None, progress: Progress) -> tuple[Data
         if not path.exists():
             raise DatasetError(f"there is no image folder or archive {path}")
         given, data_dir = path.name.partition(".tar")[0], path.absolute().parent
+        if given in DATASETS.entries():
+            raise DatasetError(f"{path} is named like the data set {given!r}; rename the folder, or pass {given!r}")
     if isinstance(given, str):
         definition = describe_dataset(given, data_dir=data_dir, progress=progress)
         return load_dataset(given, data_dir=data_dir, progress=progress), definition

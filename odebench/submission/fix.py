@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from odebench.errors import WeightError
 from odebench.io.files import sha256_file, write_atomically
 from odebench.io.safetensors_file import read_header
-from odebench.io.yaml_document import Document, Where, read_document
+from odebench.io.yaml_document import Document, DocumentError, Where, parse_document, read_document
 from odebench.submission.entry import ENTRY_FILE, Entry, shared_weights
 
 _FILLED: dict[str, Any] = {"authors": ["-"], "licence": "MIT", "training": {"epochs": 1}}
@@ -29,20 +29,41 @@ def fix_entry(folder: Path) -> list[str]:
     """
     path = folder / ENTRY_FILE
     document = read_document(path)
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_bytes().decode("utf-8").splitlines(keepends=True)
     said = []
+    expected = deepcopy(document.value)
     # from the end, since a line that is added moves those below
     for where, value in sorted(_wanted(folder, document), key=lambda one: document.line(one[0]))[::-1]:
         old = _at(document.value, where)
         if old == value and type(old) is type(value):
             continue
-        if _write(lines, document, where, value):
+        before = list(lines)
+        _at(expected, where[:-1])[where[-1]] = value
+        if _write(lines, document, where, value) and _reads_as("".join(lines), expected):
             said.append(f"{path}: {_spelled(where)} is now {value}")
         else:
+            lines, expected = before, _without(expected, document.value, where)
             said.append(f"{path}: write {_spelled(where)}: {value} yourself; its line could not be told")
     if said:
         write_atomically(path, "".join(lines).encode())
     return said[::-1]
+
+
+def _reads_as(text: str, expected: Any) -> bool:
+    try:
+        return bool(parse_document(text, "").value == expected)
+    except DocumentError:
+        return False
+
+
+def _without(expected: Any, before: Any, where: Where) -> Any:
+    """What is expected of the file, with the value at one place as it was before."""
+    was, now = _at(before, where[:-1]), _at(expected, where[:-1])
+    if was is not None and where[-1] in was:
+        now[where[-1]] = was[where[-1]]
+    else:
+        del now[where[-1]]
+    return expected
 
 
 def _wanted(folder: Path, document: Document) -> list[tuple[Where, Any]]:

@@ -422,7 +422,8 @@ def test_a_result_that_does_not_fit_the_disk_leaves_nothing(call: Call, weights:
     line = f"{SMALL} --weights {weights / 'good.safetensors'}"
     with full_disk(1000):
         said = call(line)
-    estimate, _, rest = said.err.partition("\n")
+    weak, estimate, rest = said.err.split("\n", 2)
+    assert weak.startswith("warning: pgd with 1 step is weak")
     assert estimate.startswith("pgd on 20 images")
     assert_one_line(Said(said.code, said.out, rest), 1, r"cannot write results/ode/digits-pgd-.*\.json: File too large")
     assert files(tmp_path) == {}
@@ -454,6 +455,8 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_epoch(call: Call, tmp_pa
     finally:
         process.kill()
         process.wait()
+    weak, _, err = err.partition("\n")
+    assert weak.startswith("warning: pgd with 1 step is weak")
     said = Said(process.returncode, out, err)
     assert_one_line(said, 130, f"{INTERRUPTED}$")
     (partial,) = (path for path in tmp_path.rglob("*") if path.is_file())

@@ -83,6 +83,26 @@ def test_the_digest_tells_functions_of_one_name_apart() -> None:
     assert first.parameters == same.parameters != other.parameters
 
 
+def test_a_function_that_holds_values_of_another_is_refused() -> None:
+    def made(factor: float) -> Any:
+        def attack(model: Any, images: Tensor, labels: Tensor, *, epsilon: float) -> Tensor:
+            return images + factor * epsilon
+
+        return attack
+
+    with pytest.raises(UsageError, match=r"holds values of another function, .* keyword arguments with defaults"):
+        function_attack(made(0.0))
+
+
+def test_defaults_of_any_kind_are_in_the_digest() -> None:
+    def made(default: tuple[int, ...]) -> FunctionAttack:
+        names: dict[str, Any] = {"__name__": "mine", "GIVEN": default}
+        exec("def attack(model, images, labels, *, epsilon, at=GIVEN):\n return images", names)
+        return function_attack(names["attack"])
+
+    assert made((0,)).parameters == made((0,)).parameters != made((1,)).parameters
+
+
 def test_a_result_of_a_function_is_stored_and_read_and_never_published(tmp_path: Path) -> None:
     (result,) = evaluated(towards, name="mine")
     path = odebench.write_result(result, str(tmp_path / "results"))
@@ -169,6 +189,12 @@ def test_the_path_of_an_image_folder_is_data(tmp_path: Path) -> None:
         assert (result.evaluation.dataset.name, result.evaluation.dataset.n) == ("mine", 4)
     (again,) = odebench.evaluate(two, "mine", attacks="fgsm", threat_model=SMALL, data_dir=str(tmp_path))
     assert again.run_key == result.run_key
+
+
+def test_a_folder_named_like_a_built_in_data_set_is_not_taken_for_it(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    with pytest.raises(DatasetError, match="is named like the data set 'digits'; rename the folder"):
+        odebench.evaluate(Linear(torch.zeros(2, 64), torch.zeros(2)), tmp_path / "digits", attacks="fgsm")
 
 
 @pytest.mark.parametrize(

@@ -307,7 +307,7 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
         ("index.html", "script-src", "script-src-elem"),
         ("index.html", '"use strict"', '"use strict" '),
         ("index.html", "</main>", '</main><script src="https://example.org/x.js"></script>'),
-        ("index.html", "is an upper bound", "is a lower bound"),
+        ("index.html", "a stronger attack may lower it", "no stronger attack can lower it"),
         ("charts/digits-accuracy.svg", "</title>", "!</title>"),
         ("leaderboard.csv", "true", "false"),
         ("leaderboard.json", '"seeds": 2', '"seeds": 3'),

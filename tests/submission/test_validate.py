@@ -22,6 +22,7 @@ from odebench.cli import _exit_code
 from odebench.errors import UsageError
 from odebench.io.files import FileError, sha256_file
 from odebench.io.safetensors_file import unfit_tensor
+from odebench.io.yaml_document import read_document
 from odebench.submission.entry import Weights, looks_like
 from odebench.submission.file_kind import foreign_kind
 from odebench.submission.finding import finding
@@ -634,6 +635,20 @@ def test_fix_writes_what_the_files_say_and_nothing_else(tmp_path: Path) -> None:
     assert (mine / "entry.yaml").read_text(encoding="utf-8") == good.replace(sha256, f'"{sha256}"')
     assert fix_entry(mine) == []
     assert not validate_entry(mine).findings
+
+
+@pytest.mark.parametrize("written", ["[1, 2]", "1 KB", "&p 3"])
+def test_fix_writes_nothing_that_would_not_be_read_as_meant(tmp_path: Path, written: str) -> None:
+    mine = write_entry(tmp_path)
+    size = (mine / "one.safetensors").stat().st_size
+    change_entry(mine, (f"bytes: {size}", f"bytes: {written}"))
+    before = (mine / "entry.yaml").read_bytes()
+    (said,) = fix_entry(mine)
+    if "is now" in said:
+        assert read_document(mine / "entry.yaml").value["weights"][0]["bytes"] == size
+    else:
+        assert said.endswith("yourself; its line could not be told")
+        assert (mine / "entry.yaml").read_bytes() == before
 
 
 def test_fix_adds_keys_that_are_missing(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.attack.zero_gradient import REACH
+from odebench.evaluation.checks.adjoint import adjoint_curve
 from odebench.evaluation.checks.rule import skipped, threshold_check
 from odebench.io.text import first_line
 from odebench.model.classifier import Classifier
@@ -47,8 +48,6 @@ STEP = 1e-6
 INSIDE = 2e-5
 """How far from black and white pixels are kept, but at the border itself, so that no difference reaches across the edge
 of the range, where a model that clips its input has a kink."""
-HORIZON_SHARES = (0.25, 0.5, 1.0, 2.0)
-"""The horizons, as shares of the model's, at which the adjoint's gradient is compared."""
 
 
 def gradient_fidelity(
@@ -101,7 +100,7 @@ def gradient_fidelity(
     wrong = found.cosines < WRONG_COSINE
     evidence: dict[str, JsonValue] = {"images": len(images), "compared": len(cosines)}
     if adjoint and classifier.horizon is not None:
-        evidence |= _adjoint_curve(classifier, images.clamp(INSIDE, 1 - INSIDE))
+        evidence |= adjoint_curve(classifier, images.clamp(INSIDE, 1 - INSIDE))
     adaptive = classifier.solver is not None and classifier.solver.adaptive
     threshold = ADAPTIVE_THRESHOLD if adaptive else FIDELITY_THRESHOLD
     tolerance = ADAPTIVE_SLOPE_TOLERANCE if adaptive else SLOPE_TOLERANCE
@@ -271,44 +270,3 @@ def _gradient_and_logits(
             gradients.append(torch.autograd.grad(loss, asked)[0])
         logits.append(answered.detach())
     return torch.cat(gradients)[: len(points)], torch.cat(logits)[: len(points)]
-
-
-def _losses(classifier: Classifier, points: Images, labels: Labels) -> Float[Tensor, " batch"]:
-    return torch.nn.functional.cross_entropy(classifier.answer(points).logits, labels, reduction="none")
-
-
-def _gradient(classifier: Classifier, images: Images, labels: Labels) -> Images:
-    """The gradient of the summed loss; zero where the logits do not depend on the images."""
-    points = images.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        loss = _losses(classifier, points.clone(), labels).sum()
-        if not loss.requires_grad:
-            return torch.zeros_like(images)
-        (gradient,) = torch.autograd.grad(loss, points, allow_unused=True, materialize_grads=True)
-    return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _adjoint_curve(classifier: Classifier, images: Images) -> dict[str, JsonValue]:
-    """The median cosine of the adjoint's gradient with the direct one, by horizon; None where it fails."""
-    whole = classifier.horizon or 1.0
-    horizons: list[JsonValue] = [whole * share for share in HORIZON_SHARES]
-    cosines: list[JsonValue] = [_adjoint_cosine(classifier, images, whole * share) for share in HORIZON_SHARES]
-    return {"horizons": horizons, "adjoint_cosine": cosines}
-
-
-def _adjoint_cosine(classifier: Classifier, images: Images, horizon: float) -> float | None:
-    try:
-        direct = classifier.modified(horizon=horizon)
-        adjoint = classifier.modified(horizon=horizon, gradient="adjoint")
-        with torch.no_grad():
-            # One class for both: the two solvers need not agree on the runner-up.
-            runner_up = direct.answer(images.clone()).logits.topk(2, dim=1).indices[:, 1]
-        found = [_gradient(one, images, runner_up).flatten(1) for one in (direct, adjoint)]
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # the backward solve does not end, takes too many steps, or has no gradient
-        return None
-    some = found[0].norm(dim=1) > 0
-    if not some.any():
-        return None
-    return float(torch.nn.functional.cosine_similarity(found[0][some], found[1][some], dim=1).median())

@@ -17,7 +17,8 @@ from torchdiffeq import odeint_adjoint
 
 from odebench.dataset import load_dataset
 from odebench.errors import ModelError
-from odebench.evaluation.checks.gradient import FIDELITY_IMAGES, HORIZON_SHARES, _points, gradient_fidelity
+from odebench.evaluation.checks.adjoint import HORIZON_SHARES
+from odebench.evaluation.checks.gradient import FIDELITY_IMAGES, _points, gradient_fidelity
 from odebench.evaluation.checks.model import useless_gradients
 from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
