@@ -103,22 +103,22 @@ class OffGrid(Reversed):
         return bool((levels - levels.round()).abs().max() > 1e-2)
 
 
-class _TurnSmallPixels(torch.autograd.Function):
-    """The identity. Going backward, the pixels with the smallest gradient that hold `share` of its square get a
-    thousandth of it, with the other sign."""
+class SmallPixelsScaled(torch.autograd.Function):
+    """The identity. Backward, the gradient of the smallest pixels, which hold `share` of its square, is multiplied by
+    `factor`."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, share: float) -> Tensor:
-        ctx.share = share
+    def forward(ctx: Any, images: Tensor, share: float, factor: float) -> Tensor:
+        ctx.share, ctx.factor = share, factor
         return images.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         flat = gradients[0].flatten(1)
         squares, order = flat.square().sort(dim=1)
         small = squares.cumsum(1) <= ctx.share * squares.sum(1, keepdim=True)
         turned = torch.zeros_like(small).scatter(1, order, small)
-        return torch.where(turned, -1e-3 * flat, flat).view_as(gradients[0]), None
+        return torch.where(turned, ctx.factor * flat, flat).view_as(gradients[0]), None, None
 
 
 class SmallPixels(_Mask):
@@ -126,7 +126,7 @@ class SmallPixels(_Mask):
 
     def forward(self, images: Images) -> Logits:
         """Logits."""
-        return self.net(_TurnSmallPixels.apply(images, 0.06))  # type: ignore[no-any-return]
+        return self.net(SmallPixelsScaled.apply(images, 0.06, -1e-3))  # type: ignore[no-any-return]
 
 
 class GradientMode(_Mask):

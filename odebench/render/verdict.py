@@ -38,7 +38,8 @@ def verdict(
     by_name = {claim.registered.name: claim for claim in claims}
     datasets = list(dict.fromkeys(claim.registered.dataset for claim in claims))
     place = {name: number for number, name in enumerate(datasets)}
-    ranked = sorted((table for table in tables if ranks(table)), key=lambda table: place.get(table.dataset, len(place)))
+    some = (table for table in tables if any(row.best is not None for row in table.usual))
+    ranked = sorted(some, key=lambda table: place.get(table.dataset, len(place)))
     gains = [claim.registered for claim in claims if name_of(claim) == "robust-gain"]
     distilled, plain = (arm.model for arm in gains[0].arms) if gains else ("", "")
     found = [("Do Neural ODEs withstand attacks?", _withstand(ranked, plain))]
@@ -62,20 +63,19 @@ def _withstand(tables: Sequence[Table], plain: str) -> str:
 
 
 def _claimed(by_name: dict[str, Claim], datasets: Sequence[str], verb: str, parts: Iterable[tuple[str, str]]) -> str:
-    sentences, words, where, interim = [], [], [], False
+    sentences, words, interim = [], [], False
     for dataset in datasets:
         each = []
         for name, of in parts:
             claim = by_name.get(f"{dataset}-{name}")
             if claim is not None and claim.estimate is not None:
                 words.append(claim.word)
-                where.append(dataset)
                 interim |= len(claim.seeds) < len(claim.registered.train_seeds)
                 each.append(f"{of} by {points_text(claim.estimate)} points ({_word(claim)})")
         sentences += [(dataset, f"{verb} {', '.join(each)}")] if each else []
     if not words:
         return ""
-    tested = list(dict.fromkeys(where))
+    tested = [dataset for dataset, _ in sentences]
     supported = [word is ClaimVerdict.supported for word in words]
     if all(supported):
         lead = "Yes"

@@ -37,12 +37,12 @@ def fix_entry(folder: Path) -> list[str]:
         old = _at(document.value, where)
         if old == value and type(old) is type(value):
             continue
-        before = list(lines)
-        _at(expected, where[:-1])[where[-1]] = value
-        if _write(lines, document, where, value) and _reads_as("".join(lines), expected):
+        changed, meant = list(lines), deepcopy(expected)
+        _at(meant, where[:-1])[where[-1]] = value
+        if _write(changed, document, where, value) and _reads_as("".join(changed), meant):
+            lines, expected = changed, meant
             said.append(f"{path}: {_spelled(where)} is now {value}")
         else:
-            lines, expected = before, _without(expected, document.value, where)
             said.append(f"{path}: write {_spelled(where)}: {value} yourself; its line could not be told")
     if said:
         write_atomically(path, "".join(lines).encode())
@@ -54,16 +54,6 @@ def _reads_as(text: str, expected: Any) -> bool:
         return bool(parse_document(text, "").value == expected)
     except DocumentError:
         return False
-
-
-def _without(expected: Any, before: Any, where: Where) -> Any:
-    """What is expected of the file, with the value at one place as it was before."""
-    was, now = _at(before, where[:-1]), _at(expected, where[:-1])
-    if was is not None and where[-1] in was:
-        now[where[-1]] = was[where[-1]]
-    else:
-        del now[where[-1]]
-    return expected
 
 
 def _wanted(folder: Path, document: Document) -> list[tuple[Where, Any]]:

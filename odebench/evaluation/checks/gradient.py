@@ -74,7 +74,8 @@ def gradient_fidelity(
     Attacks in linf step along the sign of the gradient, where pixels with a small gradient count as much as others. So
     the slope of the loss in that direction is compared with the one that the gradient promises, whatever the scale of
     the gradient. Flags when the median ratio differs from 1 by more than 0.1
-    (adaptive: 0.25); it is 1 within 0.011 for 220 published models. Pixels whose gradient is left out or random would
+    (adaptive: 0.25); it is 1 within 0.011 for 220 published models
+    (benchmarks/honest_checks.py). Pixels whose gradient is left out or random would
     not show there: for the half with the smallest gradient a cosine of its own is taken, and flags when its median is
     below 0.7 (adaptive: 0.5).
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from masked_models import SmallPixelsScaled
 from small_model import SmallOde, linear
 from torch import Tensor, nn
 from torchdiffeq import odeint_adjoint
@@ -500,28 +501,10 @@ def test_a_model_without_a_field_has_no_adjoint() -> None:
     assert "adjoint_cosine" not in fidelity(small_ode()).evidence
 
 
-class SmallestTurned(torch.autograd.Function):
-    """The identity; the gradient of the smallest pixels, which hold a share of its square, is multiplied."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, share: float, factor: float) -> Tensor:
-        ctx.share, ctx.factor = share, factor
-        return images.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        flat = gradients[0].flatten(1)
-        squares, order = flat.square().sort(dim=1)
-        small = torch.zeros_like(flat, dtype=torch.bool).scatter(
-            1, order, squares.cumsum(1) <= ctx.share * squares.sum(1, keepdim=True)
-        )
-        return torch.where(small, flat * ctx.factor, flat).view_as(gradients[0]), None, None
-
-
 @pytest.mark.parametrize("share", [0.06, 0.03])
 @pytest.mark.parametrize("factor", [-1e-3, -1.0])
 def test_small_pixels_count_as_much_as_others_for_attacks_that_step_along_the_sign(share: float, factor: float) -> None:
-    check = fidelity(Through(lambda images: SmallestTurned.apply(images, share, factor)))
+    check = fidelity(Through(lambda images: SmallPixelsScaled.apply(images, share, factor)))
     assert check.figure is not None
     assert check.figure > 0.89  # the cosine hardly sees them
     assert abs(float(str(check.evidence["along_sign"])) - 1) > 0.1
@@ -529,7 +512,7 @@ def test_small_pixels_count_as_much_as_others_for_attacks_that_step_along_the_si
 
 
 def test_a_gradient_that_leaves_small_pixels_out_is_seen() -> None:
-    check = fidelity(Through(lambda images: SmallestTurned.apply(images, 0.06, 0.0)))
+    check = fidelity(Through(lambda images: SmallPixelsScaled.apply(images, 0.06, 0.0)))
     assert abs(float(str(check.evidence["along_sign"])) - 1) < 0.1  # neither side of the ratio holds them
     assert float(str(check.evidence["small_pixels"])) < 0.7
     assert check.status == "flag"
