@@ -7,10 +7,11 @@ import os
 import pkgutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from odebench.attack.builtin import PGD
 from odebench.attack.definition import AttackDefinition, Stage
 from odebench.model.definition import load_definition
 from odebench.model.registry import MODELS
+from odebench.submission.verification.jobs import Inspected, Job, inspect
 
 # Equal bytes are promised for equal threads. A pytest plugin may have imported torch before, so the variable, which
 # the tests' own processes inherit, is not enough here.
@@ -141,6 +143,45 @@ def few_pgd_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PGD.parameters, "steps", 3)  # type: ignore[arg-type]
         yield
+
+
+@pytest.fixture(scope="module")
+def one_pgd_step() -> Iterator[None]:
+    """PGD takes one step by default."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PGD.parameters, "steps", 1)  # type: ignore[arg-type]
+        yield
+
+
+_INSPECTED: dict[str, list[Inspected]] = {}
+
+
+@pytest.fixture
+def inspected_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verifications within the process of the tests ask the same model the same questions once: tests of committed
+    letters and claims differ in what its answers are compared with."""
+
+    def remembered(jobs: Sequence[Job], data: Any, **options: Any) -> list[Inspected]:
+        asked = repr(
+            [
+                (
+                    [
+                        path.read_bytes()
+                        for path in sorted(getattr(job.diagnosis.origin, "folder", Path()).glob("*.py"))
+                    ],
+                    job.diagnosis.origin.key,
+                    job.diagnosis.evaluation.run_key,
+                    [(each.plan.evaluation.run_key, each.rows, each.threads) for each in job.attacks],
+                )
+                for job in jobs
+            ]
+        )
+        if asked not in _INSPECTED:
+            _INSPECTED[asked] = inspect(jobs, data, **options)
+        return _INSPECTED[asked]
+
+    if "fresh_process" not in request.keywords:
+        monkeypatch.setattr("odebench.submission.verification.verify.inspect", remembered)
 
 
 @pytest.fixture

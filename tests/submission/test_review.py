@@ -26,7 +26,7 @@ from odebench.result.schema import CandidatesFile, Result, letter_figures, outco
 from odebench.submission.submitted_model import find_model
 from odebench.submission.verification.sampling import drawn_chunks
 
-pytestmark = [needs_git, pytest.mark.usefixtures("few_pgd_steps")]
+pytestmark = [needs_git, pytest.mark.usefixtures("one_pgd_step", "inspected_once")]
 
 ENTRIES, RESULTS = "leaderboard/entries", "leaderboard/results"
 LETTERS = {0.05: "r" * 80 + "f" * 18 + "mm", 0.1: "r" * 50 + "f" * 48 + "mm"}
@@ -99,8 +99,9 @@ class Said:
 
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*words: str, base: str = "main", form: Sequence[str] = ("--json",)) -> Said:
-        monkeypatch.setattr(sys, "argv", ["odebench", "check-pr", base, "--time-limit", "77", *form, *words])
+    def run(*words: str, base: str = "main", draw: str | None = "5", form: Sequence[str] = ("--json",)) -> Said:
+        drawn = [] if draw is None else ["--draw", draw]
+        monkeypatch.setattr(sys, "argv", ["odebench", "check-pr", base, "--time-limit", "77", *form, *drawn, *words])
         code = _exit_code()
         out, err = capsys.readouterr()
         return Said(code, out, err)
@@ -116,11 +117,11 @@ def test_another_sha256(clone: Clone, entry: Path, check: Any) -> None:
     sha = text.partition("sha256: ")[2][:64]
     change_entry(entry, (sha, "a" * 64))
     clone.commit()
-    said = check("--trust")
+    said = check("--trust", draw=None)
     assert (said.code, said.findings) == (1, [(f"{ENTRIES}/mine/entry.yaml", "sha256")])
     assert f"one.safetensors has another sha256 than aaaaaaaaaaaa...; write sha256: {sha}" in said.messages
     assert said.review["entries"][0]["not_run"] == "fix the findings first"
-    assert check("--trust").review["draw"] != said.review["draw"]
+    assert check("--trust", draw=None).review["draw"] != said.review["draw"]
 
 
 def test_a_pickle_that_is_called_safetensors(clone: Clone, entry: Path, check: Any) -> None:
@@ -373,7 +374,7 @@ WRITES = PLAIN.replace(
 
 
 @pytest.fixture(scope="module")
-def found(main: Clone, few_pgd_steps: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
+def found(main: Clone, one_pgd_step: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """What PGD truly finds about the good entry, on all test images."""
     folder = tmp_path_factory.mktemp("found")
     mine = write_real_entry(folder / "entries")
@@ -405,7 +406,7 @@ def robust(result: Result) -> float:
 def test_a_good_entry_passes(clone: Clone, found: Result, check: Any, tmp_path: Path) -> None:
     path = submit(clone, found, claims=claim(robust(found)))
     summary = tmp_path / "summary.md"
-    said = check("--trust", "--draw", "5", "--summary", str(summary))
+    said = check("--trust", "--summary", str(summary))
     assert (said.code, said.findings) == (0, [])
     (verified,) = said.review["entries"]
     assert verified["verification"]["letters"] == 2 * 100 * 3
@@ -486,7 +487,7 @@ def test_code_that_writes_outside_its_folder(clone: Clone, found: Result, check:
         pytest.param(PLACE, "batch", "batch independence", marks=pytest.mark.slow),  # as in verification/test_verify.py
         pytest.param(BATCHMATES, "batch", "batch independence", marks=pytest.mark.slow),
         (MASKED, "gradient", "gradient availability, "),
-        (UNSEEDED, "unseeded", "it draws random numbers that no seed reaches"),
+        pytest.param(UNSEEDED, "unseeded", "it draws random numbers that no seed reaches", marks=pytest.mark.slow),
     ],
     ids=["place", "batchmates", "masked", "unseeded"],
 )
@@ -501,6 +502,7 @@ def test_a_model_that_is_not_admitted(
     assert words in said.messages
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_passes")
 def test_a_randomised_model_that_seeds_reach_is_compared_by_figures(clone: Clone, found: Result, check: Any) -> None:
     submit(clone, found, code=SEEDED)
@@ -564,7 +566,7 @@ def test_findings_are_lines_for_people(clone: Clone, entry: Path, check: Any, tm
     change_entry(entry, ("licence: MIT", 'licence: "</code>\\n# good\\n![x](https://example.org/x.png)"'))
     clone.commit()
     summary = tmp_path / "summary.md"
-    said = check("--trust", "--draw", "7", "--summary", str(summary), form=())
+    said = check("--trust", "--summary", str(summary), draw="7", form=())
     assert said.code == 1
     first, *_, last = said.out.splitlines()
     assert first.startswith(f"{ENTRIES}/mine/entry.yaml, line ")

@@ -72,18 +72,20 @@ def _cosines(classifier: ProcessClassifier, drawn: list[DrawnGradient]) -> list[
     gradients = torch.stack([one.gradient for one in drawn]).double()
     inner = (images > INSIDE) & (images < 1 - INSIDE)
     directions = torch.randn((DIRECTIONS, *images.shape), dtype=torch.float64, generator=_system_generator()) * inner
+    # Steps that a solver shares among a batch are those of an image alone in a batch of one.
+    size = 1 if classifier.solver is not None and classifier.solver.couples_batch else len(images)
     with torch.no_grad():
 
         def value(points: Tensor) -> Tensor:
-            logits = torch.cat([double.answer(part).logits for part in torch.split(points, 1)])
+            logits = torch.cat([double.answer(part).logits for part in torch.split(points, size)])
             return (logits * cotangents).sum(1)
 
         ends = torch.stack([value(images + STEP * one) for one in directions])
         starts = torch.stack([value(images - STEP * one) for one in directions])
     true = (ends - starts) / (2 * STEP)
     given = (directions * gradients).flatten(2).sum(2)
-    size = cotangents.norm(dim=1)
-    some = (given.norm(dim=0) > 1e-9 * size) | (true.norm(dim=0) > 1e-6 * size)
+    scale = cotangents.norm(dim=1)
+    some = (given.norm(dim=0) > 1e-9 * scale) | (true.norm(dim=0) > 1e-6 * scale)
     cosines = torch.nn.functional.cosine_similarity(given, true, dim=0)
     return [float(cosine) if any_ else None for cosine, any_ in zip(cosines, some.tolist(), strict=True)]
 

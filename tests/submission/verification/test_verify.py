@@ -35,13 +35,13 @@ from odebench.submission.verification.committed_results import COVERED, committe
 from odebench.submission.verification.sampling import drawn_chunks, drawn_results, given_chunks
 from odebench.submission.verification.verify import Verification, verify_entry
 
-pytestmark = pytest.mark.usefixtures("few_pgd_steps")
+pytestmark = pytest.mark.usefixtures("one_pgd_step", "inspected_once")
 
 PUBLISHED = Path(__file__).parents[3] / "leaderboard"
 
 
 @pytest.fixture(scope="module")
-def committed(few_pgd_steps: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def committed(one_pgd_step: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the good entry: PGD on all test images, FGSM on the first hundred."""
     folder = tmp_path_factory.mktemp("committed")
     mine = write_real_entry(folder / "entries")
