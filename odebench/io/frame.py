@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import JsonValue
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -25,8 +26,11 @@ PREFIX = _LENGTHS.size
 def encode_frame(header: Mapping[str, JsonValue], tensors: Mapping[str, Tensor]) -> bytes:
     """The bytes of a frame."""
     text = canonical_json(dict(header)).encode()
-    # cloned, since safetensors refuses tensors that share memory
-    body = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        body = save_arrays({name: tensor.numpy() for name, tensor in plain.items()})
+    except TypeError:  # bf16, which numpy lacks; cloned, since safetensors refuses tensors that share memory
+        body = save({name: tensor.clone() for name, tensor in plain.items()})
     return _LENGTHS.pack(len(text), len(body)) + text + body
 
 
