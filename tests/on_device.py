@@ -157,7 +157,13 @@ def attacked_linear(case: str, device: str) -> Result:
     )
 
 
-@pytest.mark.parametrize("case", LINEAR)
+ALIKE = ("pgd", "apgd-ce l2", "pgd-margin", "fab-t", "square l2", "diagnosis", "smoothed")
+"""Other tests here take the same way, in the other norm or as a stage."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case in ALIKE else ()) for case in LINEAR]
+)
 def test_an_attack_finds_the_same_on_both_devices(case: str, device: str) -> None:
     here = attacked_linear(case, device)
     if device == CUDA:
@@ -312,7 +318,7 @@ def said(recipe: Recipe, tensors: dict[str, Tensor], data: Dataset) -> Tensor:
     return training.predict(module.eval(), data.test.images[:50]).softmax(1)
 
 
-@pytest.mark.parametrize("adversary", ["none", "madry", "trades"])
+@pytest.mark.parametrize("adversary", ["none", "madry", pytest.param("trades", marks=pytest.mark.slow)])
 def test_a_training_on_the_device_learns_the_same_and_goes_on_where_it_stopped(
     adversary: str, device: str, digits: Dataset, tmp_path: Path
 ) -> None:

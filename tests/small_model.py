@@ -77,7 +77,7 @@ class SmallOde(nn.Module):
         self.stem = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
         self.rate = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 16))
         self.head = nn.Linear(16, 10)
-        self.horizon, self.solver = 1.0, fixed_step(step=0.5)
+        self.horizon, self.solver = 0.5, fixed_step(step=0.5)
 
     def field(self, t: Tensor, state: Tensor) -> Tensor:
         rate: Tensor = self.rate(state)

@@ -14,12 +14,19 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-FEWEST = 39
+FEWEST = 33
 UNAVAILABLE = "torch before 2.10 takes no device written in Python"
 """What tests/on_device.py says where it cannot emulate one."""
 
 
-@pytest.mark.parametrize("which", ["not gpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    "which",
+    [
+        "not gpu and not slow",
+        pytest.param("not gpu", marks=pytest.mark.slow),
+        pytest.param("gpu", marks=pytest.mark.gpu),
+    ],
+)
 def test_the_pipeline_does_the_same_on_another_device(which: str) -> None:
     asked = ["-q", "-n", "0", "-p", "no:cacheprovider", "-rs", "-m", which]
     command = [sys.executable, "-m", "pytest", *asked, str(HERE / "on_device.py")]

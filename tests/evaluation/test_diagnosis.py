@@ -109,7 +109,7 @@ def test_the_quick_set_makes_the_documented_checks(quick: Result) -> None:
     assert isinstance(curve, list)
     assert len(curve) == 20
     assert curve[-1] > 5 * curve[0], "the attack climbs"
-    assert check(quick, 17).evidence["horizons"] == [0.25, 0.5, 1.0, 2.0]
+    assert check(quick, 17).evidence["horizons"] == [0.125, 0.25, 0.5, 1.0]
 
 
 def test_the_full_set_makes_all_checks_that_are_stored(full: Result) -> None:

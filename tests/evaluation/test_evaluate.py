@@ -119,7 +119,7 @@ def test_a_neural_ode_is_judged_end_to_end(ode_net: SmallOde, digits: Dataset, t
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
     evaluation = result.evaluation
-    assert (evaluation.model.name, evaluation.horizon, evaluation.train_horizon) == ("small", 1.0, None)
+    assert (evaluation.model.name, evaluation.horizon, evaluation.train_horizon) == ("small", 0.5, None)
     assert evaluation.solver == fixed_step(step=0.5)
     assert (evaluation.dataset.name, evaluation.dataset.n) == ("mine", 200)
     assert result.found.dataset_sha256 == own.test.sha256

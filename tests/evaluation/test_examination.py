@@ -105,6 +105,7 @@ def test_the_examination_costs_nothing_of_what_a_result_counts() -> None:
     assert 0 < sum(stage.seconds for stage in pgd.cost.stages) <= pgd.cost.seconds
 
 
+@pytest.mark.usefixtures("few_passes")
 def test_random_numbers_leave_nothing_to_examine() -> None:
     class Noisy(nn.Module):
         def forward(self, images: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def test_a_module_that_cannot_be_started_again_is_evaluated_all_the_same(net: nn
 def test_a_registered_model_is_started_from_its_weights(tmp_path: Path) -> None:
     described, data = describe_dataset("digits"), load_dataset("digits")
     request = EvaluationRequest(
-        "ode", "pgd", images=Slice(n=N, chunk=N), changes={"epochs": 1}, parameters={"steps": 2}
+        "ode", "pgd", images=Slice(n=N, chunk=N), changes={"epochs": 1}, parameters={"steps": 2}, horizon=0.5
     )
     result, _, _ = run(plan(request, described, total=len(data.test)), data, results=tmp_path)
     assert (check_19(result).status, check_19(result).k) == ("pass", 0)

@@ -56,6 +56,7 @@ def a_plan(
     chunk: int = 20,
     solver: Any = None,
     norm: str = "linf",
+    epsilons: tuple[float, ...] = EPSILONS,
     **parameters: Any,
 ) -> Plan:
     """Of a model that is trained for little. A chunk is short where it is asked for its batch independence, and long
@@ -66,7 +67,7 @@ def a_plan(
         images=Slice(n=n, offset=offset, chunk=chunk),
         horizon=0.5,
         norm=norm,
-        epsilons=EPSILONS if norm == "linf" else (0.5, 1.0),
+        epsilons=epsilons if norm == "linf" else (0.5, 1.0),
         solver=solver,
         changes={"epochs": 2},
         parameters=parameters,
@@ -83,8 +84,12 @@ def timeless(path: Path) -> str:
 
 PLANS: dict[str, Callable[[], Plan]] = {
     "pgd, rk4": lambda: a_plan("pgd", n=150, chunk=50, steps=3),
-    "worst case, euler": lambda: a_plan("worst-case", n=150, chunk=50, solver=fixed_step("euler", step=0.5)),
-    "pgd, dopri5 of torchode": lambda: a_plan("pgd", n=150, chunk=50, solver=adaptive("dopri5", rtol=1e-2), steps=2),
+    "worst case, euler": lambda: a_plan(
+        "worst-case", n=150, chunk=50, solver=fixed_step("euler", step=0.5), epsilons=(0.1,)
+    ),
+    "pgd, dopri5 of torchode": lambda: a_plan(
+        "pgd", n=150, chunk=50, solver=adaptive("dopri5", rtol=1e-2), steps=1, epsilons=(0.1,)
+    ),
     "fgsm in l2, from an offset on": lambda: a_plan("fgsm", n=200, offset=100, norm="l2"),
     "fgsm, judged alone": lambda: a_plan("fgsm", n=200, solver=adaptive("dopri5", rtol=1e-2, backend="torchdiffeq")),
 }
