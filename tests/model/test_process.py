@@ -109,13 +109,13 @@ def test_the_seed_decides_random_numbers(child: ModelProcess) -> None:
 
 
 def test_an_integrated_model_takes_horizon_and_solver_from_the_question() -> None:
-    question = Question(IMAGES, horizon=2.0, solver=fixed_step("euler", step=0.5))
+    question = Question(IMAGES, horizon=3.0, solver=fixed_step("euler", step=0.5))
     there = Question.of_order(*decoded(encode_frame(*question.order())))
-    assert (there.horizon, there.solver, there.seed) == (2.0, question.solver, 0)
+    assert (there.horizon, there.solver, there.seed) == (3.0, question.solver, 0)
     answer = answer_question(classifier(), question)
     assert answer.nfe is not None
-    assert answer.nfe.tolist() == [4] * 5
-    assert answer_question(classifier(), Question(IMAGES)).nfe.tolist() == [8] * 5  # type: ignore[union-attr]
+    assert answer.nfe.tolist() == [6] * 5
+    assert answer_question(classifier(), Question(IMAGES)).nfe.tolist() == [4] * 5  # type: ignore[union-attr]
 
 
 def test_a_model_that_ends_the_process_is_one_line(child: ModelProcess) -> None:
