@@ -27,6 +27,7 @@ from odebench.model.training import build
 from odebench.protocol.recipe import Recipe
 from odebench.protocol.spec import Evaluation
 from odebench.result.file import read_result, result_files
+from odebench.submission.load_model import load_model
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "leaderboard"
 IMAGES = 100
@@ -108,7 +109,12 @@ def figures(evaluation: Evaluation, data: Dataset) -> dict:  # type: ignore[type
 
 
 def classifier_of(evaluation: Evaluation, data: Dataset) -> Classifier:
-    """The published model of an evaluation. Raises WeightError where its weights are not published by their recipe."""
+    """The published model of an evaluation, built from its recipe or by the code of its entry. Raises OdebenchError."""
+    asked = evaluation.model
+    if (PUBLISHED / "entries" / asked.name / "model.py").is_file():
+        seed, horizon = int(str(asked.train_seed)), evaluation.train_horizon
+        own = load_model(asked.name, data.name, horizon=horizon, seed=seed, trust=True)
+        return Classifier(own, n_classes=data.n_classes, horizon=evaluation.horizon, solver=evaluation.solver)
     tensors, metadata = read_tensors(PUBLISHED / "weights" / f"{evaluation.model.weights}.safetensors")
     module = build(Recipe.model_validate_json(json.dumps(metadata["recipe"])))
     load_weights(module, tensors, source=PUBLISHED)
