@@ -344,7 +344,7 @@ FEWER = {
 }
 FEWER["odebench verify my-ode --trust"] = ["verify", "my-ode", "--trust", "--chunks", "3"]
 """One chunk instead of two that are drawn."""
-LONG = ("run", "judge", "verify", "diagnose", "train")
+LONG = ("run", "judge", "verify", "diagnose", "train", "protocols", "claims")
 DONE: set[str] = set()
 """Commands that take seconds and have been run on one page: the same words on another page need not be run again."""
 
@@ -400,7 +400,7 @@ def test_a_page_runs_as_it_is_written(
             assert step.name in {other.name for other in STEPS[RECIPES]}, f"{where}\nno page trains my-ode for it"
             continue
         done.add(step.name)
-        DONE.update({step.name} if step.words[0] in LONG or "--publish" in step.words else ())
+        DONE.update({step.name} if step.words[0] in LONG or {"--publish", "--check"} & {*step.words} else ())
         BEFORE.get(step.name, lambda folder: None)(beside_what_is_published)
         with monkeypatch.context() as patched:
             for variable, value in step.variables:
