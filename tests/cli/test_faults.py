@@ -340,7 +340,7 @@ DAMAGES = {
     "bytes": "is not whole JSON",
     "another version": "has schema version 3, this odebench reads 1 and 2; run the evaluation again",
     "an extra key": "is not a result: surprise: ",
-    "a string for a number": "is not a result: cost.seconds: ",
+    "a string for a number": "is not a result: cost.seconds cannot be ",
     "another evaluation": "is not a result: .*run_key is not the digest of the evaluation",
 }
 
