@@ -1,6 +1,6 @@
 """Hostile entries: kinds of code that lies, three of each, in one pull request with an honest entry beside them.
 
-    python benchmarks/hostile_entries.py [--only KIND,...]
+    python benchmarks/hostile_entries.py [--only KIND,...] [--beside tis-ode]
 
 Each brings a result in which no image falls, whole and with all its digests. Prints for each entry what `check-pr`
 said, and exits 1 unless every one is refused by the rule that is meant for it, and the honest ones are good.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from odebench.result.schema import Result, letter_figures, outcomes_digest
 from odebench.submission.submitted_model import find_model
 
 WIDTH = 16
+PUBLISHED = Path(__file__).parents[1] / "leaderboard"
 BASE = """\
 import torch
 from torch import nn
@@ -358,6 +360,7 @@ def git(folder: Path, *words: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="kinds, separated by commas")
+    parser.add_argument("--beside", default="", help="a published entry that is to be good in the same pull request")
     parser.add_argument("--time-limit", default="120")
     given = parser.parse_args()
     kinds = [kind.strip() for kind in given.only.split(",") if kind.strip()]
@@ -379,6 +382,10 @@ def main() -> int:
             planned = plan(EvaluationRequest(find_model(f"{folder}/"), "pgd"), describe_dataset("digits"), total=500)
             honest[has_field], _, _ = run(planned, data, results=board / "results")
         meant = {"honest": "", "honest-flow": ""}
+        if given.beside:
+            meant[given.beside] = ""
+            for kind in ("entries", "results"):
+                shutil.copytree(PUBLISHED / kind / given.beside, board / kind / given.beside)
         for index, one in enumerate(chosen):
             entry = f"hostile-{chr(97 + index // 26)}{chr(97 + index % 26)}"
             meant[entry] = one.rule

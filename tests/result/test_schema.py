@@ -222,7 +222,10 @@ EDITS: list[tuple[Edit, str]] = [
     (lambda raw: raw["found"].update(threads=1.5), r"found\.threads cannot be 1\.5: it must be a whole number"),
     (lambda raw: raw["cost"].update(seconds=float("nan")), r"cost\.seconds cannot be nan: it must be a finite number"),
     (lambda raw: raw["cost"].update(seconds=float("inf")), r"cost\.seconds cannot be inf: it must be a finite number"),
-    (lambda raw: raw["found"].update(dataset_sha256="abc"), r"dataset_sha256 cannot be 'abc': it must be 64 of the letters"),
+    (
+        lambda raw: raw["found"].update(dataset_sha256="abc"),
+        r"dataset_sha256 cannot be 'abc': it must be 64 of the letters",
+    ),
     (lambda raw: raw.update(run_key=hexadecimal("")), "run_key is not the digest of the evaluation"),
     (lambda raw: raw["evaluation"].update(horizon=2.0), "run_key is not the digest of the evaluation"),
     (lambda raw: raw.update(outcomes_sha256=hexadecimal("")), "outcomes_sha256 is not the digest of the out"),
