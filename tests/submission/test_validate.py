@@ -88,6 +88,11 @@ SEED = "    train_seed: 0\n    norm"
         ([("robust_accuracy: 0.35", "robust_accuracy: 35")], 29, "schema", "a share from 0 to 1; did you mean 0.35"),
         ([("epsilon: 0.1", "epsilon: 8/0")], 25, "schema", "a finite number, such as 0.1 or 8/255"),
         ([("epsilon: 0.1", "epsilon: .inf")], 25, "schema", "finite number"),
+        # numbers that are others to YAML than to a reader
+        ([("n: 500", "n: 8:20")], 27, "schema", r"YAML does not read '8:20' as decimal \(0764 and 8:20 are 500\)"),
+        ([("n: 500", "n: 0764")], 27, "schema", "YAML does not read '0764' as decimal"),
+        ([("n: 500", "n: 0x1F4")], 27, "schema", "YAML does not read '0x1F4' as decimal"),
+        ([("epsilon: 0.1", "epsilon: 0:0.1")], 25, "schema", "YAML does not read '0:0.1' as decimal"),
         # limits
         ([("epsilon: 0.1", "epsilon: 1.0e+308")], 25, "schema", r"epsilon cannot be 1e\+308: it must be at most 10000"),
         ([("horizons: [1, 2]", "horizons: [1, 1.0e+300]")], 5, "schema", "it must be at most 1000000"),
