@@ -31,6 +31,8 @@ from odebench.result.schema import Result, letter_figures, outcomes_digest
 from odebench.submission.submitted_model import find_model
 
 WIDTH = 16
+LETTERS = "abefhkptuxy"
+"""Of which no two look alike, nor pairs of them like others."""
 PUBLISHED = Path(__file__).parents[1] / "leaderboard"
 BASE = """\
 import torch
@@ -387,7 +389,7 @@ def main() -> int:
             for kind in ("entries", "results"):
                 shutil.copytree(PUBLISHED / kind / given.beside, board / kind / given.beside)
         for index, one in enumerate(chosen):
-            entry = f"hostile-{chr(97 + index // 26)}{chr(97 + index % 26)}"
+            entry = f"hostile-{LETTERS[index // len(LETTERS)]}{LETTERS[index % len(LETTERS)]}"
             meant[entry] = one.rule
             write_entry(board / "entries", entry, one.code, net, has_field=one.field)
             write_result(flattered(honest[one.field], entry), board / "results")
@@ -409,8 +411,12 @@ def main() -> int:
         fine = rule in rules if rule else not rules
         good += fine
         kind = names[entry].kind if entry in names else "honest"
-        line = next((each["message"] for each in found.get(entry, []) if each["rule"] == rule), "")
-        print(f"{'ok ' if fine else 'BAD'} {kind}: {', '.join(rules) or 'good'}; {line[:120]}")
+        said = [each["message"] for each in found.get(entry, []) if each["rule"] == rule or not fine]
+        line = "; ".join(said if not fine else said[:1])
+        print(
+            f"{'ok ' if fine else 'BAD'} {kind}: {', '.join(rules) or 'good'}; {line[:120] if fine else line[:600]}",
+            flush=True,
+        )
     print(f"{good} of {len(meant)} as they should be")
     return 0 if good == len(meant) and len(found) == len(meant) else 1
 
