@@ -27,7 +27,7 @@ from odebench.submission.file_kind import foreign_kind
 from odebench.submission.finding import finding
 from odebench.submission.fix import fix_entry
 from odebench.submission.limits import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES
-from odebench.submission.module_source import revealing_imports, top_level_names
+from odebench.submission.module_source import data_imports, revealing_imports, top_level_names
 from odebench.submission.validate import validate_entry
 from odebench.submission.weights import fetching
 
@@ -609,6 +609,17 @@ def test_imports_with_which_code_can_look_around_are_named(tmp_path: Path) -> No
     (mine / "more.py").write_text("import math\n", encoding="utf-8")
     (mine / "torn.py").write_text("import os\nif", encoding="utf-8")
     assert list(revealing_imports(mine)) == ["model.py imports gc (line 2), importlib (line 3): read what for"]
+
+
+def test_imports_of_data_sets_are_noted_where_the_model_reaches_them(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path)
+    assert list(data_imports(mine / "model.py")) == []
+    (mine / "train.py").write_text("from odebench.dataset import load_dataset\n", encoding="utf-8")
+    (mine / "sklearned.py").write_text("import model\nfrom sklearn.datasets import load_digits\n", encoding="utf-8")
+    assert list(data_imports(mine / "model.py")) == [], "what trains needs data"
+    (mine / "model.py").write_text("import torch\n\nfrom sklearned import load_digits\n", encoding="utf-8")
+    (note,) = data_imports(mine / "model.py")
+    assert note == ("sklearned.py imports sklearn.datasets (line 2), which holds data sets: has it test images?")
 
 
 # --- all at once, and --fix ----------------------------------------------------------------------------------------
