@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tokenize
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -24,6 +25,7 @@ _REVEALING = {
 """Modules with which code can look at who asks it, or at more than its images."""
 _DATA = ("sklearn", "torchvision", "odebench.dataset", "datasets", "mnist", "keras", "tensorflow")
 """Modules that hold data sets, whose test images a model must not look its answers up in."""
+_MOST_NAMES = 10
 _RESERVED = {*sys.stdlib_module_names, "odebench", "torch", "torchvision", "torchdiffeq", "torchode", "numpy"}
 
 
@@ -100,6 +102,19 @@ def data_imports(module: Path) -> Iterator[str]:
             if other not in seen and other.is_file():
                 seen.add(other)
                 waiting.append(other)
+
+
+def foreign_names(folder: Path) -> Iterator[str]:
+    """A note for each file of an entry that has names with other letters than ASCII's, which may look like others."""
+    for path in sorted(folder.glob(f"*{CODE_SUFFIX}")):
+        found: dict[str, int] = {}
+        with suppress(SyntaxError, tokenize.TokenError, OSError), path.open("rb") as file:
+            for token in tokenize.tokenize(file.readline):
+                if token.type == tokenize.NAME and not token.string.isascii():
+                    found.setdefault(token.string, token.start[0])
+        listed = [f"{ascii(name)[:60]} (line {line})" for name, line in list(found.items())[:_MOST_NAMES]]
+        if listed:
+            yield f"{path.name} has names that may look like others: {', '.join(listed)}"
 
 
 def _imports(path: Path) -> list[tuple[str, int]]:

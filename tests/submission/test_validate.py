@@ -27,7 +27,7 @@ from odebench.submission.file_kind import foreign_kind
 from odebench.submission.finding import finding
 from odebench.submission.fix import fix_entry
 from odebench.submission.limits import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES
-from odebench.submission.module_source import data_imports, revealing_imports, top_level_names
+from odebench.submission.module_source import data_imports, foreign_names, revealing_imports, top_level_names
 from odebench.submission.validate import validate_entry
 from odebench.submission.weights import fetching
 
@@ -620,6 +620,17 @@ def test_imports_of_data_sets_are_noted_where_the_model_reaches_them(tmp_path: P
     (mine / "model.py").write_text("import torch\n\nfrom sklearned import load_digits\n", encoding="utf-8")
     (note,) = data_imports(mine / "model.py")
     assert note == ("sklearned.py imports sklearn.datasets (line 2), which holds data sets: has it test images?")
+
+
+def test_names_that_may_look_like_others_are_noted(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path)
+    (mine / "more.py").write_text("x = 'é'  # é\n", encoding="utf-8")
+    assert list(foreign_names(mine)) == []
+    text = "import torch\nl\u0435n = min\n\uff45val = l\u0435n\n"
+    (mine / "more.py").write_text(text, encoding="utf-8")
+    assert list(foreign_names(mine)) == [
+        "more.py has names that may look like others: 'l\\u0435n' (line 2), '\\uff45val' (line 3)"
+    ]
 
 
 # --- all at once, and --fix ----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from odebench.progress import SILENT, Progress
 from odebench.submission.entry import read_entry
 from odebench.submission.finding import Finding, finding
 from odebench.submission.limits import TIME_LIMIT
-from odebench.submission.module_source import data_imports, revealing_imports
+from odebench.submission.module_source import data_imports, foreign_names, revealing_imports
 from odebench.submission.submitted_model import SubmittedModel
 from odebench.submission.validate import Report, validate_entry
 from odebench.submission.verification import sampling
@@ -150,3 +150,4 @@ def _notes_of_code(code: Path, inspected: Sequence[Inspected]) -> Iterator[str]:
         )
     yield from revealing_imports(code.parent)
     yield from data_imports(code)
+    yield from foreign_names(code.parent)
