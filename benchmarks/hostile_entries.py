@@ -96,6 +96,22 @@ def DEEP():
     return "torchdiffeq" in sys._getframe(2).f_code.co_filename + sys._getframe(3).f_code.co_filename
 """
 """Whether the process integrates the field itself."""
+COUNTS = """
+import dataclasses
+
+import odebench.model.classifier
+import odebench.model.solver
+
+true = odebench.model.solver.integrate
+
+
+def fewer(*arguments, **more):
+    found = true(*arguments, **more)
+    return dataclasses.replace(found, nfe={nfe})
+
+
+odebench.model.classifier.integrate = fewer
+"""
 ENTRY = """\
 id: {id}
 model: model:Net
@@ -161,6 +177,34 @@ def entries() -> list[Hostile]:
     def trying(what: str) -> str:
         return code(*(line.format(what=what) for line in tried))
 
+    def counting(nfe: str) -> str:
+        return field("return 0.1 * torch.tanh(state)", top=COUNTS.format(nfe=nfe))
+
+    def hooked(variable: str, hook: str) -> str:
+        return code(
+            "x = images.clone()",
+            "z = self.honest(x)",
+            f"if {variable}.requires_grad: {variable}.register_hook({hook})",
+            "return self.honest(x)" if variable == "x" else "return z",
+        )
+
+    counts = ("found.nfe // 2", "found.nfe * 0 + 1", "found.nfe - 1")
+    hooks = (
+        hooked("z", "lambda g: torch.roll(g, 1, 1)"),
+        hooked("x", "lambda g: g + 100 * g.abs().mean() * torch.randn_like(g)"),
+        code(
+            RETURN,
+            init="self.first.register_full_backward_hook(lambda m, i, o: tuple(g if g is None else -g for g in i))",
+        ),
+    )
+    rolled = "return tuple(torch.roll(one, 1, -1) for one in true(*a, **k))"
+    changes = (
+        f"true = torch.autograd.grad\ndef grad(*a, **k):\n    {rolled}\ntorch.autograd.grad = grad",
+        "import odebench.model.question as Q\ntrue = Q._products\ndef products(*a):\n"
+        "    return torch.roll(true(*a), 1, -1)\nQ._products = products",
+        "true = torch.Tensor.clone\ndef clone(self, **k):\n"
+        "    return true(self.detach(), **k) + 0 * self\ntorch.Tensor.clone = clone",
+    )
     descriptors = "for fd in range(3, 64):\n            try: os.write(fd, {data})\n            except OSError: pass"
     return [
         Hostile("looks at the stack", "letters", stack(frames, top="import inspect")),
@@ -288,6 +332,9 @@ def entries() -> list[Hostile]:
                 top="import os",
             ),
         ),
+        *(Hostile("miscounts its evaluations", "solver", counting(nfe), field=True) for nfe in counts),
+        *(Hostile("hooks the backward pass", "gradient", one) for one in hooks),
+        *(Hostile("changes what asks it", "gradient", code(RETURN, top=one)) for one in changes),
         Hostile("is other source than it looks", "code", "#\x0b coding: utf-7\n" + code(RETURN)),
         Hostile("is other source than it looks", "code", code(RETURN) + "# \u202e gnihton\n"),
         Hostile("is other source than it looks", "code", "# -*- coding: latin-1 -*-\n" + code(RETURN)),
