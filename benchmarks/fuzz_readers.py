@@ -303,9 +303,10 @@ def main() -> int:
     parser.add_argument("--cpu-seconds", type=float, default=300)
     parser.add_argument("--only", default="result,protocol,candidate,archive,command")
     given = parser.parse_args()
-    os.environ["ODEBENCH_LEADERBOARD"] = ""
+    os.environ["ODEBENCH_LEADERBOARD"] = ""  # nothing published stands in for a case
     kinds, faults, done, slowest = given.only.split(","), [], Counter[str](), 0.0
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        stack.callback(os.chdir, os.getcwd())
         base = Path(name) / "a" / "b" / "c"  # so that a path which climbs stays in here
         base.mkdir(parents=True)
         os.chdir(base)

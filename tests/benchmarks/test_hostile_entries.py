@@ -37,7 +37,9 @@ def test_their_names_look_alike_to_nobody() -> None:
 
 def test_a_few_cases_of_every_reader(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["fuzz", "--cases", "40", "--only", "result,protocol,candidate,archive"])
+    here = Path.cwd()
     fuzz_readers.main()
+    assert Path.cwd() == here
     said = capsys.readouterr().out
     assert "40 cases" in said
     faults = said.partition(" faults\n")[2].splitlines()
