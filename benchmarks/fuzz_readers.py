@@ -1,11 +1,12 @@
 """Do mutated results, protocols, candidates, image archives and command lines cause anything but a plain answer?
 
-    python benchmarks/fuzz_readers.py [--cases 10000] [--seed 0] [--cpu-seconds 300] [--only result,protocol,...]
+    python benchmarks/fuzz_readers.py [--cases 10000] [--first 0] [--seed 0] [--cpu-seconds 300] [--only result,...]
 
-Results are changed value by value, most with all that must agree, so that half pass the schema, and handed to board,
-records and comparison. Protocols are laid out, candidates and image archives read, command lines run in this process. A
-case fails with an exception that is none of ours, after more than 5 seconds, or where it leaves a file outside its
-folder; all together may not take more than 1 GB. The same seed makes a case again.
+Results are changed value by value, most with all that must agree, so that half pass the schema, and handed to all that
+reads them: board, records, page, claims, comparison, data frame, `show`, and what `verify` reads of an entry. Protocols
+are laid out, candidates and image archives read, command lines run in this process. A case fails with an exception that
+is none of ours, after more than 5 seconds, or where it leaves a file outside its folder; all together may not take more
+than 1 GB. The same seed makes a case again; `--first` begins with a later one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import copy
 import io
 import json
+import os
 import random
 import resource
 import sys
@@ -31,27 +33,45 @@ import torch
 from fuzz_entries import TIME_LIMIT_SECONDS, TOKENS, limited, mutated
 from PIL import Image
 
+from odebench.analysis.claims import claims_of
 from odebench.analysis.comparison import difference
+from odebench.analysis.dataframe import load_results
 from odebench.attack.candidate_file import Candidates, read_candidates, write_candidates
 from odebench.cli import _exit_code
+from odebench.dataset import load_dataset
 from odebench.dataset.folder import read_image_folder
 from odebench.errors import OdebenchError
 from odebench.io.canonical_json import digest
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
+from odebench.leaderboard.selection import Selection
 from odebench.progress import SILENT
 from odebench.protocol.protocol_file import protocol_files
+from odebench.render.by_attack import by_attack_markdown
+from odebench.render.claims import claims_json, claims_markdown
 from odebench.render.comparison import difference_json, difference_text
 from odebench.render.markdown_tables import markdown
+from odebench.render.page import page_html
+from odebench.render.publish import page_content
 from odebench.render.records import csv_text, json_text
 from odebench.result.schema import letter_figures
+from odebench.submission.entry import read_entry
+from odebench.submission.provenance import provenance
+from odebench.submission.verification import sampling
+from odebench.submission.verification.committed_results import (
+    claim_result_findings,
+    committed_results,
+    coverage_findings,
+)
 from odebench.sweep.grid import read_grid
+from odebench.sweep.registered import registered_claims
 
 NUMBERS: tuple[Any, ...] = (0, -1, 1, 2**31, 2**63, 10**400, 1e308, -1e308, 5e-324, 0.1, 1e9, 10**6, True, None)
 WORDS = ("", "a", "../x", "a/b", ".", "con", "\x1b[31m", "\u202e", "|", "`", "<b>", "$(x)", "é" * 90, "x" * 101, "NaN")
 DEEP: Any = []
 for _ in range(300):
     DEEP = [DEEP]
+ENTRY = "tis-ode"
 COMMANDS = (
     ("leaderboard", "R"),
     ("leaderboard", "R", "--format", "json"),
@@ -151,6 +171,11 @@ class Cases:
         self.folder, self.counts = folder, Counter[str]()
         root = Path(__file__).parents[1]
         chosen = sorted((root / "leaderboard" / "results").rglob("*-linf-*.json"))
+        self.asked = registered_claims(root / "leaderboard" / "claims.yaml")
+        self.entry = root / "leaderboard" / "entries" / ENTRY
+        self.read, self.data = read_entry(self.entry), {"digits": load_dataset("digits")}
+        own = sorted((root / "leaderboard" / "results" / ENTRY).glob("*.json"))
+        self.own = [json.loads(path.read_text(encoding="utf-8")) for path in own]
         self.results = [json.loads(path.read_text(encoding="utf-8")) for path in chosen[:: max(1, len(chosen) // 12)]]
         self.protocols = [path.read_bytes() for path in protocol_files().values()]
         candidates = Candidates(
@@ -181,9 +206,38 @@ class Cases:
         tables, _ = build_tables(stored)
         for reader in (markdown, csv_text, json_text):
             reader(tables)
+        by_attack_markdown(stored, tables, Selection())
         found = difference(stored[:1], stored[1:])
         difference_text(found, "a", "b")
         difference_json(found)
+        claims = claims_of(self.asked, stored)
+        claims_markdown(claims)
+        claims_json(claims)
+        self.counts["result: board, records, comparison, claims"] += 1
+        content, _ = page_content([place.parent], self.asked, provenance=provenance(None))
+        page_html(content, link=str)
+        self.counts["result: page"] += 1
+        self._said("show", str(place / "0.json"))
+        with contextlib.suppress(OdebenchError):
+            load_results(place.parent)
+        self.verified(generator)
+
+    def verified(self, generator: random.Random) -> None:
+        """What `verify` reads of an entry with changed results, before it runs anything."""
+        place = self.folder / "committed" / ENTRY
+        place.mkdir(parents=True)
+        for index in range(2):
+            change = plausible if generator.random() < 0.7 else changed
+            made = change(generator.choice(self.own), generator)
+            (place / f"{index}.json").write_text(json.dumps(made), encoding="utf-8")
+        committed, findings = committed_results(self.entry, self.read, place.parent, self.data)
+        findings += coverage_findings(self.entry, self.read, committed, self.data)
+        findings += claim_result_findings(self.entry, self.read, committed)
+        draw = generator.getrandbits(32)
+        sampling.drawn_results(draw, self.read, committed)
+        sampling.all_results(committed)
+        self.counts["result: verify, read"] += len(committed)
+        self.counts["result: verify, findings"] += len(findings)
 
     def protocol(self, generator: random.Random) -> None:
         path = self.folder / "protocol.yaml"
@@ -212,7 +266,11 @@ class Cases:
         words = [str(self.folder) if word == "R" else word for word in words if "\0" not in word]
         if words[1:2] == ["run"] and "--n-of-fuzz" not in words:
             words += ["-n", "-1"]  # whatever else is right, nothing runs
-        before, sys.argv = sys.argv, words
+        self.counts[f"command: exit {self._said(*words[1:])}"] += 1
+
+    def _said(self, *words: str) -> int:
+        """The exit code of a command that is run in this process."""
+        before, sys.argv = sys.argv, ["odebench", *words]
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
                 code = _exit_code()
@@ -220,7 +278,7 @@ class Cases:
             sys.argv = before
         if "please report it" in said.getvalue():
             raise AssertionError(f"{words}: {said.getvalue()[-300:]}")
-        self.counts[f"command: exit {code}"] += 1
+        return code
 
 
 def _archive() -> bytes:
@@ -240,13 +298,19 @@ def _archive() -> bytes:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first case")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cpu-seconds", type=float, default=300)
     parser.add_argument("--only", default="result,protocol,candidate,archive,command")
     given = parser.parse_args()
+    os.environ["ODEBENCH_LEADERBOARD"] = ""  # nothing published stands in for a case
     kinds, faults, done, slowest = given.only.split(","), [], Counter[str](), 0.0
-    with tempfile.TemporaryDirectory() as name:
-        cases = Cases(Path(name))
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        stack.callback(os.chdir, os.getcwd())
+        base = Path(name) / "a" / "b" / "c"  # so that a path which climbs stays in here
+        base.mkdir(parents=True)
+        os.chdir(base)
+        cases = Cases(base)
         calls: dict[str, Callable[[random.Random], None]] = {
             "result": cases.result,
             "protocol": cases.protocol,
@@ -255,11 +319,11 @@ def main() -> int:
             "command": cases.command,
         }
         until = time.process_time() + given.cpu_seconds
-        for number in range(given.cases):
+        for number in range(given.first, given.first + given.cases):
             if time.process_time() > until:
                 break
             kind = kinds[number % len(kinds)]
-            with tempfile.TemporaryDirectory(dir=name) as own:
+            with tempfile.TemporaryDirectory(dir=base) as own:
                 cases.folder, started = Path(own), time.process_time()
                 try:
                     with limited(10 * TIME_LIMIT_SECONDS):
@@ -274,13 +338,14 @@ def main() -> int:
             slowest = max(slowest, seconds if done[kind] else 0.0)  # the first imports what it needs
             if seconds > TIME_LIMIT_SECONDS and done[kind]:
                 faults.append(f"case {number} ({kind}): took {seconds:.1f} s")
-            faults += [f"case {number} ({kind}): left {path.name}" for path in Path(name).iterdir()]
+            left = [path for path in Path(name).rglob("*") if path not in (base, *base.parents)]
+            faults += [f"case {number} ({kind}): left {path.relative_to(name)}" for path in left]
             done[kind] += 1
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if gigabytes > 1:
         faults.append(f"{gigabytes:.2f} GB")
     for what, count in sorted(cases.counts.items()):
-        print(f"{what:28} {count:6}")
+        print(f"{what:44} {count:6}")
     total = sum(done.values())
     print(f"{total} cases ({dict(done)}); slowest {slowest:.2f} s; {gigabytes:.2f} GB; {len(faults)} faults")
     for line in faults:

@@ -1,6 +1,6 @@
 """Hostile entries: kinds of code that lies, three of each, in one pull request with an honest entry beside them.
 
-    python benchmarks/hostile_entries.py [--only KIND,...]
+    python benchmarks/hostile_entries.py [--only KIND,...] [--beside tis-ode]
 
 Each brings a result in which no image falls, whole and with all its digests. Prints for each entry what `check-pr`
 said, and exits 1 unless every one is refused by the rule that is meant for it, and the honest ones are good.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,9 @@ from odebench.result.schema import Result, letter_figures, outcomes_digest
 from odebench.submission.submitted_model import find_model
 
 WIDTH = 16
+LETTERS = "abefhkptuxy"
+"""Of which no two look alike, nor pairs of them like others."""
+PUBLISHED = Path(__file__).parents[1] / "leaderboard"
 BASE = """\
 import torch
 from torch import nn
@@ -92,6 +96,22 @@ def DEEP():
     return "torchdiffeq" in sys._getframe(2).f_code.co_filename + sys._getframe(3).f_code.co_filename
 """
 """Whether the process integrates the field itself."""
+COUNTS = """
+import dataclasses
+
+import odebench.model.classifier
+import odebench.model.solver
+
+true = odebench.model.solver.integrate
+
+
+def fewer(*arguments, **more):
+    found = true(*arguments, **more)
+    return dataclasses.replace(found, nfe={nfe})
+
+
+odebench.model.classifier.integrate = fewer
+"""
 ENTRY = """\
 id: {id}
 model: model:Net
@@ -157,6 +177,34 @@ def entries() -> list[Hostile]:
     def trying(what: str) -> str:
         return code(*(line.format(what=what) for line in tried))
 
+    def counting(nfe: str) -> str:
+        return field("return 0.1 * torch.tanh(state)", top=COUNTS.format(nfe=nfe))
+
+    def hooked(variable: str, hook: str) -> str:
+        return code(
+            "x = images.clone()",
+            "z = self.honest(x)",
+            f"if {variable}.requires_grad: {variable}.register_hook({hook})",
+            "return self.honest(x)" if variable == "x" else "return z",
+        )
+
+    counts = ("found.nfe // 2", "found.nfe * 0 + 1", "found.nfe - 1")
+    hooks = (
+        hooked("z", "lambda g: torch.roll(g, 1, 1)"),
+        hooked("x", "lambda g: g + 100 * g.abs().mean() * torch.randn_like(g)"),
+        code(
+            RETURN,
+            init="self.first.register_full_backward_hook(lambda m, i, o: tuple(g if g is None else -g for g in i))",
+        ),
+    )
+    rolled = "return tuple(torch.roll(one, 1, -1) for one in true(*a, **k))"
+    changes = (
+        f"true = torch.autograd.grad\ndef grad(*a, **k):\n    {rolled}\ntorch.autograd.grad = grad",
+        "import odebench.model.question as Q\ntrue = Q._products\ndef products(*a):\n"
+        "    return torch.roll(true(*a), 1, -1)\nQ._products = products",
+        "true = torch.Tensor.clone\ndef clone(self, **k):\n"
+        "    return true(self.detach(), **k) + 0 * self\ntorch.Tensor.clone = clone",
+    )
     descriptors = "for fd in range(3, 64):\n            try: os.write(fd, {data})\n            except OSError: pass"
     return [
         Hostile("looks at the stack", "letters", stack(frames, top="import inspect")),
@@ -284,6 +332,9 @@ def entries() -> list[Hostile]:
                 top="import os",
             ),
         ),
+        *(Hostile("miscounts its evaluations", "solver", counting(nfe), field=True) for nfe in counts),
+        *(Hostile("hooks the backward pass", "gradient", one) for one in hooks),
+        *(Hostile("changes what asks it", "gradient", code(RETURN, top=one)) for one in changes),
         Hostile("is other source than it looks", "code", "#\x0b coding: utf-7\n" + code(RETURN)),
         Hostile("is other source than it looks", "code", code(RETURN) + "# \u202e gnihton\n"),
         Hostile("is other source than it looks", "code", "# -*- coding: latin-1 -*-\n" + code(RETURN)),
@@ -358,6 +409,7 @@ def git(folder: Path, *words: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="kinds, separated by commas")
+    parser.add_argument("--beside", default="", help="a published entry that is to be good in the same pull request")
     parser.add_argument("--time-limit", default="120")
     given = parser.parse_args()
     kinds = [kind.strip() for kind in given.only.split(",") if kind.strip()]
@@ -379,8 +431,12 @@ def main() -> int:
             planned = plan(EvaluationRequest(find_model(f"{folder}/"), "pgd"), describe_dataset("digits"), total=500)
             honest[has_field], _, _ = run(planned, data, results=board / "results")
         meant = {"honest": "", "honest-flow": ""}
+        if given.beside:
+            meant[given.beside] = ""
+            for kind in ("entries", "results"):
+                shutil.copytree(PUBLISHED / kind / given.beside, board / kind / given.beside)
         for index, one in enumerate(chosen):
-            entry = f"hostile-{chr(97 + index // 26)}{chr(97 + index % 26)}"
+            entry = f"hostile-{LETTERS[index // len(LETTERS)]}{LETTERS[index % len(LETTERS)]}"
             meant[entry] = one.rule
             write_entry(board / "entries", entry, one.code, net, has_field=one.field)
             write_result(flattered(honest[one.field], entry), board / "results")
@@ -402,8 +458,12 @@ def main() -> int:
         fine = rule in rules if rule else not rules
         good += fine
         kind = names[entry].kind if entry in names else "honest"
-        line = next((each["message"] for each in found.get(entry, []) if each["rule"] == rule), "")
-        print(f"{'ok ' if fine else 'BAD'} {kind}: {', '.join(rules) or 'good'}; {line[:120]}")
+        said = [each["message"] for each in found.get(entry, []) if each["rule"] == rule or not fine]
+        line = "; ".join(said if not fine else said[:1])
+        print(
+            f"{'ok ' if fine else 'BAD'} {kind}: {', '.join(rules) or 'good'}; {line[:120] if fine else line[:600]}",
+            flush=True,
+        )
     print(f"{good} of {len(meant)} as they should be")
     return 0 if good == len(meant) and len(found) == len(meant) else 1
 

@@ -86,6 +86,8 @@ def results(folder: Path) -> dict[str, Any]:
     for path in sorted((folder / "results").rglob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         del result["created"], result["cost"]["seconds"]
+        for stage in result["cost"]["stages"]:
+            del stage["seconds"]
         for name in ("versions", "device", "threads"):
             del result["found"][name]
         found[str(path.relative_to(folder))] = json.dumps(result)

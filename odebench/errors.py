@@ -59,14 +59,28 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first value of a file that does not fit its schema: where it is, and what is expected."""
+    """The first value of a file that does not fit its schema: where it is, the value, and what is expected."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the file"
-    return " ".join(f"{where}: {first['msg']}".split())
+    where = ".".join(str(part) for part in first["loc"])[:_MOST_SHOWN] or "the file"
+    given = "" if first["type"] in ("missing", "extra_forbidden") else _given(first["input"])
+    return " ".join(f"{where}{given}: {in_words(first)}".split())
 
 
+def _given(value: object) -> str:
+    """A value as a sentence names it; nothing for those that hold others."""
+    if not isinstance(value, str | int | float):
+        return ""
+    shown = ascii(value)
+    return f" cannot be {shown if len(shown) <= _MOST_SHOWN else f'{shown[: _MOST_SHOWN - 3]}...'}"
+
+
+_MOST_SHOWN = 80
 _WORDS = (
     ("Value error, ", ""),
+    (
+        r"String should match pattern '^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}$'",
+        "it must be a name, not a path, of at most 100 characters",
+    ),
     ("Input should be", "it must be"),
     ("a valid tuple", "a list"),
     ("a valid list", "a list"),

@@ -52,11 +52,19 @@ class Desk:
         return self.folder / "results"
 
     @property
+    def scratch(self) -> Path:
+        """Where all that a sweep needs for a while lies."""
+        folder = self.folder / "tmp"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @property
     def environment(self) -> dict[str, str]:
         return os.environ | {
             "ODEBENCH_CACHE": str(self.folder / "cache"),
             "ODEBENCH_LEADERBOARD": str(self.folder / "leaderboard"),
             "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(self.scratch),
         }
 
     def protocol(self, *sections: str) -> str:

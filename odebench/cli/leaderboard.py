@@ -13,7 +13,7 @@ from urllib.parse import quote
 import typer
 
 from odebench.cli.root import app
-from odebench.errors import ResultError, UsageError
+from odebench.errors import OdebenchError, ResultError, UsageError
 from odebench.io.folders import LEADERBOARD
 
 if TYPE_CHECKING:
@@ -149,16 +149,15 @@ def _page(folders: Sequence[Path], selection: Selection, output: Path | None) ->
     from odebench.render.publish import page_content
 
     check_page()
-    content, problems = page_content(
-        folders, *claims_beside(folders), provenance=_provenance(folders), selection=selection
-    )
+    made_by = _provenance(folders)
+    content, problems = page_content(folders, *claims_beside(folders), provenance=made_by, selection=selection)
     start = output.parent if output is not None and (output.is_file() or not output.exists()) else Path()
 
     def link(path: Path) -> str:
         return quote(Path(os.path.relpath(path, start)).as_posix())
 
     _write(page_html(content, link=link), output, escaped=True)
-    end_with(problems)
+    end_with([*problems, *made_by.problems])
 
 
 def _serve(folders: Sequence[Path], selection: Selection, port: int | None, *, browser: bool) -> None:
@@ -167,11 +166,11 @@ def _serve(folders: Sequence[Path], selection: Selection, port: int | None, *, b
     from odebench.render.publish import page_content
 
     check_page()
-    content, problems = page_content(
-        folders, *claims_beside(folders), provenance=_provenance(folders), selection=selection
-    )
+    made_by = _provenance(folders)
+    content, left_out = page_content(folders, *claims_beside(folders), provenance=made_by, selection=selection)
     addresses = {item.path: f"/results/{number}/{quote(item.path.name)}" for number, item in enumerate(content.stored)}
     html = page_html(content, link=lambda path: addresses[path])
+    problems = [*left_out, *made_by.problems]
     for problem in problems:
         print(f"odebench: {problem}", file=sys.stderr)
     serve(html, {address: path for path, address in addresses.items()}, port=port, browser=browser)
@@ -183,19 +182,21 @@ def publish_leaderboard() -> None:
     """Writes leaderboard/LEADERBOARD.md, its charts and the page, and prints the paths."""
     from odebench.render.publish import publish
 
-    files, problems = publish(LEADERBOARD.path, published_claims(), _provenance([LEADERBOARD.results]))
+    made_by = _provenance([LEADERBOARD.results])
+    files, problems = publish(LEADERBOARD.path, published_claims(), made_by)
     for path in files:
         print(path)
-    end_with(problems)
+    end_with([*problems, *made_by.problems])
 
 
 def _check() -> None:
     from odebench.render.publish import stale
 
-    lines, problems = stale(LEADERBOARD.path, published_claims(), _provenance([LEADERBOARD.results]))
+    made_by = _provenance([LEADERBOARD.results])
+    lines, problems = stale(LEADERBOARD.path, published_claims(), made_by)
     for line in lines:
         print(f"odebench: {line}; run odebench leaderboard --publish", file=sys.stderr)
-    end_with(problems)
+    end_with([*problems, *made_by.problems])
     if lines:
         raise typer.Exit(1)
     print(f"{LEADERBOARD.path} is up to date")
@@ -233,14 +234,14 @@ def _provenance(folders: Sequence[Path]) -> Provenance:
     return provenance(LEADERBOARD.entries if LEADERBOARD.results in folders else None)
 
 
-def end_with(problems: Sequence[ResultError]) -> None:
+def end_with(problems: Sequence[OdebenchError]) -> None:
     """Prints the problems on standard error, one line each, and exits with 1 where there are any."""
     for problem in problems:
         print(f"odebench: {problem}", file=sys.stderr)
     if problems:
         count = len(problems)
         print(
-            f"odebench: {count} problem{'s' * (count > 1)}; files that are no results are left out of the tables",
+            f"odebench: {count} problem{'s' * (count > 1)}; files that cannot be read are left out",
             file=sys.stderr,
         )
         raise typer.Exit(1)

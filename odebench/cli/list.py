@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -29,13 +30,17 @@ def models(as_json: AsJson = False) -> None:
     """List the models and entries: name, what each is, where it comes from."""
     from odebench.submission.submitted_model import entry_summaries
 
-    known = MODELS.entries()
+    known, (summaries, problems) = MODELS.entries(), entry_summaries()
     entries = [
         RegistryEntry(name, str(folder), summary, "entry")
-        for name, (folder, summary) in entry_summaries().items()
+        for name, (folder, summary) in summaries.items()
         if name not in known
     ]
     _list([*known.values(), *entries], as_json)
+    for problem in problems.values():
+        print(f"odebench: {problem}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Examples:\n\nodebench attacks\n\nodebench attacks --json")
@@ -87,7 +92,10 @@ def info(
         if (entry := registry.entries().get(name)) is not None:
             about = {"name": name, "kind": registry.kind, "summary": entry.summary, "origin": entry.origin}
             found.append(about | details_of(registry, name, plugins=True))
-    if not found and name in (entries := entry_summaries()):
+    entries, problems = entry_summaries() if not found else ({}, {})
+    if name in problems:
+        raise problems[name]
+    if name in entries:
         folder, summary = entries[name]
         found.append({"name": name, "kind": "entry", "summary": summary, "origin": str(folder)})
     if not found:

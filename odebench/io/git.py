@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ from odebench.io.files import FileError
 
 _KINDS: dict[str, Literal["added", "changed", "deleted"]] = {"A": "added", "D": "deleted"}
 _PLAIN = ("100644", "100755")
+_MOST_NAME, _MOST_PATH = 255, 1000
+"""The most bytes of a name that a file system takes, and of a path that leaves room for the folder it is put into."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,11 @@ class FileChange:
 
 @dataclass(frozen=True)
 class Blob:
-    """A plain file of a commit: its path, and the name of its content in git."""
+    """A plain file of a commit: its path, the name of its content in git, and its size in bytes."""
 
     path: str
     name: str
+    size: int = 0
 
 
 def git(*words: str) -> bytes | None:
@@ -80,7 +84,8 @@ def span_of(base: str) -> Span:
 
 
 def changes(before: str, after: str) -> list[FileChange]:
-    """The files that differ between two commits, by path. A moved file is deleted at one path and added at another."""
+    """The files that differ between two commits, by path. A moved file is deleted at one path and added at another.
+    Raises FileError for a commit that git cannot read."""
     raw = git("diff-tree", "-r", "-z", "--raw", "--no-renames", "--ignore-submodules=none", before, after)
     words = iter(_texts(raw))
     found = []
@@ -91,14 +96,22 @@ def changes(before: str, after: str) -> list[FileChange]:
 
 
 def files_in(commit: str, *folders: str) -> list[Blob]:
-    """The plain files of a commit below some folders, named from the root. Links and submodules are left out."""
+    """The plain files of a commit below some folders, named from the root. Links, submodules and paths that cannot be
+    written are left out. Raises FileError for a commit that git cannot read."""
     found = []
-    for line in _texts(git("ls-tree", "-r", "-z", "--full-tree", commit, "--", *folders)):
+    for line in _texts(git("ls-tree", "-r", "-l", "-z", "--full-tree", commit, "--", *folders)):
         about, _, path = line.partition("\t")
-        mode, _, name = about.split()
-        if mode in _PLAIN and not {"", ".", ".."} & set(path.split("/")):
-            found.append(Blob(path, name))
+        mode, _, name, size = about.split()
+        if mode in _PLAIN and can_be_written(path):
+            found.append(Blob(path, name, int(size) if size.isdigit() else 0))
     return found
+
+
+def can_be_written(path: str) -> bool:
+    """Whether a path of a commit leads to one place below a folder, and is short enough for a file system."""
+    names = [os.fsencode(name) for name in path.split("/")]
+    whole = len(os.fsencode(path)) <= _MOST_PATH
+    return whole and all(name not in (b"", b".", b"..") and len(name) <= _MOST_NAME for name in names)
 
 
 def contents(blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
@@ -116,9 +129,10 @@ def contents(blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
             yield blob, data[:-1]
 
 
-def write_files(commit: str, folder: Path, *below: str) -> None:
-    """Writes the plain files of a commit below some folders to `folder`, by their paths from the root."""
-    for blob, data in contents(files_in(commit, *below)):
+def write_files(commit: str, folder: Path, *below: str, most: float = math.inf) -> None:
+    """Writes the plain files of a commit below some folders, of at most so many bytes, to `folder`, by their paths from
+    the root."""
+    for blob, data in contents([blob for blob in files_in(commit, *below) if blob.size <= most]):
         target = folder / blob.path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
@@ -126,7 +140,9 @@ def write_files(commit: str, folder: Path, *below: str) -> None:
 
 def _texts(raw: bytes | None) -> list[str]:
     """The parts of what git printed with -z; bytes that are not UTF-8 are decoded as the file system does."""
-    return [os.fsdecode(part) for part in (raw or b"").split(b"\0")[:-1]]
+    if raw is None:
+        raise FileError("git cannot read a commit; git fsck says more")
+    return [os.fsdecode(part) for part in raw.split(b"\0")[:-1]]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ Model = TypeVar("Model", bound=BaseModel)
 MAX_BYTES = 1_000_000
 MAX_NUMBER = 300
 """The most characters of a number: Python takes long to read much longer ones, and refuses to write them."""
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_OTHER_BASE = re.compile(r"[-+]?0[xb0-7_]|[-+]?[0-9_]+:")
+"""How numbers begin that are others to YAML than to a reader: 0764 is 500, and so is 8:20."""
 MAX_VALUES = 20_000
 """The most values of a file, counted again where an alias repeats them: a few lines of aliases can mean billions."""
 
@@ -212,8 +216,11 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
         if unseen(node.value):
             said = f"{_written(node.value)} has characters that cannot be seen, or that hide others; remove them"
             raise DocumentError(source, node.start_mark.line + 1, said)
-        if len(node.value) > MAX_NUMBER and node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+        if len(node.value) > MAX_NUMBER and node.tag in _NUMBER_TAGS:
             said = f"{_written(node.value)} is a number of more than {MAX_NUMBER} characters"
+            raise DocumentError(source, node.start_mark.line + 1, said)
+        if node.tag in _NUMBER_TAGS and _OTHER_BASE.match(node.value):
+            said = f"YAML does not read {_written(node.value)} as decimal (0764 and 8:20 are 500); write it so"
             raise DocumentError(source, node.start_mark.line + 1, said)
         try:
             return loader.construct_object(node, deep=True)

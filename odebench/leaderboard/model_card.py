@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from odebench.errors import OdebenchError
 from odebench.leaderboard.example_images import ExampleStrip
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Row, Table
@@ -42,11 +43,13 @@ class ClaimedAndMeasured:
 @dataclass(frozen=True)
 class Provenance:
     """`command` gives the command line that makes a result again, empty where there is none; `claimed` what the entry
-    of a model claims, beside the results given; `adversarial` whether its entry trains on adversarial images."""
+    of a model claims, beside the results given; `adversarial` whether its entry trains on adversarial images.
+    `problems` are the errors of the entries that have been asked for so far and could not be read."""
 
     command: Callable[[Result], str]
     claimed: Callable[[str, Sequence[StoredResult]], Iterable[ClaimedAndMeasured]]
     adversarial: Callable[[str], bool]
+    problems: Sequence[OdebenchError] = ()
 
 
 NO_PROVENANCE = Provenance(lambda _: "", lambda *_: (), lambda _: False)

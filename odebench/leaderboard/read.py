@@ -11,7 +11,7 @@ from odebench.errors import ResultError
 from odebench.io.git import commit_of, contents, files_in
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.union import StoredResult
-from odebench.result.file import is_result_name, parse_result, read_result, result_files
+from odebench.result.file import MAX_BYTES, is_result_name, parse_result, read_result, result_files
 
 
 def read_results(folders: Sequence[Path]) -> tuple[list[StoredResult], list[ResultError]]:
@@ -83,8 +83,9 @@ def results_in(commit: str, folder: Path, *, name: str) -> tuple[list[StoredResu
     """The results in a folder of a commit, with `name` in their paths, and the problems."""
     blobs = [blob for blob in files_in(commit, folder.as_posix()) if is_result_name(PurePosixPath(blob.path).name)]
     stored: list[StoredResult] = []
-    problems: list[ResultError] = []
-    for blob, data in contents(blobs):
+    large = [Path(f"{name}:{blob.path}") for blob in blobs if blob.size > MAX_BYTES]
+    problems = [ResultError(f"{where} is not a result: larger than {MAX_BYTES / 1e6:g} MB") for where in large]
+    for blob, data in contents([blob for blob in blobs if blob.size <= MAX_BYTES]):
         where = Path(f"{name}:{blob.path}")
         try:
             stored.append(StoredResult(where, parse_result(data.decode(errors="replace"), where)))

@@ -33,6 +33,8 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name, never a path: it becomes part of file names."""
 MAX_IMAGES = 10**6
 """More images than any test set here has: `offset` and `n` together are at most as many."""
+MAX_EPSILON = 1e4
+"""More than the distance between any two images here."""
 MAX_JSON = 20_000
 """Characters of the arguments, parameters or evidence of one object, as JSON."""
 Item = TypeVar("Item")
@@ -134,7 +136,9 @@ class ThreatModel(Spec):
     """A norm and the radii of its balls, rising, in units of the image range [0, 1]."""
 
     norm: Norm
-    epsilons: Annotated[tuple[Annotated[float, Field(le=1e4)], ...], Field(min_length=1, max_length=50, strict=False)]
+    epsilons: Annotated[
+        tuple[Annotated[float, Field(le=MAX_EPSILON)], ...], Field(min_length=1, max_length=50, strict=False)
+    ]
 
     @field_validator("epsilons")
     @classmethod
@@ -268,7 +272,7 @@ def _float32(value: float) -> float:
 
 def radius(epsilon: float) -> str:
     """A radius as it is written in papers: 0.1, 8/255 or 0.25/255."""
-    levels = round(4 * 255 * epsilon) / 4
+    levels = round(4 * 255 * epsilon) / 4 if epsilon <= MAX_EPSILON else math.inf
     if float(f"{epsilon:.3g}") != epsilon and levels / 255 == epsilon:
         return f"{levels:g}/255"
     return f"{epsilon:g}"

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, JsonValue
 from odebench.errors import UsageError
 from odebench.io.folders import PublishedFolder
 from odebench.io.yaml_document import Document, DocumentError, Parts, read_document
-from odebench.protocol.spec import Norm, Sha256, Solver, Spec, parse_number
+from odebench.protocol.spec import MAX_EPSILON, MAX_IMAGES, Bounded, Norm, Sha256, Solver, Spec, parse_number
 
 ENTRY_FILE, READ_ME = "entry.yaml", "README.md"
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -40,9 +40,11 @@ def _share(value: Any) -> Any:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
-Positive = Annotated[float, Field(gt=0)]
+Word = Annotated[str, Field(max_length=200)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**13)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Use(Spec):
@@ -50,20 +52,20 @@ class Use(Spec):
     `parameters` is the number of entries in one weights file; solver, arguments and training differ from the entry's.
     """
 
-    name: str
-    horizons: Annotated[tuple[Positive, ...], Field(strict=False)] = ()
+    name: Word
+    horizons: Annotated[tuple[Positive, ...], Field(strict=False, max_length=1000)] = ()
     parameters: Count
     solver: Solver | None = None
-    arguments: dict[str, JsonValue] = Field(default_factory=dict)
-    training: dict[str, JsonValue] = Field(default_factory=dict)
+    arguments: Bounded = Field(default_factory=dict)
+    training: Bounded = Field(default_factory=dict)
 
 
 class Weights(Spec):
     """One weights file: what it was trained on, its location (`file` in the folder, or `url`), sha256 and size."""
 
-    dataset: str
+    dataset: Word
     horizon: Positive | None = None
-    train_seed: Annotated[int, Field(ge=0)]
+    train_seed: Seed
     file: Text | None = None
     url: Text | None = None
     sha256: Sha256
@@ -74,14 +76,14 @@ class ClaimedFigure(Spec):
     """A figure claimed for the first `n` test images at one epsilon. `parameters` are those of the attack that differ
     from its defaults; accuracies are shares of n."""
 
-    dataset: str
+    dataset: Word
     horizon: Positive | None = None
-    train_seed: Annotated[int, Field(ge=0)]
+    train_seed: Seed
     norm: Norm
-    epsilon: Annotated[float, BeforeValidator(_radius), Field(gt=0)]
-    attack: str
-    parameters: dict[str, JsonValue] = Field(default_factory=dict)
-    n: Count
+    epsilon: Annotated[float, BeforeValidator(_radius), Field(gt=0, le=MAX_EPSILON)]
+    attack: Word
+    parameters: Bounded = Field(default_factory=dict)
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES)]
     clean_accuracy: Share | None = None
     robust_accuracy: Share
 
@@ -96,16 +98,16 @@ class Entry(Spec):
     """A submitted model. `model` is a registered name, or module:attribute of the folder; `arguments` are changes of
     the registered recipe, or arguments of the attribute. `solver` is the solver of the training."""
 
-    id: str
-    model: str
-    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    id: Word
+    model: Word
+    arguments: Bounded = Field(default_factory=dict)
     datasets: Annotated[tuple[Use, ...], Field(min_length=1, strict=False)]
     solver: Solver | None = None
-    training: Annotated[dict[str, JsonValue], Field(min_length=1)]
+    training: Annotated[Bounded, Field(min_length=1)]
     teacher: Text | None = None
     weights: Annotated[tuple[Weights, ...], Field(strict=False)] = ()
     authors: Annotated[tuple[Text, ...], Field(strict=False)]
-    licence: str
+    licence: Word
     paper: Text | None = None
     claims: Annotated[tuple[ClaimedFigure, ...], Field(strict=False)] = ()
 

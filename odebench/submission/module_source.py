@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tokenize
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -22,6 +23,9 @@ _REVEALING = {
     *("posix", "_ctypes", "_thread", "_posixsubprocess", "subprocess", "socket", "traceback", "weakref", "mmap"),
 }
 """Modules with which code can look at who asks it, or at more than its images."""
+_DATA = ("sklearn", "torchvision", "odebench.dataset", "datasets", "mnist", "keras", "tensorflow")
+"""Modules that hold data sets, whose test images a model must not look its answers up in."""
+_MOST_NAMES = 10
 _RESERVED = {*sys.stdlib_module_names, "odebench", "torch", "torchvision", "torchdiffeq", "torchode", "numpy"}
 
 
@@ -78,14 +82,48 @@ def revealing_imports(folder: Path) -> Iterator[str]:
     """A note for each file of an entry that imports modules with which code can look around, by name or as a text."""
     for path in sorted(folder.glob(f"*{CODE_SUFFIX}")):
         found: dict[str, int] = {}
-        with suppress(SyntaxError, ValueError, RecursionError, MemoryError, OSError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for node in ast.walk(ast.parse(path.read_bytes())):
-                for name in _imported(node):
-                    found.setdefault(name.partition(".")[0], getattr(node, "lineno", 0))
+        for name, line in _imports(path):
+            found.setdefault(name.partition(".")[0], line)
         listed = [f"{name} (line {line})" for name, line in sorted(found.items()) if name in _REVEALING]
         if listed:
             yield f"{path.name} imports {', '.join(listed)}: read what for"
+
+
+def data_imports(module: Path) -> Iterator[str]:
+    """A note for each import of a module that holds data sets, by an entry's own module or one that it imports. A model
+    that looks up test images is robust on them, and check 22 does not see it where it knows validation images, too."""
+    waiting, seen = [module], {module}
+    while waiting:
+        path = waiting.pop()
+        for name, line in _imports(path):
+            if any(name == data or name.startswith(f"{data}.") for data in _DATA):
+                yield f"{path.name} imports {name} (line {line}), which holds data sets: has it test images?"
+            other = path.with_name(f"{name.partition('.')[0]}{CODE_SUFFIX}")
+            if other not in seen and other.is_file():
+                seen.add(other)
+                waiting.append(other)
+
+
+def foreign_names(folder: Path) -> Iterator[str]:
+    """A note for each file of an entry that has names with other letters than ASCII's, which may look like others."""
+    for path in sorted(folder.glob(f"*{CODE_SUFFIX}")):
+        found: dict[str, int] = {}
+        with suppress(SyntaxError, tokenize.TokenError, OSError), path.open("rb") as file:
+            for token in tokenize.tokenize(file.readline):
+                if token.type == tokenize.NAME and not token.string.isascii():
+                    found.setdefault(token.string, token.start[0])
+        listed = [f"{ascii(name)[:60]} (line {line})" for name, line in list(found.items())[:_MOST_NAMES]]
+        if listed:
+            yield f"{path.name} has names that may look like others: {', '.join(listed)}"
+
+
+def _imports(path: Path) -> list[tuple[str, int]]:
+    """The modules that a file imports, and the lines; none where it is no Python."""
+    with suppress(SyntaxError, ValueError, RecursionError, MemoryError, OSError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+        return [(name, getattr(node, "lineno", 0)) for node in nodes for name in _imported(node)]
+    return []
 
 
 def _imported(node: ast.AST) -> list[str]:

@@ -21,11 +21,13 @@ from odebench.submission.submitted_model import find_model
 
 def provenance(entries: Path | None) -> Provenance:
     """The provenance of results whose entries lie in the folder `entries`; None where there are none."""
-    entry_of = cache(partial(_entry, entries))
+    problems: list[OdebenchError] = []
+    entry_of = cache(partial(_entry, entries, problems))
     return Provenance(
         partial(_command, cache(partial(_model, entries))),
         partial(_claimed, entry_of),
         lambda model: _adversarial(entry_of(model)),
+        problems,
     )
 
 
@@ -46,13 +48,14 @@ def _model(entries: Path | None, name: str) -> ModelReference:
     return find_model(name if name in MODELS.entries() else f"{entries}/{name}")
 
 
-def _entry(entries: Path | None, model: str) -> Entry | None:
+def _entry(entries: Path | None, problems: list[OdebenchError], model: str) -> Entry | None:
     if entries is None or not (entries / model / ENTRY_FILE).is_file():
         return None
     try:
         return read_entry(entries / model)
-    except OdebenchError:
-        return None  # `odebench validate` names what is wrong
+    except OdebenchError as error:
+        problems.append(error)
+        return None
 
 
 def _claimed(

@@ -5,16 +5,16 @@ Nothing of it is run, and no link is followed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from odebench.attack.definition import load_attack
 from odebench.attack.registry import ATTACKS
-from odebench.errors import OdebenchError, ResultError
+from odebench.errors import OdebenchError, ResultError, UsageError
 from odebench.io.files import sha256_file
 from odebench.io.folders import LEADERBOARD
-from odebench.io.git import FileChange, Span, changes, files_in, span_of, write_files
+from odebench.io.git import FileChange, Span, can_be_written, changes, files_in, span_of, write_files
 from odebench.leaderboard.union import StoredResult
 from odebench.model.registry import MODELS
 from odebench.result.file import is_result_name, read_result, result_path
@@ -27,13 +27,16 @@ ENTRIES, RESULTS, WEIGHTS = (
     folder.as_posix() for folder in (LEADERBOARD.entries, LEADERBOARD.results, LEADERBOARD.weights)
 )
 MAX_RESULT_BYTES = 2_000_000
+MAX_FILE_BYTES, MAX_CHANGED_BYTES = 20_000_000, 1_000_000_000
+"""Larger files are not looked at, nor pull requests that bring more."""
 _MAINTAINER = "; leave it unchanged, or have a maintainer give --maintainer"
 
 
 @dataclass(frozen=True)
 class PullRequest:
     """What HEAD changes since it left BASE. `before` holds the ids of the entries and of the models with results that
-    BASE has, now or when HEAD left it; `after` the ids of the entries that HEAD has."""
+    BASE has, now or when HEAD left it; `after` the ids of the entries that HEAD has; `sizes` the bytes of HEAD's plain
+    files below leaderboard by path, without those whose paths cannot be written."""
 
     span: Span
     entries: tuple[FileChange, ...]
@@ -42,6 +45,7 @@ class PullRequest:
     outside: tuple[FileChange, ...]
     before: frozenset[str]
     after: frozenset[str]
+    sizes: Mapping[str, int]
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -52,15 +56,23 @@ class PullRequest:
         """Whether this pull request brings the model: an entry with a name that was free."""
         return model in self.after and model not in self.before and model not in MODELS.entries()
 
+    def is_there(self, change: FileChange) -> bool:
+        """Whether `write_board` writes a changed file."""
+        return change.plain and self.sizes.get(change.path, MAX_FILE_BYTES + 1) <= MAX_FILE_BYTES
+
 
 def read_pull_request(base: str) -> PullRequest:
-    """What HEAD changes since it left BASE. Raises UsageError if git cannot tell."""
+    """What HEAD changes since it left BASE. Raises UsageError if git cannot tell, or if it is too much to look at."""
     span = span_of(base)
     changed = list(changes(span.fork, span.head))
     folders = (f"{ENTRIES}/", f"{RESULTS}/", f"{WEIGHTS}/")
     entries, results, weights = (
         tuple(change for change in changed if change.path.startswith(folder)) for folder in folders
     )
+    sizes = {blob.path: blob.size for blob in files_in(span.head, ENTRIES, RESULTS, WEIGHTS)}
+    if (total := sum(sizes.get(change.path, 0) for change in changed)) > MAX_CHANGED_BYTES:
+        said = f"HEAD brings {total:,} bytes below {BOARD}, more than the {MAX_CHANGED_BYTES:,} that are looked at"
+        raise UsageError(f"{said}; publish weights elsewhere, and give their url")
     before = {name for commit in (span.base, span.fork) for name in _names(commit, ENTRIES) | _names(commit, RESULTS)}
     return PullRequest(
         span=span,
@@ -70,6 +82,7 @@ def read_pull_request(base: str) -> PullRequest:
         outside=tuple(change for change in changed if not change.path.startswith(folders)),
         before=frozenset(before),
         after=frozenset(_names(span.head, ENTRIES)),
+        sizes=sizes,
     )
 
 
@@ -85,8 +98,23 @@ def model_of(path: str) -> str:
 
 def write_board(pull_request: PullRequest, folder: Path) -> None:
     """Writes HEAD's entries and weights, and the changed models' results, to `folder`, byte for byte."""
-    results = [f"{RESULTS}/{model}" for model in pull_request.models]
-    write_files(pull_request.span.head, folder, ENTRIES, WEIGHTS, *results)
+    results = [f"{RESULTS}/{model}" for model in pull_request.models if can_be_written(model)]
+    write_files(pull_request.span.head, folder, ENTRIES, WEIGHTS, *results, most=MAX_FILE_BYTES)
+    for model in pull_request.after:  # all of its files may be too large
+        (folder / ENTRIES / model).mkdir(parents=True, exist_ok=True)
+
+
+def unwritten(pull_request: PullRequest) -> Iterator[Finding]:
+    """Findings about changed files that `write_board` leaves out: too large, or with paths that cannot be written."""
+    for change in [*pull_request.entries, *pull_request.results, *pull_request.weights]:
+        if change.kind == "deleted" or not change.plain or pull_request.is_there(change):
+            continue
+        size = pull_request.sizes.get(change.path)
+        if size is None:
+            yield finding(change.path, None, "file", "is a path that cannot be written everywhere; rename it")
+        else:
+            said = f"has {size:,} bytes, more than any file below {BOARD} may have; publish it elsewhere"
+            yield finding(change.path, None, "size", said)
 
 
 def ownership(pull_request: PullRequest) -> Iterator[Finding]:
@@ -129,7 +157,7 @@ def links(pull_request: PullRequest) -> Iterator[Finding]:
 def new_weights(pull_request: PullRequest, board: Path) -> Iterator[Finding]:
     """Findings about added weights not named by their sha256: under a recipe's key they would replace its training."""
     for change in pull_request.weights:
-        if change.kind == "added" and change.plain:
+        if change.kind == "added" and pull_request.is_there(change):
             sha256 = sha256_file(board / change.path)
             if Path(change.path).name != f"{sha256}.safetensors":
                 said = f"is not named by its sha256; name it {sha256}.safetensors, or put it into the entry's folder"
@@ -145,7 +173,7 @@ def new_results(
     findings: list[Finding] = []
     for change in pull_request.results:
         path = change.path
-        if change.kind == "deleted" or not change.plain:
+        if change.kind == "deleted" or not pull_request.is_there(change):
             continue
         own = maintainer or pull_request.is_new(model_of(path))
         size = (board / path).stat().st_size

@@ -118,6 +118,7 @@ def review(
     chosen = secrets.randbits(32) if draw is None else draw
     findings = [
         *pulls.links(pull_request),
+        *pulls.unwritten(pull_request),
         *pulls.look_alikes(pull_request),
         *([] if maintainer else pulls.ownership(pull_request)),
     ]

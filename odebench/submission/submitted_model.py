@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,15 +198,18 @@ def entry_names() -> list[str]:
     return sorted(_entry_folders())
 
 
-def entry_summaries() -> dict[str, tuple[Path, str]]:
-    """The folder of each published entry, and a line about it; those that cannot be read are left out."""
-    found = {}
+def entry_summaries() -> tuple[dict[str, tuple[Path, str]], dict[str, OdebenchError]]:
+    """The folder of each published entry, and a line about it; and why others cannot be read."""
+    found, problems = {}, {}
     for name, folder in sorted(_entry_folders().items()):
-        with suppress(OdebenchError):
+        try:
             entry = read_entry(folder)
-            kind = "code of its own" if entry.contributed else f"a {entry.model}"
-            found[name] = folder, f"{kind}, trained on {', '.join(use.name for use in entry.datasets)}"
-    return found
+        except OdebenchError as error:
+            problems[name] = error
+            continue
+        kind = "code of its own" if entry.contributed else f"a {entry.model}"
+        found[name] = folder, f"{kind}, trained on {', '.join(use.name for use in entry.datasets)}"
+    return found, problems
 
 
 def _entry_folders() -> dict[str, Path]:

@@ -71,7 +71,8 @@ def local_cluster(workers: int, *, threads: int) -> Iterator[Any]:
     environment = {name: value for name, value in counted.items() if value}
     with (
         scratch_folder("sweep") as folder,
-        dask.config.set(_configuration()),
+        # for the scheduler, which is told no folder, and would leave its own behind
+        dask.config.set({**_configuration(), "temporary-directory": str(folder)}),
         _quiet(),
         LocalCluster(
             n_workers=workers,
@@ -141,7 +142,16 @@ def _check_port(address: str) -> None:
     socket.create_connection((where.hostname, where.port), timeout=CONNECT_SECONDS).close()
 
 
-def _in_time(call: Callable[[], Any]) -> Any:
+def answers(client: Any) -> bool:
+    """Whether the scheduler of a client answers within SILENT_SECONDS; one that is stopped, and not dead, does not."""
+    try:
+        _in_time(lambda: client.sync(client.scheduler.identity), seconds=SILENT_SECONDS)
+    except Exception:  # whatever distributed makes of it
+        return False
+    return True
+
+
+def _in_time(call: Callable[[], Any], *, seconds: float = CONNECT_SECONDS + 2) -> Any:
     """The value of `call`. Raises TimeoutError where it takes too long: what listens may not be a scheduler."""
     found: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
@@ -153,7 +163,7 @@ def _in_time(call: Callable[[], Any]) -> Any:
 
     threading.Thread(target=answer, daemon=True).start()
     try:
-        value, error = found.get(timeout=CONNECT_SECONDS + 2)
+        value, error = found.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError("it does not answer as a scheduler does") from None
     if error is not None:

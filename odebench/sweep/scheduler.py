@@ -225,6 +225,8 @@ def _client(cluster: Cluster, *, threads: int, watcher: Watcher) -> Iterator[Any
 
 def _conduct(client: Any, state: State, watcher: Watcher) -> None:
     """Submits the graph to the scheduler and updates `state` until all tasks have ended."""
+    from odebench.sweep import cluster
+
     topic = f"{_TOPIC}-{uuid.uuid4().hex}"
     client.subscribe_topic(topic, lambda event: state.running.add(event[1]["key"]))
     futures: dict[str, Any] = {}
@@ -243,11 +245,14 @@ def _conduct(client: Any, state: State, watcher: Watcher) -> None:
             # trainings first, since others wait for them; then the cheapest tasks, so that there are figures soon
             priority=ranks[key] + (len(ranks) if task.kind in ("data", "training") else 0),
         )
-    waiting = dict(futures)
+    waiting, heard = dict(futures), time.monotonic()
     while waiting:
         watcher.look(state)
         time.sleep(_POLL_SECONDS)
-        if client.status != "running":
+        silent = time.monotonic() - heard > cluster.SILENT_SECONDS
+        if silent:
+            heard = time.monotonic()
+        if client.status != "running" or (silent and not cluster.answers(client)):
             raise SweepError("the scheduler is gone; what is finished is kept: start a scheduler and the sweep again")
         for key in [key for key, future in waiting.items() if future.done()]:
             if any(needed in waiting for needed in state.tasks[key].needs):

@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import fuzz_readers
 import hostile_entries
 
+from odebench.submission.entry import looks_like
+
 
 def test_there_are_at_least_ten_kinds_of_three() -> None:
     made = hostile_entries.entries()
@@ -26,9 +28,18 @@ def test_there_are_at_least_ten_kinds_of_three() -> None:
             compile(ast.parse(one.code), "model.py", "exec")
 
 
+def test_their_names_look_alike_to_nobody() -> None:
+    letters = hostile_entries.LETTERS
+    names = [f"hostile-{first}{second}" for first in letters for second in letters]
+    assert len(names) >= len(hostile_entries.entries())
+    assert [name for name in names if looks_like(name, names) is not None] == []
+
+
 def test_a_few_cases_of_every_reader(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["fuzz", "--cases", "40", "--only", "result,protocol,candidate,archive"])
+    here = Path.cwd()
     fuzz_readers.main()
+    assert Path.cwd() == here
     said = capsys.readouterr().out
     assert "40 cases" in said
     faults = said.partition(" faults\n")[2].splitlines()

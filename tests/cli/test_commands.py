@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import typer.main
 from cpu_time import seconds_of_children
+from entry_factory import change_entry, write_entry
 from result_factory import make_result
 
 import odebench as package
@@ -363,6 +364,25 @@ def test_models_lists_entries_too(call: Call, monkeypatch: pytest.MonkeyPatch) -
     listed = [one["name"] for one in json.loads(call("models", "--json").out)]
     assert listed.count("kd-ode") == 1
     assert {*MODELS.entries(), "tis-ode", "rslad-kd-ode"} <= set(listed)
+
+
+def test_an_entry_that_cannot_be_read_is_said_beside_the_others(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(tmp_path))
+    write_entry(tmp_path / "entries")
+    good = call("models")
+    assert (good.code, good.err) == (0, "")
+    shutil.copytree(tmp_path / "entries" / "mine", tmp_path / "entries" / "broken")
+    change_entry(tmp_path / "entries" / "broken", ("epsilon: 0.1", "epsilon: 1.0e+308"))
+    said = call("models")
+    problem = rf"odebench: {tmp_path}/entries/broken/entry.yaml, line 25: claims.epsilon cannot be 1e\+308: .*\n"
+    assert (said.code, said.out) == (1, good.out)
+    assert re.fullmatch(problem, said.err), said.err
+    of_it = call("info", "broken")
+    assert of_it.code == 2
+    assert re.fullmatch(problem, of_it.err), of_it.err
+    assert call("info", "mine").code == 0
 
 
 @pytest.mark.parametrize(

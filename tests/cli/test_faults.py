@@ -340,7 +340,7 @@ DAMAGES = {
     "bytes": "is not whole JSON",
     "another version": "has schema version 3, this odebench reads 1 and 2; run the evaluation again",
     "an extra key": "is not a result: surprise: ",
-    "a string for a number": "is not a result: cost.seconds: ",
+    "a string for a number": "is not a result: cost.seconds cannot be ",
     "another evaluation": "is not a result: .*run_key is not the digest of the evaluation",
 }
 
@@ -357,7 +357,7 @@ def test_a_damaged_result_is_named_and_left_out_and_the_rest_is_shown(kind: str,
     assert (said.code, said.out) == (1, alone.out)
     problem, count = said.err.splitlines()
     assert re.match(rf"odebench: {path} {DAMAGES[kind]}", problem), problem
-    assert count == "odebench: 1 problem; files that are no results are left out of the tables"
+    assert count == "odebench: 1 problem; files that cannot be read are left out"
 
 
 def test_all_problems_are_named(call: Call) -> None:
@@ -368,7 +368,7 @@ def test_all_problems_are_named(call: Call) -> None:
     assert said.code == 1
     assert said.err.count("\n") == 3
     assert all(str(path) in said.err for path in paths[:2])
-    assert "2 problems; files that are no results are left out" in said.err
+    assert "2 problems; files that cannot be read are left out" in said.err
 
 
 def test_a_file_that_holds_no_result_stops_a_run_in_one_line(call: Call, weights: Path) -> None:

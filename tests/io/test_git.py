@@ -10,7 +10,17 @@ from board_repository import Clone, needs_git, new_clone
 
 from odebench.errors import UsageError
 from odebench.io.files import FileError
-from odebench.io.git import Blob, FileChange, changes, commit_of, contents, files_in, span_of, write_files
+from odebench.io.git import (
+    Blob,
+    FileChange,
+    can_be_written,
+    changes,
+    commit_of,
+    contents,
+    files_in,
+    span_of,
+    write_files,
+)
 
 pytestmark = needs_git
 
@@ -135,6 +145,35 @@ def test_files_have_the_bytes_that_were_committed(clone: Clone, tmp_path: Path) 
     }
     assert written == {"a/b/one", "c"}
     assert (tmp_path / "out" / "a" / "b" / "one").read_bytes() == data["a/b/one"]
+
+
+def test_files_larger_than_asked_for_are_not_written(clone: Clone, tmp_path: Path) -> None:
+    (clone.folder / "small").write_bytes(b"x" * 10)
+    (clone.folder / "large").write_bytes(b"x" * 11)
+    commit = clone.commit()
+    assert {blob.path: blob.size for blob in files_in(commit)} == {"small": 10, "large": 11}
+    write_files(commit, tmp_path / "out", most=10)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["small"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fits"),
+    [
+        ("a/b.json", True),
+        ("a/" + "b" * 255, True),
+        ("a/" + "b" * 256, False),
+        ("a/" + "é" * 128, False),
+        ("/".join(["a" * 99] * 10), True),
+        ("/".join(["a" * 99] * 11), False),
+        ("a/../b", False),
+        ("../a", False),
+        ("/a", False),
+        ("a//b", False),
+        ("a/./b", False),
+    ],
+)
+def test_what_leads_elsewhere_or_is_too_long_cannot_be_written(path: str, fits: bool) -> None:
+    assert can_be_written(path) is fits
 
 
 def test_a_file_that_the_repository_lacks(clone: Clone) -> None:

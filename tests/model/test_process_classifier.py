@@ -18,7 +18,7 @@ from odebench.dataset import load_dataset
 from odebench.errors import ModelError, ModelProcessError
 from odebench.evaluation.checks.answers import false_gradients, integrated_outside
 from odebench.model.blueprint import Blueprint
-from odebench.model.classifier import Classifier
+from odebench.model.classifier import Answer, Classifier
 from odebench.model.contributed import load_contribution
 from odebench.model.definition import Contributed
 from odebench.model.process import ModelProcess
@@ -142,6 +142,25 @@ def test_a_whole_that_is_not_its_parts_is_seen(flow: Blueprint) -> None:
     (lie,) = integrated_outside(local(flow), IMAGES).lies
     assert lie.rule == "solver"
     assert "have other logits than its field, integrated outside" in lie.said
+
+
+class Fewer(ProcessClassifier):
+    """Says that its field was evaluated less often than it was."""
+
+    def answer(self, images: Tensor) -> Answer:
+        found = super().answer(images)
+        assert found.nfe is not None
+        return replace(found, nfe=found.nfe * 7 // 8)
+
+
+@pytest.mark.parametrize(
+    ("solver", "said"), [(fixed_step(step=0.25), "14, integrated outside 16"), (adaptive("dopri5", rtol=1e-4), "NFE")]
+)
+def test_an_nfe_that_is_too_low_is_seen(tmp_path: Path, solver: Solver, said: str) -> None:
+    plan = blueprint(write_field_entry(tmp_path), solver=solver)
+    (lie,) = integrated_outside(Fewer.started(LocalProcess(plan)), IMAGES).lies
+    assert lie.rule == "solver"
+    assert f"it says {'' if said == 'NFE' else 'NFE '}{said}" in lie.said
 
 
 FALSE = """\

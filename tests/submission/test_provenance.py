@@ -55,3 +55,16 @@ def test_a_command_hangs_on_no_other_folder_than_that_of_the_entries(
     assert provenance(tmp_path).command(stored[0].result) == ""
     built_in = make_result({0.1: "r" * 100}, model="kd-ode", attack="pgd")
     assert provenance(None).command(built_in).startswith("odebench run --model kd-ode --attack pgd --dataset digits")
+
+
+def test_an_entry_that_cannot_be_read_is_said_once(tmp_path: Path, stored: list[StoredResult]) -> None:
+    shutil.copytree(ROOT / "entries" / MODEL, tmp_path / MODEL)
+    entry = tmp_path / MODEL / "entry.yaml"
+    entry.write_text(entry.read_text(encoding="utf-8").replace("epsilon: 0.1", "epsilon: 1.0e+308", 1))
+    found = provenance(tmp_path)
+    assert list(found.problems) == []
+    assert list(found.claimed(MODEL, stored)) == []
+    assert found.adversarial(MODEL) is False
+    (problem,) = found.problems
+    assert str(problem).startswith(f"{entry}, line ")
+    assert "epsilon cannot be 1e+308: it must be at most 10000" in str(problem)

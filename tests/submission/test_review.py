@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -291,6 +293,53 @@ def test_other_files_among_results(clone: Clone, entry: Path, check: Any, size: 
     said = check("--trust")
     rule = "file" if size == 10 else "size"
     assert (said.code, said.findings) == (1, [(f"{RESULTS}/mine/run.py", rule)])
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "..", "../../../stray", "", "/stray"])
+def test_a_path_that_cannot_be_written_is_a_finding(clone: Clone, entry: Path, check: Any, name: str) -> None:
+    """git itself writes no such tree, but takes one, and so does a server."""
+    clone.commit()
+
+    def stored(kind: str, data: bytes) -> bytes:
+        words = ["git", "hash-object", "-t", kind, "-w", "--literally", "--stdin"]
+        done = subprocess.run(words, input=data, cwd=clone.folder, check=True, capture_output=True)
+        return bytes.fromhex(done.stdout.decode())
+
+    tree = stored("tree", b"100644 x.json\0" + stored("blob", b"{}"))
+    tree = stored("tree", b"40000 " + name.encode() + b"\0" + tree)
+    tree = stored("tree", b"40000 mine\0" + tree)
+    entries = bytes.fromhex(clone.git("rev-parse", "HEAD:leaderboard/entries"))
+    tree = stored("tree", b"40000 entries\0" + entries + b"40000 results\0" + tree)
+    tree = stored("tree", b"40000 leaderboard\0" + tree)
+    commit = clone.git("commit-tree", "-p", "HEAD", "-m", "odd", tree.hex())
+    clone.git("update-ref", "refs/heads/submission", commit)
+    said = check()
+    assert said.code == 1
+    if name:
+        odd = {file: rule for file, rule in said.findings if file.startswith(f"{RESULTS}/mine/")}
+        assert odd == {f"{RESULTS}/mine/{name}/x.json": "file"}
+        assert "is a path that cannot be written everywhere; rename it" in said.messages
+    else:
+        assert said.err == "odebench: git cannot read a commit; git fsck says more\n"
+    assert not list(clone.folder.parent.rglob("stray*"))
+
+
+def test_a_file_too_large_to_look_at(clone: Clone, entry: Path, check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("odebench.submission.pull_request.MAX_FILE_BYTES", 100_000)
+    (entry / "entry.yaml").write_bytes(b"#" * 100_001)
+    clone.commit()
+    said = check()
+    assert said.code == 1
+    assert (f"{ENTRIES}/mine/entry.yaml", "size") in said.findings
+    assert "has 100,001 bytes, more than any file below leaderboard may have" in said.messages
+
+
+def test_more_than_is_looked_at(clone: Clone, entry: Path, check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("odebench.submission.pull_request.MAX_CHANGED_BYTES", 1000)
+    clone.commit()
+    said = check()
+    assert (said.code, said.out) == (2, "")
+    assert re.fullmatch(r"odebench: HEAD brings [\d,]+ bytes below leaderboard, more than the 1,000 .*\n", said.err)
 
 
 def test_links(clone: Clone, entry: Path, check: Any) -> None:

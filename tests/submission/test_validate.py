@@ -27,7 +27,7 @@ from odebench.submission.file_kind import foreign_kind
 from odebench.submission.finding import finding
 from odebench.submission.fix import fix_entry
 from odebench.submission.limits import MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES
-from odebench.submission.module_source import revealing_imports, top_level_names
+from odebench.submission.module_source import data_imports, foreign_names, revealing_imports, top_level_names
 from odebench.submission.validate import validate_entry
 from odebench.submission.weights import fetching
 
@@ -88,6 +88,19 @@ SEED = "    train_seed: 0\n    norm"
         ([("robust_accuracy: 0.35", "robust_accuracy: 35")], 29, "schema", "a share from 0 to 1; did you mean 0.35"),
         ([("epsilon: 0.1", "epsilon: 8/0")], 25, "schema", "a finite number, such as 0.1 or 8/255"),
         ([("epsilon: 0.1", "epsilon: .inf")], 25, "schema", "finite number"),
+        # numbers that are others to YAML than to a reader
+        ([("n: 500", "n: 8:20")], 27, "schema", r"YAML does not read '8:20' as decimal \(0764 and 8:20 are 500\)"),
+        ([("n: 500", "n: 0764")], 27, "schema", "YAML does not read '0764' as decimal"),
+        ([("n: 500", "n: 0x1F4")], 27, "schema", "YAML does not read '0x1F4' as decimal"),
+        ([("epsilon: 0.1", "epsilon: 0:0.1")], 25, "schema", "YAML does not read '0:0.1' as decimal"),
+        # limits
+        ([("epsilon: 0.1", "epsilon: 1.0e+308")], 25, "schema", r"epsilon cannot be 1e\+308: it must be at most 10000"),
+        ([("horizons: [1, 2]", "horizons: [1, 1.0e+300]")], 5, "schema", "it must be at most 1000000"),
+        ([("parameters: 80", f"parameters: {10**200}")], 5, "schema", "it must be at most 10000000000000"),
+        ([("horizon: 1, train_seed: 0", f"horizon: 1, train_seed: {2**63}")], 10, "schema", "train_seed cannot be"),
+        ([("n: 500", f"n: {10**9}")], 27, "schema", "n cannot be 1000000000: it must be at most 1000000"),
+        ([("channels: 4", f"channels: '{'4' * 20_000}'")], 3, "schema", "more than 20000 characters of JSON"),
+        ([("id: mine", f"id: {'m' * 201}")], 1, "schema", "it must have at most 200 characters"),
         ([("horizons: [1, 2]", "horizons: [1, -2]")], 5, "schema", "must be above 0"),
         ([("sha256: SHA", "sha256: abc")], 10, "schema", "sha256 cannot be 'abc'"),
         ([("id: mine", "id: [mine")], 2, "yaml", "this is not YAML"),
@@ -596,6 +609,28 @@ def test_imports_with_which_code_can_look_around_are_named(tmp_path: Path) -> No
     (mine / "more.py").write_text("import math\n", encoding="utf-8")
     (mine / "torn.py").write_text("import os\nif", encoding="utf-8")
     assert list(revealing_imports(mine)) == ["model.py imports gc (line 2), importlib (line 3): read what for"]
+
+
+def test_imports_of_data_sets_are_noted_where_the_model_reaches_them(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path)
+    assert list(data_imports(mine / "model.py")) == []
+    (mine / "train.py").write_text("from odebench.dataset import load_dataset\n", encoding="utf-8")
+    (mine / "sklearned.py").write_text("import model\nfrom sklearn.datasets import load_digits\n", encoding="utf-8")
+    assert list(data_imports(mine / "model.py")) == [], "what trains needs data"
+    (mine / "model.py").write_text("import torch\n\nfrom sklearned import load_digits\n", encoding="utf-8")
+    (note,) = data_imports(mine / "model.py")
+    assert note == ("sklearned.py imports sklearn.datasets (line 2), which holds data sets: has it test images?")
+
+
+def test_names_that_may_look_like_others_are_noted(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path)
+    (mine / "more.py").write_text("x = 'é'  # é\n", encoding="utf-8")
+    assert list(foreign_names(mine)) == []
+    text = "import torch\nl\u0435n = min\n\uff45val = l\u0435n\n"
+    (mine / "more.py").write_text(text, encoding="utf-8")
+    assert list(foreign_names(mine)) == [
+        "more.py has names that may look like others: 'l\\u0435n' (line 2), '\\uff45val' (line 3)"
+    ]
 
 
 # --- all at once, and --fix ----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from odebench.errors import OdebenchError
 from odebench.io.versions import package_versions
 from odebench.protocol.recipe import weights_path
 from odebench.result.file import read_result, result_json
-from odebench.sweep.cluster import remote_cluster
+from odebench.sweep.cluster import local_cluster, remote_cluster
 from odebench.sweep.grid import read_grid
 from odebench.sweep.scheduler import Cluster, State, SweepError, Task, _conduct, sweep, tasks_of, workspace_of
 from odebench.sweep.task import TaskError, evaluate, prepare, train
@@ -85,6 +85,8 @@ def test_what_can_be_done_is_done_and_the_rest_named_with_its_reason(swept: Swep
     }
     assert sum("ode-ablated seed 0, noise in linf: " in line and "is not whole JSON" in line for line in last) == 1
     assert "Traceback" not in swept.err
+    left = [path.name for path in swept.desk.scratch.iterdir()]
+    assert [name for name in left if not name.startswith("torchinductor_")] == [], "torch has one empty folder per user"
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(swept: Swept) -> None:
@@ -359,11 +361,80 @@ def test_a_worker_keeps_the_memory_of_its_tensors() -> None:
         work()
         return work()
 
-    from odebench.sweep.cluster import local_cluster
-
     with local_cluster(1, threads=1) as client:
         # twenty tensors of 4 MiB: 1,024 pages each, where each is fetched anew
         assert client.submit(faults).result(timeout=60) < 1024
+
+
+@dataclass
+class Silent:
+    """A watcher that keeps what ended."""
+
+    ended: list[str] = field(default_factory=list)
+
+    def look(self, state: State) -> None:
+        pass
+
+    def done(self, task: Task, state: State) -> None:
+        self.ended.append(task.key)
+
+    def say(self, line: str) -> None:
+        pytest.fail(line)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+)  # distributed's
+def test_a_worker_that_is_stopped_loses_its_task_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def stops(mark: str) -> None:
+        import os
+        import signal
+        from pathlib import Path
+
+        with Path(mark).open("a", encoding="utf-8") as file:
+            file.write("begun ")
+        if Path(mark).read_text(encoding="utf-8") == "begun ":
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    monkeypatch.setattr("odebench.sweep.cluster.SILENT_SECONDS", 1)
+    task = Task("one", "data", "one", (), 1.0, (stops, str(tmp_path / "mark")))
+    state, watcher = State({"one": task}, 0), Silent()
+    with local_cluster(1, threads=1) as client:
+        _conduct(client, state, watcher)
+    assert (tmp_path / "mark").read_text(encoding="utf-8") == "begun begun "
+    assert (state.done, state.failed, watcher.ended) == ({"one"}, {}, ["one"])
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_scheduler_that_is_killed_or_stopped_is_one_line(
+    how: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("odebench.sweep.cluster.SILENT_SECONDS", 1)
+    file = tmp_path / "scheduler.json"
+    words = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    process = subprocess.Popen([sys.executable, "-m", "dask", "scheduler", *words], **quiet)  # type: ignore[call-overload]
+    said: list[str] = []
+    try:
+        wait_for(lambda: file.exists() and file.stat().st_size > 0)
+        address = json.loads(file.read_text(encoding="utf-8"))["address"]
+        state = State({"one": Task("one", "data", "one", (), 1.0, (print,))}, 0)
+        with remote_cluster(address, tls=None, say=said.append) as client:
+            process.send_signal(how)
+            began = time.monotonic()
+            with pytest.raises(
+                SweepError, match=r"^the scheduler is gone; what is finished is kept: start a scheduler"
+            ):
+                _conduct(client, state, Silent())
+    finally:
+        process.kill()
+        process.wait()
+    assert time.monotonic() - began < SOON
+    assert len(said) == 1, "that there is no worker yet"
+    assert capfd.readouterr().err == ""
 
 
 SOON = 20

@@ -24,6 +24,8 @@ INTEGRATED = 8
 """How many images are integrated outside."""
 LOGIT_TOLERANCE, ADAPTIVE_TOLERANCE = 1e-4, 1e-2
 """By what share of the largest |logit| a logit may differ; steps that a solver chooses itself may fall otherwise."""
+ADAPTIVE_NFE = 0.1
+"""By what share the mean NFE of a solver that chooses its steps may differ; that of a fixed step may not at all."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,11 @@ def integrated_outside(classifier: ProcessClassifier, images: Images) -> Integra
     counts = [count for count in told if count is not None]
     if len(counts) < len(told):
         lies.append(Lie("solver", "it does not say how often its field is evaluated"))
-    elif not solver.adaptive and not torch.equal(torch.cat(counts), torch.cat(nfe)):
-        lies.append(Lie("solver", f"it says NFE {int(torch.cat(counts)[0])}, integrated outside {int(nfe[0][0])}"))
+    else:
+        told_mean, true_mean = (float(torch.cat(each).double().mean()) for each in (counts, nfe))
+        close = abs(told_mean - true_mean) <= ADAPTIVE_NFE * true_mean
+        if not (close if solver.adaptive else torch.equal(torch.cat(counts), torch.cat(nfe))):
+            lies.append(Lie("solver", f"it says NFE {told_mean:g}, integrated outside {true_mean:g}"))
     return Integrated(len(points), tuple(lies))
 
 

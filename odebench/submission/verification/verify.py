@@ -16,7 +16,7 @@ from odebench.progress import SILENT, Progress
 from odebench.submission.entry import read_entry
 from odebench.submission.finding import Finding, finding
 from odebench.submission.limits import TIME_LIMIT
-from odebench.submission.module_source import revealing_imports
+from odebench.submission.module_source import data_imports, foreign_names, revealing_imports
 from odebench.submission.submitted_model import SubmittedModel
 from odebench.submission.validate import Report, validate_entry
 from odebench.submission.verification import sampling
@@ -123,7 +123,7 @@ def verify_entry(
     found = run.compare(inspected, device=device_name(device))
     skipped = sum(not can_be_repeated(each.evaluation) for each in committed)
     notes = [f"{dataset} alone was looked at, not {', '.join(others)}"] if others else []
-    notes += [*_notes_of_code(folder, inspected)] if code is not None else []
+    notes += [*_notes_of_code(code, inspected)] if code is not None else []
     notes += [f"{skipped} results of candidates and diagnoses are read, not run again"] if skipped else []
     return Verification(
         folder, entry.id, draw, looked_at, found.chunks, (*findings, *found.findings), (*notes, *found.notes)
@@ -139,7 +139,7 @@ def _said_of_code(folder: Path, code: Path, inspected: Sequence[Inspected]) -> I
         yield finding(str(code), None, lie.rule, lie.said)
 
 
-def _notes_of_code(folder: Path, inspected: Sequence[Inspected]) -> Iterator[str]:
+def _notes_of_code(code: Path, inspected: Sequence[Inspected]) -> Iterator[str]:
     """What readers should know of how the code of an entry was run, and of what it imports."""
     if without := missing(granted_walls()):
         yield missing_walls(without)
@@ -148,4 +148,6 @@ def _notes_of_code(folder: Path, inspected: Sequence[Inspected]) -> Iterator[str
             "NFE, failures and solver are as the entry says; its field, integrated outside, was compared on "
             f"{sum(points)} points"
         )
-    yield from revealing_imports(folder)
+    yield from revealing_imports(code.parent)
+    yield from data_imports(code)
+    yield from foreign_names(code.parent)
