@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from yaml.composer import Composer
 
 from odebench.errors import OdebenchError, UsageError, in_words
 from odebench.io.text import unseen
+from odebench.io.yaml_loader import Loader, QuickLoader
 
 Where = tuple[str | int, ...]
 """The place of a value: keys of mappings and positions in lists, from the outside in."""
@@ -34,8 +34,6 @@ MAX_NUMBER = 300
 _NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _OTHER_BASE = re.compile(r"[-+]?0[xb0-7_]|[-+]?[0-9_]+:")
 """How numbers begin that are others to YAML than to a reader: 0764 is 500, and so is 8:20."""
-MAX_VALUES = 20_000
-"""The most values of a file, counted again where an alias repeats them: a few lines of aliases can mean billions."""
 
 
 class DocumentError(UsageError):
@@ -142,10 +140,10 @@ def read_document(path: Path) -> Document:
 def parse_document(text: str, source: str) -> Document:
     """The YAML of a text, named `source` in errors. Raises DocumentError as `read_document` does."""
     try:
-        if _QuickLoader is not None:
+        if QuickLoader is not None:
             with suppress(yaml.YAMLError):  # which the other says in its words
-                return _parsed(_QuickLoader(text), source)
-        return _parsed(_Loader(text), source)
+                return _parsed(QuickLoader(text), source)
+        return _parsed(Loader(text), source)
     except RecursionError as error:
         raise DocumentError(source, None, "it is nested too deeply") from error
     except yaml.MarkedYAMLError as error:
@@ -163,48 +161,6 @@ def _parsed(loader: yaml.SafeLoader, source: str) -> Document:
     lines: dict[Where, int] = {}
     value = _value(loader, root, (), lines, source)
     return Document(source, value, lines)
-
-
-class _Counting(Composer):
-    """Counts the values of a node before they are made, and refuses too many."""
-
-    def begin(self) -> None:
-        Composer.__init__(self)
-        self._values: dict[int, int] = {}
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event: yaml.Event = self.peek_event()  # type: ignore[attr-defined]
-        mark = cast(yaml.Mark, event.start_mark)
-        node = super().compose_node(parent, index)
-        if isinstance(event, yaml.AliasEvent) and id(node) not in self._values:
-            raise yaml.MarkedYAMLError(problem="an alias contains itself", problem_mark=mark)
-        if node is not None and id(node) not in self._values:
-            inner = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else []
-            children = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
-            self._values[id(node)] = 1 + sum(self._values[id(child)] for child in children)
-            if max(self._values[id(node)], len(self._values)) > MAX_VALUES:
-                said = f"more than {MAX_VALUES} values, those repeated by aliases included"
-                raise yaml.MarkedYAMLError(problem=said, problem_mark=mark)
-        return node
-
-
-class _Loader(_Counting, yaml.SafeLoader):
-    def __init__(self, text: str) -> None:
-        yaml.SafeLoader.__init__(self, text)
-        self.begin()
-
-
-_QuickLoader: Any = None
-"""Reads events by libyaml, some ten times as fast; None where PyYAML was built without it."""
-
-if yaml.__with_libyaml__:
-
-    class _Quick(_Counting, yaml.CSafeLoader):
-        def __init__(self, text: str) -> None:
-            yaml.CSafeLoader.__init__(self, text)
-            self.begin()
-
-    _QuickLoader = _Quick
 
 
 def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[Where, int], source: str) -> Any:

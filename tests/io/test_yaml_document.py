@@ -50,5 +50,5 @@ def read(text: str) -> Document | str:
 @pytest.mark.parametrize("text", [*(path.read_text(encoding="utf-8") for path in FILES), *TEXTS], ids=lambda _: "")
 def test_values_lines_and_errors_are_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = read(text)
-    monkeypatch.setattr(yaml_document, "_QuickLoader", None)
+    monkeypatch.setattr(yaml_document, "QuickLoader", None)
     assert quick == read(text)
