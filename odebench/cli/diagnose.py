@@ -31,7 +31,7 @@ def diagnose(
     horizon: options.Horizon = None,
     epsilon: options.Epsilon = None,
     norm: options.NormName = None,
-    n: Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks. Default 200.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many images. Default 200.")] = None,
     offset: options.Offset = 0,
     split: options.SplitName = "test",
     seed: options.Seed = 0,

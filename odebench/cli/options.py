@@ -143,7 +143,7 @@ Results = Annotated[
 ]
 Epsilon = Annotated[list[str] | None, typer.Option(help="Radii, such as 0.1,8/255. Default: the data set's.")]
 NormName = Annotated[str | None, typer.Option("--norm", help="linf or l2. Default: the attack's first.")]
-Images = Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks (--chunk). Default 500.")]
+Images = Annotated[int | None, typer.Option("-n", help="How many images. Default 500.")]
 Offset = Annotated[int, typer.Option(help="The first image, in the fixed order.", rich_help_panel=MORE_PANEL)]
 SplitName = Annotated[str, typer.Option("--split", help="test or validation.", rich_help_panel=MORE_PANEL)]
 AttackSeed = Annotated[

@@ -59,11 +59,12 @@ def run(
         typer.Option(help="fp32 or bf16, of the attack; the verdict is fp32.", rich_help_panel=options.ATTACK_PANEL),
     ] = "fp32",
     chunk: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Images that an attack sees at once; part of the run key.", rich_help_panel=options.ATTACK_PANEL
+            help="Images that an attack sees at once; part of the run key. Default 100, or what divides -n.",
+            rich_help_panel=options.ATTACK_PANEL,
         ),
-    ] = 100,
+    ] = None,
     data_dir: options.DataDir = None,
     device: options.Device = "cpu",
     results: options.Results = Path("results"),

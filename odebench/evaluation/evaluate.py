@@ -106,7 +106,7 @@ def evaluate(
                 seed=attack_seed,
                 sources=tuple(models.sources) if attack.needs_sources else (),
             ),
-            chunk=chosen.chunk,
+            chunk=chosen.chunk_of(len(split)),
             precision="fp32",
         )
         for attack in asked_for.definitions.values()

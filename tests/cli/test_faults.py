@@ -144,10 +144,10 @@ WRONG = {
     # images
     "run -m ode -a pgd -n 0": "choose -n between 1 and 500",
     "run -m ode -a pgd -n -100": "choose -n between 1 and 500",
-    "run -m ode -a pgd -n 150": "150 images from 0 on are not whole chunks of 100; .* take -n 100 or 200$",
+    "run -m ode -a pgd -n 101": "101 images from 0 on are not whole chunks of 100; .* take -n 100 or 200$",
     "run -m ode -a pgd -n 600": "digits has 500 test images; 600 from 0 on cannot be taken: choose -n between 1",
     "run -m ode -a pgd -n all": "Invalid value for '-n'",
-    "run -m ode -a pgd -n 100 --offset 50": "no chunk begins at offset 50: choose a multiple of 100 from 0 to 400",
+    "run -m ode -a pgd -n 100 --offset 30": "no chunk begins at offset 30: choose a multiple of 100 from 0 to 400",
     "run -m ode -a pgd -n 100 --offset 500": "no chunk begins at offset 500",
     "run -m ode -a pgd -n 200 --offset 400": "200 from 400 on cannot be taken: choose -n between 1 and 100",
     "run -m ode -a pgd --chunk 0": "a chunk has at least one image, not 0",
