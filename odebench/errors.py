@@ -53,9 +53,13 @@ class ResultError(OdebenchError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for an unknown name, with the nearest match and the list of known names."""
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" did you mean {near[0]!r}?" if near else ""
-    return UsageError(f"unknown {kind} {name!r};{hint} known: {', '.join(names) or 'none'}")
+    return UsageError(f"unknown {kind} {name!r};{nearest(name, names)} known: {', '.join(names) or 'none'}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The question whether the most similar of some names was meant, with a space in front; empty if none is alike."""
+    near = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.5)
+    return f" did you mean {near[0]!r}?" if near else ""
 
 
 def first_problem(error: ValidationError) -> str:

@@ -69,17 +69,24 @@ def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     _list(list(entries.values()), as_json, columns=("test", "linf epsilons"), more=more)
 
 
-@app.command(epilog="Examples:\n\nodebench info pgd\n\nodebench info kd-ode --json")
+@app.command(epilog="Examples:\n\nodebench info pgd\n\nodebench info kd-ode --json\n\nodebench info 'solver gap'")
 def info(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A model, an attack, a data set or an entry.", autocompletion=_names)
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A model, an attack, a data set or an entry; a check or its number, a flag, a letter, an effort, or a "
+            "word such as 'not examined'.",
+            autocompletion=_names,
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Explain a model, an attack, a data set or an entry: parameters, norms, cost, epsilons, weights that are here."""
+    """Explain a model, an attack, a data set or an entry; or a check, a flag, a letter or a word of results."""
     from odebench.cli.console import write_text
     from odebench.cli.details import details_of
-    from odebench.errors import unknown_name
+    from odebench.cli.glossary import explained, terms
+    from odebench.errors import UsageError, nearest
     from odebench.submission.submitted_model import entry_summaries
 
     found: list[dict[str, Any]] = []
@@ -90,12 +97,19 @@ def info(
     if not found and name in (entries := entry_summaries()):
         folder, summary = entries[name]
         found.append({"name": name, "kind": "entry", "summary": summary, "origin": str(folder)})
+    found += explained(name)
     if not found:
-        raise unknown_name("model, attack or data set", name, _names(""))
+        raise UsageError(
+            f"unknown name {name!r};{nearest(name, [*_names(''), *terms()])} `odebench models`, `attacks` and "
+            "`datasets` list names; checks (1 to 22), flags, letters, efforts and words such as 'not examined' are "
+            "explained too"
+        )
     if as_json:
         write_text(json.dumps(found, indent=1))
         return
-    for one in found:
+    for number, one in enumerate(found):
+        if number:
+            print()
         for key, value in one.items():
             if value not in (None, {}, []):
                 write_text(fill(f"{key}: {_in_words(value)}"))

@@ -22,9 +22,12 @@ from cpu_time import seconds_of_children
 from result_factory import make_result
 
 import odebench as package
+from odebench.analysis.claims import ClaimVerdict
+from odebench.attack.builtin import WORST_CASE
 from odebench.attack.registry import ATTACKS
 from odebench.cli import _exit_code, app
 from odebench.cli.console import ScreenProgress, print_result
+from odebench.cli.glossary import explained
 from odebench.cli.options import settings, solver
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
@@ -32,6 +35,7 @@ from odebench.leaderboard.figures import CARRY_OVER, carried_figures
 from odebench.model.registry import MODELS
 from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.result.file import read_result, write_result
+from odebench.result.outcome import OUTCOMES, CheckId, Flag
 from odebench.result.schema import Result
 
 FEW = ("-n", "20", "--chunk", "20")
@@ -382,6 +386,25 @@ def test_info_explains_one_name(name: str, said: list[str], call: Call) -> None:
     assert json.loads(call("info", name, "--json").out)[0]["name"] == name
 
 
+def test_info_explains_every_word_of_a_result(call: Call) -> None:
+    words = [str(check.value) for check in CheckId] + [check.label for check in CheckId]
+    words += [*Flag, *OUTCOMES, *WORST_CASE.choices["effort"], *(verdict.value for verdict in ClaimVerdict)]
+    words += ["Not-Examined", "unranked", "masked", "check 16", "T"]
+    for word in words:
+        assert explained(str(word)), word
+    assert len(explained("T")) == len(explained("r")) == 1
+    assert explained("R") == explained("nothing") == []
+    said = call("info", "solver gap")
+    assert (said.code, said.err) == (0, "")
+    assert "kind: check 16" in said.out
+    assert "if it flags: the solver's error decides" in said.out
+    assert "in doubt also: noise 20" in call("info", "fast-2").out
+    assert [one["kind"] for one in json.loads(call("info", "transfer", "--json").out)] == ["attack", "check 12"]
+    said = call("info", "solver gpa")
+    assert said.code == 2
+    assert "unknown name 'solver gpa'; did you mean 'solver gap'?" in said.err
+
+
 def test_info_names_the_weights_that_are_here_and_unknown_names(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "weights" not in call("info", "kd-ode").out
     monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(Path(__file__).parents[2] / "leaderboard"))
@@ -389,7 +412,7 @@ def test_info_names_the_weights_that_are_here_and_unknown_names(call: Call, monk
     assert "kind: entry" in call("info", "tis-ode").out
     said = call("info", "kdode")
     assert said.code == 2
-    assert "unknown model, attack or data set 'kdode'; did you mean 'kd-ode'" in said.err
+    assert "unknown name 'kdode'; did you mean 'kd-ode'" in said.err
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
