@@ -15,6 +15,7 @@ from odebench.cli.root import app
 from odebench.cli.trust import check_trust
 from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD
+from odebench.io.text import hanging
 from odebench.submission.limits import TIME_LIMIT
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _retrain(
     else:
         for one in found:
             said = "equal" if one.equal else one.why or f"differs: {one.found} now"
-            print(f"{one.title}: {one.recorded} recorded, {said}")
+            print(hanging(f"{one.title}: {one.recorded} recorded, {said}"))
         equal = sum(one.equal for one in found)
         print(f"{model}: {equal} of {len(found)} trainings give the recorded bytes (--draw {seed})")
     if not all(one.equal for one in found):
@@ -141,9 +142,9 @@ def _show(verified: Verification) -> None:
         print("n: the committed images compared with; differ: of so many letters")
         print("clean, robust: found now / committed, at the middle epsilon")
     for note in verified.notes:
-        print(f"note: {note}")
+        print(hanging(f"note: {note}"))
     for each in verified.findings:
-        print(each)
+        print(hanging(str(each)))
     compared, differ = verified.letters
     count = len(verified.findings)
     letters = f"{differ} of {compared} letters differ"
