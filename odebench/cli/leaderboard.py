@@ -13,6 +13,7 @@ from urllib.parse import quote
 import typer
 
 from odebench.cli.root import app
+from odebench.cli.verbosity import Verbosity, verbosity
 from odebench.errors import ResultError, UsageError
 from odebench.io.folders import LEADERBOARD
 
@@ -246,12 +247,17 @@ def end_with(problems: Sequence[ResultError]) -> None:
         raise typer.Exit(1)
 
 
-def default_folders() -> list[Path]:
-    """The folder that `run` wrote to here, else the published one; not both: their weights may differ."""
-    for folder in (LOCAL_RESULTS, LEADERBOARD.results):
-        if folder.is_dir():
-            return [folder]
-    raise ResultError(
-        f"there is no folder {LOCAL_RESULTS} here; run an evaluation first, such as "
-        "odebench run --model kd-ode --attack pgd, or name a folder of results"
-    )
+def default_folders(*, published: bool = False) -> list[Path]:
+    """The folder that `run` wrote to here, else the published one, or the other way round where `published`; not both:
+    their weights may differ. Says on standard error which it is, unless only the first is there."""
+    order = [LOCAL_RESULTS, LEADERBOARD.results][:: -1 if published else 1]
+    found = [folder for folder in order if folder.is_dir()]
+    if not found:
+        raise ResultError(
+            f"there is no folder {LOCAL_RESULTS} here; run an evaluation first, such as "
+            "odebench run --model kd-ode --attack pgd, or name a folder of results"
+        )
+    if found != order[:1] and verbosity() is not Verbosity.QUIET:
+        others = "".join(f"; name {other} to read that" for other in found[1:])
+        print(f"results: {found[0]}{others}", file=sys.stderr)
+    return found[:1]

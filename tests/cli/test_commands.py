@@ -571,13 +571,26 @@ def test_leaderboard_reads_the_folders_it_is_given(two_results: Place, call: Cal
 def test_leaderboard_shows_published_results_where_one_has_none(two_results: Place, call: Call) -> None:
     published = two_results.folder / "leaderboard" / "results"
     write_result(make_result({0.1: "ffff"}, model="resnet", horizon=None), published)
-    own = call("leaderboard", place=two_results).out
-    assert "kd-ode" in own
-    assert "resnet" not in own
+    own = call("leaderboard", place=two_results)
+    assert "kd-ode" in own.out
+    assert "resnet" not in own.out
+    assert own.err == "results: results; name leaderboard/results to read that\n"
     shutil.rmtree(two_results.folder / "results")
-    others = call("leaderboard").out
-    assert "resnet" in others
-    assert "kd-ode" not in others
+    others = call("leaderboard")
+    assert "resnet" in others.out
+    assert "kd-ode" not in others.out
+    assert others.err == "results: leaderboard/results\n"
+
+
+def test_claims_are_answered_from_the_published_results(two_results: Place, call: Call) -> None:
+    assert call("claims", place=two_results).err == "results: results\n"
+    published = two_results.folder / "leaderboard" / "results"
+    published.mkdir(parents=True)
+    (published / "broken.json").write_text("{", encoding="utf-8")
+    said = call("claims", place=two_results)
+    assert said.err.startswith("results: leaderboard/results; name results to read that\n")
+    assert "leaderboard/results/broken.json is not whole JSON" in said.err
+    assert "broken.json" not in call("claims", "results", place=two_results).err
 
 
 # --- help, version, completion -----------------------------------------------------------------------------------
