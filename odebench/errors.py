@@ -66,11 +66,18 @@ def first_problem(error: ValidationError) -> str:
     """The first value of a file that does not fit its schema: where it is, and what is expected."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "the file"
-    return " ".join(f"{where}: {first['msg']}".split())
+    return " ".join(f"{where}: {in_words(first)}".split())
 
 
+_NAME = r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}$"
 _WORDS = (
     ("Value error, ", ""),
+    (", unable to parse string as an integer", ""),
+    (", unable to parse string as a number", ""),
+    ("Extra inputs are not permitted", "it is unknown; remove it"),
+    ("Field required", "it is missing"),
+    ("Input should be an object", "it must be keys and values"),
+    ("Input should be a valid dictionary or instance of", "it must be the keys and values of a"),
     ("Input should be", "it must be"),
     ("a valid tuple", "a list"),
     ("a valid list", "a list"),
@@ -85,6 +92,7 @@ _WORDS = (
     ("greater than", "above"),
     ("less than", "below"),
     ("String should match pattern '^[0-9a-f]{64}$'", "it must be 64 of the letters 0-9 and a-f"),
+    (f"String should match pattern '{_NAME}'", "it must be a name: no slash, no dot in front, at most 100 characters"),
     ("String should match pattern", "it must be of the form"),
     ("String should have at least 1 character", "it must not be empty"),
     ("String should have", "it must have"),
@@ -96,7 +104,11 @@ _WORDS = (
 
 def in_words(error: Mapping[str, Any]) -> str:
     """What is expected where a value does not fit a schema, in plain words."""
-    said = str(error["msg"])
+    return plain_words(str(error["msg"]))
+
+
+def plain_words(said: str) -> str:
+    """What pydantic says of a value, in plain words; any other text as it is."""
     for theirs, ours in _WORDS:
         said = said.replace(theirs, ours)
     return said
