@@ -171,7 +171,7 @@ def _horizon_and_solver(request: EvaluationRequest, resolved: ResolvedModel) -> 
     origin = resolved.origin
     if origin.horizon is None and request.solver is not None:
         raise UsageError(f"{resolved.name} integrates nothing, so it takes no --horizon and no --solver")
-    horizon = origin.horizon if request.horizon is None else request.horizon
+    horizon = origin.horizon if request.horizon is None or origin.horizon is None else request.horizon
     solver = request.solver or origin.solver
     _check_steps(origin.solver, origin.horizon)
     _check_steps(solver, horizon)
