@@ -191,11 +191,12 @@ def publish_leaderboard() -> None:
 
 
 def _check() -> None:
-    from odebench.render.publish import stale
+    from odebench.render.publish import FOREIGN, stale
 
     lines, problems = stale(LEADERBOARD.path, published_claims(), _provenance([LEADERBOARD.results]))
     for line in lines:
-        print(f"odebench: {line}; run odebench leaderboard --publish", file=sys.stderr)
+        remedy = "" if line.endswith(FOREIGN) else "; run odebench leaderboard --publish"
+        print(f"odebench: {line}{remedy}", file=sys.stderr)
     end_with(problems)
     if lines:
         raise typer.Exit(1)
