@@ -51,8 +51,6 @@ def diagnose(
     device: options.Device = "cpu",
     results: options.Results = Path("results"),
     force: options.Force = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Check whether a model's figures can be trusted: every check, its evidence, and what to do."""

@@ -54,19 +54,23 @@ def attacks(as_json: AsJson = False) -> None:
 
 @app.command(epilog="Examples:\n\nodebench datasets\n\nodebench datasets --data-dir ~/images --json")
 def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List the data sets, with their test images and default epsilons, and the image folders in the data folder."""
+    """List the data sets: test images, default epsilons, what is on disk; and the image folders in the data folder."""
     from odebench.cli.details import details_of
     from odebench.dataset.data_folder import data_folder, image_folders
 
-    entries = dict(DATASETS.entries())
-    for name, path in sorted(image_folders(data_folder(data_dir)).items()):
+    entries, folder = dict(DATASETS.entries()), data_folder(data_dir)
+    for name, path in sorted(image_folders(folder).items()):
         if name not in entries:
             entries[name] = RegistryEntry(name, str(path), "image folder", str(path))
     more = {}
     for name in entries:
-        one = details_of(DATASETS, name) if name in DATASETS.entries() else {}
-        more[name] = [str(one.get("sizes", {}).get("test", "")), " ".join(one.get("epsilons", {}).get("linf", []))]
-    _list(list(entries.values()), as_json, columns=("test", "linf epsilons"), more=more)
+        one: dict[str, Any] = {"on disk": True}
+        if name in DATASETS.entries():
+            one = details_of(DATASETS, name, data_folder=folder)
+        here = {True: "yes", False: "no", None: ""}[one.get("on disk")]
+        epsilons = " ".join(one.get("epsilons", {}).get("linf", []))
+        more[name] = [str(one.get("sizes", {}).get("test", "")), epsilons, here]
+    _list(list(entries.values()), as_json, columns=("test", "linf epsilons", "on disk"), more=more)
 
 
 @app.command(epilog="Examples:\n\nodebench info pgd\n\nodebench info kd-ode --json\n\nodebench info 'solver gap'")

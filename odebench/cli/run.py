@@ -84,8 +84,6 @@ def run(
         ),
     ] = None,
     force: options.Force = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train or load a model, attack it, judge every image, and write the result.
@@ -155,8 +153,6 @@ def train(
     changes: options.Changes = None,
     data_dir: options.DataDir = None,
     device: options.Device = "cpu",
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train a model, and its teacher first: what `run` does on first use."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.options import AsJson, DataDir, Device, Quiet, TimeLimit, Trust, complete_dataset, distinct
+from odebench.cli.options import AsJson, DataDir, Device, TimeLimit, Trust, complete_dataset, distinct
 from odebench.cli.root import app
 from odebench.cli.trust import check_trust
 from odebench.errors import UsageError
@@ -54,7 +54,6 @@ def verify(
     time_limit: TimeLimit = TIME_LIMIT,
     data_dir: DataDir = None,
     device: Device = "cpu",
-    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an entry's model again on random images, and compare with its results; exit 1 if refused."""

@@ -29,6 +29,7 @@ from odebench.cli import _exit_code, app
 from odebench.cli.console import ScreenProgress, print_result
 from odebench.cli.glossary import explained
 from odebench.cli.options import settings, solver
+from odebench.dataset import idx
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
 from odebench.leaderboard.figures import CARRY_OVER, carried_figures
@@ -360,6 +361,34 @@ def test_attacks_and_data_sets_show_norms_cost_and_epsilons(call: Call) -> None:
     (digits,) = (line for line in call("datasets").out.splitlines() if line.startswith("digits "))
     assert "500" in digits.split()
     assert "0.05" in digits.split()
+
+
+def test_data_sets_say_what_is_on_disk(call: Call, tmp_path: Path) -> None:
+    def on_disk(name: str) -> str:
+        (line,) = (line for line in call("datasets", "--data-dir", tmp_path).out.splitlines() if line.startswith(name))
+        return line.split()[-3]
+
+    assert [on_disk(name) for name in ("digits ", "mnist ", "svhn ", "cifar10 ")] == ["yes", "no", "no", "no"]
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    for stem in idx._STEMS:
+        assert on_disk("mnist ") == "no"
+        (tmp_path / "MNIST" / "raw" / stem).touch()
+    (tmp_path / "test_32x32.mat").touch()
+    assert [on_disk(name) for name in ("mnist ", "svhn ", "cifar10 ")] == ["yes", "no", "yes"]
+    assert "on disk: yes" in call("info", "digits").out
+    files = [file for group in DATASETS.load("fashion-mnist").files for file in group]
+    assert [file for file in files if file.startswith("/")][-1] == str(
+        idx.DEBIAN_FASHION_MNIST / f"{idx._STEMS[-1]}.gz"
+    )
+
+
+def test_every_command_takes_q_and_v(call: Call) -> None:
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        taken = {option for parameter in command.params for option in parameter.opts}
+        assert {"-q", "--quiet", "-v", "--verbose"} <= taken, name
+    assert call("-q", "models").out == call("models", "-v").out == call("models").out
 
 
 def test_models_lists_entries_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

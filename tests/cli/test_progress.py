@@ -66,6 +66,9 @@ def test_q_and_v_are_options_of_run(
     assert "passes each: about" in said[""]
     assert said["-v"].splitlines()[-2].startswith("fgsm: ")
     assert said["-v"].splitlines()[-1].startswith("weights: sha256 ")
+    monkeypatch.setattr(sys, "argv", ["odebench", "-q", *line.split()])
+    assert _exit_code() == 0
+    assert capsys.readouterr().err == said["-q"]
 
 
 def test_an_interrupted_sweep_says_what_is_kept() -> None:
