@@ -111,7 +111,7 @@ def run_grid(grids: Sequence[tuple[Evaluator, Grid]], *, workers: int | None, as
         device=evaluator.device,
         replaces=evaluator.force,
     )
-    with watching(NAME) as watcher:
+    with watching(NAME, replaces=evaluator.force) as watcher:
         state = sweep(
             *(grid for _, grid in grids), workspace=workspace, cluster=Cluster(workers=workers), watcher=watcher
         )

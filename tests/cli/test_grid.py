@@ -80,6 +80,19 @@ def test_a_model_without_a_field_is_evaluated_without_the_solver_of_the_others(c
     assert found == {"ode": fixed_step("euler", step=0.5), "resnet": None}
 
 
+def test_an_interrupted_grid_says_what_the_same_command_does(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(client: object, state: State, watcher: Watcher) -> None:
+        watcher.look(state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("odebench.sweep.scheduler._conduct", interrupted)
+    line = f"run -m ode,resnet -a fgsm {SHORT}"
+    for more, said in (("", "the same command goes on"), (" --force", "the same command begins anew; without --force")):
+        code, _, err = call(line + more)
+        assert code == 130
+        assert f"odebench: interrupted; 0 of 2 done and kept; {said}" in err
+
+
 def test_every_combination_is_an_evaluation_and_a_row(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     line = f"run -m ode,resnet -a fgsm -a noise --horizon 0.25,0.5 --seeds 0-1 {SHORT}"
     code, out, err = call(line)

@@ -86,6 +86,14 @@ def test_an_interrupted_sweep_says_what_is_kept() -> None:
         work()
     assert raised.value.exit_code == 130
 
+    def replacing() -> None:
+        with watching("run", replaces=True) as watch:
+            watch.look(state)
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedSweepError, match=r"11 of 13 done and kept; the same command begins anew; without -"):
+        replacing()
+
 
 def test_names_of_entries_and_words_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("odebench.submission.submitted_model.entry_names", lambda: ["my-ode", "kd-ode"])
