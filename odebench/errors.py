@@ -81,6 +81,7 @@ _WORDS = (
     ("Input should be", "it must be"),
     ("a valid tuple", "a list"),
     ("a valid list", "a list"),
+    ("a valid array", "a list"),
     ("a valid dictionary", "keys and values"),
     ("a valid string", "a text"),
     ("a valid integer, got a number with a fractional part", "a whole number"),

@@ -226,6 +226,7 @@ EDITS: list[tuple[Edit, str]] = [
     (lambda raw: raw.update(run_key=hexadecimal("")), "run_key is not the digest of the evaluation"),
     (lambda raw: raw["evaluation"].update(horizon=2.0), "run_key is not the digest of the evaluation"),
     (lambda raw: raw.update(outcomes_sha256=hexadecimal("")), "outcomes_sha256 is not the digest of the out"),
+    (lambda raw: raw.update(epsilons={}), "epsilons: it must be a list"),
     (lambda raw: raw["epsilons"].pop(), "the epsilons of the outcomes are not those of the evaluation"),
     (lambda raw: raw["epsilons"][0].update(outcomes="mufxr"), "epsilon 0.1: 20 images need 20 letters"),
     (lambda raw: raw["epsilons"][0].update(outcomes="mufxR" * 4), r"\['R'\] are no outcomes; known: m, u, f"),
