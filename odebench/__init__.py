@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from odebench.dataset.definition import DatasetDefinition as DatasetDefinition
     from odebench.errors import OdebenchError as OdebenchError
     from odebench.evaluation.evaluate import evaluate as evaluate
-    from odebench.evaluation.plan import Slice as Slice
+    from odebench.evaluation.image_slice import Slice as Slice
     from odebench.model.definition import ModelDefinition as ModelDefinition
     from odebench.model.definition import Setting as Setting
     from odebench.model.solver import integrate as integrate
@@ -49,7 +49,7 @@ _EXPORTS = {
     "Result": "odebench.result.schema:Result",
     "Schedule": "odebench.protocol.recipe:Schedule",
     "Setting": "odebench.model.definition:Setting",
-    "Slice": "odebench.evaluation.plan:Slice",
+    "Slice": "odebench.evaluation.image_slice:Slice",
     "Solver": "odebench.protocol.spec:Solver",
     "Split": "odebench.dataset.base:Split",
     "ThreatModel": "odebench.protocol.spec:ThreatModel",

@@ -53,9 +53,13 @@ class ResultError(OdebenchError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for an unknown name, with the nearest match and the list of known names."""
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" did you mean {near[0]!r}?" if near else ""
-    return UsageError(f"unknown {kind} {name!r};{hint} known: {', '.join(names) or 'none'}")
+    return UsageError(f"unknown {kind} {name!r};{nearest(name, names)} known: {', '.join(names) or 'none'}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The question whether the most similar of some names was meant, with a space in front; empty if none is alike."""
+    near = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.5)
+    return f" did you mean {near[0]!r}?" if near else ""
 
 
 def first_problem(error: ValidationError) -> str:
@@ -75,15 +79,19 @@ def _given(value: object) -> str:
 
 
 _MOST_SHOWN = 80
+_NAME = r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}$"
 _WORDS = (
     ("Value error, ", ""),
-    (
-        r"String should match pattern '^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}$'",
-        "it must be a name, not a path, of at most 100 characters",
-    ),
+    (", unable to parse string as an integer", ""),
+    (", unable to parse string as a number", ""),
+    ("Extra inputs are not permitted", "it is unknown; remove it"),
+    ("Field required", "it is missing"),
+    ("Input should be an object", "it must be keys and values"),
+    ("Input should be a valid dictionary or instance of", "it must be the keys and values of a"),
     ("Input should be", "it must be"),
     ("a valid tuple", "a list"),
     ("a valid list", "a list"),
+    ("a valid array", "a list"),
     ("a valid dictionary", "keys and values"),
     ("a valid string", "a text"),
     ("a valid integer, got a number with a fractional part", "a whole number"),
@@ -95,6 +103,7 @@ _WORDS = (
     ("greater than", "above"),
     ("less than", "below"),
     ("String should match pattern '^[0-9a-f]{64}$'", "it must be 64 of the letters 0-9 and a-f"),
+    (f"String should match pattern '{_NAME}'", "it must be a name: no slash, no dot in front, at most 100 characters"),
     ("String should match pattern", "it must be of the form"),
     ("String should have at least 1 character", "it must not be empty"),
     ("String should have", "it must have"),
@@ -106,7 +115,11 @@ _WORDS = (
 
 def in_words(error: Mapping[str, Any]) -> str:
     """What is expected where a value does not fit a schema, in plain words."""
-    said = str(error["msg"])
+    return plain_words(str(error["msg"]))
+
+
+def plain_words(said: str) -> str:
+    """What pydantic says of a value, in plain words; any other text as it is."""
     for theirs, ours in _WORDS:
         said = said.replace(theirs, ours)
     return said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,33 @@ def test_published_files_are_compared_where_a_pull_request_changes_them_alone() 
     *_, last = steps(read(ENTRY))
     assert "if" not in last
     assert last["working-directory"] == "pull-request"
-    condition, command = last["run"].removeprefix("if ").removesuffix("; fi").split("; then ")
-    assert condition == 'git diff --quiet "origin/$BASE...HEAD" -- odebench benchmarks'
+    condition = 'git diff --quiet "origin/$BASE...HEAD" -- odebench benchmarks'
+    assert condition in last["run"]
+    (command,) = re.findall(r"then (odebench .*); fi", last["run"])
     _, name, *words = command.split()
     options = get_command(app).commands[name].make_context(name, words).params  # type: ignore[attr-defined]
     assert (options["check"], options["publish"]) == (True, False)
     assert triggers(read(GITHUB / "workflows" / "ci.yml"))["pull_request"] is None
+
+
+@pytest.mark.parametrize(
+    ("git", "check", "code", "checked"), [(0, 0, 0, 1), (0, 3, 3, 1), (1, 0, 0, 0), (128, 0, 1, 0)]
+)
+def test_an_error_of_git_is_no_reason_to_compare_nothing(
+    tmp_path: Path, git: int, check: int, code: int, checked: int
+) -> None:
+    for name, status in (("git", git), ("odebench", check)):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho x >> {tmp_path}/{name}.ran\nexit {status}\n")
+        (tmp_path / name).chmod(0o755)
+    *_, last = steps(read(ENTRY))
+    # as GitHub runs a step
+    done = subprocess.run(
+        ["bash", "-e", "-c", last["run"]],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "BASE": "main"},
+        capture_output=True,
+    )
+    assert done.returncode == code
+    assert (tmp_path / "odebench.ran").exists() == bool(checked)
 
 
 def test_the_template_asks_for_the_rules() -> None:

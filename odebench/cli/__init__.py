@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from odebench.cli.root import app
-from odebench.errors import OdebenchError
+from odebench.errors import OdebenchError, plain_words
 from odebench.io.text import shown_streams
 
 # isort: off
@@ -85,7 +85,7 @@ def _code_of_command() -> int:
     except Exception as error:
         message: Any = getattr(error, "format_message", None)
         if message is not None:  # a wrong option or argument
-            return _complain(message(), int(getattr(error, "exit_code", 2)))
+            return _complain(plain_words(message()), int(getattr(error, "exit_code", 2)))
         if os.environ.get("ODEBENCH_DEBUG"):
             raise
         line = " ".join(str(error).split())[:300]

@@ -17,7 +17,7 @@ from odebench.io.folders import LEADERBOARD
 def claims(
     results: Annotated[
         list[Path] | None,
-        typer.Argument(help="Folders of results. Default: ./results, else ./leaderboard/results."),
+        typer.Argument(help="Folders of results. Default: ./leaderboard/results, else ./results."),
     ] = None,
     registration: Annotated[
         Path | None,
@@ -32,7 +32,7 @@ def claims(
     from odebench.render.claims import claims_json, claims_markdown
 
     asked = asked_claims(registration)
-    folders = results or default_folders()
+    folders = results or default_folders(published=True)
     studies = [LEADERBOARD.study] if LEADERBOARD.results in folders and LEADERBOARD.study.is_dir() else []
     stored, problems = read_results([*folders, *studies])
     found = claims_of(asked, stored)

@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from odebench.cli.leaderboard import end_with
-from odebench.cli.options import AsJson
+from odebench.cli.options import AsJson, complete_dataset, complete_model, listed
 from odebench.cli.root import app
-from odebench.io.folders import LEADERBOARD
+from odebench.errors import ResultError, UsageError
+from odebench.io.folders import LEADERBOARD, published_folder
+
+if TYPE_CHECKING:
+    from odebench.leaderboard.selection import Selection
 
 
 @app.command(
-    epilog="Examples:\n\nodebench compare main~5 main\n\nodebench compare runs/a runs/b\n\n"
-    "odebench compare results/ode/a.json results/kd-ode/b.json --json"
+    epilog="Examples:\n\nodebench compare kd-ode ode --dataset digits\n\nodebench compare main~5 main\n\n"
+    "odebench compare runs/a runs/b\n\nodebench compare results/ode/a.json results/kd-ode/b.json --json"
 )
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A result file, a folder of results, or a git commit.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            help="A model, a result file, a folder of results, or a git commit.",
+            autocompletion=complete_model,
+        ),
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(metavar="B", help="What to compare it with, of the same kind.", autocompletion=complete_model),
+    ],
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", "-d", help="Models: these data sets alone.", autocompletion=complete_dataset),
+    ] = None,
+    norm: Annotated[list[str] | None, typer.Option("--norm", help="Models: these norms alone: linf, l2.")] = None,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Models: the folder of their results. Default: the published ones.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two results, folders or commits: letters, figures, intervals.
+    """Compare two models on the same images: which is better, by how much. Or two results, folders or commits.
 
-    For a commit, its leaderboard/results is read.
+    For a commit, its leaderboard/results is read. A file or folder of this name comes before a model.
     """
-    from odebench.analysis.comparison import difference
     from odebench.io.files import write_output
+    from odebench.leaderboard.selection import Selection
+
+    published = published_folder()
+    folder = results or (None if published is None else published.results)
+    if _are_models(a, b, folder):
+        selection = Selection(tuple(listed(dataset or (), "data set")), tuple(listed(norm or (), "norm")))
+        text, problems = _compared_models((a, b), folder, selection, as_json=as_json)
+        write_output(text, None)
+        end_with(problems)
+        return
+    if dataset or norm or results is not None:
+        raise UsageError("--dataset, --norm and --results go with two models, such as odebench compare kd-ode ode")
+    from odebench.analysis.comparison import difference
     from odebench.leaderboard.read import results_of
     from odebench.render.comparison import difference_json, difference_text
 
@@ -35,3 +70,33 @@ def compare(
     found = difference(first, second)
     write_output(difference_json(found) if as_json else difference_text(found, a, b), None)
     end_with([*problems, *more])
+
+
+def _are_models(a: str, b: str, folder: Path | None) -> bool:
+    """Whether one of two names is that of a model, and none that of a file or folder."""
+    from odebench.model.registry import MODELS
+    from odebench.submission.submitted_model import entry_names
+
+    names = [name.partition(" ")[0] for name in (a, b)]
+    if any(Path(name).exists() for name in (a, b, *names)):
+        return False
+    known = {*MODELS.entries(), *entry_names()}
+    return any(name in known or (folder is not None and name and (folder / name).is_dir()) for name in names)
+
+
+def _compared_models(
+    names: tuple[str, str], folder: Path | None, selection: Selection, *, as_json: bool
+) -> tuple[str, list[ResultError]]:
+    """Two models of a folder of results, as text or JSON, and the problems of the results."""
+    from odebench.analysis.model_comparison import compare_models
+    from odebench.leaderboard.build import build_tables
+    from odebench.leaderboard.read import read_results
+    from odebench.render.model_comparison import model_comparison_json, model_comparison_text
+
+    if folder is None:
+        raise ResultError("there are no published results here; name a folder of results with --results")
+    read, problems = read_results([folder])
+    tables, contradictions = build_tables(selection.results(read))
+    found = compare_models(selection.tables(tables), *names)
+    text = (model_comparison_json if as_json else model_comparison_text)(found, *names, folder)
+    return text, [*problems, *contradictions]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from odebench.attack.definition import NamedAttack
 from odebench.attack.registry import ATTACKS
+from odebench.dataset.data_folder import data_folder as usual_data_folder
 from odebench.dataset.definition import DatasetDefinition
 from odebench.dataset.registry import DATASETS
 from odebench.errors import OdebenchError
@@ -60,25 +62,29 @@ def weights_here(model: ModelDefinition, dataset: DatasetDefinition) -> list[str
     return found
 
 
-def dataset_details(dataset: DatasetDefinition) -> dict[str, Any]:
-    """Shape, classes, sizes of the splits, and default epsilons by norm."""
+def dataset_details(dataset: DatasetDefinition, folder: Path) -> dict[str, Any]:
+    """Shape, classes, sizes of the splits, default epsilons by norm, and whether it is in the data folder."""
     return {
         "image_shape": list(dataset.image_shape),
         "classes": list(dataset.classes),
         "sizes": dict(dataset.sizes),
         "epsilons": {norm: [radius(each) for each in radii] for norm, radii in dataset.epsilons.items()},
+        "on disk": dataset.on_disk(folder),
     }
 
 
-def details_of(registry: Registry, name: str, *, plugins: bool = False) -> dict[str, Any]:
-    """The details of a registered name; none of a plugin's, whose code would run, unless `plugins`."""
+def details_of(
+    registry: Registry, name: str, *, plugins: bool = False, data_folder: Path | None = None
+) -> dict[str, Any]:
+    """The details of a registered name; none of a plugin's, whose code would run, unless `plugins`. Whether a data set
+    is on disk is looked for in `data_folder`, by default the usual one."""
     definition = registry.load(name) if plugins else registry.load_built_in(name)
     if definition is None:
         return {}
     describe: dict[str, Any] = {
         ATTACKS.kind: attack_details,
         MODELS.kind: model_details,
-        DATASETS.kind: dataset_details,
+        DATASETS.kind: lambda found: dataset_details(found, data_folder or usual_data_folder()),
     }
     found: dict[str, Any] = describe[registry.kind](definition)
     return found

@@ -31,7 +31,7 @@ def diagnose(
     horizon: options.Horizon = None,
     epsilon: options.Epsilon = None,
     norm: options.NormName = None,
-    n: Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks. Default 200.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many images. Default 200.")] = None,
     offset: options.Offset = 0,
     split: options.SplitName = "test",
     seed: options.Seed = 0,
@@ -51,8 +51,6 @@ def diagnose(
     device: options.Device = "cpu",
     results: options.Results = Path("results"),
     force: options.Force = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Check whether a model's figures can be trusted: every check, its evidence, and what to do."""

@@ -13,6 +13,7 @@ from odebench.cli.options import AsJson, distinct
 from odebench.cli.root import app
 from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD
+from odebench.io.text import hanging
 
 
 @app.command(
@@ -82,7 +83,7 @@ def validate(
     if fix:
         for folder in folders:
             for line in fix_entry(folder) if (folder / ENTRY_FILE).is_file() else []:
-                print(line, file=sys.stderr if as_json else sys.stdout)
+                print(hanging(line), file=sys.stderr if as_json else sys.stdout)
     fetched = fetching(ScreenProgress()) if fetch else None
     reports = [validate_entry(folder, fetch=fetched) for folder in folders]
     if as_json:
@@ -90,13 +91,13 @@ def validate(
     else:
         for report in reports:
             for finding in report.findings:
-                print(finding)
+                print(hanging(str(finding)))
             count = len(report.findings)
             looked = "looked at" if fetch else "not looked at (--fetch)"
             elsewhere = f", {report.weights_elsewhere} elsewhere {looked}" if report.weights_elsewhere else ""
             here = f"weights files here: {report.weights_here}"
             said = f"{count} finding{'s' * (count > 1)}" if count else f"good; {here}{elsewhere}"
-            print(f"{report.id}: {said}")
+            print(hanging(f"{report.id}: {said}"))
     if any(report.findings for report in reports):
         raise typer.Exit(1)
 

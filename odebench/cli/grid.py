@@ -42,21 +42,27 @@ class Combinations:
     def requests(self, request: EvaluationRequest, dataset: DatasetDefinition) -> Iterator[EvaluationRequest]:
         """The requests on one data set, each like `request` in all else.
 
-        Models without a horizon are evaluated once, and sources go to the attacks that craft candidates on them; where
-        no model takes a horizon, or no attack a source, the plan refuses what is given. Raises UsageError.
+        Models without a field are evaluated once, without a solver, and sources go to the attacks that craft candidates
+        on them; where no model has a field, or no attack takes a source, the plan refuses what is given. Raises
+        UsageError.
         """
-        some_integrate = any(model.takes_horizon(dataset) for model in self.models)
+        fieldless = self.without_field(dataset)
         some_transfer = any(load_attack(name).needs_sources for name in self.attacks)
         for attack in self.attacks:
             sources = request.sources if load_attack(attack).needs_sources or not some_transfer else None
             epsilons = options.radii_of(self.epsilons, attack, request.norm)
             one = replace(request, attack=attack, sources=sources, epsilons=epsilons)
             for model in self.models:
-                once = some_integrate and not model.takes_horizon(dataset)
-                train_horizon = None if once else request.train_horizon
+                once = model in fieldless
+                mine = replace(one, train_horizon=None, solver=None, surrogate=None) if once else one
                 for horizon in (None,) if once else self.horizons:
                     for seed in self.train_seeds:
-                        yield replace(one, model=model, horizon=horizon, train_horizon=train_horizon, train_seed=seed)
+                        yield replace(mine, model=model, horizon=horizon, train_seed=seed)
+
+    def without_field(self, dataset: DatasetDefinition) -> list[ModelReference]:
+        """The models that take no horizon and no solver, among others that do; none where no model does."""
+        without = [model for model in self.models if not model.takes_horizon(dataset)]
+        return without if len(without) < len(self.models) else []
 
 
 def grids_of(
@@ -76,6 +82,10 @@ def grids_of(
             for cell in grid.cells
             if evaluator.force or not result_path(evaluator.results, cell.plan.evaluation).exists()
         ]
+        if combinations.horizons != [None] or request.solver is not None or request.surrogate is not None:
+            names = {one.evaluation.model.name for one in new}
+            for model in (one for one in combinations.without_field(described) if one.name in names):
+                evaluator.progress.say(f"{model.name} has no field to integrate: evaluated once, with no solver or T")
         told = {line for one in new for line in before_run(one)}
         for line in sorted(told):
             evaluator.progress.warn(line)
@@ -101,7 +111,7 @@ def run_grid(grids: Sequence[tuple[Evaluator, Grid]], *, workers: int | None, as
         device=evaluator.device,
         replaces=evaluator.force,
     )
-    with watching(NAME) as watcher:
+    with watching(NAME, replaces=evaluator.force) as watcher:
         state = sweep(
             *(grid for _, grid in grids), workspace=workspace, cluster=Cluster(workers=workers), watcher=watcher
         )

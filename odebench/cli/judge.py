@@ -43,8 +43,6 @@ def judge(
     device: options.Device = "cpu",
     results: options.Results = Path("results"),
     force: Annotated[bool, typer.Option("--force", help="Judge again even if the result exists.")] = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Judge candidates made elsewhere: a stronger attack lowers a figure, whoever wrote it."""

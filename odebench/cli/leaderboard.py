@@ -13,6 +13,7 @@ from urllib.parse import quote
 import typer
 
 from odebench.cli.root import app
+from odebench.cli.verbosity import Verbosity, verbosity
 from odebench.errors import OdebenchError, ResultError, UsageError
 from odebench.io.folders import LEADERBOARD
 
@@ -190,12 +191,13 @@ def publish_leaderboard() -> None:
 
 
 def _check() -> None:
-    from odebench.render.publish import stale
+    from odebench.render.publish import FOREIGN, stale
 
     made_by = _provenance([LEADERBOARD.results])
     lines, problems = stale(LEADERBOARD.path, published_claims(), made_by)
     for line in lines:
-        print(f"odebench: {line}; run odebench leaderboard --publish", file=sys.stderr)
+        remedy = "" if line.endswith(FOREIGN) else "; run odebench leaderboard --publish"
+        print(f"odebench: {line}{remedy}", file=sys.stderr)
     end_with([*problems, *made_by.problems])
     if lines:
         raise typer.Exit(1)
@@ -247,12 +249,17 @@ def end_with(problems: Sequence[OdebenchError]) -> None:
         raise typer.Exit(1)
 
 
-def default_folders() -> list[Path]:
-    """The folder that `run` wrote to here, else the published one; not both: their weights may differ."""
-    for folder in (LOCAL_RESULTS, LEADERBOARD.results):
-        if folder.is_dir():
-            return [folder]
-    raise ResultError(
-        f"there is no folder {LOCAL_RESULTS} here; run an evaluation first, such as "
-        "odebench run --model kd-ode --attack pgd, or name a folder of results"
-    )
+def default_folders(*, published: bool = False) -> list[Path]:
+    """The folder that `run` wrote to here, else the published one, or the other way round where `published`; not both:
+    their weights may differ. Says on standard error which it is, unless only the first is there."""
+    order = [LOCAL_RESULTS, LEADERBOARD.results][:: -1 if published else 1]
+    found = [folder for folder in order if folder.is_dir()]
+    if not found:
+        raise ResultError(
+            f"there is no folder {LOCAL_RESULTS} here; run an evaluation first, such as "
+            "odebench run --model kd-ode --attack pgd, or name a folder of results"
+        )
+    if found != order[:1] and verbosity() is not Verbosity.QUIET:
+        others = "".join(f"; name {other} to read that" for other in found[1:])
+        print(f"results: {found[0]}{others}", file=sys.stderr)
+    return found[:1]

@@ -59,32 +59,43 @@ def attacks(as_json: AsJson = False) -> None:
 
 @app.command(epilog="Examples:\n\nodebench datasets\n\nodebench datasets --data-dir ~/images --json")
 def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List the data sets, with their test images and default epsilons, and the image folders in the data folder."""
+    """List the data sets: test images, default epsilons, what is on disk; and the image folders in the data folder."""
     from odebench.cli.details import details_of
     from odebench.dataset.data_folder import data_folder, image_folders
 
-    entries = dict(DATASETS.entries())
-    for name, path in sorted(image_folders(data_folder(data_dir)).items()):
+    entries, folder = dict(DATASETS.entries()), data_folder(data_dir)
+    for name, path in sorted(image_folders(folder).items()):
         if name not in entries:
             entries[name] = RegistryEntry(name, str(path), "image folder", str(path))
     more = {}
     for name in entries:
-        one = details_of(DATASETS, name) if name in DATASETS.entries() else {}
-        more[name] = [str(one.get("sizes", {}).get("test", "")), " ".join(one.get("epsilons", {}).get("linf", []))]
-    _list(list(entries.values()), as_json, columns=("test", "linf epsilons"), more=more)
+        one: dict[str, Any] = {"on disk": True}
+        if name in DATASETS.entries():
+            one = details_of(DATASETS, name, data_folder=folder)
+        here = {True: "yes", False: "no", None: ""}[one.get("on disk")]
+        epsilons = " ".join(one.get("epsilons", {}).get("linf", []))
+        more[name] = [str(one.get("sizes", {}).get("test", "")), epsilons, here]
+    _list(list(entries.values()), as_json, columns=("test", "linf epsilons", "on disk"), more=more)
 
 
-@app.command(epilog="Examples:\n\nodebench info pgd\n\nodebench info kd-ode --json")
+@app.command(epilog="Examples:\n\nodebench info pgd\n\nodebench info kd-ode --json\n\nodebench info 'solver gap'")
 def info(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A model, an attack, a data set or an entry.", autocompletion=_names)
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A model, an attack, a data set or an entry; a check or its number, a flag, a letter, an effort, or a "
+            "word such as 'not examined'.",
+            autocompletion=_names,
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Explain a model, an attack, a data set or an entry: parameters, norms, cost, epsilons, weights that are here."""
+    """Explain a model, an attack, a data set or an entry; or a check, a flag, a letter or a word of results."""
     from odebench.cli.console import write_text
     from odebench.cli.details import details_of
-    from odebench.errors import unknown_name
+    from odebench.cli.glossary import explained, terms
+    from odebench.errors import UsageError, nearest
     from odebench.submission.submitted_model import entry_summaries
 
     found: list[dict[str, Any]] = []
@@ -98,12 +109,19 @@ def info(
     if name in entries:
         folder, summary = entries[name]
         found.append({"name": name, "kind": "entry", "summary": summary, "origin": str(folder)})
+    found += explained(name)
     if not found:
-        raise unknown_name("model, attack or data set", name, _names(""))
+        raise UsageError(
+            f"unknown name {name!r};{nearest(name, [*_names(''), *terms()])} `odebench models`, `attacks` and "
+            "`datasets` list names; checks (1 to 22), flags, letters, efforts and words such as 'not examined' are "
+            "explained too"
+        )
     if as_json:
         write_text(json.dumps(found, indent=1))
         return
-    for one in found:
+    for number, one in enumerate(found):
+        if number:
+            print()
         for key, value in one.items():
             if value not in (None, {}, []):
                 write_text(fill(f"{key}: {_in_words(value)}"))

@@ -19,7 +19,6 @@ from odebench.cli.values import radii_of as radii_of
 from odebench.cli.values import seeds as seeds
 from odebench.cli.values import settings as settings
 from odebench.cli.values import solver as solver
-from odebench.cli.verbosity import Verbosity, set_verbosity
 from odebench.dataset.registry import DATASETS
 from odebench.model.registry import MODELS
 
@@ -47,15 +46,6 @@ def _solvers() -> Iterable[str]:
 
 def _usual_horizons() -> Iterable[str]:
     return ["0.5", "1", "2", "4"]
-
-
-def _telling(level: Verbosity) -> Callable[[bool], bool]:
-    def chosen(value: bool) -> bool:
-        if value:
-            set_verbosity(level)
-        return value
-
-    return chosen
 
 
 SOLVER_PANEL, ATTACK_PANEL, MORE_PANEL = "Solver", "Attack", "More"
@@ -143,7 +133,7 @@ Results = Annotated[
 ]
 Epsilon = Annotated[list[str] | None, typer.Option(help="Radii, such as 0.1,8/255. Default: the data set's.")]
 NormName = Annotated[str | None, typer.Option("--norm", help="linf or l2. Default: the attack's first.")]
-Images = Annotated[int | None, typer.Option("-n", help="How many images, in whole chunks (--chunk). Default 500.")]
+Images = Annotated[int | None, typer.Option("-n", help="How many images. Default 500.")]
 Offset = Annotated[int, typer.Option(help="The first image, in the fixed order.", rich_help_panel=MORE_PANEL)]
 SplitName = Annotated[str, typer.Option("--split", help="test or validation.", rich_help_panel=MORE_PANEL)]
 AttackSeed = Annotated[
@@ -205,13 +195,5 @@ Force = Annotated[
 ]
 TimeLimit = Annotated[
     int, typer.Option(min=1, max=604_800, metavar="SECONDS", help="Stop an entry's own code after this long.")
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", callback=_telling(Verbosity.QUIET), help="Say only warnings, errors and the result."),
-]
-Verbose = Annotated[
-    bool,
-    typer.Option("--verbose", "-v", callback=_telling(Verbosity.VERBOSE), help="Also say what each stage cost."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

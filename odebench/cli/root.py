@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from odebench.cli.verbosity import Verbosity, set_verbosity
+from odebench.cli.verbosity import Verbosity, set_verbosity, with_verbosity
 
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
@@ -19,7 +19,6 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """The arguments that are left after the options. Raises UsageError of typer's for an option given twice."""
         if not ctx.resilient_parsing:
-            set_verbosity(Verbosity.USUAL)
             _, _, given = self.make_parser(ctx).parse_args(args=list(args))
             for option in given:
                 if option.param_type_name == "option" and not option.multiple and given.count(option) > 1:
@@ -40,7 +39,8 @@ class _App(typer.Typer):
         def register(function: Callback) -> Callback:
             panel = _PANELS.get(name or function.__name__, EVERYDAY)
             options: dict[str, Any] = {"cls": Command, "rich_help_panel": panel, **more}
-            return super(_App, self).command(name, **options)(function)
+            super(_App, self).command(name, **options)(with_verbosity(function))
+            return function
 
         return register
 
@@ -59,7 +59,10 @@ app = _App(
 @app.callback(invoke_without_command=True)
 def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Say only warnings, errors and the result."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also say what each stage cost."),
 ) -> None:
+    set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.USUAL)
     if version:
         from odebench import __version__
 

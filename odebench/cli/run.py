@@ -59,11 +59,12 @@ def run(
         typer.Option(help="fp32 or bf16, of the attack; the verdict is fp32.", rich_help_panel=options.ATTACK_PANEL),
     ] = "fp32",
     chunk: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Images that an attack sees at once; part of the run key.", rich_help_panel=options.ATTACK_PANEL
+            help="Images that an attack sees at once; part of the run key. Default 100, or what divides -n.",
+            rich_help_panel=options.ATTACK_PANEL,
         ),
-    ] = 100,
+    ] = None,
     data_dir: options.DataDir = None,
     device: options.Device = "cpu",
     results: options.Results = Path("results"),
@@ -83,8 +84,6 @@ def run(
         ),
     ] = None,
     force: options.Force = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train or load a model, attack it, judge every image, and write the result.
@@ -154,8 +153,6 @@ def train(
     changes: options.Changes = None,
     data_dir: options.DataDir = None,
     device: options.Device = "cpu",
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train a model, and its teacher first: what `run` does on first use."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from odebench.cli.root import app
+from odebench.io.text import hanging, shell_lines
 
 if TYPE_CHECKING:
     from odebench.leaderboard.table import Cell
@@ -47,7 +47,7 @@ def _letters(result: Result) -> None:
     ]
     print_table(["epsilon", *MEANINGS], rows, right=tuple(range(len(MEANINGS) + 1)))
     for letter, meaning in MEANINGS.items():
-        print(f"{letter}: {meaning}")
+        print(hanging(f"{letter}: {meaning}"))
 
 
 def _cost(result: Result) -> None:
@@ -55,7 +55,8 @@ def _cost(result: Result) -> None:
 
     cost, found = result.cost, result.found
     passes = f"{cost.forward:.4g} forward and {cost.backward:.4g} backward passes per image"
-    print(f"\ncost: {passes}, {cost.seconds:.3g} s on {found.device}, threads: {found.threads}")
+    print()
+    print(hanging(f"cost: {passes}, {cost.seconds:.3g} s on {found.device}, threads: {found.threads}"))
     if len(cost.stages) > 1:
         rows = [
             [stage.name, f"{stage.forward:.4g}", f"{stage.backward:.4g}", f"{stage.seconds:.3g}"]
@@ -63,9 +64,10 @@ def _cost(result: Result) -> None:
         ]
         print_table(["stage", "forward", "backward", "seconds"], rows, right=(1, 2, 3))
     for reason in result.doubt:
-        print(f"doubt: {reason}")
+        print(hanging(f"doubt: {reason}"))
     versions = found.versions
-    print(f"written {result.created} by odebench {versions.odebench}, torch {versions.torch}, Python {versions.python}")
+    made_with = f"odebench {versions.odebench}, torch {versions.torch}, Python {versions.python}"
+    print(hanging(f"written {result.created} by {made_with}"))
     print(f"weights: sha256 {found.weights_sha256}")
 
 
@@ -76,9 +78,9 @@ def _again(result: Result) -> None:
     try:
         words = run_command(result)
     except OdebenchError as error:
-        print(f"\nno command repeats it: {error}")
+        print("\n" + hanging(f"no command repeats it: {error}"))
         return
-    print(f"\nthe command that repeats it:\n{shlex.join(words)}")
+    print(f"\nthe command that repeats it:\n{shell_lines(words)}")
     if FILE in words:
         print(f"{FILE} is the weights file of the sha256 above")
 
@@ -101,14 +103,13 @@ def _published(result: Result, path: Path) -> None:
             for mine, theirs in zip(ours.outcomes, published.outcomes, strict=True)
         ]
         differ = sum(mine != theirs for mine, theirs in pairs)
-        print(f"published, the same evaluation: {same}; {differ} of {len(pairs)} letters differ")
+        print(hanging(f"published, the same evaluation: {same}; {differ} of {len(pairs)} letters differ"))
     for epsilon, cell in _cells(result, folder.results / result.evaluation.model.name).items():
         seeds = f"{cell.seeds} train seed{'s' * (cell.seeds > 1)}"
         rank = "" if cell.ranked else ", unranked"
-        print(
-            f"published at {radius(epsilon)}: clean {100 * cell.clean_accuracy.value:.1f}%, robust "
-            f"{100 * cell.robust_accuracy.value:.1f}% under {', '.join(cell.attacks)} ({cell.n} images, {seeds}{rank})"
-        )
+        accuracies = f"clean {100 * cell.clean_accuracy.value:.1f}%, robust {100 * cell.robust_accuracy.value:.1f}%"
+        under = f"under {', '.join(cell.attacks)} ({cell.n} images, {seeds}{rank})"
+        print(hanging(f"published at {radius(epsilon)}: {accuracies} {under}"))
 
 
 def _cells(result: Result, folder: Path) -> dict[float, Cell]:

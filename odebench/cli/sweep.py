@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from odebench.cli.options import AsJson, DataDir, Device, Quiet, Results, completing, distinct
+from odebench.cli.options import AsJson, DataDir, Device, Results, completing, distinct
 from odebench.cli.root import app
 from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD, published_folder
@@ -65,7 +65,6 @@ def sweep(
         bool, typer.Option("--publish", help="Then copy results and weights to ./leaderboard and write its board.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="--publish: replace what differs.")] = False,
-    quiet: Quiet = False,
 ) -> None:
     """Train and evaluate everything in a protocol, in parallel; finished cells are skipped."""
     from odebench.sweep.grid import read_grid

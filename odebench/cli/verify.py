@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.options import AsJson, DataDir, Device, Quiet, TimeLimit, Trust, complete_dataset, distinct
+from odebench.cli.options import AsJson, DataDir, Device, TimeLimit, Trust, complete_dataset, distinct
 from odebench.cli.root import app
 from odebench.cli.trust import check_trust
 from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD
+from odebench.io.text import hanging
 from odebench.submission.limits import TIME_LIMIT
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def verify(
     time_limit: TimeLimit = TIME_LIMIT,
     data_dir: DataDir = None,
     device: Device = "cpu",
-    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an entry's model again on random images, and compare with its results; exit 1 if refused."""
@@ -114,7 +114,7 @@ def _retrain(
     else:
         for one in found:
             said = "equal" if one.equal else one.why or f"differs: {one.found} now"
-            print(f"{one.title}: {one.recorded} recorded, {said}")
+            print(hanging(f"{one.title}: {one.recorded} recorded, {said}"))
         equal = sum(one.equal for one in found)
         print(f"{model}: {equal} of {len(found)} trainings give the recorded bytes (--draw {seed})")
     if not all(one.equal for one in found):
@@ -141,9 +141,9 @@ def _show(verified: Verification) -> None:
         print("n: the committed images compared with; differ: of so many letters")
         print("clean, robust: found now / committed, at the middle epsilon")
     for note in verified.notes:
-        print(f"note: {note}")
+        print(hanging(f"note: {note}"))
     for each in verified.findings:
-        print(each)
+        print(hanging(str(each)))
     compared, differ = verified.letters
     count = len(verified.findings)
     letters = f"{differ} of {compared} letters differ"

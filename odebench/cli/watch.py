@@ -58,8 +58,8 @@ class Watch:
 
 
 @contextmanager
-def watching(name: str) -> Iterator[Watch]:
-    """A watcher for the time of a sweep."""
+def watching(name: str, *, replaces: bool = False) -> Iterator[Watch]:
+    """A watcher for the time of a sweep; one that `replaces` results does not go on where it was interrupted."""
     console = PlainConsole(stderr=True)
     try:
         if not console.is_terminal:
@@ -73,9 +73,12 @@ def watching(name: str) -> Iterator[Watch]:
         if watch.state is not None:
             state = watch.state
             finished, total = state.there + state.of("evaluation", state.done), state.there + state.total("evaluation")
-            raise InterruptedSweepError(
-                f"interrupted; {finished} of {total} done and kept; the same command goes on"
-            ) from None
+            again = (
+                "the same command begins anew; without --force it skips what has a result, be it old"
+                if replaces
+                else "the same command goes on"
+            )
+            raise InterruptedSweepError(f"interrupted; {finished} of {total} done and kept; {again}") from None
         raise
 
 

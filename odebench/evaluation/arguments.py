@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,7 +20,7 @@ from odebench.errors import DatasetError, ModelError, UsageError
 from odebench.evaluation.plan import Slice, threat_model
 from odebench.io.text import first_line
 from odebench.progress import Progress
-from odebench.protocol.spec import Solver, ThreatModel
+from odebench.protocol.spec import NAME_PATTERN, Solver, ThreatModel
 
 Data: TypeAlias = "str | Path | Dataset | tuple[Tensor, Tensor] | torch_data.Dataset[Any]"
 """Test images: a registered data set by name, the path of an image folder, images and labels, or a torch Dataset."""
@@ -27,7 +28,8 @@ Data: TypeAlias = "str | Path | Dataset | tuple[Tensor, Tensor] | torch_data.Dat
 AttackFunction: TypeAlias = Callable[..., Tensor]
 """An attack as a plain function: (model, images, labels, *, epsilon, ...) -> adversarial images."""
 
-_PLAIN = (int, float)
+PLAIN = (int, float)
+"""The types of a number."""
 
 
 def data_of(given: Any, data_dir: Path | None, progress: Progress) -> tuple[Dataset, DatasetDefinition]:
@@ -43,7 +45,7 @@ def data_of(given: Any, data_dir: Path | None, progress: Progress) -> tuple[Data
         definition = describe_dataset(given, data_dir=data_dir, progress=progress)
         return load_dataset(given, data_dir=data_dir, progress=progress), definition
     if isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(one, Tensor) for one in given):
-        given = Dataset.from_tensors("tensors", *given)
+        given = _named_by_digest("tensors", Dataset.from_tensors("tensors", *given))
     elif isinstance(given, torch_data.Dataset):
         given = _from_torch(given)
     if not isinstance(given, Dataset):
@@ -55,8 +57,16 @@ def data_of(given: Any, data_dir: Path | None, progress: Progress) -> tuple[Data
 
 
 def _from_torch(given: torch_data.Dataset[Any]) -> Dataset:
-    """A data set of all items of a torch Dataset, each an image tensor in [0, 1] and its label, named by its class."""
+    """A data set of all items of a torch Dataset, each an image tensor in [0, 1] and its label.
+
+    It is named by its class; of torch's own classes, which hold any images, with the digest of the images.
+    """
     name = type(given).__name__
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise DatasetError(
+            f"the class {name!r} of the data set becomes part of file names: no slash or control character, no dot in "
+            "front; rename it, or pass odebench.Dataset.from_tensors(name, images, labels)"
+        )
     try:
         items = [given[index] for index in range(len(given))]  # type: ignore[arg-type]
     except Exception as error:  # a data set of someone else may raise anything
@@ -80,7 +90,13 @@ def _from_torch(given: torch_data.Dataset[Any]) -> Dataset:
         ) from error
     classes = getattr(given, "classes", None)
     names = list(map(str, classes)) if isinstance(classes, list | tuple) else []
-    return Dataset.from_tensors(name, images, labels, classes=names or None)
+    data = Dataset.from_tensors(name, images, labels, classes=names or None)
+    return _named_by_digest(name, data) if type(given).__module__.startswith("torch.") else data
+
+
+def _named_by_digest(name: str, given: Dataset) -> Dataset:
+    """The data set under a name that tells its images and labels: others of this name are another data set."""
+    return replace(given, name=f"{name}-{given.test.sha256[:8]}")
 
 
 @dataclass(frozen=True)
@@ -99,18 +115,25 @@ class Attacks:
 def attacks_of(given: Any, parameters: Mapping[str, Mapping[str, Any]] | None) -> Attacks:
     """The attacks of names and functions; `parameters` name a function by its own name. Raises UsageError."""
     found: dict[str, NamedAttack] = {}
-    short: dict[str, str] = {}
+    short: dict[str, list[str]] = {}
     for one in [given] if isinstance(given, str) or not isinstance(given, Sequence) else given:
         definition = load_attack(one) if isinstance(one, str) else function_attack(one)
         if definition.name in found:
             raise UsageError(f"two attacks are called {definition.name}; strike one, or rename it")
         found[definition.name] = definition
-        short[definition.name.rpartition(".")[2]] = definition.name
+        short.setdefault(definition.name.rpartition(".")[2], []).append(definition.name)
     if not found:
         raise UsageError("there is no attack; give at least one, such as attacks='pgd'")
     if parameters is not None and not isinstance(parameters, Mapping):
         raise UsageError(f"parameters are those of each attack, such as {{'pgd': {{'steps': 40}}}}, not {parameters!r}")
-    named = {short.get(name, name): values for name, values in (parameters or {}).items()}
+    named: dict[str, Any] = {}
+    for name, values in (parameters or {}).items():
+        meant = [name] if name in found else short.get(name, [name])
+        if len(meant) > 1:
+            raise UsageError(f"parameters for {name} fit {' and '.join(meant)}; give them by the whole name")
+        if meant[0] in named:
+            raise UsageError(f"parameters for {meant[0]} are given twice, also as {name}; remove one")
+        named[meant[0]] = values
     if strange := set(named) - set(found):
         raise UsageError(
             f"parameters for {', '.join(map(str, sorted(strange)))}, which is not among the attacks; they are named by "
@@ -161,7 +184,7 @@ def check_modules(model: object, sources: object) -> None:
 
 def check_kind(name: str, given: object, kind: type | tuple[type, ...], such: str) -> None:
     """Raises UsageError where an argument is not of the kind that it must be; `such` is an example of a good one."""
-    if given is not None and (not isinstance(given, kind) or (isinstance(given, bool) and kind in (int, _PLAIN))):
+    if given is not None and (not isinstance(given, kind) or (isinstance(given, bool) and kind in (int, PLAIN))):
         raise UsageError(f"{name} must be such as {name}={such}, not {given!r}")
 
 
@@ -169,7 +192,7 @@ def check_kinds(
     *, horizon: object, solver: object, threat_model: object, attack_seed: object, name: object, device: object
 ) -> None:
     """Raises UsageError for the first argument of `evaluate` that is of another kind than it must be."""
-    check_kind("horizon", horizon, _PLAIN, "1.0")
+    check_kind("horizon", horizon, PLAIN, "1.0")
     check_kind("solver", solver, Solver, "odebench.fixed_step('rk4', step=0.25)")
     check_kind("threat_model", threat_model, ThreatModel, "odebench.ThreatModel(norm='linf', epsilons=(0.1,))")
     check_kind("attack_seed", attack_seed, int, "0")

@@ -65,7 +65,8 @@ def evaluate(
     called as a whole. The module is in evaluation mode while it is judged.
 
     `dataset` is a registered name, the path of an image folder, images and labels as tensors, a torch Dataset of image
-    tensors, or an odebench.Dataset. `images` is how many of its test images, or a Slice. An attack is a registered
+    tensors, or an odebench.Dataset. Tensors are named by a digest of theirs; odebench.Dataset.from_tensors gives them a
+    name. `images` is how many of its test images, or a Slice. An attack is a registered
     name, or a function (model, images, labels, *, epsilon, ...) -> adversarial images, which also gets norm, seed and
     fallen if it takes them; its other keyword arguments are its parameters. Nobody else can run a function: its
     results cannot be published. `threat_model` is by default the attack's first norm with the data set's epsilons.
@@ -106,7 +107,7 @@ def evaluate(
                 seed=attack_seed,
                 sources=tuple(models.sources) if attack.needs_sources else (),
             ),
-            chunk=chosen.chunk,
+            chunk=chosen.chunk_of(len(split)),
             precision="fp32",
         )
         for attack in asked_for.definitions.values()

@@ -13,6 +13,10 @@ from pydantic import JsonValue, ValidationError
 from odebench.attack.definition import AttackDefinition, DiagnosisDefinition, NamedAttack, load_attack
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, invalid_value
+from odebench.evaluation.image_slice import DEFAULT_CHUNK as DEFAULT_CHUNK
+from odebench.evaluation.image_slice import DEFAULT_N as DEFAULT_N
+from odebench.evaluation.image_slice import Slice as Slice
+from odebench.evaluation.image_slice import Split as Split
 from odebench.evaluation.model_reference import ModelReference, RegisteredModel, ResolvedModel
 from odebench.evaluation.transfer_source import TransferSource, default_sources, parse_source, several_sources
 from odebench.io.remote_weights import Address
@@ -22,7 +26,6 @@ from odebench.protocol.spec import (
     MAX_FIXED_STEPS,
     AttackSpec,
     CoarseSolver,
-    DatasetSlice,
     Evaluation,
     ModelSpec,
     Norm,
@@ -34,49 +37,7 @@ from odebench.protocol.spec import (
     without_float32,
 )
 
-DEFAULT_N = 500
-DEFAULT_CHUNK = 100
-
-Split = Literal["test", "validation"]
 Precision = Literal["fp32", "bf16"]
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Images of a split: `n` of them (None: 500, or all if there are fewer) from `offset` on, attacked in chunks."""
-
-    split: Split = "test"
-    n: int | None = None
-    offset: int = 0
-    chunk: int = DEFAULT_CHUNK
-
-    def of(self, name: str, total: int) -> DatasetSlice:
-        """The slice of the data set `name`, whose split has `total` images. Raises UsageError unless it consists of
-        whole chunks."""
-        if self.chunk < 1:
-            raise UsageError(f"a chunk has at least one image, not {self.chunk}; the default is {DEFAULT_CHUNK}")
-        if self.offset not in range(0, max(1, total), self.chunk):
-            last = (total - 1) // self.chunk * self.chunk
-            raise UsageError(
-                f"{name} has {total} {self.split} images in chunks of {self.chunk}; no chunk begins at offset "
-                f"{self.offset}: choose a multiple of {self.chunk} from 0 to {last}"
-            )
-        rest = total - self.offset
-        n = min(DEFAULT_N, rest) if self.n is None else self.n
-        if not 1 <= n <= rest:
-            raise UsageError(
-                f"{name} has {total} {self.split} images; {n} from {self.offset} on cannot be taken: "
-                f"choose -n between 1 and {rest}"
-                + (f", in whole chunks of {self.chunk}" if rest > self.chunk > 1 else "")
-            )
-        if n % self.chunk and n != rest:
-            below = n - n % self.chunk
-            choices = [below] * (below > 0) + [min(below + self.chunk, rest)]
-            raise UsageError(
-                f"{n} images from {self.offset} on are not whole chunks of {self.chunk}; letters would depend on "
-                f"the slice: take -n {' or '.join(map(str, choices))}"
-            )
-        return DatasetSlice(name=name, split=self.split, n=n, offset=self.offset)
 
 
 @dataclass(frozen=True)
@@ -197,7 +158,7 @@ def plan(request: EvaluationRequest, dataset: DatasetDefinition, *, total: int) 
                 sources=texts,
                 surrogate=None if request.surrogate is None else CoarseSolver(solver=request.surrogate),
             ),
-            chunk=request.images.chunk,
+            chunk=request.images.chunk_of(total),
             precision=request.precision,
         )
     except ValidationError as error:
@@ -210,7 +171,7 @@ def _horizon_and_solver(request: EvaluationRequest, resolved: ResolvedModel) -> 
     origin = resolved.origin
     if origin.horizon is None and request.solver is not None:
         raise UsageError(f"{resolved.name} integrates nothing, so it takes no --horizon and no --solver")
-    horizon = origin.horizon if request.horizon is None else request.horizon
+    horizon = origin.horizon if request.horizon is None or origin.horizon is None else request.horizon
     solver = request.solver or origin.solver
     _check_steps(origin.solver, origin.horizon)
     _check_steps(solver, horizon)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -114,3 +115,24 @@ def first_line(error: BaseException) -> str:
 def fill(text: str) -> str:
     """A paragraph in lines of at most 80 columns."""
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def hanging(text: str) -> str:
+    """A paragraph in lines of at most 80 columns, all but the first indented; words stay whole."""
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def shell_lines(words: Sequence[str]) -> str:
+    """A command for the shell in lines of at most 80 columns, which end in a backslash; an option stays beside its
+    value."""
+    lines: list[str] = []
+    for number, word in enumerate(words):
+        quoted = shlex.join([word])
+        value = number > 0 and words[number - 1].startswith("-") and not word.startswith("-")
+        following = words[number + 1 : number + 2]
+        ahead = shlex.join([word, *following]) if word.startswith("-") and following else quoted
+        if lines and (value or len(f"{lines[-1]} {ahead} \\") <= WIDTH):
+            lines[-1] += f" {quoted}"
+        else:
+            lines.append(f"  {quoted}" if lines else quoted)
+    return " \\\n".join(lines)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 LEVEL = 0.05
-_Robust: TypeAlias = "dict[int, np.ndarray[Any, Any]]"
-"""How robust each image is, by train seed."""
+Shares: TypeAlias = "np.ndarray[Any, Any]"
+_BySeed: TypeAlias = "dict[int, np.ndarray[Any, Any]]"
+"""The share of each image, by train seed."""
 
 
 def ranks(table: Table) -> dict[int, int]:
@@ -50,37 +51,53 @@ def _ranked(row: Row) -> list[Cell]:
 
 def _difference(one: Sequence[Cell], other: Sequence[Cell], epsilon: float) -> tuple[float, float]:
     """The paired difference of two rows with its two-sided p; 0 and 1 where they have nothing in common."""
-    import numpy as np
-
-    labels = [{attack_label(item) for item in cell.results} for cell in (*one, *other)]
-    for label in sorted(set.intersection(*labels)):
+    for label in common_attacks(one, other):
         if not label.startswith(WORST_CASE):
             continue
-        first, second = (_robust(cells, label, epsilon) for cells in (one, other))
-        seeds = sorted(first.keys() & second.keys())
-        if not seeds:
+        pair = paired_shares(one, other, label, epsilon)
+        if pair is None:
             continue
-        n = min(len(robust[seed]) for robust in (first, second) for seed in seeds)
-        table = np.stack([first[seed][:n] - second[seed][:n] for seed in seeds])
-        if len(seeds) > 1 and n > 1:
+        table = pair[0] - pair[1]
+        if min(table.shape) > 1:
             found = crossed_mean(table)
             return found.mean, found.p
         return float(table.mean()), sign_test(int((table > 0).sum()), int((table < 0).sum()))
     return 0.0, 1.0
 
 
-def _robust(cells: Sequence[Cell], label: str, epsilon: float) -> _Robust:
-    """The robust share of each image over the cells, for each train seed that all of them have under an attack."""
+def common_attacks(one: Sequence[Cell], other: Sequence[Cell]) -> list[str]:
+    """The attacks, by label, that were run in each of the cells of both rows."""
+    labels = [{attack_label(item) for item in cell.results} for cell in (*one, *other)]
+    return sorted(set.intersection(*labels)) if labels else []
+
+
+def paired_shares(
+    one: Sequence[Cell], other: Sequence[Cell], label: str, epsilon: float, *, counted: str = ROBUST
+) -> tuple[Shares, Shares] | None:
+    """For each side a table of shares in [0, 1], (train seeds, images): over the side's cells, how often the letter of
+    an image is among those `counted`. None where the sides have no train seed in common."""
     import numpy as np
 
-    each = [_robust_at(cell, label, epsilon) for cell in cells]
+    first, second = (_counted(cells, label, epsilon, counted) for cells in (one, other))
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return None
+    n = min(len(shares[seed]) for shares in (first, second) for seed in seeds)
+    return np.stack([first[seed][:n] for seed in seeds]), np.stack([second[seed][:n] for seed in seeds])
+
+
+def _counted(cells: Sequence[Cell], label: str, epsilon: float, counted: str) -> _BySeed:
+    """The share of each image over the cells, for each train seed that all of them have under an attack."""
+    import numpy as np
+
+    each = [_counted_at(cell, label, epsilon, counted) for cell in cells]
     seeds = set.intersection(*(set(found) for found in each))
     n = min((len(found[seed]) for found in each for seed in seeds), default=0)
     return {seed: np.mean([found[seed][:n] for found in each], axis=0) for seed in seeds}
 
 
-def _robust_at(cell: Cell, label: str, epsilon: float) -> _Robust:
-    """Whether each image is robust in the largest result of each train seed, from the first of the data set on."""
+def _counted_at(cell: Cell, label: str, epsilon: float, counted: str) -> _BySeed:
+    """Whether each image counts in the largest result of each train seed, from the first of the data set on."""
     import numpy as np
 
     found: dict[int, StoredResult] = {}
@@ -90,6 +107,8 @@ def _robust_at(cell: Cell, label: str, epsilon: float) -> _Robust:
         if attack_label(item) == label and asked:
             found[seed if isinstance(seed, int) else 0] = item
     return {
-        seed: np.array(list(next(each.outcomes for each in item.result.epsilons if each.epsilon == epsilon))) == ROBUST
+        seed: np.isin(
+            list(next(each.outcomes for each in item.result.epsilons if each.epsilon == epsilon)), list(counted)
+        )
         for seed, item in found.items()
     }

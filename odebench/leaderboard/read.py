@@ -71,7 +71,8 @@ def results_of(name: str, *, folder: Path) -> tuple[list[StoredResult], list[Res
     if commit is None:
         raise ResultError(
             f"{name} is neither a result file, a folder of results nor a commit of this repository; "
-            f"name two of these, such as results/a.json, results, or main~5 (whose {folder.as_posix()} is read)"
+            f"name two of these, such as results/a.json, results, or main~5 (whose {folder.as_posix()} is read); "
+            "or two models, such as kd-ode ode"
         )
     stored, problems = results_in(commit, folder, name=name)
     if not stored and not problems:

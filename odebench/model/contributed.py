@@ -24,6 +24,10 @@ from odebench.io.text import first_line
 from odebench.model.classifier import is_ode
 from odebench.model.definition import Contributed
 from odebench.numerics.seeding import seeded
+from odebench.protocol.spec import fixed_step
+
+OFFERED_HORIZON, OFFERED_SOLVER = 1.0, fixed_step(step=0.25)
+"""What code of one's own is built with that needs a horizon, a solver or a step, unless others are asked for."""
 
 
 def load_contribution(contributed: Contributed, weights: Path) -> nn.Module:
@@ -61,8 +65,10 @@ def build_contribution(contributed: Contributed) -> nn.Module:
             attribute = getattr(_imported(contributed), contributed.attribute)
         except (Exception, SystemExit) as error:
             raise ModelError(f"{where} cannot be imported: {_line(error)}") from error
+        if contributed.fitting:
+            arguments = _fitting(attribute, arguments, where)
         try:
-            module = attribute(**(_fitting(attribute, arguments) if contributed.fitting else arguments))
+            module = attribute(**arguments)
         except (Exception, SystemExit) as error:
             raise ModelError(f"{where} cannot be built with {', '.join(arguments)}: {_line(error)}") from error
     if not isinstance(module, nn.Module):
@@ -113,12 +119,43 @@ def _importable(folder: Path) -> Iterator[None]:
                     sys.modules[name] = before[name]
 
 
-def _fitting(attribute: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of the arguments that a class or function takes."""
-    takes = inspect.signature(attribute).parameters
-    if any(one.kind is one.VAR_KEYWORD for one in takes.values()):
-        return arguments
-    return {name: value for name, value in arguments.items() if name in takes}
+def arguments_asked(contributed: Contributed) -> dict[str, bool]:
+    """The arguments that the class or function of an entry takes by name, and whether it needs each.
+
+    Raises ModelError for code that cannot be imported.
+    """
+    with _importable(contributed.folder), seeded(contributed.train_seed):
+        try:
+            attribute = getattr(_imported(contributed), contributed.attribute)
+        except (Exception, SystemExit) as error:
+            raise ModelError(f"{_where(contributed)} cannot be imported: {_line(error)}") from error
+    return _asked(attribute)
+
+
+def _asked(attribute: Any) -> dict[str, bool]:
+    try:
+        takes = inspect.signature(attribute).parameters
+    except (TypeError, ValueError):  # what is not callable is refused when it is called
+        return {}
+    return {
+        name: one.default is one.empty
+        for name, one in takes.items()
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
+
+
+def _fitting(attribute: Any, arguments: dict[str, Any], where: str) -> dict[str, Any]:
+    """Those of the arguments that a class or function takes; horizon, solver and step have values where it needs them.
+    Raises ModelError where it needs another."""
+    asked = _asked(attribute)
+    solver = arguments.get("solver") or OFFERED_SOLVER
+    offered = {"horizon": OFFERED_HORIZON, "solver": solver, "step": solver.step or OFFERED_SOLVER.step} | arguments
+    if others := [name for name, needed in asked.items() if needed and name not in offered]:
+        raise ModelError(
+            f"{where} needs {', '.join(others)}, which odebench does not give: it gives {', '.join(offered)} by name; "
+            "give the others default values"
+        )
+    return {name: offered[name] for name, needed in asked.items() if name in arguments or (needed and name in offered)}
 
 
 def _lies_in(module: object, folder: Path) -> bool:

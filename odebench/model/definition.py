@@ -18,6 +18,7 @@ from odebench.model.recipe_changes import (
     adversary_of,
     changed,
     check_names,
+    check_types,
     recipe_of,
     with_step,
 )
@@ -102,6 +103,7 @@ class ModelDefinition:
         others = {name.removeprefix(OF_TEACHER): value for name, value in (changes or {}).items() if name not in own}
         arguments = {name: own.pop(name) for name in (*setting.arguments, *self.optional) if name in own}
         check_names(own, [*setting.arguments, *self.optional])
+        check_types(arguments, setting.arguments)
         if STEP in own:
             solver = with_step(self.name, solver, own[STEP])
         adversary = adversary_of(setting.adversary, dataset, own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -34,8 +34,7 @@ class OdeNet(nn.Module):
         initial_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        build = {"conv": conv_stem, "pool": pooled_stem}[stem]
-        self.stem = build(image_shape[0], channels, min(image_shape[1:]))
+        self.stem = _stem(stem)(image_shape[0], channels, min(image_shape[1:]))
         self.field = ConvField(channels)
         if initial_scale != 1:
             self.field.scale(initial_scale)
@@ -57,11 +56,17 @@ class StemHead(nn.Module):
         self, *, image_shape: Sequence[int], n_classes: int, channels: int, stem: Literal["conv", "pool"]
     ) -> None:
         super().__init__()
-        build = {"conv": conv_stem, "pool": pooled_stem}[stem]
-        self.stem = build(image_shape[0], channels, min(image_shape[1:]))
+        self.stem = _stem(stem)(image_shape[0], channels, min(image_shape[1:]))
         self.head = pooled_head(channels, n_classes)
 
     def forward(self, images: Images) -> Logits:
         """The logits."""
         logits: Tensor = self.head(self.stem(images))
         return logits
+
+
+def _stem(name: str) -> Callable[[int, int, int], nn.Module]:
+    stems = {"conv": conv_stem, "pool": pooled_stem}
+    if name not in stems:
+        raise ValueError(f"stem must be conv or pool, not {name!r}")
+    return stems[name]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue, ValidationError
 
 from odebench.dataset.definition import DatasetDefinition
-from odebench.errors import UsageError
+from odebench.errors import UsageError, in_words
 from odebench.protocol.recipe import Adversary, Loss, Recipe, Schedule
 from odebench.protocol.spec import Solver, fixed_step, parse_number
 
@@ -61,6 +62,27 @@ def check_names(changes: Mapping[str, JsonValue], arguments: Sequence[str]) -> N
     names = [*Schedule.model_fields, *_IN_LOSS, *OF_DATA, STEP, *arguments, *_ADVERSARY]
     if strange := set(changes) - set(names):
         raise UsageError(f"a recipe has no {', '.join(sorted(strange))}; known: {', '.join(names)}")
+
+
+def check_types(arguments: Mapping[str, JsonValue], defaults: Mapping[str, JsonValue]) -> None:
+    """Raises UsageError for an argument of the architecture that is of another kind than its default."""
+    for name, value in arguments.items():
+        default = defaults.get(name)
+        kind = next((kind for kind in _OF_KIND if type(default) is kind), None)
+        fits = kind is None or type(value) is kind or (kind is float and type(value) is int)
+        if kind is not None and not fits:
+            raise UsageError(
+                f"{name}={value!r} does not fit a recipe: it must be {_OF_KIND[kind]}, such as {json.dumps(default)}"
+            )
+
+
+_OF_KIND: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+}
 
 
 def changed(schedule: Schedule, loss: Loss, changes: Mapping[str, JsonValue]) -> tuple[Schedule, Loss]:
@@ -140,7 +162,7 @@ def _length(name: str, value: JsonValue) -> JsonValue:
 
 def _does_not_fit(error: ValidationError, names: Mapping[str, str] | None = None) -> str:
     first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ")
+    message = in_words(first)
     if not first["loc"]:
         return f"this recipe cannot be changed so: {message}"
     key = str(first["loc"][0])

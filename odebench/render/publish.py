@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -32,6 +32,9 @@ ROOT = ".."
 DATA = "leaderboard.json"
 TABLE = "leaderboard.csv"
 SCHEMA = "leaderboard.schema.json"
+
+FOREIGN = "is not a published file: take it away"
+"""How a line about a file ends that `publish` neither writes nor removes."""
 
 EVERYTHING = Selection()
 
@@ -121,6 +124,7 @@ def stale(
     wanted = {folder / name: text for name, text in {**found.texts, PAGE: _page(found.page, folder)}.items()}
     lines = [line for path, text in wanted.items() if (line := _difference(path, text)) is not None]
     lines += [f"{path} is stale: it is no longer needed" for path in _others(folder, list(wanted))]
+    lines += [f"{path} {FOREIGN}" for path in _foreign(folder, wanted)]
     return lines, found.problems
 
 
@@ -144,4 +148,15 @@ def _difference(path: Path, wanted: str) -> str | None:
 def _others(folder: Path, files: Sequence[Path]) -> list[Path]:
     """The charts and tables that nothing asks for."""
     there = [*(folder / CHARTS).glob("*.svg"), *(folder / TABLES).glob("*.md")]
-    return sorted(path for path in there if path not in files)
+    return sorted(path for path in there if path not in files and not _is_folder(path))
+
+
+def _foreign(folder: Path, files: Collection[Path]) -> list[Path]:
+    """What lies in the folders of charts and tables, hidden or not, and is neither: published files alone do."""
+    own = {*files, *_others(folder, list(files))}
+    there = [path for name in (CHARTS, TABLES) for path in (folder / name).rglob("*")]
+    return sorted(path for path in there if path not in own and not _is_folder(path))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()

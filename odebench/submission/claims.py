@@ -8,7 +8,7 @@ from odebench.attack.definition import load_attack
 from odebench.attack.registry import ATTACKS
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
-from odebench.evaluation.plan import Slice
+from odebench.evaluation.plan import DEFAULT_CHUNK, Slice
 from odebench.io.yaml_document import Document, Where
 from odebench.protocol.spec import Evaluation, check_epsilon, radius
 from odebench.result.schema import EpsilonResult, Figure, Result
@@ -58,7 +58,7 @@ def _one_claim(claim: ClaimedFigure, entry: Entry, document: Document, where: Wh
     data = DATASETS.load_built_in(claim.dataset)
     if data is not None and "test" in data.sizes:
         try:
-            Slice(n=claim.n).of(data.name, data.sizes["test"])
+            Slice(n=claim.n, chunk=DEFAULT_CHUNK).of(data.name, data.sizes["test"])
         except UsageError as error:
             yield finding_at(document, (*where, "n"), "claim", str(error))
 

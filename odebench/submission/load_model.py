@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from odebench.dataset import DatasetDefinition, describe_dataset
 from odebench.errors import UsageError
+from odebench.evaluation.arguments import PLAIN, check_kind
 from odebench.evaluation.loading import fetched
 from odebench.io.tensor_file import load_weights, read_tensors
 from odebench.model.classifier import is_ode
@@ -37,9 +38,13 @@ def load_model(
 
     Raises UsageError for an unknown name, and where there are no weights, with the command that trains them.
     """
-    described = _described(dataset, data_dir)
     if not isinstance(name, str):
         raise UsageError(f"a model is loaded by its name, such as 'kd-ode', not from {type(name).__name__}")
+    check_kind("horizon", horizon, PLAIN, "1.0")
+    check_kind("seed", seed, int, "0")
+    check_kind("trust", trust, bool, "True")
+    check_kind("data_dir", data_dir, (str, Path), "'data'")
+    described = _described(dataset, data_dir)
     model = find_model(name)
     if isinstance(model, SubmittedModel) and model.code is not None and not trust:
         raise UsageError(f"{name} runs {model.code}, with all that you may do here: read it, then give trust=True")

@@ -19,17 +19,30 @@ from pydantic import JsonValue
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError, unknown_name
 from odebench.evaluation.model_reference import ResolvedModel, file_identity
+from odebench.io.canonical_json import digest
 from odebench.io.files import sha256_file
 from odebench.model.definition import Contributed
 from odebench.protocol.spec import NAME_PATTERN, check_horizon
 from odebench.submission.folder import CODE_SUFFIX
+from odebench.submission.local_imports import local_imports
 from odebench.submission.module_source import top_level_names
 
 if TYPE_CHECKING:
     from odebench.protocol.spec import Solver
 
 CODE = "code"
-"""The argument of a model of one's own that tells versions of its code apart: the digest of its file."""
+"""The argument of a model of one's own that tells versions of its code apart: the digest of its files."""
+
+
+@dataclass(frozen=True)
+class _Built:
+    """The horizon and solver of a module (None where it exposes no field), the arguments that its constructor takes,
+    and whether it needs each."""
+
+    horizon: float | None
+    solver: Solver | None
+    asked: Mapping[str, bool]
+    offered_horizon: float
 
 
 @dataclass(frozen=True)
@@ -37,14 +50,14 @@ class OwnModel:
     """A class or function of a Python file that builds a module, and the file of its weights.
 
     `module` is a dotted name below `folder`, `code` its file. It is called with those of image_shape, n_classes,
-    horizon and solver that it takes.
+    horizon, solver and step that it takes.
     """
 
     folder: Path
     module: str
     attribute: str
     weights: Path | None
-    _built: dict[str, tuple[float | None, Solver | None]] = field(default_factory=dict, compare=False)
+    _built: dict[str, _Built] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -56,8 +69,20 @@ class OwnModel:
         """The file of the code."""
         return self.folder.joinpath(*self.module.split(".")).with_suffix(CODE_SUFFIX)
 
+    @cached_property
+    def code_digest(self) -> str:
+        """Twelve letters that tell versions of the code apart: of its file, and of the local files that it imports."""
+        top, *inner = self.module.split(".")
+        within = self.folder / top if inner else self.folder
+        others = local_imports(self.code, self.folder, within=within)
+        if not others:
+            return sha256_file(self.code)[:12]
+        files = [self.code, *others]
+        return digest({path.relative_to(self.folder).as_posix(): sha256_file(path) for path in files})[:12]
+
     def takes_horizon(self, dataset: DatasetDefinition) -> bool:
-        return self._own(dataset)[0] is not None
+        built = self._own(dataset)
+        return built.horizon is not None or "horizon" in built.asked
 
     def resolve(
         self,
@@ -73,13 +98,17 @@ class OwnModel:
         if changes or train_horizon is not None or train_seed:
             raise UsageError(f"{self.name} is code of your own, without a recipe: no --set, --train-horizon or --seed")
         origin = self._origin(dataset)
-        own, solver = self._own(dataset)
-        if own is None and horizon is not None:
-            raise UsageError(f"{self.name} exposes no field to integrate, so it takes no --horizon and no --solver")
+        built = self._own(dataset)
         if horizon is not None:
             check_horizon(horizon)
-        origin = replace(origin, horizon=own if horizon is None else horizon, solver=solver)
-        arguments: dict[str, JsonValue] = {CODE: sha256_file(self.code)[:12]}
+        arguments: dict[str, JsonValue] = {CODE: self.code_digest}
+        if built.horizon is not None:
+            origin = replace(origin, horizon=built.horizon if horizon is None else horizon, solver=built.solver)
+        elif horizon is not None and "horizon" not in built.asked:
+            raise UsageError(f"{self.name} exposes no field to integrate, so it takes no --horizon and no --solver")
+        elif horizon is not None or built.asked.get("horizon"):  # it integrates by itself
+            own: dict[str, JsonValue] = {"horizon": built.offered_horizon if horizon is None else horizon}
+            origin, arguments = replace(origin, arguments=own), arguments | own
         return ResolvedModel(self.name, arguments, origin, origin.key, self.weights)
 
     def _origin(self, dataset: DatasetDefinition) -> Contributed:
@@ -102,15 +131,16 @@ class OwnModel:
             fitting=True,
         )
 
-    def _own(self, dataset: DatasetDefinition) -> tuple[float | None, Solver | None]:
-        """The horizon and solver of the module itself; None where it exposes no field. It is built once."""
+    def _own(self, dataset: DatasetDefinition) -> _Built:
+        """What the module says of itself. It is built once."""
         if dataset.name not in self._built:
             from odebench.model.classifier import Classifier
-            from odebench.model.contributed import build_contribution
+            from odebench.model.contributed import OFFERED_HORIZON, arguments_asked, build_contribution
 
-            module = build_contribution(self._origin(dataset))
+            origin = self._origin(dataset)
+            module = build_contribution(origin)
             asked = Classifier(module, n_classes=len(dataset.classes))
-            self._built[dataset.name] = asked.horizon, asked.solver
+            self._built[dataset.name] = _Built(asked.horizon, asked.solver, arguments_asked(origin), OFFERED_HORIZON)
         return self._built[dataset.name]
 
 

@@ -23,16 +23,21 @@ from entry_factory import change_entry, write_entry
 from result_factory import make_result
 
 import odebench as package
+from odebench.analysis.claims import ClaimVerdict
+from odebench.attack.builtin import WORST_CASE
 from odebench.attack.registry import ATTACKS
 from odebench.cli import _exit_code, app
 from odebench.cli.console import ScreenProgress, print_result
+from odebench.cli.glossary import explained
 from odebench.cli.options import settings, solver
+from odebench.dataset import idx
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
 from odebench.leaderboard.figures import CARRY_OVER, carried_figures
 from odebench.model.registry import MODELS
 from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.result.file import read_result, write_result
+from odebench.result.outcome import OUTCOMES, CheckId, Flag
 from odebench.result.schema import Result
 
 FEW = ("-n", "20", "--chunk", "20")
@@ -359,6 +364,34 @@ def test_attacks_and_data_sets_show_norms_cost_and_epsilons(call: Call) -> None:
     assert "0.05" in digits.split()
 
 
+def test_data_sets_say_what_is_on_disk(call: Call, tmp_path: Path) -> None:
+    def on_disk(name: str) -> str:
+        (line,) = (line for line in call("datasets", "--data-dir", tmp_path).out.splitlines() if line.startswith(name))
+        return line.split()[-3]
+
+    assert [on_disk(name) for name in ("digits ", "mnist ", "svhn ", "cifar10 ")] == ["yes", "no", "no", "no"]
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    for stem in idx._STEMS:
+        assert on_disk("mnist ") == "no"
+        (tmp_path / "MNIST" / "raw" / stem).touch()
+    (tmp_path / "test_32x32.mat").touch()
+    assert [on_disk(name) for name in ("mnist ", "svhn ", "cifar10 ")] == ["yes", "no", "yes"]
+    assert "on disk: yes" in call("info", "digits").out
+    files = [file for group in DATASETS.load("fashion-mnist").files for file in group]
+    assert [file for file in files if file.startswith("/")][-1] == str(
+        idx.DEBIAN_FASHION_MNIST / f"{idx._STEMS[-1]}.gz"
+    )
+
+
+def test_every_command_takes_q_and_v(call: Call) -> None:
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        taken = {option for parameter in command.params for option in parameter.opts}
+        assert {"-q", "--quiet", "-v", "--verbose"} <= taken, name
+    assert call("-q", "models").out == call("models", "-v").out == call("models").out
+
+
 def test_models_lists_entries_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(Path(__file__).parents[2] / "leaderboard"))
     listed = [one["name"] for one in json.loads(call("models", "--json").out)]
@@ -402,6 +435,25 @@ def test_info_explains_one_name(name: str, said: list[str], call: Call) -> None:
     assert json.loads(call("info", name, "--json").out)[0]["name"] == name
 
 
+def test_info_explains_every_word_of_a_result(call: Call) -> None:
+    words = [str(check.value) for check in CheckId] + [check.label for check in CheckId]
+    words += [*Flag, *OUTCOMES, *WORST_CASE.choices["effort"], *(verdict.value for verdict in ClaimVerdict)]
+    words += ["Not-Examined", "unranked", "masked", "check 16", "T"]
+    for word in words:
+        assert explained(str(word)), word
+    assert len(explained("T")) == len(explained("r")) == 1
+    assert explained("R") == explained("nothing") == []
+    said = call("info", "solver gap")
+    assert (said.code, said.err) == (0, "")
+    assert "kind: check 16" in said.out
+    assert "if it flags: the solver's error decides" in said.out
+    assert "in doubt also: noise 20" in call("info", "fast-2").out
+    assert [one["kind"] for one in json.loads(call("info", "transfer", "--json").out)] == ["attack", "check 12"]
+    said = call("info", "solver gpa")
+    assert said.code == 2
+    assert "unknown name 'solver gpa'; did you mean 'solver gap'?" in said.err
+
+
 def test_info_names_the_weights_that_are_here_and_unknown_names(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "weights" not in call("info", "kd-ode").out
     monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(Path(__file__).parents[2] / "leaderboard"))
@@ -409,7 +461,7 @@ def test_info_names_the_weights_that_are_here_and_unknown_names(call: Call, monk
     assert "kind: entry" in call("info", "tis-ode").out
     said = call("info", "kdode")
     assert said.code == 2
-    assert "unknown model, attack or data set 'kdode'; did you mean 'kd-ode'" in said.err
+    assert "unknown name 'kdode'; did you mean 'kd-ode'" in said.err
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
@@ -568,13 +620,26 @@ def test_leaderboard_reads_the_folders_it_is_given(two_results: Place, call: Cal
 def test_leaderboard_shows_published_results_where_one_has_none(two_results: Place, call: Call) -> None:
     published = two_results.folder / "leaderboard" / "results"
     write_result(make_result({0.1: "ffff"}, model="resnet", horizon=None), published)
-    own = call("leaderboard", place=two_results).out
-    assert "kd-ode" in own
-    assert "resnet" not in own
+    own = call("leaderboard", place=two_results)
+    assert "kd-ode" in own.out
+    assert "resnet" not in own.out
+    assert own.err == "results: results; name leaderboard/results to read that\n"
     shutil.rmtree(two_results.folder / "results")
-    others = call("leaderboard").out
-    assert "resnet" in others
-    assert "kd-ode" not in others
+    others = call("leaderboard")
+    assert "resnet" in others.out
+    assert "kd-ode" not in others.out
+    assert others.err == "results: leaderboard/results\n"
+
+
+def test_claims_are_answered_from_the_published_results(two_results: Place, call: Call) -> None:
+    assert call("claims", place=two_results).err == "results: results\n"
+    published = two_results.folder / "leaderboard" / "results"
+    published.mkdir(parents=True)
+    (published / "broken.json").write_text("{", encoding="utf-8")
+    said = call("claims", place=two_results)
+    assert said.err.startswith("results: leaderboard/results; name results to read that\n")
+    assert "leaderboard/results/broken.json is not whole JSON" in said.err
+    assert "broken.json" not in call("claims", "results", place=two_results).err
 
 
 # --- help, version, completion -----------------------------------------------------------------------------------

@@ -144,10 +144,11 @@ WRONG = {
     # images
     "run -m ode -a pgd -n 0": "choose -n between 1 and 500",
     "run -m ode -a pgd -n -100": "choose -n between 1 and 500",
-    "run -m ode -a pgd -n 150": "150 images from 0 on are not whole chunks of 100; .* take -n 100 or 200$",
+    "run -m ode -a pgd -n 101": "101 images from 0 on are not whole chunks of 100; .* take -n 100 or 200$",
     "run -m ode -a pgd -n 600": "digits has 500 test images; 600 from 0 on cannot be taken: choose -n between 1",
-    "run -m ode -a pgd -n all": "Invalid value for '-n'",
-    "run -m ode -a pgd -n 100 --offset 50": "no chunk begins at offset 50: choose a multiple of 100 from 0 to 400",
+    "run -m ode -a pgd -n all": "Invalid value for '-n': it must be a whole number$",
+    "run -m ode -a pgd --max-steps 0": "Invalid value for '--max-steps': it must be at least 1$",
+    "run -m ode -a pgd -n 100 --offset 30": "no chunk begins at offset 30: choose a multiple of 100 from 0 to 400",
     "run -m ode -a pgd -n 100 --offset 500": "no chunk begins at offset 500",
     "run -m ode -a pgd -n 200 --offset 400": "200 from 400 on cannot be taken: choose -n between 1 and 100",
     "run -m ode -a pgd --chunk 0": "a chunk has at least one image, not 0",
@@ -162,10 +163,10 @@ WRONG = {
         f"{start} --set {pair}": message
         for start in (RUN, "train -m ode")
         for pair, message in {
-            "epochs=x": "epochs='x' .*valid integer",
-            "epochs=0": "epochs=0 .*greater than or equal to 1",
-            "epochs=NaN": "epochs='NaN' .*valid integer",
-            "learning_rate=Infinity": "learning_rate='Infinity' .*valid number",
+            "epochs=x": "epochs='x' .*whole number",
+            "epochs=0": "epochs=0 .*at least 1",
+            "epochs=NaN": "epochs='NaN' .*whole number",
+            "learning_rate=Infinity": "learning_rate='Infinity' .*a number",
             "nosuch=1": "a recipe has no nosuch; known: epochs, batch_size",
             "temperature=2": "cross-entropy takes neither",
             "epochs": "'epochs' is not of the form name=value, such as epochs=30",

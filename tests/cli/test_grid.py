@@ -20,6 +20,7 @@ from result_factory import make_result
 from odebench.cli import _exit_code
 from odebench.cli.grid import print_results
 from odebench.leaderboard.figures import CARRY_OVER
+from odebench.protocol.spec import fixed_step
 from odebench.result.file import read_result, result_files
 from odebench.sweep.scheduler import State, Watcher
 
@@ -67,6 +68,29 @@ def evaluations(folder: str = "results") -> list[tuple[Any, ...]]:
 
 def untouchable(*_: object, **__: object) -> None:
     raise AssertionError("it is there")
+
+
+def test_a_model_without_a_field_is_evaluated_without_the_solver_of_the_others(call: Call) -> None:
+    code, _, err = call(f"run -m ode,resnet -a fgsm --solver euler --step 0.5 {SHORT}")
+    assert code == 0, err
+    assert "resnet has no field to integrate: evaluated once, with no solver or T" in err
+    found = {
+        one.model.name: one.solver for path in result_files(Path("results")) for one in [read_result(path).evaluation]
+    }
+    assert found == {"ode": fixed_step("euler", step=0.5), "resnet": None}
+
+
+def test_an_interrupted_grid_says_what_the_same_command_does(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(client: object, state: State, watcher: Watcher) -> None:
+        watcher.look(state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("odebench.sweep.scheduler._conduct", interrupted)
+    line = f"run -m ode,resnet -a fgsm {SHORT}"
+    for more, said in (("", "the same command goes on"), (" --force", "the same command begins anew; without --force")):
+        code, _, err = call(line + more)
+        assert code == 130
+        assert f"odebench: interrupted; 0 of 2 done and kept; {said}" in err
 
 
 def test_every_combination_is_an_evaluation_and_a_row(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

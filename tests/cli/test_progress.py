@@ -66,6 +66,9 @@ def test_q_and_v_are_options_of_run(
     assert "passes each: about" in said[""]
     assert said["-v"].splitlines()[-2].startswith("fgsm: ")
     assert said["-v"].splitlines()[-1].startswith("weights: sha256 ")
+    monkeypatch.setattr(sys, "argv", ["odebench", "-q", *line.split()])
+    assert _exit_code() == 0
+    assert capsys.readouterr().err == said["-q"]
 
 
 def test_an_interrupted_sweep_says_what_is_kept() -> None:
@@ -82,6 +85,14 @@ def test_an_interrupted_sweep_says_what_is_kept() -> None:
     with pytest.raises(InterruptedSweepError, match=said) as raised:
         work()
     assert raised.value.exit_code == 130
+
+    def replacing() -> None:
+        with watching("run", replaces=True) as watch:
+            watch.look(state)
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedSweepError, match=r"11 of 13 done and kept; the same command begins anew; without -"):
+        replacing()
 
 
 def test_names_of_entries_and_words_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -164,10 +165,41 @@ class Pairs(torch.utils.data.Dataset[Any]):
 def test_tensors_and_a_torch_dataset_are_data() -> None:
     (one,) = evaluated("fgsm")
     (other,) = evaluated("fgsm", Pairs())
-    assert one.evaluation.dataset.name == "tensors"
+    assert one.evaluation.dataset.name == f"tensors-{one.found.dataset_sha256[:8]}"
     assert other.evaluation.dataset.name == "Pairs"
     assert one.found.dataset_sha256 == other.found.dataset_sha256
     assert one.epsilons[0].outcomes == other.epsilons[0].outcomes
+
+
+def test_data_of_any_images_are_named_by_their_digest() -> None:
+    sets = [(IMAGES, LABELS), (1 - IMAGES, LABELS)]
+    sets += [torch.utils.data.TensorDataset(*one) for one in sets]  # type: ignore[list-item]
+    names = [evaluated("fgsm", one)[0].evaluation.dataset.name for one in sets]
+    assert len(set(names)) == 4
+    assert [name.partition("-")[0] for name in names] == ["tensors"] * 2 + ["TensorDataset"] * 2
+    assert names[0].partition("-")[2] == names[2].partition("-")[2]
+
+
+def test_a_class_whose_name_cannot_be_part_of_a_path_is_one_sentence() -> None:
+    with pytest.raises(DatasetError, match=r"the class 'a/b' of the data set becomes part of file names: no slash"):
+        evaluated("fgsm", type("a/b", (Pairs,), {})())
+
+
+def pgd(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, factor: float = 1.0) -> Tensor:
+    return images + factor * 0
+
+
+def test_parameters_of_a_registered_attack_do_not_reach_a_function_of_its_name() -> None:
+    registered, own = evaluated(["pgd", pgd], parameters={"pgd": {"steps": 1}})
+    assert registered.evaluation.attack.parameters["steps"] == 1
+    assert own.evaluation.attack.parameters["factor"] == 1.0
+    other = FunctionType(pgd.__code__, {}, "pgd", (), None)
+    other.__kwdefaults__, other.__module__, other.__qualname__ = {"factor": 1.0}, "other", "pgd"
+    with pytest.raises(UsageError, match=r"parameters for pgd fit .*test_arguments.pgd and other.pgd; give them by"):
+        evaluated([pgd, other], parameters={"pgd": {"factor": 2.0}})
+    whole = own.evaluation.attack.name
+    with pytest.raises(UsageError, match=r"pgd are given twice, also as pgd; remove one"):
+        evaluated([pgd], parameters={whole: {}, "pgd": {}})
 
 
 def test_a_number_is_so_many_images() -> None:
@@ -216,9 +248,7 @@ def test_what_is_no_data_is_told_so(data: Any, error: type[OdebenchError], said:
 
 
 def test_tensors_need_a_threat_model() -> None:
-    said = (
-        r"tensors has no default epsilons for linf; give them, such as threat_model=odebench.ThreatModel\(norm='linf'"
-    )
+    said = r"tensors-[0-9a-f]{8} has no default epsilons for linf; give them, such as threat_model=odebench.ThreatModel"
     with pytest.raises(UsageError, match=said):
         odebench.evaluate(MODEL, (IMAGES, LABELS), attacks="fgsm")
 

@@ -303,23 +303,42 @@ def test_a_weights_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("images", "total", "chunk"),
+    [
+        (Slice(), 500, 100),
+        (Slice(), 60, 100),
+        (Slice(n=60), 60, 100),
+        (Slice(n=230), 230, 100),
+        (Slice(n=50, offset=400), 450, 100),
+        (Slice(n=200), 500, 100),
+        (Slice(n=50), 500, 50),
+        (Slice(n=7), 500, 7),
+        (Slice(n=50, offset=50), 500, 50),
+        (Slice(n=150), 500, 75),
+        (Slice(n=250), 500, 50),
+        (Slice(n=150, offset=100), 500, 50),
+        (Slice(n=150, chunk=30), 500, 30),
+    ],
+)
+def test_a_chunk_has_100_images_unless_that_does_not_divide_the_slice(images: Slice, total: int, chunk: int) -> None:
+    assert images.chunk_of(total) == chunk
+    assert images.of("digits", total).offset == images.offset
+
+
+@pytest.mark.parametrize(
     ("images", "total", "message"),
     [
-        (
-            Slice(n=0),
-            500,
-            "digits has 500 test images; 0 from 0 on cannot be taken: choose -n between 1 and 500, in whole",
-        ),
-        (Slice(n=-100), 500, r"choose -n between 1 and 500, in whole chunks of 100$"),
+        (Slice(n=0), 500, "digits has 500 test images; 0 from 0 on cannot be taken: choose -n between 1 and 500$"),
+        (Slice(n=-100), 500, r"choose -n between 1 and 500$"),
         (Slice(n=-1), 50, r"choose -n between 1 and 50$"),
         (Slice(n=600), 500, "600 from 0 on cannot be taken: choose -n between 1 and 500"),
         (Slice(n=300, offset=300), 500, "300 from 300 on cannot be taken: choose -n between 1 and 200"),
-        (Slice(n=150), 500, r"150 images from 0 on are not whole chunks of 100; .*take -n 100 or 200$"),
-        (Slice(n=50), 500, r"take -n 100$"),
-        (Slice(n=50), 60, r"take -n 60$"),
-        (Slice(n=120), 130, r"take -n 100 or 130$"),
-        (Slice(n=20, offset=400), 450, r"20 images from 400 on .* take -n 50$"),
-        (Slice(n=100, offset=50), 500, r"no chunk begins at offset 50: choose a multiple of 100 from 0 to 400$"),
+        (Slice(n=101), 500, r"101 images from 0 on are not whole chunks of 100; .*take -n 100 or 200$"),
+        (Slice(n=50, chunk=100), 500, r"take -n 100$"),
+        (Slice(n=50, chunk=100), 60, r"take -n 60$"),
+        (Slice(n=127), 130, r"take -n 100 or 130$"),
+        (Slice(n=20, offset=400, chunk=100), 450, r"20 images from 400 on .* take -n 50$"),
+        (Slice(n=100, offset=30), 500, r"no chunk begins at offset 30: choose a multiple of 100 from 0 to 400$"),
         (Slice(offset=500), 500, r"no chunk begins at offset 500: choose a multiple of 100 from 0 to 400$"),
         (Slice(offset=-100), 500, r"no chunk begins at offset -100"),
         (Slice(split="validation", offset=200), 200, r"200 validation images .* from 0 to 100$"),

@@ -260,3 +260,8 @@ def test_a_failing_solver_shows_when_the_module_is_wrapped() -> None:
     wrapped = Classifier(nn.Sequential(model), n_classes=10)
     assert not wrapped.is_ode
     assert wrapped.answer(torch.rand(3, 1, 8, 8)).failed.all()
+
+
+def test_an_unknown_stem_is_named() -> None:
+    with pytest.raises(ValueError, match="stem must be conv or pool, not 'foo'"):
+        StemHead(image_shape=(1, 8, 8), n_classes=10, channels=8, stem="foo")  # type: ignore[arg-type]

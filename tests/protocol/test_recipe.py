@@ -350,7 +350,7 @@ def test_a_setting_may_carry_any_adversary() -> None:
     assert madry == Adversary(kind="madry", epsilon=0.2, steps=7, step=0.5 / 7)
     assert own.recipe(DIGITS, changes={"adversary": "none"}).adversary is None
     wrong = replace(definition, settings={8: replace(setting, adversary={"kind": "madry", "steps": 0})})
-    with pytest.raises(UsageError, match="adversary_steps=0 does not fit a recipe: input should be greater than or"):
+    with pytest.raises(UsageError, match="adversary_steps=0 does not fit a recipe: it must be at least"):
         wrong.recipe(DIGITS)
 
 
@@ -365,27 +365,30 @@ def test_unknown_changes_are_answered_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("ode", {"epochs": "x"}, "epochs='x' does not fit a recipe: input should be a valid integer"),
-        ("ode", {"epochs": 0}, "epochs=0 does not fit a recipe: input should be greater than or equal to 1"),
-        ("ode", {"epochs": 1.5}, "epochs=1.5 does not fit a recipe: input should be a valid integer"),
-        ("ode", {"epochs": True}, "epochs=True does not fit a recipe: input should be a valid integer"),
-        ("ode", {"batch_size": -3}, "batch_size=-3 does not fit a recipe: input should be greater than or equal to 1"),
-        ("ode", {"learning_rate": None}, "learning_rate=None does not fit a recipe: input should be a valid number"),
-        ("ode", {"learning_rate": 0}, "learning_rate=0 does not fit a recipe: input should be greater than 0"),
+        ("ode", {"channels": "x"}, "channels='x' does not fit a recipe: it must be a whole number, such as 16"),
+        ("ode", {"channels": True}, "channels=True does not fit a recipe: it must be a whole number"),
+        ("resnet", {"widths": 3}, r"widths=3 does not fit a recipe: it must be a list, such as \[16, 32\]"),
+        ("ode", {"epochs": "x"}, "epochs='x' does not fit a recipe: it must be a whole number"),
+        ("ode", {"epochs": 0}, "epochs=0 does not fit a recipe: it must be at least 1"),
+        ("ode", {"epochs": 1.5}, "epochs=1.5 does not fit a recipe: it must be a whole number"),
+        ("ode", {"epochs": True}, "epochs=True does not fit a recipe: it must be a whole number"),
+        ("ode", {"batch_size": -3}, "batch_size=-3 does not fit a recipe: it must be at least 1"),
+        ("ode", {"learning_rate": None}, "learning_rate=None does not fit a recipe: it must be a number"),
+        ("ode", {"learning_rate": 0}, "learning_rate=0 does not fit a recipe: it must be above 0"),
         (
             "ode",
             {"learning_rate": 1e39},
-            r"learning_rate=1e\+39 does not fit a recipe: input should be less than or equal",
+            r"learning_rate=1e\+39 does not fit a recipe: it must be at most",
         ),
         (
             "ode",
             {"weight_decay": 1e39},
-            r"weight_decay=1e\+39 does not fit a recipe: input should be less than or equal",
+            r"weight_decay=1e\+39 does not fit a recipe: it must be at most",
         ),
         ("ode", {"learning_rate": float("nan")}, "learning_rate=nan does not fit a recipe"),
-        ("resnet", {"warmup": 1.0}, "warmup=1.0 does not fit a recipe: input should be less than 1"),
+        ("resnet", {"warmup": 1.0}, "warmup=1.0 does not fit a recipe: it must be below 1"),
         ("resnet", {"weight_decay": [1]}, r"weight_decay=\[1\] does not fit a recipe"),
-        ("kd-ode", {"weight": 2}, "weight=2 does not fit a recipe: input should be less than or equal to 1"),
+        ("kd-ode", {"weight": 2}, "weight=2 does not fit a recipe: it must be at most 1"),
         ("kd-ode", {"temperature": "hot"}, "temperature='hot' does not fit a recipe"),
         ("kd-ode", {"temperature": None}, "distillation needs a temperature and a weight"),
         ("ode", {"adversary": "pgd"}, "adversary='pgd' does not fit a recipe: it must be none, madry, trades or rslad"),
@@ -424,7 +427,7 @@ def test_unknown_changes_are_answered_with_the_known_ones() -> None:
         ),
         ("ode", {"beta": 6, "adversary": "madry"}, "^beta goes with adversary=trades, not with adversary=madry$"),
         ("kd-ode-at", {"beta": 6}, "^beta goes with adversary=trades, not with adversary=madry$"),
-        ("ode", {"beta": -1, "adversary": "trades"}, "beta=-1 does not fit a recipe: input should be greater than or"),
+        ("ode", {"beta": -1, "adversary": "trades"}, "beta=-1 does not fit a recipe: it must be at least"),
         ("ode", {"beta": None, "adversary": "trades"}, "this recipe cannot be changed so: trades needs a beta"),
         (
             "ode-at",
@@ -434,27 +437,27 @@ def test_unknown_changes_are_answered_with_the_known_ones() -> None:
         (
             "ode-at",
             {"adversary_epsilon": 0},
-            "adversary_epsilon=0 does not fit a recipe: input should be greater than 0",
+            "adversary_epsilon=0 does not fit a recipe: it must be above 0",
         ),
         (
             "ode-at",
             {"adversary_epsilon": float("nan")},
-            "adversary_epsilon=nan does not fit a recipe: input should be a finite number",
+            "adversary_epsilon=nan does not fit a recipe: it must be a finite number",
         ),
         ("ode-at", {"adversary_epsilon": "8/0"}, "adversary_epsilon '8/0' is not a finite number; write it like 0.1"),
-        ("ode-at", {"adversary_epsilon": "far"}, "adversary_epsilon='far' does not fit a recipe: input should be a"),
-        ("ode-at", {"adversary_epsilon": True}, "adversary_epsilon=True does not fit a recipe: input should be a val"),
-        ("ode-at", {"adversary_epsilon": None}, "adversary_epsilon=None does not fit a recipe: input should be a val"),
-        ("ode-at", {"adversary_steps": 1.5}, "adversary_steps=1.5 does not fit a recipe: input should be a valid int"),
-        ("ode-at", {"adversary_steps": 0}, "adversary_steps=0 does not fit a recipe: input should be greater than or"),
-        ("ode-at", {"adversary_step": -0.1}, "adversary_step=-0.1 does not fit a recipe: input should be greater th"),
+        ("ode-at", {"adversary_epsilon": "far"}, "adversary_epsilon='far' does not fit a recipe: it must be a"),
+        ("ode-at", {"adversary_epsilon": True}, "adversary_epsilon=True does not fit a recipe: it must be a"),
+        ("ode-at", {"adversary_epsilon": None}, "adversary_epsilon=None does not fit a recipe: it must be a"),
+        ("ode-at", {"adversary_steps": 1.5}, "adversary_steps=1.5 does not fit a recipe: it must be a whole"),
+        ("ode-at", {"adversary_steps": 0}, "adversary_steps=0 does not fit a recipe: it must be at least"),
+        ("ode-at", {"adversary_step": -0.1}, "adversary_step=-0.1 does not fit a recipe: it must be above 0"),
         ("ode-at", {"adversary_step": 2}, r"^adversary_step=2 is above 1, but images are in .* did you mean 2/255\?$"),
         (
             "ode-at",
             {"adversary_epsilon": 256},
-            "adversary_epsilon=256 does not fit a recipe: input should be less than",
+            "adversary_epsilon=256 does not fit a recipe: it must be",
         ),
-        ("ode-at", {"adversary_epsilon": 10**400}, "adversary_epsilon=1000+ does not fit a recipe: input should be "),
+        ("ode-at", {"adversary_epsilon": 10**400}, "adversary_epsilon=1000+ does not fit a recipe: it must be "),
         ("ode", {"temperature": 2.0}, "this recipe cannot be changed so: .*cross-entropy takes neither"),
     ],
 )

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from result_factory import make_result
 
-from odebench.errors import UsageError
+from odebench.errors import UsageError, first_problem
 from odebench.io.canonical_json import canonical_json, digest
 from odebench.protocol.spec import (
     DatasetSlice,
+    ModelSpec,
     Solver,
     ThreatModel,
     adaptive,
@@ -211,3 +212,9 @@ def test_canonical_json_is_plain() -> None:
 )
 def test_a_radius_that_went_through_float32_is_the_one_that_was_meant(given: float, meant: float) -> None:
     assert without_float32(given) == meant
+
+
+def test_a_name_that_cannot_be_is_refused_in_plain_words() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ModelSpec(name="a/b", arguments={}, weights="0" * 64)
+    assert first_problem(caught.value) == "name: it must be a name: no slash, no dot in front, at most 100 characters"

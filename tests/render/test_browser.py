@@ -272,6 +272,15 @@ def test_a_header_sorts_both_ways_by_number(page: Page) -> None:
         assert horizons[-1] == "no horizon", "what has none comes last, either way"
 
 
+@pytest.mark.parametrize("fragment", ["#hide=%25", "#hide=kd-ode,%25E0%25A4", "#model=%25", "#hide=%"])
+def test_an_address_that_cannot_be_decoded_breaks_nothing(page: Page, fragment: str) -> None:
+    page.open(fragment)
+    assert page.marks("robust")
+    assert any("kd-ode" in mark for mark in page.marks("robust")) is ("kd-ode" not in fragment)
+    page.find("#legend [data-line='ode']").click()
+    assert not [mark for mark in page.marks("robust") if mark.startswith("model ode,")]
+
+
 def test_the_address_keeps_what_is_shown_and_back_returns(page: Page) -> None:
     page.choose("epsilon", "0.05")
     page.find("th[data-key='robust'] button").click()

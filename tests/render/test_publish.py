@@ -322,6 +322,23 @@ def test_no_byte_of_a_published_file_can_be_altered_unseen(folder: Path, name: s
     assert [line.partition(" is stale")[0] for line in stale(folder, [])[0]] == [f"leaderboard/{name}"]
 
 
+@drawing
+def test_files_beside_the_published_ones_are_named_and_never_removed(folder: Path, call: Call) -> None:
+    publish(folder, [], provenance(ENTRIES))
+    added = ["charts/a.svg.html", "charts/deep/b.svg", "tables/.gitattributes", "tables/c.md/d"]
+    for name in added:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    (folder / "charts" / "link").symlink_to(folder.absolute())
+    code, out, err = call("leaderboard --check")
+    assert (code, out) == (1, "")
+    said = "is not a published file: take it away"
+    names = sorted([*added, "charts/link"])
+    assert err.splitlines() == [f"odebench: leaderboard/{name} {said}" for name in names]
+    assert call("leaderboard --publish")[0] == 0
+    assert all((folder / name).exists() for name in names)
+
+
 def test_git_shows_what_changes_in_published_files() -> None:
     """Reviewers see each line: no attribute hides a file from a diff, marks it as generated, or alters its bytes."""
     found = [ROOT / ".gitattributes", *(ROOT / "leaderboard").rglob(".gitattributes")]

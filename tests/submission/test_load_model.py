@@ -68,6 +68,10 @@ def test_wrong_names_and_types_get_one_sentence() -> None:
         odebench.load_model(3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="a data set is named, such as 'digits', not int"):
         odebench.load_model("ode", 3)  # type: ignore[arg-type]
+    wrong: dict[str, object] = {"horizon": "x", "seed": "0", "trust": "yes", "data_dir": 3}
+    for key, value in wrong.items():
+        with pytest.raises(UsageError, match=f"{key} must be such as {key}=.*, not {value!r}$"):
+            odebench.load_model("ode", **{key: value})  # type: ignore[arg-type]
 
 
 def test_a_listed_model_without_an_entry_is_told_so() -> None:

@@ -14,6 +14,7 @@ from odebench.cli import _exit_code
 from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import fixed_step
 from odebench.result.file import read_result, result_files
+from odebench.submission.local_imports import local_imports
 
 RUN = "--weights net.safetensors -a fgsm -n 20 --chunk 20 --trust"
 NET = """\
@@ -57,6 +58,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "nets" / "small" / "plain.py").write_text("from ..base import Net\n")
     (tmp_path / "nets" / "base.py").write_text(NET)
     (tmp_path / "ode.py").write_text(ODE)
+    (tmp_path / "wide.py").write_text(NET.replace("n_classes)", "n_classes, width)", 1))
     save_file(dict(linear(10).state_dict()), "net.safetensors")
     with seeded(0):
         save_file(dict(SmallOde().state_dict()), "ode.safetensors")
@@ -109,9 +111,91 @@ def test_a_field_is_integrated_at_its_own_horizon_or_another(
 
 
 @pytest.mark.usefixtures("place")
+def test_a_constructor_is_given_what_it_needs_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("asks.py").write_text(ODE.replace("horizon=1.0, solver=None", "horizon, solver, step"))
+    line = f"run -m asks.py:Ode {RUN.replace('net.', 'ode.')}"
+    for more, nfe in (("", 16), (" --horizon 2 --solver rk4 --step 0.5", 16)):
+        code, out, err = typed(line + more, monkeypatch, capsys)
+        assert code == 0, err
+        assert f"NFE {nfe} clean" in out
+    assert {read_result(path).evaluation.horizon for path in result_files(Path("results"))} == {1.0, 2.0}
+
+
+@pytest.mark.usefixtures("place")
+def test_a_module_that_integrates_by_itself_gets_its_horizon(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scaled = NET.replace("n_classes)", "n_classes, horizon)", 1).replace(
+        "super().__init__()", "super().__init__(); self.T = horizon"
+    )
+    Path("scaled.py").write_text(scaled.replace("images.flatten(1)", "self.T * images.flatten(1)"))
+    assert typed(f"run -m scaled.py:Net {RUN}", monkeypatch, capsys)[0] == 0
+    assert typed(f"run -m scaled.py:Net {RUN} --horizon 2", monkeypatch, capsys)[0] == 0
+    assert "horizon -1 must be" in typed(f"run -m scaled.py:Net {RUN} --horizon -1", monkeypatch, capsys)[2]
+    evaluations = [read_result(path).evaluation for path in result_files(Path("results"))]
+    assert {one.model.arguments["horizon"] for one in evaluations} == {1.0, 2.0}
+    assert {one.horizon for one in evaluations} == {None}
+
+
+@pytest.mark.usefixtures("place")
+def test_a_change_in_a_local_import_is_another_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("uses.py").write_text(
+        "from parts.signs import sign\n" + NET.replace("images.flatten", "(sign * images).flatten")
+    )
+    Path("parts").mkdir()
+    Path("parts/signs.py").write_text("sign = 1\n")
+    Path("other.py").write_text("sign = 1\n")
+    assert typed(f"run -m uses.py:Net {RUN}", monkeypatch, capsys)[0] == 0
+    Path("other.py").write_text("sign = 2\n")
+    assert "there already" in typed(f"run -m uses.py:Net {RUN}", monkeypatch, capsys)[1]
+    Path("parts/signs.py").write_text("sign = -1\n")
+    assert typed(f"run -m uses.py:Net {RUN}", monkeypatch, capsys)[0] == 0
+    first, second = (read_result(path) for path in result_files(Path("results")))
+    assert first.epsilons[0].outcomes != second.epsilons[0].outcomes
+
+
+def test_local_imports_are_found_wherever_they_are_written(tmp_path: Path) -> None:
+    files = {
+        "net.py": "import torch, a\nfrom pack import inner\ndef later():\n    from pack.lazy import x\n",
+        "a.py": "import b as c\nimport net\n",
+        "b.py": "this is no Python",
+        "pack/__init__.py": "",
+        "pack/inner.py": "from . import sibling\nfrom .deep.er import y\n",
+        "pack/sibling.py": "",
+        "pack/lazy.py": "",
+        "pack/deep/er.py": "from ..far import z\n",
+        "pack/far.py": "",
+        "unused.py": "",
+        "pack/unused.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = [
+        path.relative_to(tmp_path).as_posix() for path in local_imports(tmp_path / "net.py", tmp_path, within=tmp_path)
+    ]
+    assert found == sorted(set(files) - {"net.py", "unused.py", "pack/unused.py"})
+    inner = local_imports(tmp_path / "pack/inner.py", tmp_path, within=tmp_path / "pack")
+    assert [path.name for path in inner] == ["__init__.py", "er.py", "far.py", "sibling.py"]
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "one.py").write_text("import two")
+    (tmp_path / "site-packages" / "two.py").write_text("")
+    installed = tmp_path / "site-packages"
+    assert local_imports(installed / "one.py", installed, within=installed) == []
+
+
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        (
+            "wide.py:Net -a pgd --trust --weights net.safetensors",
+            "wide.py:Net needs width, which odebench does not give: it gives horizon, solver, step, image_shape, n_c",
+        ),
         (
             "my_net.py:Net -a pgd --trust",
             "Net needs --weights FILE.safetensors; write it by safetensors.torch.save_file(",

@@ -66,7 +66,7 @@ def test_the_command_refuses_a_slice_of_nothing(tmp_path: Path) -> None:
     place = desk(tmp_path)
     code, _, err = place.type("sweep", place.protocol(CUT), "--slice-images", "0")
     assert code == 2
-    assert "is not in the range x>=1" in " ".join(err.split()) or "greater than or equal to 1" in err
+    assert "is not in the range x>=1" in " ".join(err.split()) or "it must be at least 1" in err
 
 
 def slices(place: Desk) -> list[Path]:

@@ -2,7 +2,7 @@
 
 const HEIGHT = 250;
 const MARGIN = { top: 8, right: 8, bottom: 44, left: 34 };
-const hidden = () => new Set(state.hide.split(",").filter(Boolean).map(decodeURIComponent));
+const hidden = () => new Set(state.hide.split(",").filter(Boolean).map(decoded));
 
 const drawn = (tag, attributes = {}, ...children) => {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);

@@ -105,7 +105,7 @@ document.addEventListener("click", (event) => {
   if (!href.startsWith("#model=") || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   hideTip();
-  change({ model: decodeURIComponent(href.slice(7)) }, { push: true });
+  change({ model: decoded(href.slice(7)) }, { push: true });
 });
 byId("close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });

@@ -22,6 +22,11 @@ const usual = (name, norm) => {
 };
 let state = usual();
 
+// A part of the address as it was meant; as it stands where its percent signs mean nothing.
+const decoded = (text) => {
+  try { return decodeURIComponent(text); } catch { return text; }
+};
+
 const read = (text) => {
   const given = new URLSearchParams(text.replace(/^#\??/, ""));
   const first = usual(given.get("data"), given.get("norm"));

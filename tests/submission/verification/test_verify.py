@@ -476,6 +476,7 @@ def test_a_process_that_does_not_end_is_stopped(
     monkeypatch.setattr(sys, "argv", ["odebench", *words])
     assert _exit_code() == 1
     said, err = capsys.readouterr()
+    said = " ".join(said.split())
     assert err == "mine: its code runs in separate processes, silently, 5 s at most\n"
     assert "digits seed 0: the model's process has not answered after 5 s and was stopped" in said
     assert "give it longer: --time-limit" in said

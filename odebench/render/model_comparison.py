@@ -1,0 +1,71 @@
+"""Two models side by side, as text in 80 columns and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+
+from odebench.analysis.model_comparison import ModelComparison, ModelDifference
+from odebench.io.text import fill
+from odebench.protocol.spec import radius
+
+_WIDTHS = (10, 7, 7, 22)
+
+
+def model_comparison_text(found: Sequence[ModelComparison], first: str, second: str, folder: Path) -> str:
+    """A table for each data set and norm: for each attack a row a horizon, and one for the mean over horizons."""
+    parts = [f"A: {first}", f"B: {second}", f"results: {folder.as_posix()}"]
+    for one in found:
+        table = one.table
+        parts += ["", f"{table.dataset} ({table.split}), {table.norm}, epsilon {radius(table.epsilon)}"]
+        parts += [_line("T", "A %", "B %", "A - B", "A is")]
+        for (attack, images, seeds), rows in groupby(one.rows, lambda row: (row.attack, row.images, row.seeds)):
+            parts += [f"{attack}, {images} images, {seeds} train seed{'s' * (seeds > 1)}", *map(_row, rows)]
+        if one.unranked:
+            parts += ["", fill(f"Not ranked: {', '.join(one.unranked)}.")]
+    parts += [
+        "",
+        fill(
+            "Accuracies in %, clean and under each attack, on the images and train seeds that both models have. A - B "
+            "is in points with its paired 95% interval; A is better or worse where that excludes 0. Ranks of the "
+            "leaderboard correct for many comparisons, these rows do not."
+        ),
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def model_comparison_json(found: Sequence[ModelComparison], first: str, second: str, folder: Path) -> str:
+    """The same as one JSON object, shares in [0, 1]."""
+    record = {
+        "first": first,
+        "second": second,
+        "results": folder.as_posix(),
+        "tables": [
+            {
+                "dataset": one.table.dataset,
+                "split": one.table.split,
+                "norm": one.table.norm,
+                "epsilon": one.table.epsilon,
+                "rows": [{**asdict(row), "word": row.word} for row in one.rows],
+                "unranked": list(one.unranked),
+            }
+            for one in found
+        ],
+    }
+    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _row(row: ModelDifference) -> str:
+    at = "mean" if row.joined else "" if row.horizon is None else f"{row.horizon:g}"
+    difference, low, high = (f"{100 * value:+.1f}" for value in (row.difference, row.low, row.high))
+    first, second = (f"{100 * share:.1f}" for share in (row.first, row.second))
+    return _line(at, first, second, f"{difference} [{low}, {high}]", row.word)
+
+
+def _line(*texts: str) -> str:
+    *numbers, word = texts
+    return "".join(text.rjust(width) for text, width in zip(numbers, _WIDTHS, strict=True)) + f"  {word}"
