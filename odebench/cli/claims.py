@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.leaderboard import asked_claims, default_folders, end_with
+from odebench.cli.leaderboard import asked_claims, default_folders, end_with, say_default
 from odebench.cli.options import AsJson
 from odebench.cli.root import app
 from odebench.io.folders import LEADERBOARD
@@ -35,6 +35,7 @@ def claims(
     folders = results or default_folders(published=True)
     studies = [LEADERBOARD.study] if LEADERBOARD.results in folders and LEADERBOARD.study.is_dir() else []
     stored, problems = read_results([*folders, *studies])
+    say_default(results, published=True)
     found = claims_of(asked, stored)
     write_output(claims_json(found) if as_json else claims_markdown(found), None)
     end_with(problems)

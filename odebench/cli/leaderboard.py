@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
@@ -99,18 +100,26 @@ def leaderboard(
         from odebench.render.results_chart import check_chart_file
 
         check_chart_file(chart)
+    read = partial(say_default, results)
     if serve:
         if output or format is not Format.md:
             raise UsageError("--serve shows the page and writes nothing: leave out --format and --output")
-        _serve(folders, selection, port, browser=browser)
+        _serve(folders, selection, port, browser=browser, read=read)
     elif format is Format.html:
-        _page(folders, selection, output)
+        _page(folders, selection, output, read=read)
     else:
-        _tables(folders, selection, format, output, by, chart)
+        _tables(folders, selection, format, output, by, chart, read=read)
 
 
 def _tables(
-    folders: Sequence[Path], selection: Selection, format: Format, output: Path | None, by: By, chart: Path | None
+    folders: Sequence[Path],
+    selection: Selection,
+    format: Format,
+    output: Path | None,
+    by: By,
+    chart: Path | None,
+    *,
+    read: Callable[[], None],
 ) -> None:
     from odebench.io.files import write_atomically
     from odebench.leaderboard.build import build_tables
@@ -119,8 +128,9 @@ def _tables(
     from odebench.render.markdown_tables import markdown
     from odebench.render.records import csv_text, json_text
 
-    read, problems = read_results(folders)
-    stored = selection.results(read)
+    there, problems = read_results(folders)
+    stored = selection.results(there)
+    read()
     found, contradictions = build_tables(stored)
     tables = selection.tables(found)
     if format is Format.md:
@@ -145,13 +155,14 @@ def _write(text: str, output: Path | None, *, escaped: bool = False) -> None:
         print(f"written: {output}", file=sys.stderr)
 
 
-def _page(folders: Sequence[Path], selection: Selection, output: Path | None) -> None:
+def _page(folders: Sequence[Path], selection: Selection, output: Path | None, *, read: Callable[[], None]) -> None:
     from odebench.render.page import check_page, page_html
     from odebench.render.publish import page_content
 
     check_page()
     made_by = _provenance(folders)
     content, problems = page_content(folders, *claims_beside(folders), provenance=made_by, selection=selection)
+    read()
     start = output.parent if output is not None and (output.is_file() or not output.exists()) else Path()
 
     def link(path: Path) -> str:
@@ -161,7 +172,9 @@ def _page(folders: Sequence[Path], selection: Selection, output: Path | None) ->
     end_with([*problems, *made_by.problems])
 
 
-def _serve(folders: Sequence[Path], selection: Selection, port: int | None, *, browser: bool) -> None:
+def _serve(
+    folders: Sequence[Path], selection: Selection, port: int | None, *, browser: bool, read: Callable[[], None]
+) -> None:
     from odebench.cli.serve import serve
     from odebench.render.page import check_page, page_html
     from odebench.render.publish import page_content
@@ -169,6 +182,7 @@ def _serve(folders: Sequence[Path], selection: Selection, port: int | None, *, b
     check_page()
     made_by = _provenance(folders)
     content, left_out = page_content(folders, *claims_beside(folders), provenance=made_by, selection=selection)
+    read()
     addresses = {item.path: f"/results/{number}/{quote(item.path.name)}" for number, item in enumerate(content.stored)}
     html = page_html(content, link=lambda path: addresses[path])
     problems = [*left_out, *made_by.problems]
@@ -251,15 +265,24 @@ def end_with(problems: Sequence[OdebenchError]) -> None:
 
 def default_folders(*, published: bool = False) -> list[Path]:
     """The folder that `run` wrote to here, else the published one, or the other way round where `published`; not both:
-    their weights may differ. Says on standard error which it is, unless only the first is there."""
-    order = [LOCAL_RESULTS, LEADERBOARD.results][:: -1 if published else 1]
+    their weights may differ."""
+    for folder in _order(published=published):
+        if folder.is_dir():
+            return [folder]
+    raise ResultError(
+        f"there is no folder {LOCAL_RESULTS} here; run an evaluation first, such as "
+        "odebench run --model kd-ode --attack pgd, or name a folder of results"
+    )
+
+
+def say_default(given: Sequence[Path] | None, *, published: bool = False) -> None:
+    """Says on standard error which folder was read where none was given, unless only the first choice is there."""
+    order = _order(published=published)
     found = [folder for folder in order if folder.is_dir()]
-    if not found:
-        raise ResultError(
-            f"there is no folder {LOCAL_RESULTS} here; run an evaluation first, such as "
-            "odebench run --model kd-ode --attack pgd, or name a folder of results"
-        )
-    if found != order[:1] and verbosity() is not Verbosity.QUIET:
+    if not given and found != order[:1] and verbosity() is not Verbosity.QUIET:
         others = "".join(f"; name {other} to read that" for other in found[1:])
         print(f"results: {found[0]}{others}", file=sys.stderr)
-    return found[:1]
+
+
+def _order(*, published: bool) -> list[Path]:
+    return [LOCAL_RESULTS, LEADERBOARD.results][:: -1 if published else 1]

@@ -364,7 +364,7 @@ def test_a_page_is_stale_when_results_or_images_change(folder: Path) -> None:
 
 def test_a_page_of_any_folder_leads_to_its_files(folder: Path, call: Call) -> None:
     code, out, err = call("leaderboard -f html --output site/board/index.html")
-    assert (code, out, err) == (0, "", "written: site/board/index.html\n")
+    assert (code, out, err) == (0, "", "results: leaderboard/results\nwritten: site/board/index.html\n")
     read = Reader(Path("site/board/index.html").read_text(encoding="utf-8"))
     files = [one["href"] for one in read.named("a") if one["href"].endswith(".json")]
     assert len(set(files)) == len(results())
@@ -466,7 +466,7 @@ def test_an_interrupted_server_without_problems_exits_0_and_opens_a_browser(
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setattr("odebench.cli.serve._Server.serve_forever", interrupted)
     code, out, err = call("leaderboard --serve")
-    assert (code, err) == (0, "ended\n")
+    assert (code, err) == (0, "results: leaderboard/results\nended\n")
     assert out == f"{opened[0]} (Ctrl-C ends)\n"
     assert call("leaderboard --serve --no-browser")[0] == 0
     monkeypatch.delenv("BROWSER")
