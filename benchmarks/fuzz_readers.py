@@ -325,6 +325,7 @@ def main() -> int:
             kind = kinds[number % len(kinds)]
             with tempfile.TemporaryDirectory(dir=base) as own:
                 cases.folder, started = Path(own), time.process_time()
+                os.chdir(own)  # what a command writes where nothing else is asked for
                 try:
                     with limited(10 * TIME_LIMIT_SECONDS):
                         calls[kind](random.Random(f"{given.seed}/{number}"))
@@ -335,6 +336,7 @@ def main() -> int:
                     where = f"{Path(last.filename).name}:{last.lineno}"
                     faults.append(f"case {number} ({kind}): {type(error).__name__}: {str(error)[:300]} in {where}")
                 seconds = time.process_time() - started
+                os.chdir(base)
             slowest = max(slowest, seconds if done[kind] else 0.0)  # the first imports what it needs
             if seconds > TIME_LIMIT_SECONDS and done[kind]:
                 faults.append(f"case {number} ({kind}): took {seconds:.1f} s")

@@ -29,7 +29,6 @@ def refusals(where: str, whose: str, inspected: Inspected) -> Iterator[Finding]:
     """The findings that refuse a model. `where` is the file that they point to, `whose` names the weights."""
     if inspected.error is not None:
         yield finding(where, None, "model", f"{whose}: {inspected.error}")
-        return
     if inspected.changes_in_eval is not None:
         said = "evaluation must leave the model unchanged: nothing may learn or keep count"
         yield finding(where, None, "training", f"{whose}: {inspected.changes_in_eval}; {said}")

@@ -64,7 +64,8 @@ class ChunkOutcomes:
 
 @dataclass(frozen=True)
 class Inspected:
-    """The answers to one job, empty but for `error` if the model could not be asked.
+    """The answers to one job. `error` says why the model could not be asked: nothing else was found if that was so from
+    the beginning, and no outcomes if it was so during the attacks.
 
     `changes_in_eval` says how the model changed in evaluation mode, `breaches` what an entry's code was refused, both
     as its process says. `lies` are what was found about answers of an entry's code, and `integrated` says on how many
@@ -101,8 +102,12 @@ def inspect(
             try:
                 found.append(_inspected(job, data[job.diagnosis.evaluation.dataset.name], device, step.advance, budget))
             except OdebenchError as error:
-                found.append(Inspected(error=printable(" ".join(str(error).split()))))
+                found.append(Inspected(error=_line(error)))
     return found
+
+
+def _line(error: OdebenchError) -> str:
+    return printable(" ".join(str(error).split()))
 
 
 def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None], budget: TimeBudget) -> Inspected:
@@ -129,24 +134,29 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
         else:
             changes = _changes(classifier, before)
     outcomes: list[ChunkOutcomes] = []
-    for attack in job.attacks:
-        examinations: dict[str, Examination] = {}
-        with _threads(attack.threads), load_models(attack.plan, data, device, SILENT, budget=budget) as asked:
-            for rows in attack.rows:
-                measured = _measure(attack.plan, asked, data, rows, examinations)
-                advance()
-                outcomes.append(
-                    ChunkOutcomes(
-                        first=rows.start,
-                        last=rows.stop,
-                        outcomes=tuple("".join(at_epsilon.letters) for at_epsilon in measured.outcomes),
-                        sources_sha256=dict(asked.sources_sha256),
+    failed = None
+    try:
+        for attack in job.attacks:
+            examinations: dict[str, Examination] = {}
+            with _threads(attack.threads), load_models(attack.plan, data, device, SILENT, budget=budget) as asked:
+                for rows in attack.rows:
+                    measured = _measure(attack.plan, asked, data, rows, examinations)
+                    advance()
+                    outcomes.append(
+                        ChunkOutcomes(
+                            first=rows.start,
+                            last=rows.stop,
+                            outcomes=tuple("".join(at_epsilon.letters) for at_epsilon in measured.outcomes),
+                            sources_sha256=dict(asked.sources_sha256),
+                        )
                     )
-                )
-            if isinstance(asked.classifier, ProcessClassifier):
-                lies += false_gradients(asked.classifier)
-                breaches += asked.classifier.process.report().breaches
+                if isinstance(asked.classifier, ProcessClassifier):
+                    lies += false_gradients(asked.classifier)
+                    breaches += asked.classifier.process.report().breaches
+    except OdebenchError as error:  # what was found before is said all the same
+        failed, outcomes = _line(error), []
     return Inspected(
+        error=failed,
         checks=checks,
         flags=result.flags,
         changes_in_eval=changes,

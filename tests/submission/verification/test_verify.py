@@ -19,7 +19,7 @@ from odebench.attack.builtin import PGD
 from odebench.cli import _exit_code
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
-from odebench.errors import UsageError
+from odebench.errors import ModelError, UsageError
 from odebench.evaluation.evaluate import run
 from odebench.evaluation.examination import examine
 from odebench.evaluation.plan import EvaluationRequest, Slice, plan
@@ -30,6 +30,7 @@ from odebench.result.file import read_result, result_files, write_result
 from odebench.result.schema import Result, outcomes_digest
 from odebench.submission.entry import read_entry
 from odebench.submission.submitted_model import find_entry, find_model, results_beside
+from odebench.submission.verification import jobs
 from odebench.submission.verification.agreement import TOLERATED, differing, disagreement
 from odebench.submission.verification.committed_results import COVERED, committed_results
 from odebench.submission.verification.sampling import drawn_chunks, drawn_results, given_chunks
@@ -326,6 +327,26 @@ def test_a_bad_model_is_refused(tmp_path: Path, results: Path, code: str, expect
     assert mine == set(expected), found.findings
     assert any(said in each.message for each in found.findings), found.findings
     assert not Path("/tmp/odebench-was-here").exists()
+
+
+@pytest.mark.usefixtures("few_passes")
+def test_what_was_found_before_a_model_failed_is_said_all_the_same(
+    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, asked = jobs._measure, []
+
+    def fails_later(*arguments: Any, **more: Any) -> Any:
+        asked.append(1)
+        if len(asked) > 1:
+            raise ModelError("the model's process has not answered after 77 s")
+        return true(*arguments, **more)
+
+    monkeypatch.setattr(jobs, "_measure", fails_later)
+    code = BAD["masks its gradient by rounding"][0]
+    found = verified(write_real_entry(tmp_path / "entries", code=code), results)
+    assert set(rules(found)) == {"gradient", "model"}
+    assert "has not answered after 77 s" in "".join(one.message for one in found.findings if one.rule == "model")
+    assert found.compared == ()
 
 
 @pytest.mark.usefixtures("few_passes")
