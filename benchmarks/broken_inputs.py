@@ -298,11 +298,14 @@ def main() -> int:
             for index, command in enumerate(COMMANDS[kind]):
                 if given.command not in command.words:
                     continue
-                folder = top / f"{number}-{index}" / "a" / "b" / "c"
-                folder.mkdir(parents=True)
-                board(folder, net)
+                folders = [top / f"{number}-{index}{one}" / "a" / "b" / "c" for one in ("", "-good")]
+                for each in folders:
+                    each.mkdir(parents=True)
+                    board(each, net)
+                folder, good = folders
                 if command.slow and command.words not in baselines:
-                    baselines[command.words] = run(words_of(command, Path(), folder), folder).seconds
+                    baselines[command.words] = run(words_of(command, Path(), good), good).seconds
+                shutil.rmtree(good.parents[2])
                 path = put(case, kind, folder)
                 ran = run(words_of(command, path, folder), folder)
                 known = MINE if "cell" in command.words or kind == "entry" else path.name
