@@ -76,6 +76,7 @@ class ModelProcess(ProcessChannel):
         super().__init__(_terms(blueprint, self.walls), budget)
         self.parameters = 0
         self._forgotten: list[JsonValue] = []
+        self._why = ""  # of what it ended, if it did before it was asked to
 
     def __enter__(self) -> ModelProcess:
         """Starts the process and waits until the model is built. Raises ModelProcessError."""
@@ -150,7 +151,8 @@ class ModelProcess(ProcessChannel):
         self, order: dict[str, JsonValue], tensors: dict[str, Tensor], *, most: int, seconds: float | None = None
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if not self.open:
-            raise ModelProcessError("the model's process has ended: start another one")
+            why = f" ({self._why})" if self._why else ""
+            raise ModelProcessError(f"the model's process has ended: start another one{why}")
         self.number += 1
         forgotten, self._forgotten = self._forgotten, []
         order = order | {"forget": forgotten} if forgotten else order
@@ -158,7 +160,8 @@ class ModelProcess(ProcessChannel):
             return self.exchange(order, tensors, most=most, seconds=self.answer_seconds if seconds is None else seconds)
         except ModelAnswerError:
             raise
-        except BaseException:
+        except BaseException as error:
+            self._why = str(error)
             self.close()
             raise
 
@@ -166,7 +169,8 @@ class ModelProcess(ProcessChannel):
         """What `check` returns, which gets the beginning of the error for an answer that does not fit its question."""
         try:
             return check(f"the model's process answers {self.what} with")
-        except BaseException:
+        except BaseException as error:
+            self._why = str(error)
             self.close()
             raise
 

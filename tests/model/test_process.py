@@ -122,7 +122,7 @@ def test_a_model_that_ends_the_process_is_one_line(child: ModelProcess) -> None:
     """The last of those that share the process."""
     with pytest.raises(ModelProcessError, match=r"^the model's process ended with code 7 instead of an answer to que"):
         child.ask(Question(with_wish(0.75)))
-    with pytest.raises(ModelProcessError, match="has ended: start another one"):
+    with pytest.raises(ModelProcessError, match=r"has ended: start another one \(the model.s process ended with"):
         child.ask(Question(IMAGES))
 
 
