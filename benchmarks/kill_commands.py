@@ -136,6 +136,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(COMMANDS))
     given = parser.parse_args()
     commands = given.only.split(",")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background makes children ignore it
     faults, done, left_once = 0, Counter[str](), 0
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         top = Path(name).resolve()

@@ -202,8 +202,16 @@ def _reviewed(
     except OdebenchError as error:
         broken = finding(str(entry / ENTRY_FILE), None, "run", f"cannot be verified: {error}")
         return Reviewed(report, None, "it could not be", tuple(_from_root([broken], folder)))
-    notes = tuple(printable(f"{model}: {note}".replace(f"{folder}/", "")) for note in verification.notes)
-    return Reviewed(report, verification, None, tuple(_from_root(verification.findings, folder)), notes)
+    below = f"{folder}/"
+    verification = replace(
+        verification,
+        folder=Path(pulls.ENTRIES, model),
+        compared=tuple(replace(one, result=one.result.replace(below, "")) for one in verification.compared),
+        findings=tuple(_from_root(verification.findings, folder)),
+        notes=tuple(printable(note.replace(below, "")) for note in verification.notes),
+    )
+    notes = tuple(f"{model}: {note}" for note in verification.notes)
+    return Reviewed(report, verification, None, verification.findings, notes)
 
 
 def _from_root(findings: Iterable[Finding], folder: Path) -> list[Finding]:

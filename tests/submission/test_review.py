@@ -460,6 +460,9 @@ def test_a_good_entry_passes(clone: Clone, found: Result, check: Any, tmp_path: 
     (verified,) = said.review["entries"]
     assert verified["verification"]["letters"] == 2 * 100 * 3
     assert verified["verification"]["differ"] == 0
+    assert verified["verification"]["path"] == f"{ENTRIES}/mine"
+    assert {cell["result"] for cell in verified["verification"]["cells"]} == {path}
+    assert "odebench-review-" not in said.out, "a folder that is gone"
     assert tuple(verified["verification"]["chunks"]["digits"]) == drawn_chunks(5, {"digits": 500})["digits"]
     assert (said.review["draw"], said.review["results"]) == (5, [path])
     text = summary.read_text(encoding="utf-8")
