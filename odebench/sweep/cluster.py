@@ -10,7 +10,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,6 +64,24 @@ def _configuration() -> dict[str, Any]:
 
 
 @contextmanager
+def _signals_wait() -> Iterator[None]:
+    """SIGINT and SIGTERM are answered when the context ends: a cluster that is half started cannot be closed."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda number, _: came.append(number)) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, signal.SIG_DFL if handler is None else handler)
+    if came:
+        signal.raise_signal(came[0])
+
+
+@contextmanager
 def local_cluster(workers: int, *, threads: int) -> Iterator[Any]:
     """A client of a scheduler in this process that has `workers` processes with `threads` threads each."""
     counted = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -74,19 +92,22 @@ def local_cluster(workers: int, *, threads: int) -> Iterator[Any]:
         # for the scheduler, which is told no folder, and would leave its own behind
         dask.config.set({**_configuration(), "temporary-directory": str(folder)}),
         _quiet(),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=None,
-            memory_limit=None,
-            silence_logs=logging.CRITICAL,
-            local_directory=str(folder),
-            env=environment,
-        ) as cluster,
-        Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False) as client,
+        ExitStack() as started,
     ):
+        with _signals_wait():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                memory_limit=None,
+                silence_logs=logging.CRITICAL,
+                local_directory=str(folder),
+                env=environment,
+            )
+            started.enter_context(cluster)
+            client = started.enter_context(Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False))
         client.register_plugin(_IgnoreInterrupt(), name="odebench-ignore-interrupt")
         yield client
 
