@@ -10,12 +10,17 @@ from odebench.sweep.cluster import _signals_wait
 
 
 def test_an_interrupt_waits_until_the_cluster_has_started() -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        steps = []
-        with pytest.raises(KeyboardInterrupt), _signals_wait():
+    steps = []
+
+    def start() -> None:
+        with _signals_wait():
             signal.raise_signal(signal.SIGINT)
             steps.append("started")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
         assert steps == ["started"]
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         with _signals_wait():
