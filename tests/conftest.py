@@ -21,6 +21,7 @@ from local_process import LocalProcess
 from odebench.attack import worst_case
 from odebench.attack.builtin import PGD
 from odebench.attack.definition import AttackDefinition, Stage
+from odebench.evaluation import preflight
 from odebench.model.definition import load_definition
 from odebench.model.registry import MODELS
 from odebench.submission.verification.jobs import Inspected, Job, inspect
@@ -175,6 +176,8 @@ def inspected_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
                 )
                 for job in jobs
             ]
+            + [{name: one.test.sha256 for name, one in data.items()}, preflight.RANDOMISED_PASSES]
+            + [(name, value) for name, value in options.items() if name != "progress"]
         )
         if asked not in _INSPECTED:
             _INSPECTED[asked] = inspect(jobs, data, **options)

@@ -6,9 +6,10 @@ import math
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from odebench.errors import UsageError
@@ -104,7 +105,10 @@ def files_in(commit: str, *folders: str) -> list[Blob]:
         mode, _, name, size = about.split()
         if mode in _PLAIN and can_be_written(path):
             found.append(Blob(path, name, int(size) if size.isdigit() else 0))
-    return found
+    # a tree may hold a name twice, as a file and as a folder
+    often = Counter(blob.path for blob in found)
+    folders_of = {str(above) for blob in found for above in PurePosixPath(blob.path).parents}
+    return [blob for blob in found if often[blob.path] == 1 and blob.path not in folders_of]
 
 
 def can_be_written(path: str) -> bool:

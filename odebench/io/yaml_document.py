@@ -31,9 +31,15 @@ Model = TypeVar("Model", bound=BaseModel)
 MAX_BYTES = 1_000_000
 MAX_NUMBER = 300
 """The most characters of a number: Python takes long to read much longer ones, and refuses to write them."""
-_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_OTHER_BASE = re.compile(r"[-+]?0[xb0-7_]|[-+]?[0-9_]+:")
-"""How numbers begin that are others to YAML than to a reader: 0764 is 500, and so is 8:20."""
+_DECIMAL = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9_]*)", re.ASCII),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(e[-+]?[0-9]+)?|[-+]?\.inf|\.nan", re.ASCII | re.IGNORECASE
+    ),
+}
+"""Numbers, by their tag, that are the same to YAML and to a reader: not 0764 and 8:20, which are 500."""
+_ODD = re.compile("\t|\ufeff|!|[|>][-+0-9]*#")
+"""Where libyaml reads other than PyYAML: tabs, byte order marks, tags, a comment after the mark of a block."""
 
 
 class DocumentError(UsageError):
@@ -140,7 +146,7 @@ def read_document(path: Path) -> Document:
 def parse_document(text: str, source: str) -> Document:
     """The YAML of a text, named `source` in errors. Raises DocumentError as `read_document` does."""
     try:
-        if QuickLoader is not None:
+        if QuickLoader is not None and not _ODD.search(text):
             with suppress(yaml.YAMLError):  # which the other says in its words
                 return _parsed(QuickLoader(text), source)
         return _parsed(Loader(text), source)
@@ -172,19 +178,20 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, where: Where, lines: dict[W
         if unseen(node.value):
             said = f"{_written(node.value)} has characters that cannot be seen, or that hide others; remove them"
             raise DocumentError(source, node.start_mark.line + 1, said)
-        if len(node.value) > MAX_NUMBER and node.tag in _NUMBER_TAGS:
+        if len(node.value) > MAX_NUMBER and node.tag in _DECIMAL:
             said = f"{_written(node.value)} is a number of more than {MAX_NUMBER} characters"
             raise DocumentError(source, node.start_mark.line + 1, said)
-        if node.tag in _NUMBER_TAGS and _OTHER_BASE.match(node.value):
-            said = f"YAML does not read {_written(node.value)} as decimal (0764 and 8:20 are 500); write it so"
-            raise DocumentError(source, node.start_mark.line + 1, said)
         try:
-            return loader.construct_object(node, deep=True)
+            value = loader.construct_object(node, deep=True)
         # a tag such as !!int before a text that is not one
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
             kind = node.tag.rpartition(":")[2]
             said = f"{_written(node.value)} is not what YAML reads it as ({kind}); put it in quotes"
             raise DocumentError(source, node.start_mark.line + 1, said) from error
+        if node.tag in _DECIMAL and not _DECIMAL[node.tag].fullmatch(node.value):
+            said = f"YAML does not read {_written(node.value)} as decimal (0764 and 8:20 are 500); write it so"
+            raise DocumentError(source, node.start_mark.line + 1, said)
+        return value
     loader.flatten_mapping(node)
     found: dict[str, Any] = {}
     for key, item in node.value:

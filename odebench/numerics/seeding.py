@@ -29,9 +29,9 @@ def seeded(seed: int) -> Iterator[None]:
     Without a card the CPU's generator is all there is: torch.manual_seed would note, with the stack as text, that three
     kinds of devices are to be seeded should they turn up, which takes milliseconds of every call.
     """
-    python_state = random.getstate()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices), _own_numpy():
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed) if devices else torch.default_generator.manual_seed(seed)
         np.random.seed(seed)
         random.seed(seed)
@@ -39,31 +39,7 @@ def seeded(seed: int) -> Iterator[None]:
             yield
         finally:
             random.setstate(python_state)
-
-
-_LENT: list[np.random.MT19937] = []
-"""The generators that numpy's functions draw from within `seeded`, the innermost last."""
-_SPARE: list[np.random.MT19937] = []
-
-
-@contextmanager
-def _own_numpy() -> Iterator[None]:
-    """numpy's functions draw from another generator while inside, which takes 1/60 of the time of copying a state.
-
-    The caller's state comes back whole. Between two uses within each other a normal is lost, if there is one that numpy
-    drew as the second of a pair and kept.
-    """
-    before = np.random.get_bit_generator()  # type: ignore[attr-defined]
-    state = None if _LENT else np.random.get_state(legacy=False)
-    _LENT.append(_SPARE.pop() if _SPARE else np.random.MT19937())
-    np.random.set_bit_generator(_LENT[-1])  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        np.random.set_bit_generator(before)  # type: ignore[attr-defined]
-        if state is not None:
-            np.random.set_state(state)
-        _SPARE.append(_LENT.pop())
+            np.random.set_state(numpy_state)
 
 
 class OwnNumbers:

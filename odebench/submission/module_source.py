@@ -23,7 +23,10 @@ _REVEALING = {
     *("posix", "_ctypes", "_thread", "_posixsubprocess", "subprocess", "socket", "traceback", "weakref", "mmap"),
 }
 """Modules with which code can look at who asks it, or at more than its images."""
-_DATA = ("sklearn", "torchvision", "odebench.dataset", "datasets", "mnist", "keras", "tensorflow")
+_DATA = (
+    *("sklearn", "torchvision", "datasets", "mnist", "keras", "tensorflow"),
+    *("odebench.dataset", "odebench.load_dataset", "odebench.*"),
+)
 """Modules that hold data sets, whose test images a model must not look its answers up in."""
 _MOST_NAMES = 10
 _RESERVED = {*sys.stdlib_module_names, "odebench", "torch", "torchvision", "torchdiffeq", "torchode", "numpy"}
@@ -92,14 +95,15 @@ def revealing_imports(folder: Path) -> Iterator[str]:
 def data_imports(module: Path) -> Iterator[str]:
     """A note for each import of a module that holds data sets, by an entry's own module or one that it imports. A model
     that looks up test images is robust on them, and check 22 does not see it where it knows validation images, too."""
+    beside = {*module.parent.glob(f"*{CODE_SUFFIX}")}
     waiting, seen = [module], {module}
     while waiting:
         path = waiting.pop()
         for name, line in _imports(path):
-            if any(name == data or name.startswith(f"{data}.") for data in _DATA):
+            if name == "odebench" or any(name == data or name.startswith(f"{data}.") for data in _DATA):
                 yield f"{path.name} imports {name} (line {line}), which holds data sets: has it test images?"
             other = path.with_name(f"{name.partition('.')[0]}{CODE_SUFFIX}")
-            if other not in seen and other.is_file():
+            if other not in seen and other in beside:
                 seen.add(other)
                 waiting.append(other)
 
@@ -131,7 +135,7 @@ def _imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
-        return [node.module or ""]
+        return [f"{node.module or ''}.{alias.name}" for alias in node.names]
     if isinstance(node, ast.Name) and node.id in ("__import__", "__builtins__", "__loader__", "__spec__"):
         return ["builtins" if node.id == "__builtins__" else "importlib"]
     return []

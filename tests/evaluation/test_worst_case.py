@@ -350,7 +350,7 @@ def test_a_fall_is_one_of_the_declared_solver_in_fp32(
     images, labels = digits.test.images[:50], digits.test.labels[:50]
     kept: dict[float, dict[int, Tensor]] = {}
     result = judged(ode, images, labels, attack=attack, epsilons=(0.07,), keep=kept, **options)
-    wrong = wrong_under(Judge(Classifier(ode, n_classes=10)), kept[0.1], labels)
+    wrong = wrong_under(Judge(Classifier(ode, n_classes=10)), kept[0.07], labels)
     letters = outcomes(result)
     assert {row: letters[row] == "f" for row in wrong} == wrong
     assert 5 < letters.count("f") < 45

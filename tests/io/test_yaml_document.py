@@ -32,6 +32,12 @@ TEXTS = [
     "a: !strange x\n",
     "? [a, b]\n: 1\n",
     "a: \x07\n",
+    "a:\t1\n",
+    "a: 1\t\nb: 2\n",
+    "a: [1,\t2]\n",
+    "a: !\n",
+    "a: 1\n\ufeffb: 2\n",
+    "a: |#x\n  y\n",
     "--- 1\n--- 2\n",
     "[" * 5000,
     "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
@@ -44,6 +50,22 @@ def read(text: str) -> Document | str:
         return parse_document(text, "it")
     except UsageError as error:
         return str(error)
+
+
+@pytest.mark.parametrize(
+    "number", ["0764", "8:20", "0x1f", "0b11", "!!int _0764", "!!int ' 8:20'", "!!int '\uff1500'", "!!float ' 8:20'"]
+)
+def test_a_number_that_is_another_to_a_reader_is_refused(number: str) -> None:
+    assert "does not read" in str(read(f"n: {number}\n"))
+
+
+@pytest.mark.parametrize(
+    ("number", "value"), [("0", 0), ("-12", -12), ("1_000", 1000), ("01.5", 1.5), (".5", 0.5), ("1.5e-3", 1.5e-3)]
+)
+def test_decimal_numbers_are_read(number: str, value: float) -> None:
+    found = read(f"n: {number}\n")
+    assert isinstance(found, Document)
+    assert found.value == {"n": value}
 
 
 @pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML was built without libyaml")

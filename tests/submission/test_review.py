@@ -295,7 +295,7 @@ def test_other_files_among_results(clone: Clone, entry: Path, check: Any, size: 
     assert (said.code, said.findings) == (1, [(f"{RESULTS}/mine/run.py", rule)])
 
 
-@pytest.mark.parametrize("name", ["a" * 300, "..", "../../../stray", "", "/stray"])
+@pytest.mark.parametrize("name", ["a" * 300, "..", "../../../stray", "", "/stray", "twice"])
 def test_a_path_that_cannot_be_written_is_a_finding(clone: Clone, entry: Path, check: Any, name: str) -> None:
     """git itself writes no such tree, but takes one, and so does a server."""
     clone.commit()
@@ -307,7 +307,8 @@ def test_a_path_that_cannot_be_written_is_a_finding(clone: Clone, entry: Path, c
 
     tree = stored("tree", b"100644 x.json\0" + stored("blob", b"{}"))
     tree = stored("tree", b"40000 " + name.encode() + b"\0" + tree)
-    tree = stored("tree", b"40000 mine\0" + tree)
+    twice = b"100644 mine\0" + stored("blob", b"{}") if name == "twice" else b""
+    tree = stored("tree", twice + b"40000 mine\0" + tree)
     entries = bytes.fromhex(clone.git("rev-parse", "HEAD:leaderboard/entries"))
     tree = stored("tree", b"40000 entries\0" + entries + b"40000 results\0" + tree)
     tree = stored("tree", b"40000 leaderboard\0" + tree)
@@ -315,7 +316,9 @@ def test_a_path_that_cannot_be_written_is_a_finding(clone: Clone, entry: Path, c
     clone.git("update-ref", "refs/heads/submission", commit)
     said = check()
     assert said.code == 1
-    if name:
+    if twice:
+        assert (f"{RESULTS}/mine", "file") in said.findings
+    elif name:
         odd = {file: rule for file, rule in said.findings if file.startswith(f"{RESULTS}/mine/")}
         assert odd == {f"{RESULTS}/mine/{name}/x.json": "file"}
         assert "is a path that cannot be written everywhere; rename it" in said.messages

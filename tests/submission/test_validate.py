@@ -621,7 +621,28 @@ def test_imports_of_data_sets_are_noted_where_the_model_reaches_them(tmp_path: P
     assert list(data_imports(mine / "model.py")) == [], "what trains needs data"
     (mine / "model.py").write_text("import torch\n\nfrom sklearned import load_digits\n", encoding="utf-8")
     (note,) = data_imports(mine / "model.py")
-    assert note == ("sklearned.py imports sklearn.datasets (line 2), which holds data sets: has it test images?")
+    assert note == (
+        "sklearned.py imports sklearn.datasets.load_digits (line 2), which holds data sets: has it test images?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "notes"),
+    [
+        ("import odebench", 1),
+        ("from odebench import load_dataset", 1),
+        ("from odebench import dataset", 1),
+        ("from odebench import *", 1),
+        ("from odebench.dataset.builtin import DIGITS", 1),
+        ("import sklearn.datasets as d", 1),
+        ("from odebench.solver import integrate", 0),
+        ("from odebench import integrate", 0),
+        (f"def unused():\n    import {'a' * 300}", 0),
+    ],
+)
+def test_each_way_to_import_a_data_set_is_noted(tmp_path: Path, line: str, notes: int) -> None:
+    (tmp_path / "model.py").write_text(f"{line}\n", encoding="utf-8")
+    assert len(list(data_imports(tmp_path / "model.py"))) == notes
 
 
 def test_names_that_may_look_like_others_are_noted(tmp_path: Path) -> None:

@@ -140,10 +140,12 @@ def integrated_outside(classifier: ProcessClassifier, images: Images) -> Integra
     if len(counts) < len(told):
         lies.append(Lie("solver", "it does not say how often its field is evaluated"))
     else:
-        told_mean, true_mean = (float(torch.cat(each).double().mean()) for each in (counts, nfe))
-        close = abs(told_mean - true_mean) <= ADAPTIVE_NFE * true_mean
-        if not (close if solver.adaptive else torch.equal(torch.cat(counts), torch.cat(nfe))):
-            lies.append(Lie("solver", f"it says NFE {told_mean:g}, integrated outside {true_mean:g}"))
+        says, true = torch.cat(counts).double(), torch.cat(nfe).double()
+        if solver.adaptive:
+            says, true = says.mean(0, keepdim=True), true.mean(0, keepdim=True)
+        wrong = (says - true).abs() > (ADAPTIVE_NFE if solver.adaptive else 0) * true
+        for row in wrong.nonzero().flatten().tolist()[:1]:
+            lies.append(Lie("solver", f"it says NFE {says[row]:g}, integrated outside {true[row]:g}"))
     return Integrated(len(points), tuple(lies))
 
 
