@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -205,6 +206,24 @@ def test_gradients_that_were_given_are_looked_at_afterwards(tmp_path: Path, give
     assert integrated_outside(there, IMAGES).points is None
     if lies:
         assert "of 8 gradients, drawn from those that attacks were given, are not those of its logits" in found[0].said
+
+
+def test_gradients_of_images_that_share_steps_are_compared_alone(tmp_path: Path) -> None:
+    solver = adaptive("dopri5", rtol=1e-2, atol=1e-2, backend="torchdiffeq")
+    there = local(blueprint(write_field_entry(tmp_path), solver=solver))
+    for part in torch.split(IMAGES, 1):
+        gradient(there, part * 0.9 + 0.05, torch.zeros(1, dtype=torch.long))
+    asked = []
+    answer = type(there).answer
+
+    def counted(self: Any, images: Tensor) -> Answer:
+        asked.append(len(images))
+        return answer(self, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(there), "answer", counted)
+        assert false_gradients(there) == ()
+    assert {*asked} == {1}
 
 
 def test_what_is_left_of_the_time_is_shared(flow: Blueprint) -> None:

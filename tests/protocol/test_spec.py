@@ -217,4 +217,7 @@ def test_a_radius_that_went_through_float32_is_the_one_that_was_meant(given: flo
 def test_a_name_that_cannot_be_is_refused_in_plain_words() -> None:
     with pytest.raises(ValidationError) as caught:
         ModelSpec(name="a/b", arguments={}, weights="0" * 64)
-    assert first_problem(caught.value) == "name cannot be 'a/b': it must be a name: no slash, no dot in front, at most 100 characters"
+    assert (
+        first_problem(caught.value)
+        == "name cannot be 'a/b': it must be a name: no slash, no dot in front, at most 100 characters"
+    )

@@ -443,6 +443,17 @@ def test_results_must_be_the_entrys_own(tmp_path: Path, results: Path) -> None:
     assert "coverage" in rules(found)
 
 
+def test_what_the_code_imports_and_names_is_noted(tmp_path: Path, results: Path) -> None:
+    mine = write_real_entry(tmp_path / "entries", code="import gc\nimport odebench\nl\u0435n = 1\n" + PLAIN)
+    notes = " ".join(verified(mine, results).notes)
+    for part in (
+        "model.py imports gc (line 1)",
+        "imports odebench (line 2), which holds data sets",
+        "'l\\u0435n' (line 3)",
+    ):
+        assert part in notes, notes
+
+
 def test_an_entry_without_results_is_asked_and_told_what_to_run(tmp_path: Path) -> None:
     mine = write_real_entry(tmp_path / "entries", code=ending("return logits[:, :9]"))
     found = verified(mine, tmp_path / "results")
