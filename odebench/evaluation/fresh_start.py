@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from odebench.errors import ModelProcessError, OdebenchError
@@ -60,8 +60,10 @@ def started_early(start: Start) -> Iterator[Start]:
         try:
             yield lambda: _Started(running)
         finally:
-            for process in made:  # before the wait, which it ends
-                process.__exit__(None, None, None)
+            while not running.done():  # until it is closed: it may not have begun yet
+                for process in made:
+                    process.__exit__(None, None, None)
+                wait([running], timeout=0.1)
             with suppress(ModelProcessError):
                 running.result().close()
 

@@ -11,6 +11,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -37,6 +38,8 @@ _GOODBYE = 1.0
 """Seconds that a child which has closed its pipe gets to end by itself, so that its exit code can be told."""
 _END_SECONDS = 10.0
 """Seconds that the system gets to end a killed process."""
+_LOOK_SECONDS = 0.2
+"""How soon a thread that waits for an answer sees that the process was closed by another."""
 _F_SETPIPE_SZ, _PIPE_BYTES = 1031, 1 << 20
 
 
@@ -59,6 +62,7 @@ class ProcessChannel:
         self.terms, self.budget = tuple(terms), budget
         self.number = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._exchanging = threading.Lock()
 
     @property
     def open(self) -> bool:
@@ -66,7 +70,8 @@ class ProcessChannel:
         return self._process is not None
 
     def close(self) -> None:
-        """Ends the process with its process group, if it still runs, and deletes its scratch folder."""
+        """Ends the process with its process group, if it still runs, and deletes its scratch folder. An exchange in
+        another thread ends first: nobody would tell it that the pipe it waits for is closed here."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -75,6 +80,8 @@ class ProcessChannel:
                 os.killpg(process.pid, signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_END_SECONDS)
+            if self._exchanging.acquire(timeout=_END_SECONDS):
+                self._exchanging.release()
 
     def start(self) -> None:
         """Starts the child. Raises ModelProcessError."""
@@ -109,6 +116,12 @@ class ProcessChannel:
 
         Raises ModelAnswerError for an error that the child sends, ModelProcessError for all else.
         """
+        with self._exchanging:
+            return self._exchanged(order, tensors, most=most, seconds=seconds)
+
+    def _exchanged(
+        self, order: dict[str, JsonValue], tensors: dict[str, Tensor], *, most: int, seconds: float
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         what, token, started = self.what, _token(), time.monotonic()
         frame = encode_frame(order | {"number": self.number, "token": token}, tensors)
         deadline = started + (seconds if self.budget is None else min(seconds, self.budget.left))
@@ -160,7 +173,7 @@ class ProcessChannel:
     def _write(self, data: bytes, deadline: float) -> None:
         rest = memoryview(data)
         while rest:
-            _wait(self._to, selectors.EVENT_WRITE, deadline)
+            self._wait(self._to, selectors.EVENT_WRITE, deadline)
             try:
                 rest = rest[os.write(self._to, rest[: 1 << 20]) :]
             except BrokenPipeError as error:
@@ -169,18 +182,33 @@ class ProcessChannel:
     def _read(self, size: int, deadline: float) -> bytes:
         data = bytearray()
         while len(data) < size:
-            _wait(self._from, selectors.EVENT_READ, deadline)
+            self._wait(self._from, selectors.EVENT_READ, deadline)
             part = os.read(self._from, min(size - len(data), 1 << 20))
             if not part:
                 raise self._end()
             data += part
         return bytes(data)
 
+    def _wait(self, descriptor: int, event: int, deadline: float) -> None:
+        """Waits until a descriptor is ready. Raises TimeoutError after the deadline, ModelProcessError once closed."""
+        while self.open:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            if _ready(descriptor, event, min(left, _LOOK_SECONDS)):
+                return
+        raise self._stopped()
+
+    def _stopped(self) -> ModelProcessError:
+        return ModelProcessError(f"the model's process was stopped before it answered {self.what}")
+
     def _end(self) -> ModelProcessError:
         """The error that says how a process ended which has closed its pipe."""
-        assert self._process is not None
+        process = self._process
+        if process is None:
+            return self._stopped()
         try:
-            code = self._process.wait(_GOODBYE)
+            code = process.wait(_GOODBYE)
         except subprocess.TimeoutExpired:
             return ModelProcessError(f"the model's process closed its pipe instead of an answer to {self.what}")
         if code == NOT_RAISED:
@@ -204,13 +232,6 @@ def _pipe(*, read: ExitStack, write: ExitStack) -> tuple[int, int]:
     read.callback(os.close, reading)
     write.callback(os.close, writing)
     return reading, writing
-
-
-def _wait(descriptor: int, event: int, deadline: float) -> None:
-    """Waits until a descriptor is ready. Raises TimeoutError after the deadline."""
-    left = deadline - time.monotonic()
-    if left <= 0 or not _ready(descriptor, event, left):
-        raise TimeoutError
 
 
 def _ready(descriptor: int, event: int, seconds: float) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from masked_models import Memory
+from real_entry import write_real_entry
 from small_model import SmallOde, fitted
 from stateful_models import Locked, Wrapped
 from torch import nn
@@ -17,7 +19,10 @@ from odebench.errors import ModelProcessError
 from odebench.evaluation.evaluate import run
 from odebench.evaluation.fresh_start import started_early
 from odebench.evaluation.plan import EvaluationRequest, Slice, plan
+from odebench.model.blueprint import Blueprint
+from odebench.model.process import ModelProcess
 from odebench.result.schema import Check, Result
+from odebench.submission.submitted_model import find_model
 
 N = 20
 
@@ -74,3 +79,18 @@ def test_a_start_that_fails_says_so_where_it_is_entered() -> None:
 
     with started_early(start) as started, pytest.raises(ModelProcessError, match="no such model"), started():
         raise AssertionError("nothing was started")
+
+
+@pytest.mark.fresh_process
+@pytest.mark.parametrize("seconds", [0.0, 1.5])
+def test_a_start_that_is_not_wanted_any_more_ends_at_once(tmp_path: Path, seconds: float) -> None:
+    """The thread that waits for the model to be built hears of it, whether its process has begun or not."""
+    hangs = "import time\ntime.sleep(100)\n"
+    mine = write_real_entry(tmp_path, code=hangs)
+    request = EvaluationRequest(find_model(str(mine)), "fgsm", images=Slice(n=N, chunk=N))
+    origin = plan(request, describe_dataset("digits"), total=500).origin
+    blueprint = Blueprint(origin, mine / "one.safetensors", 10, "cpu", None, None)
+    with started_early(lambda: ModelProcess(blueprint)):
+        time.sleep(seconds)
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
