@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -70,7 +70,8 @@ def build_contribution(contributed: Contributed) -> nn.Module:
         try:
             module = attribute(**arguments)
         except (Exception, SystemExit) as error:
-            raise ModelError(f"{where} cannot be built with {', '.join(arguments)}: {_line(error)}") from error
+            given = f"with {', '.join(arguments)}" if arguments else "without arguments"
+            raise ModelError(f"{where} cannot be built {given}: {_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ModelError(f"{where} gave a {type(module).__name__}, not a torch.nn.Module")
     if contributed.fitting:
@@ -132,21 +133,24 @@ def arguments_asked(contributed: Contributed) -> dict[str, bool]:
     return _asked(attribute)
 
 
-def _asked(attribute: Any) -> dict[str, bool]:
+def _parameters(attribute: Any) -> Mapping[str, inspect.Parameter]:
     try:
-        takes = inspect.signature(attribute).parameters
+        return inspect.signature(attribute).parameters
     except (TypeError, ValueError):  # what is not callable is refused when it is called
         return {}
+
+
+def _asked(attribute: Any) -> dict[str, bool]:
     return {
         name: one.default is one.empty
-        for name, one in takes.items()
+        for name, one in _parameters(attribute).items()
         if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
     }
 
 
 def _fitting(attribute: Any, arguments: dict[str, Any], where: str) -> dict[str, Any]:
-    """Those of the arguments that a class or function takes; horizon, solver and step have values where it needs them.
-    Raises ModelError where it needs another."""
+    """Those of the arguments that a class or function takes, with **kwargs all; horizon, solver and step have values
+    where it needs them. Raises ModelError where it needs another."""
     asked = _asked(attribute)
     solver = arguments.get("solver") or OFFERED_SOLVER
     offered = {"horizon": OFFERED_HORIZON, "solver": solver, "step": solver.step or OFFERED_SOLVER.step} | arguments
@@ -155,7 +159,9 @@ def _fitting(attribute: Any, arguments: dict[str, Any], where: str) -> dict[str,
             f"{where} needs {', '.join(others)}, which odebench does not give: it gives {', '.join(offered)} by name; "
             "give the others default values"
         )
-    return {name: offered[name] for name, needed in asked.items() if name in arguments or (needed and name in offered)}
+    found = {name: offered[name] for name, needed in asked.items() if name in arguments or (needed and name in offered)}
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in _parameters(attribute).values())
+    return found | arguments if takes_all else found
 
 
 def _lies_in(module: object, folder: Path) -> bool:

@@ -124,6 +124,19 @@ def test_a_constructor_is_given_what_it_needs_by_name(
 
 
 @pytest.mark.usefixtures("place")
+def test_a_constructor_with_kwargs_is_given_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("inner.py").write_text(
+        f"{NET}\nclass Inherits(Net):\n    def __init__(self, horizon, **kwargs):\n"
+        "        assert set(kwargs) == {'image_shape', 'n_classes'} and horizon == 1\n"
+        "        super().__init__(kwargs['n_classes'])\n"
+    )
+    code, _, err = typed(f"run -m inner.py:Inherits {RUN}", monkeypatch, capsys)
+    assert code == 0, err
+
+
+@pytest.mark.usefixtures("place")
 def test_a_module_that_integrates_by_itself_gets_its_horizon(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,7 +224,7 @@ def test_local_imports_are_found_wherever_they_are_written(tmp_path: Path) -> No
         ("my_net.py:Net -a pgd --trust --horizon 2 --weights net.safetensors", "Net exposes no field to integrate"),
         ("my_net.py:Net -a pgd --trust --set epochs=2 --weights net.safetensors", "Net is code of your own, without a"),
         ("ode.py:Ode -a pgd --trust --weights net.safetensors", "net.safetensors"),
-        ("my_net.py:nn -a pgd --trust --weights net.safetensors", "my_net.py:nn cannot be built"),
+        ("my_net.py:nn -a pgd --trust --weights net.safetensors", "my_net.py:nn cannot be built without arguments: "),
     ],
 )
 def test_what_cannot_be_run_is_one_line(
