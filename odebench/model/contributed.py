@@ -46,11 +46,12 @@ def load_contribution(contributed: Contributed, weights: Path) -> nn.Module:
         raise ModelError(f"{_where(contributed)} cannot take its weights: {_line(error)}") from error
 
 
-def build_contribution(contributed: Contributed) -> nn.Module:
+def build_contribution(contributed: Contributed, *, imported: dict[str, Path] | None = None) -> nn.Module:
     """The untrained module of an entry, initialised by its train seed. Leaves the global generators as they were.
 
-    The folder is importable while the module is imported and built, and no compiled files are left in it. Raises
-    ModelError for code that cannot be imported or built, or whose module does not fit what the entry says.
+    The folder is importable while the module is imported and built, and no compiled files are left in it. `imported`
+    is given the file of each module that was imported meanwhile, by its name. Raises ModelError for code that cannot be
+    imported or built, or whose module does not fit what the entry says.
     """
     where = _where(contributed)
     arguments: dict[str, Any] = {
@@ -60,6 +61,7 @@ def build_contribution(contributed: Contributed) -> nn.Module:
     }
     if contributed.horizon is not None:
         arguments |= {"horizon": contributed.horizon, "solver": contributed.solver}
+    before = dict(sys.modules)
     with _importable(contributed.folder), seeded(contributed.train_seed):
         try:
             attribute = getattr(_imported(contributed), contributed.attribute)
@@ -72,6 +74,12 @@ def build_contribution(contributed: Contributed) -> nn.Module:
         except (Exception, SystemExit) as error:
             given = f"with {', '.join(arguments)}" if arguments else "without arguments"
             raise ModelError(f"{where} cannot be built {given}: {_line(error)}") from error
+        if imported is not None:
+            imported |= {
+                name: file
+                for name, one in list(sys.modules.items())
+                if before.get(name) is not one and (file := _file(one)) is not None
+            }
     if not isinstance(module, nn.Module):
         raise ModelError(f"{where} gave a {type(module).__name__}, not a torch.nn.Module")
     if contributed.fitting:
@@ -165,8 +173,16 @@ def _fitting(attribute: Any, arguments: dict[str, Any], where: str) -> dict[str,
 
 
 def _lies_in(module: object, folder: Path) -> bool:
+    file = _file(module)
+    places = [file] if file is not None else []
+    if file is None and isinstance(module, ModuleType):  # a package without __init__.py has folders alone
+        places = [Path(place).absolute() for place in vars(module).get("__path__", ())]
+    return any(place.is_relative_to(folder.absolute()) for place in places)
+
+
+def _file(module: object) -> Path | None:
     file = getattr(module, "__file__", None)
-    return isinstance(file, str) and Path(file).absolute().is_relative_to(folder.absolute())
+    return Path(file).absolute() if isinstance(file, str) else None
 
 
 def _where(contributed: Contributed) -> str:

@@ -154,9 +154,7 @@ def test_what_has_nothing_in_common_is_said() -> None:
     found = [*results("kd-ode", 25), *results("ode", 10, attack="pgd")]
     stored = [StoredResult(Path(f"{number}.json"), result) for number, result in enumerate(found)]
     tables = build_tables(stored)[0]
-    with pytest.raises(
-        UsageError, match="of kd-ode and ode has data set, norm, epsilon, attack and train seed"
-    ):
+    with pytest.raises(UsageError, match="of kd-ode and ode has data set, norm, epsilon, attack and train seed"):
         compare_models(tables, "kd-ode", "ode")
     with pytest.raises(UsageError, match="unknown model among these results: 'od'; did you mean 'ode'"):
         compare_models(tables, "kd-ode", "od")
