@@ -152,6 +152,10 @@ def test_a_module_that_integrates_by_itself_gets_its_horizon(
     assert typed(f"run -m scaled.py:Net {RUN}", monkeypatch, capsys)[0] == 0
     assert typed(f"run -m scaled.py:Net {RUN} --horizon 2", monkeypatch, capsys)[0] == 0
     assert "horizon -1 must be" in typed(f"run -m scaled.py:Net {RUN} --horizon -1", monkeypatch, capsys)[2]
+    said = "Net integrates by itself: it takes --horizon, no --solver\n"
+    assert said in typed(f"run -m scaled.py:Net {RUN} --solver euler --step 0.5", monkeypatch, capsys)[2]
+    Path("scaled.py").write_text(Path("scaled.py").read_text().replace("n_classes, horizon", "n_classes, horizon=1.0"))
+    assert said in typed(f"run -m scaled.py:Net {RUN} --solver euler --step 0.5", monkeypatch, capsys)[2]
     evaluations = [read_result(path).evaluation for path in result_files(Path("results"))]
     assert {one.model.arguments["horizon"] for one in evaluations} == {1.0, 2.0}
     assert {one.horizon for one in evaluations} == {None}
