@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from rich.table import Column, Table
 
 from odebench.cli.verbosity import Verbosity, verbosity
 from odebench.cli.warnings import after_run
-from odebench.io.text import ascii_only, raw_stream, shown, spelled_for
+from odebench.io.text import ascii_only, hanging, raw_stream, shown, spelled_for
 from odebench.leaderboard.build import FLAG_MEANINGS
 from odebench.leaderboard.figures import CARRY_OVER, carried_figures
 from odebench.progress import SILENT, Step
@@ -237,6 +238,14 @@ def _nfe(result: Result) -> str:
 
 def _percent(figure: Figure) -> str:
     return f"{100 * figure.value:.1f} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+
+
+def print_finding(finding: object) -> None:
+    """Prints a finding in lines of at most 80 columns. The command that it ends in is one line, however long."""
+    said, colon, options = str(finding).partition(": odebench ")
+    print(hanging(re.sub(r"odebench (?=[a-z])", "odebench\0", f"{said}:" if colon else said)).replace("\0", " "))
+    if colon:
+        print(f"  odebench {options}")
 
 
 def write_text(text: str) -> None:

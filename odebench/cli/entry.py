@@ -72,7 +72,7 @@ def validate(
 
     Schema, types, licence, weights (sha256, size, header, finite), pickles under any name, sizes, links, clashes.
     """
-    from odebench.cli.console import ScreenProgress, write_text
+    from odebench.cli.console import ScreenProgress, print_finding, write_text
     from odebench.submission.entry import ENTRY_FILE
     from odebench.submission.fix import fix_entry
     from odebench.submission.validate import validate_entry
@@ -91,7 +91,7 @@ def validate(
     else:
         for report in reports:
             for finding in report.findings:
-                print(hanging(str(finding)))
+                print_finding(finding)
             count = len(report.findings)
             looked = "looked at" if fetch else "not looked at (--fetch)"
             elsewhere = f", {report.weights_elsewhere} elsewhere {looked}" if report.weights_elsewhere else ""

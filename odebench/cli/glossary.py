@@ -104,7 +104,7 @@ CHECKS: dict[CheckId, tuple[str, str]] = {
 """What each check looks at, and what to do if it flags. Thresholds: docs/protocol.md, section 4."""
 
 VERDICTS: dict[ClaimVerdict, str] = {
-    ClaimVerdict.not_run: "no result answers the claim yet",
+    ClaimVerdict.not_run: "no results, or the claim is refused",
     ClaimVerdict.too_few_seeds: "fewer than eight train seeds are complete",
     ClaimVerdict.flagged: "a model that is compared has a flag about the model",
     ClaimVerdict.supported: "the gain is above zero, and its adjusted p below .05",

@@ -149,7 +149,9 @@ def _table(result: Result) -> tuple[str, str, str, tuple[float, ...]]:
 
 def _row(result: Result) -> list[str]:
     evaluation, figures = result.evaluation, carried_figures(result)
-    horizon = "" if evaluation.horizon is None else f"{evaluation.horizon:g}"
+    own = evaluation.model.arguments.get("horizon")  # of a model that integrates by itself
+    at = evaluation.horizon if isinstance(own, bool) or not isinstance(own, int | float) else own
+    horizon = "" if at is None else f"{at:g}"
     shares = [figures[0].clean, *(one.robust for one in figures)]
     seed = "" if evaluation.model.train_seed is None else str(evaluation.model.train_seed)
     names = [evaluation.model.name, horizon, seed, evaluation.attack.name]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from odebench.cli.verbosity import Verbosity, set_verbosity, with_verbosity
+from odebench.cli.verbosity import Quiet, Verbose, Verbosity, set_verbosity, with_verbosity
 
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
@@ -59,8 +59,8 @@ app = _App(
 @app.callback(invoke_without_command=True)
 def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="Say only warnings, errors and the result."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also say what each stage cost."),
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.USUAL)
     if version:

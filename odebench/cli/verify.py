@@ -131,7 +131,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _show(verified: Verification) -> None:
-    from odebench.cli.console import print_table
+    from odebench.cli.console import print_finding, print_table
 
     for name, numbers in verified.chunks.items():
         print(f"{name}: chunks {', '.join(map(str, numbers))} of 100 test images (--draw {verified.draw})")
@@ -143,7 +143,7 @@ def _show(verified: Verification) -> None:
     for note in verified.notes:
         print(hanging(f"note: {note}"))
     for each in verified.findings:
-        print(hanging(str(each)))
+        print_finding(each)
     compared, differ = verified.letters
     count = len(verified.findings)
     letters = f"{differ} of {compared} letters differ"

@@ -184,7 +184,7 @@ def check_modules(model: object, sources: object) -> None:
 
 def check_kind(name: str, given: object, kind: type | tuple[type, ...], such: str) -> None:
     """Raises UsageError where an argument is not of the kind that it must be; `such` is an example of a good one."""
-    if given is not None and (not isinstance(given, kind) or (isinstance(given, bool) and kind in (int, PLAIN))):
+    if given is not None and (not isinstance(given, kind) or (isinstance(given, bool) and kind is not bool)):
         raise UsageError(f"{name} must be such as {name}={such}, not {given!r}")
 
 

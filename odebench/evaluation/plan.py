@@ -134,6 +134,8 @@ def plan(request: EvaluationRequest, dataset: DatasetDefinition, *, total: int) 
         train_seed=request.train_seed,
         changes=request.changes,
     )
+    if request.solver is not None and resolved.origin.horizon is None and model.takes_horizon(dataset):
+        raise UsageError(f"{resolved.name} integrates by itself: it takes --horizon, no --solver")
     horizon, solver = _horizon_and_solver(request, resolved)
     texts = _source_texts(request, attack, resolved, dataset)
     _check_surrogate(request.surrogate, resolved.name, solver)

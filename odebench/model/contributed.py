@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -46,11 +46,12 @@ def load_contribution(contributed: Contributed, weights: Path) -> nn.Module:
         raise ModelError(f"{_where(contributed)} cannot take its weights: {_line(error)}") from error
 
 
-def build_contribution(contributed: Contributed) -> nn.Module:
+def build_contribution(contributed: Contributed, *, imported: dict[str, Path] | None = None) -> nn.Module:
     """The untrained module of an entry, initialised by its train seed. Leaves the global generators as they were.
 
-    The folder is importable while the module is imported and built, and no compiled files are left in it. Raises
-    ModelError for code that cannot be imported or built, or whose module does not fit what the entry says.
+    The folder is importable while the module is imported and built, and no compiled files are left in it. `imported`
+    is given the file of each module that was imported meanwhile, by its name. Raises ModelError for code that cannot be
+    imported or built, or whose module does not fit what the entry says.
     """
     where = _where(contributed)
     arguments: dict[str, Any] = {
@@ -60,6 +61,7 @@ def build_contribution(contributed: Contributed) -> nn.Module:
     }
     if contributed.horizon is not None:
         arguments |= {"horizon": contributed.horizon, "solver": contributed.solver}
+    before = dict(sys.modules)
     with _importable(contributed.folder), seeded(contributed.train_seed):
         try:
             attribute = getattr(_imported(contributed), contributed.attribute)
@@ -70,7 +72,14 @@ def build_contribution(contributed: Contributed) -> nn.Module:
         try:
             module = attribute(**arguments)
         except (Exception, SystemExit) as error:
-            raise ModelError(f"{where} cannot be built with {', '.join(arguments)}: {_line(error)}") from error
+            given = f"with {', '.join(arguments)}" if arguments else "without arguments"
+            raise ModelError(f"{where} cannot be built {given}: {_line(error)}") from error
+        if imported is not None:
+            imported |= {
+                name: file
+                for name, one in list(sys.modules.items())
+                if before.get(name) is not one and (file := _file(one)) is not None
+            }
     if not isinstance(module, nn.Module):
         raise ModelError(f"{where} gave a {type(module).__name__}, not a torch.nn.Module")
     if contributed.fitting:
@@ -132,21 +141,24 @@ def arguments_asked(contributed: Contributed) -> dict[str, bool]:
     return _asked(attribute)
 
 
-def _asked(attribute: Any) -> dict[str, bool]:
+def _parameters(attribute: Any) -> Mapping[str, inspect.Parameter]:
     try:
-        takes = inspect.signature(attribute).parameters
+        return inspect.signature(attribute).parameters
     except (TypeError, ValueError):  # what is not callable is refused when it is called
         return {}
+
+
+def _asked(attribute: Any) -> dict[str, bool]:
     return {
         name: one.default is one.empty
-        for name, one in takes.items()
+        for name, one in _parameters(attribute).items()
         if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
     }
 
 
 def _fitting(attribute: Any, arguments: dict[str, Any], where: str) -> dict[str, Any]:
-    """Those of the arguments that a class or function takes; horizon, solver and step have values where it needs them.
-    Raises ModelError where it needs another."""
+    """Those of the arguments that a class or function takes, with **kwargs all; horizon, solver and step have values
+    where it needs them. Raises ModelError where it needs another."""
     asked = _asked(attribute)
     solver = arguments.get("solver") or OFFERED_SOLVER
     offered = {"horizon": OFFERED_HORIZON, "solver": solver, "step": solver.step or OFFERED_SOLVER.step} | arguments
@@ -155,12 +167,22 @@ def _fitting(attribute: Any, arguments: dict[str, Any], where: str) -> dict[str,
             f"{where} needs {', '.join(others)}, which odebench does not give: it gives {', '.join(offered)} by name; "
             "give the others default values"
         )
-    return {name: offered[name] for name, needed in asked.items() if name in arguments or (needed and name in offered)}
+    found = {name: offered[name] for name, needed in asked.items() if name in arguments or (needed and name in offered)}
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in _parameters(attribute).values())
+    return found | arguments if takes_all else found
 
 
 def _lies_in(module: object, folder: Path) -> bool:
+    file = _file(module)
+    places = [file] if file is not None else []
+    if file is None and isinstance(module, ModuleType):  # a package without __init__.py has folders alone
+        places = [Path(place).absolute() for place in vars(module).get("__path__", ())]
+    return any(place.is_relative_to(folder.absolute()) for place in places)
+
+
+def _file(module: object) -> Path | None:
     file = getattr(module, "__file__", None)
-    return isinstance(file, str) and Path(file).absolute().is_relative_to(folder.absolute())
+    return Path(file).absolute() if isinstance(file, str) else None
 
 
 def _where(contributed: Contributed) -> str:

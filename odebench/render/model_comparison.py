@@ -10,6 +10,7 @@ from pathlib import Path
 
 from odebench.analysis.model_comparison import ModelComparison, ModelDifference
 from odebench.io.text import fill
+from odebench.protocol.registration import LEAST_SEEDS
 from odebench.protocol.spec import radius
 
 _WIDTHS = (10, 7, 7, 22)
@@ -26,12 +27,15 @@ def model_comparison_text(found: Sequence[ModelComparison], first: str, second: 
             parts += [f"{attack}, {images} images, {seeds} train seed{'s' * (seeds > 1)}", *map(_row, rows)]
         if one.unranked:
             parts += ["", fill(f"Not ranked: {', '.join(one.unranked)}.")]
+        if one.flags:
+            parts += ["", fill(f"Flags: {'; '.join(one.flags)}.")]
     parts += [
         "",
         fill(
             "Accuracies in %, clean and under each attack, on the images and train seeds that both models have. A - B "
-            "is in points with its paired 95% interval; A is better or worse where that excludes 0. Ranks of the "
-            "leaderboard correct for many comparisons, these rows do not."
+            "is in points with its paired 95% interval: over train seeds and images, or of one train seed over images, "
+            f"which speaks of these weights alone. A is better or worse where it excludes 0, of {LEAST_SEEDS} train "
+            "seeds or more. Ranks of the leaderboard correct for many comparisons, these rows do not."
         ),
         "",
     ]
@@ -52,6 +56,7 @@ def model_comparison_json(found: Sequence[ModelComparison], first: str, second: 
                 "epsilon": one.table.epsilon,
                 "rows": [{**asdict(row), "word": row.word} for row in one.rows],
                 "unranked": list(one.unranked),
+                "flags": list(one.flags),
             }
             for one in found
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from odebench.dataset import DatasetDefinition, describe_dataset
 from odebench.errors import UsageError
-from odebench.evaluation.arguments import PLAIN, check_kind
+from odebench.evaluation.arguments import check_kind
 from odebench.evaluation.loading import fetched
 from odebench.io.tensor_file import load_weights, read_tensors
 from odebench.model.classifier import is_ode
@@ -40,8 +41,8 @@ def load_model(
     """
     if not isinstance(name, str):
         raise UsageError(f"a model is loaded by its name, such as 'kd-ode', not from {type(name).__name__}")
-    check_kind("horizon", horizon, PLAIN, "1.0")
-    check_kind("seed", seed, int, "0")
+    check_kind("horizon", horizon, Real, "1.0")
+    check_kind("seed", seed, Integral, "0")
     check_kind("trust", trust, bool, "True")
     check_kind("data_dir", data_dir, (str, Path), "'data'")
     described = _described(dataset, data_dir)
@@ -52,7 +53,7 @@ def load_model(
         described,
         horizon=None if horizon is None else float(horizon),
         train_horizon=None,
-        train_seed=seed,
+        train_seed=int(seed),
         changes={},
     )
     given = fetched(found.weights)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import sysconfig
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -17,7 +19,7 @@ def local_imports(file: Path, folder: Path, *, within: Path) -> list[Path]:
     The packages around a module count, since they are run as well; so do imports inside of functions. What is imported
     by a name made at run time, or from an installed package, does not.
     """
-    if within.name in _INSTALLED:
+    if not is_local(within):
         return []
     found: set[Path] = set()
     waiting = [file, *_packages_of(file, folder)]
@@ -29,6 +31,16 @@ def local_imports(file: Path, folder: Path, *, within: Path) -> list[Path]:
         for name in _imported_names(path, folder):
             waiting += _files_of(name, folder)
     return sorted(found - {file})
+
+
+def is_local(path: Path) -> bool:
+    """Whether a file or folder is code of one's own: not installed, nor of Python or of odebench."""
+    return not _INSTALLED & set(path.parts) and not any(path.is_relative_to(folder) for folder in _others())
+
+
+@cache
+def _others() -> list[Path]:
+    return [Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))]
 
 
 def _imported_names(path: Path, folder: Path) -> Iterator[str]:
@@ -55,7 +67,14 @@ def _files_of(name: str, folder: Path) -> Iterator[Path]:
     parts = name.split(".")
     for depth in range(1, len(parts) + 1):
         place = folder.joinpath(*parts[:depth])
-        yield from (path for path in (place / "__init__.py", place.with_name(f"{place.name}.py")) if path.is_file())
+        yield from (path for path in (place / "__init__.py", place.with_name(f"{place.name}.py")) if _is_file(path))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have, such as one of more than 255 bytes
+        return False
 
 
 def _packages_of(file: Path, folder: Path) -> list[Path]:

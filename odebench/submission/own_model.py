@@ -24,7 +24,7 @@ from odebench.io.files import sha256_file
 from odebench.model.definition import Contributed
 from odebench.protocol.spec import NAME_PATTERN, check_horizon
 from odebench.submission.folder import CODE_SUFFIX
-from odebench.submission.local_imports import local_imports
+from odebench.submission.local_imports import is_local, local_imports
 from odebench.submission.module_source import top_level_names
 
 if TYPE_CHECKING:
@@ -37,12 +37,13 @@ CODE = "code"
 @dataclass(frozen=True)
 class _Built:
     """The horizon and solver of a module (None where it exposes no field), the arguments that its constructor takes,
-    and whether it needs each."""
+    and whether it needs each; the files of the modules that it imported, by their names."""
 
     horizon: float | None
     solver: Solver | None
     asked: Mapping[str, bool]
     offered_horizon: float
+    imported: Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,21 @@ class OwnModel:
         """The file of the code."""
         return self.folder.joinpath(*self.module.split(".")).with_suffix(CODE_SUFFIX)
 
-    @cached_property
-    def code_digest(self) -> str:
-        """Twelve letters that tell versions of the code apart: of its file, and of the local files that it imports."""
+    def code_digest(self, imported: Mapping[str, Path]) -> str:
+        """Twelve letters that tell versions of the code apart: of its file, of the local files that it imports as it
+        reads, and of those among the modules that were `imported` by name as it was built."""
         top, *inner = self.module.split(".")
         within = self.folder / top if inner else self.folder
-        others = local_imports(self.code, self.folder, within=within)
-        if not others:
+        files = {self._title(path): path for path in local_imports(self.code, self.folder, within=within)}
+        files |= {self._title(path, name): path for name, path in imported.items() if _is_own(path)}
+        files |= {self._title(self.code): self.code}
+        if len(files) == 1:
             return sha256_file(self.code)[:12]
-        files = [self.code, *others]
-        return digest({path.relative_to(self.folder).as_posix(): sha256_file(path) for path in files})[:12]
+        return digest({title: sha256_file(path) for title, path in files.items()})[:12]
+
+    def _title(self, path: Path, name: str = "") -> str:
+        """What a file is called in the digest, on all machines: its path below the folder, elsewhere its module."""
+        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else name
 
     def takes_horizon(self, dataset: DatasetDefinition) -> bool:
         built = self._own(dataset)
@@ -101,7 +107,7 @@ class OwnModel:
         built = self._own(dataset)
         if horizon is not None:
             check_horizon(horizon)
-        arguments: dict[str, JsonValue] = {CODE: self.code_digest}
+        arguments: dict[str, JsonValue] = {CODE: self.code_digest(built.imported)}
         if built.horizon is not None:
             origin = replace(origin, horizon=built.horizon if horizon is None else horizon, solver=built.solver)
         elif horizon is not None and "horizon" not in built.asked:
@@ -138,10 +144,17 @@ class OwnModel:
             from odebench.model.contributed import OFFERED_HORIZON, arguments_asked, build_contribution
 
             origin = self._origin(dataset)
-            module = build_contribution(origin)
+            imported = {name: path for one in self._built.values() for name, path in one.imported.items()}
+            module = build_contribution(origin, imported=imported)
             asked = Classifier(module, n_classes=len(dataset.classes))
-            self._built[dataset.name] = _Built(asked.horizon, asked.solver, arguments_asked(origin), OFFERED_HORIZON)
+            self._built[dataset.name] = _Built(
+                asked.horizon, asked.solver, arguments_asked(origin), OFFERED_HORIZON, imported
+            )
         return self._built[dataset.name]
+
+
+def _is_own(path: Path) -> bool:
+    return is_local(path) and path.is_file()  # some modules name files that are not there
 
 
 def own_model(text: str, weights: Path | None) -> OwnModel:

@@ -27,9 +27,10 @@ from odebench.analysis.claims import ClaimVerdict
 from odebench.attack.builtin import WORST_CASE
 from odebench.attack.registry import ATTACKS
 from odebench.cli import _exit_code, app
-from odebench.cli.console import ScreenProgress, print_result
-from odebench.cli.glossary import explained
+from odebench.cli.console import ScreenProgress, print_finding, print_result
+from odebench.cli.glossary import VERDICTS, explained
 from odebench.cli.options import settings, solver
+from odebench.cli.verify import _show as show_verification
 from odebench.dataset import idx
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
@@ -39,6 +40,8 @@ from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.result.file import read_result, write_result
 from odebench.result.outcome import OUTCOMES, CheckId, Flag
 from odebench.result.schema import Result
+from odebench.submission.finding import Finding
+from odebench.submission.verification.verify import Verification
 
 FEW = ("-n", "20", "--chunk", "20")
 SHORT = ("--set", "epochs=1", "--set", "teacher_epochs=4", *FEW)
@@ -389,6 +392,8 @@ def test_every_command_takes_q_and_v(call: Call) -> None:
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         taken = {option for parameter in command.params for option in parameter.opts}
         assert {"-q", "--quiet", "-v", "--verbose"} <= taken, name
+    texts = [path.read_text(encoding="utf-8") for path in Path(package.__file__).with_name("cli").glob("*.py")]
+    assert sum(text.count('"--quiet"') for text in texts) == 1
     assert call("-q", "models").out == call("models", "-v").out == call("models").out
 
 
@@ -441,6 +446,10 @@ def test_info_explains_every_word_of_a_result(call: Call) -> None:
     words += ["Not-Examined", "unranked", "masked", "check 16", "T"]
     for word in words:
         assert explained(str(word)), word
+    protocol = (Path(package.__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    _, _, answers = protocol.partition("- **Answers**")
+    assert re.findall(r"^  - \*(.+?)\*:", answers.partition("\n- **")[0], re.M) == [word.value for word in VERDICTS]
+    assert f"  - *not run*: {VERDICTS[ClaimVerdict.not_run]};" in answers
     assert len(explained("T")) == len(explained("r")) == 1
     assert explained("R") == explained("nothing") == []
     said = call("info", "solver gap")
@@ -452,6 +461,17 @@ def test_info_explains_every_word_of_a_result(call: Call) -> None:
     said = call("info", "solver gpa")
     assert said.code == 2
     assert "unknown name 'solver gpa'; did you mean 'solver gap'?" in said.err
+
+
+def test_a_command_in_a_finding_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "odebench run --model mine --dataset digits --horizon 0.5 --attack pgd -n 200 --results leaderboard"
+    coverage = Finding("entry.yaml", None, "coverage", f"{'no result ' * 9}; run: {command}")
+    show_verification(Verification(Path("mine"), "mine", 0, {}, (), (coverage,), ()))
+    *said, shown, _ = capsys.readouterr().out.splitlines()
+    assert shown == f"  {command}"
+    assert (len(said), max(map(len, said)) <= 80, said[-1].endswith("run:")) == (2, True, True)
+    print_finding(f"{'x' * 70} odebench new-entry writes one")
+    assert capsys.readouterr().out == f"{'x' * 70}\n  odebench new-entry writes one\n"
 
 
 def test_info_names_the_weights_that_are_here_and_unknown_names(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,12 @@ def test_data_sets_are_tables_of_their_own(call: Call, tmp_path: Path) -> None:
     assert [line.split(" (")[0] for line in out.splitlines() if "accuracy in %" in line] == ["digits", "leaves"]
 
 
+def test_the_horizon_of_a_model_that_integrates_by_itself_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, shown in (({"horizon": 2.0}, "2"), ({"horizon": True}, "0"), ({}, "0")):
+        print_results([make_result({0.1: "rfrm"}, model="Net", arguments=arguments, horizon=None)])
+        assert capsys.readouterr().out.splitlines()[2].split()[:2] == ["Net", shown]  # the seed follows, 0
+
+
 def test_a_fall_at_a_smaller_radius_counts_at_a_larger_one(capsys: pytest.CaptureFixture[str]) -> None:
     print_results([make_result({0.1: "rfrm", 0.2: "rrfm"})])
     out = capsys.readouterr().out

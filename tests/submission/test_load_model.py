@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,6 +55,8 @@ def test_missing_weights_are_not_trained_in_silence() -> None:
     said = "no weights of ode here; train them by: odebench train --model ode --dataset digits --horizon 2 --seed 3"
     with pytest.raises(UsageError, match=said):
         odebench.load_model("ode", horizon=2, seed=3)
+    with pytest.raises(UsageError, match=said):
+        odebench.load_model("ode", horizon=np.float32(2), seed=np.int64(3))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="odebench train --model resnet --dataset digits --seed 0"):
         odebench.load_model("resnet")
 
@@ -69,8 +73,8 @@ def test_wrong_names_and_types_get_one_sentence() -> None:
     with pytest.raises(UsageError, match="a data set is named, such as 'digits', not int"):
         odebench.load_model("ode", 3)  # type: ignore[arg-type]
     wrong: dict[str, object] = {"horizon": "x", "seed": "0", "trust": "yes", "data_dir": 3}
-    for key, value in wrong.items():
-        with pytest.raises(UsageError, match=f"{key} must be such as {key}=.*, not {value!r}$"):
+    for key, value in [*wrong.items(), ("horizon", True), ("seed", False), ("seed", 1.0), ("seed", np.float64(1))]:
+        with pytest.raises(UsageError, match=f"{key} must be such as {key}=.*, not {re.escape(repr(value))}$"):
             odebench.load_model("ode", **{key: value})  # type: ignore[arg-type]
 
 

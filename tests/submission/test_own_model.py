@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import JsonValue
 from safetensors.torch import save_file
 from small_model import SmallOde, linear
 
 from odebench.cli import _exit_code
+from odebench.dataset.builtin import DIGITS
+from odebench.io.files import sha256_file
 from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import fixed_step
 from odebench.result.file import read_result, result_files
 from odebench.submission.local_imports import local_imports
+from odebench.submission.own_model import own_model
 
 RUN = "--weights net.safetensors -a fgsm -n 20 --chunk 20 --trust"
 NET = """\
@@ -124,6 +129,19 @@ def test_a_constructor_is_given_what_it_needs_by_name(
 
 
 @pytest.mark.usefixtures("place")
+def test_a_constructor_with_kwargs_is_given_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("inner.py").write_text(
+        f"{NET}\nclass Inherits(Net):\n    def __init__(self, horizon, **kwargs):\n"
+        "        assert set(kwargs) == {'image_shape', 'n_classes'} and horizon == 1\n"
+        "        super().__init__(kwargs['n_classes'])\n"
+    )
+    code, _, err = typed(f"run -m inner.py:Inherits {RUN}", monkeypatch, capsys)
+    assert code == 0, err
+
+
+@pytest.mark.usefixtures("place")
 def test_a_module_that_integrates_by_itself_gets_its_horizon(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +152,10 @@ def test_a_module_that_integrates_by_itself_gets_its_horizon(
     assert typed(f"run -m scaled.py:Net {RUN}", monkeypatch, capsys)[0] == 0
     assert typed(f"run -m scaled.py:Net {RUN} --horizon 2", monkeypatch, capsys)[0] == 0
     assert "horizon -1 must be" in typed(f"run -m scaled.py:Net {RUN} --horizon -1", monkeypatch, capsys)[2]
+    said = "Net integrates by itself: it takes --horizon, no --solver\n"
+    assert said in typed(f"run -m scaled.py:Net {RUN} --solver euler --step 0.5", monkeypatch, capsys)[2]
+    Path("scaled.py").write_text(Path("scaled.py").read_text().replace("n_classes, horizon", "n_classes, horizon=1.0"))
+    assert said in typed(f"run -m scaled.py:Net {RUN} --solver euler --step 0.5", monkeypatch, capsys)[2]
     evaluations = [read_result(path).evaluation for path in result_files(Path("results"))]
     assert {one.model.arguments["horizon"] for one in evaluations} == {1.0, 2.0}
     assert {one.horizon for one in evaluations} == {None}
@@ -156,6 +178,61 @@ def test_a_change_in_a_local_import_is_another_run(
     assert typed(f"run -m uses.py:Net {RUN}", monkeypatch, capsys)[0] == 0
     first, second = (read_result(path) for path in result_files(Path("results")))
     assert first.epsilons[0].outcomes != second.epsilons[0].outcomes
+    assert not any(name.startswith("parts") for name in sys.modules)
+
+
+def code_of(model: str) -> JsonValue:
+    found = own_model(model, Path("net.safetensors"))
+    resolved = found.resolve(DIGITS, horizon=None, train_horizon=None, train_seed=0, changes={})
+    return resolved.arguments["code"]
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("model", "shared"), [("nets.sub:Net", "shared.py"), ("late.py:Net", "shared.py"), ("far.py:Net", "lib/away.py")]
+)
+def test_code_that_is_found_only_as_it_runs_tells_versions_apart(model: str, shared: str) -> None:
+    Path("nets/sub.py").write_text(f"import shared\n{NET}")
+    Path("late.py").write_text(f"import importlib\nimportlib.import_module('shared')\n{NET}")
+    Path("far.py").write_text(f"import away\n{NET}")
+    Path("lib").mkdir()
+    sys.path.append(os.path.abspath("lib"))
+    codes = []
+    for text in ("x = 1\n", "x = 2\n", "x = 1\n"):
+        Path(shared).write_text(text)
+        codes.append(code_of(model))
+        sys.modules.pop("away", None)
+    assert codes[0] == codes[2] != codes[1]
+
+
+@pytest.mark.usefixtures("place")
+def test_code_without_local_imports_is_known_by_its_file() -> None:
+    assert code_of("my_net.py:Net") == sha256_file(Path("my_net.py"))[:12]
+    Path("lazy.py").write_text(f"import torch, wave, odebench.model.foreign_module\n{NET}")
+    assert code_of("lazy.py:Net") == sha256_file(Path("lazy.py"))[:12]
+
+
+@pytest.mark.usefixtures("place")
+def test_of_an_installed_package_nothing_is_read_but_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("site-packages").mkdir()
+    Path("nets").rename("site-packages/theirs")
+    sys.path.append(os.path.abspath("site-packages"))
+    read: list[Path] = []
+
+    def digest(path: Path) -> str:
+        read.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr("odebench.submission.own_model.sha256_file", digest)
+    code = Path("site-packages/theirs/small/plain.py").absolute()
+    assert code_of("theirs.small.plain:Net") == sha256_file(code)[:12]
+    assert read == [code]
+
+
+def test_an_import_of_a_name_that_no_file_can_have_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(f"import {'x' * 300}\nimport other\n")
+    (tmp_path / "other.py").write_text("")
+    assert local_imports(tmp_path / "net.py", tmp_path, within=tmp_path) == [tmp_path / "other.py"]
 
 
 def test_local_imports_are_found_wherever_they_are_written(tmp_path: Path) -> None:
@@ -211,7 +288,7 @@ def test_local_imports_are_found_wherever_they_are_written(tmp_path: Path) -> No
         ("my_net.py:Net -a pgd --trust --horizon 2 --weights net.safetensors", "Net exposes no field to integrate"),
         ("my_net.py:Net -a pgd --trust --set epochs=2 --weights net.safetensors", "Net is code of your own, without a"),
         ("ode.py:Ode -a pgd --trust --weights net.safetensors", "net.safetensors"),
-        ("my_net.py:nn -a pgd --trust --weights net.safetensors", "my_net.py:nn cannot be built"),
+        ("my_net.py:nn -a pgd --trust --weights net.safetensors", "my_net.py:nn cannot be built without arguments: "),
     ],
 )
 def test_what_cannot_be_run_is_one_line(
