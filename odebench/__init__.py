@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from odebench.dataset.base import Dataset as Dataset
     from odebench.dataset.base import Split as Split
     from odebench.dataset.definition import DatasetDefinition as DatasetDefinition
+    from odebench.dataset.load import load_dataset as load_dataset
     from odebench.errors import OdebenchError as OdebenchError
     from odebench.evaluation.evaluate import evaluate as evaluate
     from odebench.evaluation.image_slice import Slice as Slice
@@ -57,6 +58,7 @@ _EXPORTS = {
     "evaluate": "odebench.evaluation.evaluate:evaluate",
     "fixed_step": "odebench.protocol.spec:fixed_step",
     "integrate": "odebench.model.solver:integrate",
+    "load_dataset": "odebench.dataset.load:load_dataset",
     "load_model": "odebench.submission.load_model:load_model",
     "load_results": "odebench.analysis.dataframe:load_results",
     "pursued": "odebench.attack.early_stopping:with_early_stopping",

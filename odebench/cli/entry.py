@@ -75,10 +75,13 @@ def validate(
     from odebench.cli.console import ScreenProgress, print_finding, write_text
     from odebench.submission.entry import ENTRY_FILE
     from odebench.submission.fix import fix_entry
+    from odebench.submission.submitted_model import entry_folders
     from odebench.submission.validate import validate_entry
     from odebench.submission.weights import fetching
 
+    known = entry_folders()
     folders = [path.parent if path.name == ENTRY_FILE else path for path in paths or _all()]
+    folders = [path if path.exists() else known.get(str(path), path) for path in folders]
     distinct(folders, "folder")
     if fix:
         for folder in folders:

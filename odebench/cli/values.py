@@ -115,7 +115,8 @@ def solver(
     if method is None:
         given = {"--step": step, "--tolerance": tolerance, "--backend": backend, "--max-steps": max_steps}
         if idle := [option for option, value in given.items() if value is not None]:
-            raise UsageError(f"{', '.join(idle)} without a --solver, such as --solver rk4 or --solver dopri5")
+            such = "dopri5" if step is None else "rk4"
+            raise UsageError(f"{', '.join(idle)} without a --solver, such as --solver {such}")
         return None
     try:
         if method in FIXED_STEP_STAGES:

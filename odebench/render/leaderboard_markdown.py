@@ -74,7 +74,7 @@ def leaderboard_markdown(
     parts = [TITLE, fill(INTRODUCTION), ""]
     if claims:
         answers = verdict(claims, first_tables(tables), adversarial=adversarial)
-        parts += ["## The answers", "", *(item(f"**{question}** {answer}") for question, answer in answers), ""]
+        parts += ["## The answers", "", *(item(answer, lead=question) for question, answer in answers), ""]
         parts += [*overview(claims), "", fill(ANSWERS), ""]
     pages: dict[str, str] = {}
     for name, same in group(tables, file_stem).items():

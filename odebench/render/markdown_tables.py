@@ -63,10 +63,14 @@ def sections(tables: Sequence[Table], *, level: int = 2, link: Link | None = Non
     return parts
 
 
-def item(text: str) -> str:
-    """An item of a list in lines of at most 80 columns."""
+def item(text: str, *, lead: str = "") -> str:
+    """An item of a list in lines of at most 80 columns; what leads it is bold."""
     return textwrap.fill(
-        f"- {escape(text)}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        f"- {f'**{escape(lead)}** ' if lead else ''}{escape(text)}",
+        WIDTH,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -56,6 +56,8 @@ def read_result(path: Path | str) -> Result:
     strings for numbers, or that contradicts itself.
     """
     path = Path(path)
+    if path.suffix != ".json" and path.is_file():
+        raise ResultError(f"{path} is not a result, whose name ends in .json")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ResultError(f"{path} is not a result: larger than {MAX_BYTES / 1e6:g} MB")

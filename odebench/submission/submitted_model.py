@@ -148,6 +148,8 @@ def find_model(name: str, *, weights: Path | None = None) -> ModelReference:
     """
     if ":" in name:
         return own_model(name, weights)
+    if name.endswith(".py"):
+        raise UsageError(f"name the class in {name}, too, such as {name}:Net")
     registered = MODELS.entries()
     if "/" not in name and name in registered:
         return RegisteredModel(load_definition(name), weights)
@@ -158,7 +160,7 @@ def find_model(name: str, *, weights: Path | None = None) -> ModelReference:
 def find_entry(name: str) -> Path:
     """The folder of an entry, by its id or path (with a "/", or a folder of that name here). Raises UsageError for an
     unknown id, with the nearest match and the list, and for a folder without an entry."""
-    known = _entry_folders()
+    known = entry_folders()
     folder = (
         Path(name) if "/" in name or (name not in known and (Path(name) / ENTRY_FILE).is_file()) else known.get(name)
     )
@@ -195,13 +197,13 @@ def reference_of(folder: Path, entry: Entry, *, weights: Path | None = None) -> 
 
 def entry_names() -> list[str]:
     """The ids of the published entries, sorted."""
-    return sorted(_entry_folders())
+    return sorted(entry_folders())
 
 
 def entry_summaries() -> tuple[dict[str, tuple[Path, str]], dict[str, OdebenchError]]:
     """The folder of each published entry, and a line about it; and why others cannot be read."""
     found, problems = {}, {}
-    for name, folder in sorted(_entry_folders().items()):
+    for name, folder in sorted(entry_folders().items()):
         try:
             entry = read_entry(folder)
         except OdebenchError as error:
@@ -212,7 +214,7 @@ def entry_summaries() -> tuple[dict[str, tuple[Path, str]], dict[str, OdebenchEr
     return found, problems
 
 
-def _entry_folders() -> dict[str, Path]:
+def entry_folders() -> dict[str, Path]:
     """The folders of published entries by name; where two have the same name, the first of `published_folders`."""
     found: dict[str, Path] = {}
     for leaderboard in published_folders():

@@ -192,6 +192,8 @@ WRONG = {
     f"{RUN} --solver dopri5 --max-steps 0": "Invalid value for '--max-steps'",
     f"{RUN} --solver dopri5 --backend scipy": "backend cannot be 'scipy': it must be 'torchdiffeq' or 'torchode'",
     f"{RUN} --step 0.1 --max-steps 9": "--step, --max-steps without a --solver, such as --solver rk4",
+    f"{RUN} --tolerance 0.1": "--tolerance without a --solver, such as --solver dopri5",
+    "run -m my_net.py -a pgd": "name the class in my_net.py, too, such as my_net.py:Net",
     # the command line
     "run": "Missing option '--model'",
     "run -m ode": "Missing option '--attack'",

@@ -28,7 +28,7 @@ from odebench.numerics.seeding import seeded
 from odebench.protocol.spec import Evaluation, fixed_step
 from odebench.result.schema import Result
 
-N, CHUNK = 45, 15
+N, CHUNK = 60, 20
 EPSILONS = (0.05, 0.1)
 STAGES = (
     Stage("pgd", PGD, PGD.complete({"steps": 5})),

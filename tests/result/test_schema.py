@@ -311,3 +311,9 @@ def test_a_result_is_not_replaced_by_other_letters_of_its_run_key(tmp_path: Path
     assert read_result(path) == first
     write_result(second, tmp_path, replace=True)
     assert read_result(path) == second
+
+
+def test_a_file_of_another_kind_is_not_to_be_deleted(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# it", encoding="utf-8")
+    with pytest.raises(ResultError, match=r"README\.md is not a result, whose name ends in \.json$"):
+        read_result(tmp_path / "README.md")

@@ -45,6 +45,15 @@ def test_a_good_entry_has_no_findings(tmp_path: Path) -> None:
     assert (report.id, report.weights_here, report.weights_elsewhere) == ("mine", 1, 1)
 
 
+def test_an_entry_is_validated_by_its_id_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(Path(__file__).parents[2] / "leaderboard"))
+    monkeypatch.setattr(sys, "argv", ["odebench", "validate", "kd-ode"])
+    assert _exit_code() == 0
+    assert capsys.readouterr().out.startswith("kd-ode: good")
+
+
 def test_the_module_would_leave_a_trace(tmp_path: Path) -> None:
     mine = write_entry(tmp_path / "other")
     subprocess.run([sys.executable, "-c", "import model"], cwd=mine, check=True)
