@@ -446,7 +446,7 @@ def test_info_explains_every_word_of_a_result(call: Call) -> None:
     words += ["Not-Examined", "unranked", "masked", "check 16", "T"]
     for word in words:
         assert explained(str(word)), word
-    protocol = (Path(package.__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    protocol = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
     _, _, answers = protocol.partition("- **Answers**")
     assert re.findall(r"^  - \*(.+?)\*:", answers.partition("\n- **")[0], re.M) == [word.value for word in VERDICTS]
     assert f"  - *not run*: {VERDICTS[ClaimVerdict.not_run]};" in answers
