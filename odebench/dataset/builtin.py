@@ -4,12 +4,13 @@ from odebench.dataset.data_folder import ARCHIVE_SUFFIXES
 from odebench.dataset.definition import DatasetDefinition
 
 _DIGIT_CLASSES = tuple("0123456789")
-_IDX = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+IDX_STEMS = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 
 
 def _idx_files(folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The idx files of a folder, plain or gzip."""
-    return tuple(f"{folder}/{stem}" for stem in _IDX), tuple(f"{folder}/{stem}.gz" for stem in _IDX)
+    return tuple(f"{folder}/{stem}" for stem in IDX_STEMS), tuple(f"{folder}/{stem}.gz" for stem in IDX_STEMS)
 
 
 DIGITS = DatasetDefinition(
@@ -31,7 +32,8 @@ FASHION_MNIST = DatasetDefinition(
     epsilons={"linf": (0.005, 0.015, 0.04), "l2": (0.1, 0.25, 0.75)},
     loader="odebench.dataset.idx:load_fashion_mnist",
     sizes={"train": 55000, "validation": 5000, "test": 10000},
-    files=(*_idx_files("/usr/share/datasets/fashion-mnist"), *_idx_files("FashionMNIST/raw")),
+    # Debian's package has its files compressed alone
+    files=(_idx_files(DEBIAN_FASHION_MNIST)[1], *_idx_files("FashionMNIST/raw")),
 )
 
 MNIST = DatasetDefinition(

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from odebench.dataset import builtin
 from odebench.dataset.base import Dataset, Split
 from odebench.dataset.definition import DatasetDefinition
 from odebench.dataset.download import damaged, fetch_missing
 from odebench.progress import Progress
 
-DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+DEBIAN_FASHION_MNIST = Path(builtin.DEBIAN_FASHION_MNIST)
 _UNSIGNED_BYTE = 8
-_STEMS = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
 
 def load_fashion_mnist(definition: DatasetDefinition, data_dir: Path, progress: Progress) -> Dataset:
     """Fashion-MNIST from Debian's package dataset-fashion-mnist, else from the data folder or a download."""
-    if all((DEBIAN_FASHION_MNIST / f"{stem}.gz").is_file() for stem in _STEMS):
-        files = {stem: DEBIAN_FASHION_MNIST / f"{stem}.gz" for stem in _STEMS}
+    if all((DEBIAN_FASHION_MNIST / f"{stem}.gz").is_file() for stem in builtin.IDX_STEMS):
+        files = {stem: DEBIAN_FASHION_MNIST / f"{stem}.gz" for stem in builtin.IDX_STEMS}
     else:
         files = _find_or_fetch(definition, "FashionMNIST", data_dir, progress)
     return _read(definition, files)
@@ -39,7 +39,7 @@ def _find_or_fetch(
     definition: DatasetDefinition, torchvision_name: str, data_dir: Path, progress: Progress
 ) -> dict[str, Path]:
     raw = data_dir / torchvision_name / "raw"
-    files = {stem: raw / stem for stem in _STEMS}
+    files = {stem: raw / stem for stem in builtin.IDX_STEMS}
     if all(path.is_file() for path in files.values()):
         return files
     # torchvision takes seconds to import, and is not needed where the plain files exist.

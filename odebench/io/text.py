@@ -112,14 +112,14 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "")
 
 
-def fill(text: str) -> str:
-    """A paragraph in lines of at most 80 columns."""
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+def fill(text: str, *, indent: str = "") -> str:
+    """A paragraph in lines of at most 80 columns, all but the first with the indent."""
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def hanging(text: str) -> str:
     """A paragraph in lines of at most 80 columns, all but the first indented; words stay whole."""
-    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return fill(text, indent="  ")
 
 
 def shell_lines(words: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ class Loader(_Counting, yaml.SafeLoader):
 
 
 QuickLoader: Any = None
-"""Reads events by libyaml, four times as fast; None where PyYAML was built without it."""
+"""Reads events by libyaml, which is faster; None where PyYAML was built without it."""
 
 if yaml.__with_libyaml__:
 

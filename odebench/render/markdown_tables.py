@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from odebench.io.text import WIDTH, fill
+from odebench.io.text import WIDTH, fill, hanging
 from odebench.leaderboard.figures import CARRY_OVER
 from odebench.leaderboard.table import Cell, Row, Table, in_order
 from odebench.protocol.spec import radius
@@ -65,13 +65,7 @@ def sections(tables: Sequence[Table], *, level: int = 2, link: Link | None = Non
 
 def item(text: str, *, lead: str = "") -> str:
     """An item of a list in lines of at most 80 columns; what leads it is bold."""
-    return textwrap.fill(
-        f"- {f'**{escape(lead)}** ' if lead else ''}{escape(text)}",
-        WIDTH,
-        subsequent_indent="  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return hanging(f"- {f'**{escape(lead)}** ' if lead else ''}{escape(text)}")
 
 
 def _wrapped(text: str) -> list[str]:

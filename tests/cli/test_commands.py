@@ -31,7 +31,7 @@ from odebench.cli.console import ScreenProgress, print_finding, print_result
 from odebench.cli.glossary import VERDICTS, explained
 from odebench.cli.options import settings, solver
 from odebench.cli.verify import _show as show_verification
-from odebench.dataset import idx
+from odebench.dataset import builtin, idx
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
 from odebench.leaderboard.figures import CARRY_OVER, carried_figures
@@ -375,16 +375,15 @@ def test_data_sets_say_what_is_on_disk(call: Call, tmp_path: Path) -> None:
     assert [on_disk(name) for name in ("digits ", "mnist ", "svhn ", "cifar10 ")] == ["yes", "no", "no", "no"]
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     (tmp_path / "cifar-10-batches-py").mkdir()
-    for stem in idx._STEMS:
+    for stem in builtin.IDX_STEMS:
         assert on_disk("mnist ") == "no"
         (tmp_path / "MNIST" / "raw" / stem).touch()
     (tmp_path / "test_32x32.mat").touch()
     assert [on_disk(name) for name in ("mnist ", "svhn ", "cifar10 ")] == ["yes", "no", "yes"]
     assert "on disk: yes" in call("info", "digits").out
     files = [file for group in DATASETS.load("fashion-mnist").files for file in group]
-    assert [file for file in files if file.startswith("/")][-1] == str(
-        idx.DEBIAN_FASHION_MNIST / f"{idx._STEMS[-1]}.gz"
-    )
+    taken = [str(idx.DEBIAN_FASHION_MNIST / f"{stem}.gz") for stem in builtin.IDX_STEMS]
+    assert [file for file in files if file.startswith("/")] == taken, "what the loader takes there, and nothing else"
 
 
 def test_every_command_takes_q_and_v(call: Call) -> None:
