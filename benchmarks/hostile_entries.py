@@ -413,7 +413,11 @@ def main() -> int:
     parser.add_argument("--time-limit", default="120")
     given = parser.parse_args()
     kinds = [kind.strip() for kind in given.only.split(",") if kind.strip()]
-    chosen = [one for one in entries() if not kinds or one.kind in kinds]
+    there = entries()
+    if unknown := {*kinds} - {one.kind for one in there}:
+        known = ", ".join(dict.fromkeys(one.kind for one in there))
+        parser.error(f"no kind is called {', '.join(sorted(unknown))}; kinds: {known}")
+    chosen = [one for one in there if not kinds or one.kind in kinds]
     net, data = trained(), load_dataset("digits")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

@@ -1,6 +1,7 @@
 """Writes the tables of README.md and docs/study.md that are made from published results: python docs/tables.py
 
-They stand between `<!-- name -->` and `<!-- /name -->`: verdict, claims, and all models on digits at one horizon.
+They stand between `<!-- name -->` and `<!-- /name -->`: verdict, claims, where distillation helps, and all models on digits at one
+horizon.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from odebench.cli.leaderboard import asked_claims
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
 from odebench.render.claims import overview
+from odebench.render.gain_map import map_table
 from odebench.render.summary_table import at_one_horizon, middle_tables
 from odebench.render.verdict import verdict
 from odebench.submission.provenance import provenance
@@ -33,6 +35,7 @@ def tables() -> dict[str, str]:
     lines = {
         "verdict": [f"- **{question}** {answer}" for question, answer in answers],
         "claims": overview(claims),
+        "map": map_table(claims),
         "table": at_one_horizon(by_name[0], 1.0),
     }
     return {name: "\n".join(table) for name, table in lines.items()}
@@ -42,7 +45,7 @@ def filled(text: str, made: dict[str, str]) -> str:
     """A page with these tables in its marks."""
     for name, table in made.items():
         text = re.sub(
-            rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda found, table=table: found[1] + table + found[2],
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda found, table=table: f"{found[1]}{table}\n{found[2]}",
             text, flags=re.DOTALL,
         )  # fmt: skip
     return text

@@ -16,15 +16,14 @@ from odebench.errors import ModelError, OdebenchError, WeightError
 from odebench.io.files import note_sha256, noted_sha256, sha256_file
 from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
 from odebench.io.text import first_line
-from odebench.model.adversarial_training import adversarial_images
+from odebench.model.adversarial_training import adversarial_loss
 from odebench.model.augmentation import augment
-from odebench.model.losses import divergence, loss_function
+from odebench.model.losses import loss_function
 from odebench.model.prediction import accuracy, predict
 from odebench.model.training_data import train_split
 from odebench.numerics.precision import full_fp32
 from odebench.progress import SILENT, Progress, Step
 from odebench.protocol.recipe import (
-    ADVERSARIAL_SHARE,
     Recipe,
     Schedule,
     TrainedOn,
@@ -227,26 +226,20 @@ class _Training:
             raise self._diverged("a weight is not finite")
 
     def _ask(self, images: Tensor, labels: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The logits and the loss of a batch: at the images, at adversarial ones (Madry), or at both (TRADES, RSLAD).
-
-        The logits of TRADES and RSLAD are those at the clean images. `targets` are the teacher's logits at the clean
-        images, also where the student sees others (as in ARD, Goldblum et al. 2020).
-        """
+        """The logits and the loss of a batch; `targets` are the teacher's logits at the clean images."""
         adversary = self.recipe.adversary
-        found = images
-        if adversary is not None:
-            found = adversarial_images(
-                self.module, images, labels, adversary=adversary, generator=self.generator, targets=targets
-            )
-        if adversary is None or adversary.kind == "madry":
-            logits = self.module(found)
+        if adversary is None:
+            logits = self.module(images)
             return logits, self.loss(logits, labels, targets)
-        logits, others = self.module(images), self.module(found)
-        if adversary.kind == "rslad":
-            near, far = self.loss(logits, labels, targets), self.loss(others, labels, targets)
-            return logits, ADVERSARIAL_SHARE * far + (1 - ADVERSARIAL_SHARE) * near
-        apart = divergence(logits, others)
-        return logits, self.loss(logits, labels, targets) + cast(float, adversary.beta) * apart
+        return adversarial_loss(
+            self.module,
+            images,
+            labels,
+            adversary=adversary,
+            loss=self.loss,
+            generator=self.generator,
+            targets=targets,
+        )
 
     def _diverged(self, why: str) -> ModelError:
         return ModelError(f"{_title(self.recipe)} diverged in epoch {self.epoch + 1}: {why}; lower the learning rate")
