@@ -1,51 +1,23 @@
-"""Adversarial training: the images that Madry's loss, TRADES and RSLAD are computed on, and these losses."""
+"""Adversarial images for a training: the inner maximisations of Madry's loss, TRADES and RSLAD."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odebench.model.losses import LossFunction, divergence
+from odebench.model.losses import divergence
 from odebench.numerics.projection import project
 from odebench.numerics.shapes import Images, Labels, Logits
-from odebench.protocol.recipe import ADVERSARIAL_SHARE, Adversary
+from odebench.protocol.recipe import Adversary
 
 NEARBY = 1e-3
 """Standard deviation of the random start around an image, as in the authors' code of TRADES and RSLAD. At the image
 itself the divergence of TRADES has no gradient."""
-
-
-def adversarial_loss(
-    module: nn.Module,
-    images: Images,
-    labels: Labels,
-    *,
-    adversary: Adversary,
-    loss: LossFunction,
-    generator: torch.Generator,
-    targets: Logits | None = None,
-) -> tuple[Logits, Float[Tensor, ""]]:
-    """The logits and the loss of a batch: `loss` at adversarial images (Madry), or at both kinds (TRADES, RSLAD).
-
-    The logits of TRADES and RSLAD are those at the clean images. `targets` are the teacher's logits at the clean
-    images, also where the student sees others (as in ARD, Goldblum et al. 2020).
-    """
-    found = adversarial_images(module, images, labels, adversary=adversary, generator=generator, targets=targets)
-    if adversary.kind == "madry":
-        logits = module(found)
-        return logits, loss(logits, labels, targets)
-    logits, others = module(images), module(found)
-    if adversary.kind == "rslad":
-        near, far = loss(logits, labels, targets), loss(others, labels, targets)
-        return logits, ADVERSARIAL_SHARE * far + (1 - ADVERSARIAL_SHARE) * near
-    apart = divergence(logits, others)
-    return logits, loss(logits, labels, targets) + cast(float, adversary.beta) * apart
 
 
 def adversarial_images(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from odebench.numerics.shapes import Labels, Logits
-from odebench.protocol.recipe import Loss
+from odebench.protocol.recipe import ADVERSARIAL_SHARE, Adversary, Loss
 
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -57,3 +57,23 @@ def loss_function(loss: Loss) -> LossFunction:
         )
 
     return distilled
+
+
+def adversarial_loss(
+    clean: Logits,
+    perturbed: Logits,
+    labels: Labels,
+    targets: Logits | None,
+    *,
+    adversary: Adversary,
+    loss: LossFunction,
+) -> Float[Tensor, ""]:
+    """The loss of TRADES or RSLAD, from the logits at clean and at adversarial images.
+
+    TRADES adds beta times the divergence between the two (Zhang et al. 2019, equation 5); RSLAD weighs `loss` at both
+    (Zi et al. 2021). `targets` are the teacher's logits at the clean images.
+    """
+    near = loss(clean, labels, targets)
+    if adversary.kind == "rslad":
+        return ADVERSARIAL_SHARE * loss(perturbed, labels, targets) + (1 - ADVERSARIAL_SHARE) * near
+    return near + cast(float, adversary.beta) * divergence(clean, perturbed)

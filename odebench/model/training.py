@@ -16,9 +16,9 @@ from odebench.errors import ModelError, OdebenchError, WeightError
 from odebench.io.files import note_sha256, noted_sha256, sha256_file
 from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
 from odebench.io.text import first_line
-from odebench.model.adversarial_training import adversarial_loss
+from odebench.model.adversarial_training import adversarial_images
 from odebench.model.augmentation import augment
-from odebench.model.losses import loss_function
+from odebench.model.losses import adversarial_loss, loss_function
 from odebench.model.prediction import accuracy, predict
 from odebench.model.training_data import train_split
 from odebench.numerics.precision import full_fp32
@@ -226,20 +226,22 @@ class _Training:
             raise self._diverged("a weight is not finite")
 
     def _ask(self, images: Tensor, labels: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The logits and the loss of a batch; `targets` are the teacher's logits at the clean images."""
+        """The logits and the loss of a batch: at the images, at adversarial ones (Madry), or at both (TRADES, RSLAD).
+
+        The logits of TRADES and RSLAD are those at the clean images. `targets` are the teacher's logits at the clean
+        images, also where the student sees others (as in ARD, Goldblum et al. 2020).
+        """
         adversary = self.recipe.adversary
-        if adversary is None:
-            logits = self.module(images)
+        found = images
+        if adversary is not None:
+            found = adversarial_images(
+                self.module, images, labels, adversary=adversary, generator=self.generator, targets=targets
+            )
+        if adversary is None or adversary.kind == "madry":
+            logits = self.module(found)
             return logits, self.loss(logits, labels, targets)
-        return adversarial_loss(
-            self.module,
-            images,
-            labels,
-            adversary=adversary,
-            loss=self.loss,
-            generator=self.generator,
-            targets=targets,
-        )
+        logits, others = self.module(images), self.module(found)
+        return logits, adversarial_loss(logits, others, labels, targets, adversary=adversary, loss=self.loss)
 
     def _diverged(self, why: str) -> ModelError:
         return ModelError(f"{_title(self.recipe)} diverged in epoch {self.epoch + 1}: {why}; lower the learning rate")

@@ -1,6 +1,6 @@
-"""What a result says twice must be the same twice: measures, checks, flags and credit against letters and evaluation.
+"""What a result says twice must be the same twice: figures, measures, checks, flags and credit against letters and evaluation.
 
-`odebench.result.schema` compares run key, digest, letters and figures itself. This finds an edit to a part of a result;
+`odebench.result.schema` compares run key, digest and letters itself. This finds an edit to a part of a result;
 it cannot find a result that is made up as a whole.
 """
 
@@ -14,7 +14,7 @@ from odebench.numerics.statistics import wilson_lower
 from odebench.protocol.spec import radius
 from odebench.result.flags import CANDIDATES, flagged_checks, raised_flags
 from odebench.result.outcome import CORRECT, FAILED, FOOLED, UNSOLVED, CheckId, Flag
-from odebench.result.schema import Check, Result
+from odebench.result.schema import Check, Figure, Result, letter_figures
 
 COUNT_THRESHOLD = 0.01
 """A count k of n flags when the one-sided 95% Wilson lower bound of k/n is above this: 5 of 200, 9 of 500."""
@@ -45,6 +45,19 @@ def _legends(result: Result) -> Iterator[str]:
         width = result.schema_version
         if strange := [code for code in legend if len(code) != width or set(code) - set(string.ascii_letters)]:
             yield f"{where}: {strange[0]!r} in the legend of felled_by is not {width} letter{'s' * (width > 1)}"
+
+
+def _figures(result: Result) -> Iterator[str]:
+    for item in result.epsilons:
+        for name, expected in letter_figures(item.outcomes).items():
+            stored: Figure = getattr(item.figures, name)
+            for part in ("value", "low", "high"):
+                given, recomputed = getattr(stored, part), getattr(expected, part)
+                if abs(given - recomputed) > 1e-9:
+                    label = name if part == "value" else f"{name}.{part}"
+                    yield (
+                        f"epsilon {radius(item.epsilon)}: {label} is {given:.6g}, but the letters say {recomputed:.6g}"
+                    )
 
 
 def _credit(result: Result) -> Iterator[str]:
@@ -173,4 +186,4 @@ def _listed(flags: Sequence[str]) -> str:
     return ", ".join(flags) or "none"
 
 
-_COMPARISONS = (_created, _legends, _credit, _quantiles, _nfe, _cost, _sources, _checks, _flags)
+_COMPARISONS = (_figures, _created, _legends, _credit, _quantiles, _nfe, _cost, _sources, _checks, _flags)

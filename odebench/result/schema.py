@@ -248,13 +248,6 @@ def _check_letters(item: EpsilonResult, n: int, *, width: int) -> None:
         raise ValueError(f"{where}: felled_by must name something exactly where the letter is f or x")
     if unknown := {"".join(code) for code in zip(*columns, strict=True)} - item.felled_by.legend.keys() - {"-" * width}:
         raise ValueError(f"{where}: felled_by {min(unknown)!r} has no legend")
-    for name, expected in letter_figures(item.outcomes).items():
-        stored: Figure = getattr(item.figures, name)
-        for part in ("value", "low", "high"):
-            given, recomputed = getattr(stored, part), getattr(expected, part)
-            if abs(given - recomputed) > 1e-9:
-                label = name if part == "value" else f"{name}.{part}"
-                raise ValueError(f"{where}: {label} is {given:.6g}, but the letters say {recomputed:.6g}")
 
 
 def _clean_letters(outcomes: str) -> str:
