@@ -1,4 +1,4 @@
-"""What a result says twice must be the same twice: figures, measures, checks, flags and credit against letters and evaluation.
+"""What a result says twice must be the same twice: figures, measures, checks, flags, credit, letters, evaluation.
 
 `odebench.result.schema` compares run key, digest and letters itself. This finds an edit to a part of a result;
 it cannot find a result that is made up as a whole.
