@@ -51,7 +51,7 @@ def rows(text: str) -> list[list[str]]:
 
 def test_by_attack_has_a_row_for_each_attack_and_one_for_all(call: Call) -> None:
     code, out, err = call("--by attack -d digits -m kd-ode,ode")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "results: results\n")
     found = rows(out)
     assert found[0] == ["model, - attack", "n", "0.1", "0.2"]
     at = found.index(["kd-ode, T=1", "", "", ""])
@@ -74,6 +74,10 @@ def test_tables_are_those_of_the_data_sets_norms_and_models(call: Call) -> None:
     assert "mnist" not in out
     assert "kd-ode" not in out
     assert call("--norm l2")[1].count("\n## ") == 1
+    assert [line for line in call("--epsilon 1/10,0.2")[1].splitlines() if line.startswith("## ")] == [
+        "## digits (test): linf, epsilon 0.1, 20 images",
+        "## digits (test): linf, epsilon 0.2, 20 images",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +86,9 @@ def test_tables_are_those_of_the_data_sets_norms_and_models(call: Call) -> None:
         ("-m kdode", "unknown model among these results: 'kdode'; did you mean 'kd-ode'? known: kd-ode, ode"),
         ("-d digit", "unknown data set among these results: 'digit'; did you mean 'digits'?"),
         ("--norm l1", "unknown norm among these results: 'l1'"),
+        ("--epsilon 0.3", "no result among these is at epsilon 0.3; there are 0.1, 0.2, 1"),
+        ("--norm l2 --epsilon 0.1", "no result among these is at epsilon 0.1; there are 1"),
+        ("--publish --epsilon 0.1", "--publish and --check take no other options"),
         ("--norm linf,linf", "norm linf is given twice"),
         ("--chart a.pdf", "--chart draws SVG and PNG: name a file such as a.svg, not a.pdf"),
         ("--format html --by attack", "--chart and --by go with md, csv and json"),
@@ -97,14 +104,14 @@ def test_what_cannot_be_shown_is_one_line(line: str, said: str, call: Call) -> N
 
 def test_what_was_written_is_said(call: Call) -> None:
     code, out, err = call("-o all.md")
-    assert (code, out, err) == (0, "", "written: all.md\n")
+    assert (code, out, err) == (0, "", "results: results\nwritten: all.md\n")
     assert Path("all.md").read_text().startswith("# Leaderboard")
 
 
 def test_the_page_shows_what_was_chosen(call: Call) -> None:
     pytest.importorskip("vl_convert")
     code, _, err = call("--format html -d digits -m ode -o a.html")
-    assert (code, err) == (0, "written: a.html\n")
+    assert (code, err) == (0, "results: results\nwritten: a.html\n")
     page = Path("a.html").read_text()
     assert "mnist" not in page.partition("<script")[0]
     assert "kd-ode" not in page.partition("<script")[0]
@@ -113,7 +120,7 @@ def test_the_page_shows_what_was_chosen(call: Call) -> None:
 def test_a_chart_is_drawn_with_hollow_points_for_what_is_unranked(call: Call) -> None:
     pytest.importorskip("vl_convert")
     code, _, err = call("-d digits --chart a.svg")
-    assert (code, err) == (0, "chart: a.svg\n")
+    assert (code, err) == (0, "results: results\nchart: a.svg\n")
     svg = Path("a.svg").read_text()
     assert svg.startswith("<svg")
     assert "ode (unranked)" in svg
@@ -127,6 +134,10 @@ def test_a_chart_is_drawn_with_hollow_points_for_what_is_unranked(call: Call) ->
         "digits, linf: T=0.5",
         "digits, linf: T=1",
     ]
+    axes = [panel["layer"][0]["encoding"]["x"] for panel in panels]
+    assert [axis["type"] for axis in axes] == ["ordinal", "ordinal", "quantitative", "quantitative"]
+    assert (axes[3]["field"], axes[3]["axis"]["values"]) == ("order", [0, 0.1, 0.2])
+    assert "abs(datum.value - 0.2) < 1e-9 ? '0.2'" in axes[3]["axis"]["labelExpr"]
     security = {(one["model"], one["x"]): one for one in panels[3]["data"]["values"]}
     assert security["kd-ode", "0.1"]["y"] == 25
     assert security["kd-ode", "0.1"]["ranked"]
