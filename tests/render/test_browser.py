@@ -443,6 +443,8 @@ def test_the_published_page_is_short_as_it_opens(chromium: Any) -> None:
     assert published.script("return document.documentElement.scrollHeight") <= 3000
     said = r"Of \d+ differences between models (none|\d+) (is|are) significant, with .* train seeds?\."
     assert re.fullmatch(said, published.find("#decided").text)
+    assert chromium.get_log("browser") == []
+    assert len(published.marks("nfe")) > 10
     published.choose("attack", "pgd alone")
     assert published.find("#decided").text == "", "no figure of one attack has a rank"
     published.open("#data=cifar10-jpeg", width=1440)
@@ -450,8 +452,6 @@ def test_the_published_page_is_short_as_it_opens(chromium: Any) -> None:
     at = dict(published.script(f"return {labels}.map((one) => [one.textContent, Number(one.getAttribute('x'))])"))
     assert sorted(at) == ["0", "1/255", "3/255"]
     assert at["3/255"] - at["0"] == pytest.approx(3 * (at["1/255"] - at["0"]))
-    assert chromium.get_log("browser") == []
-    assert len(published.marks("nfe")) > 10
 
 
 def test_a_name_that_is_a_script_stays_text(page: Page) -> None:
