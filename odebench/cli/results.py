@@ -34,10 +34,12 @@ def default_folder() -> Path:
 
 
 def say_default(given: object) -> None:
-    """Says on standard error which folder was read where none was given."""
-    if not given and verbosity() is not Verbosity.QUIET:
-        read = default_folder()
-        others = [folder for folder in _with_results(known_folders()) if folder != read]
+    """Says on standard error which folder was read where none was given, unless ./results is all there is."""
+    if given or verbosity() is Verbosity.QUIET:
+        return
+    read = default_folder()
+    others = [folder for folder in _with_results(known_folders()) if folder != read]
+    if others or read != LOCAL_RESULTS:
         print(f"results: {read}{''.join(f'; name {other} to read that' for other in others[:1])}", file=sys.stderr)
 
 

@@ -51,7 +51,7 @@ def rows(text: str) -> list[list[str]]:
 
 def test_by_attack_has_a_row_for_each_attack_and_one_for_all(call: Call) -> None:
     code, out, err = call("--by attack -d digits -m kd-ode,ode")
-    assert (code, err) == (0, "results: results\n")
+    assert (code, err) == (0, "")
     found = rows(out)
     assert found[0] == ["model, - attack", "n", "0.1", "0.2"]
     at = found.index(["kd-ode, T=1", "", "", ""])
@@ -104,14 +104,14 @@ def test_what_cannot_be_shown_is_one_line(line: str, said: str, call: Call) -> N
 
 def test_what_was_written_is_said(call: Call) -> None:
     code, out, err = call("-o all.md")
-    assert (code, out, err) == (0, "", "results: results\nwritten: all.md\n")
+    assert (code, out, err) == (0, "", "written: all.md\n")
     assert Path("all.md").read_text().startswith("# Leaderboard")
 
 
 def test_the_page_shows_what_was_chosen(call: Call) -> None:
     pytest.importorskip("vl_convert")
     code, _, err = call("--format html -d digits -m ode -o a.html")
-    assert (code, err) == (0, "results: results\nwritten: a.html\n")
+    assert (code, err) == (0, "written: a.html\n")
     page = Path("a.html").read_text()
     assert "mnist" not in page.partition("<script")[0]
     assert "kd-ode" not in page.partition("<script")[0]
@@ -120,7 +120,7 @@ def test_the_page_shows_what_was_chosen(call: Call) -> None:
 def test_a_chart_is_drawn_with_hollow_points_for_what_is_unranked(call: Call) -> None:
     pytest.importorskip("vl_convert")
     code, _, err = call("-d digits --chart a.svg")
-    assert (code, err) == (0, "results: results\nchart: a.svg\n")
+    assert (code, err) == (0, "chart: a.svg\n")
     svg = Path("a.svg").read_text()
     assert svg.startswith("<svg")
     assert "ode (unranked)" in svg
