@@ -66,6 +66,9 @@ def test_by_attack_is_also_csv(call: Call) -> None:
     found = list(csv.DictReader(io.StringIO(out)))
     assert {row["attacks"] for row in found} == {"fgsm", "pgd"}
     assert {row["model"] for row in found} == {"ode"}
+    _, out, _ = call("--by attack -d digits -m ode --format csv --epsilon 0.2")
+    found = list(csv.DictReader(io.StringIO(out)))
+    assert ({row["attacks"] for row in found}, {row["epsilon"] for row in found}) == ({"pgd"}, {"0.2"}), "no fgsm there"
 
 
 def test_tables_are_those_of_the_data_sets_norms_and_models(call: Call) -> None:
