@@ -85,11 +85,18 @@ def _code_of_command() -> int:
     except Exception as error:
         message: Any = getattr(error, "format_message", None)
         if message is not None:  # a wrong option or argument
-            return _complain(plain_words(message()), int(getattr(error, "exit_code", 2)))
+            return _complain(plain_words(message()) + _values(error), int(getattr(error, "exit_code", 2)))
         if os.environ.get("ODEBENCH_DEBUG"):
             raise
         line = " ".join(str(error).split())[:300]
         return _complain(f"{type(error).__name__}: {line} (ODEBENCH_DEBUG=1 shows where; please report it)")
+
+
+def _values(error: Exception) -> str:
+    """The help of an option or argument that is missing: it says what there is, and which command lists it."""
+    # typer brings its own copy of click from some version on, so the class is known by its name alone
+    said = getattr(getattr(error, "param", None), "help", None) if type(error).__name__ == "MissingParameter" else None
+    return f" {said}" if said else ""
 
 
 def _complain(line: str, code: int = 1) -> int:

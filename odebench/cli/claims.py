@@ -7,17 +7,20 @@ from typing import Annotated
 
 import typer
 
-from odebench.cli.leaderboard import asked_claims, default_folders, end_with, say_default
-from odebench.cli.options import AsJson
+from odebench.cli.leaderboard import asked_claims, end_with
+from odebench.cli.options import AsJson, complete_dataset, listed
+from odebench.cli.results import ResultFolders, default_folder, say_default
 from odebench.cli.root import app
-from odebench.io.folders import LEADERBOARD
+from odebench.errors import unknown_name
+from odebench.io.folders import LEADERBOARD, published_folders
 
 
-@app.command(epilog="Examples:\n\nodebench claims\n\nodebench claims runs/a --json")
+@app.command(epilog="Examples:\n\nodebench claims leaderboard/results -d digits\n\nodebench claims runs/a --json")
 def claims(
-    results: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Folders of results. Default: ./leaderboard/results, else ./results."),
+    results: ResultFolders = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", "-d", help="Claims about these data sets alone.", autocompletion=complete_dataset),
     ] = None,
     registration: Annotated[
         Path | None,
@@ -31,11 +34,16 @@ def claims(
     from odebench.leaderboard.read import read_results
     from odebench.render.claims import claims_json, claims_markdown
 
-    asked = asked_claims(registration)
-    folders = results or default_folders(published=True)
-    studies = [LEADERBOARD.study] if LEADERBOARD.results in folders and LEADERBOARD.study.is_dir() else []
-    stored, problems = read_results([*folders, *studies])
-    say_default(results, published=True)
-    found = claims_of(asked, stored)
+    asked, names = asked_claims(registration), listed(dataset or (), "data set")
+    known = {each.claim.dataset for each in asked}
+    for name in names:
+        if name not in known:
+            raise unknown_name("data set among the claims:", name, known)
+    folders = results or [default_folder()]
+    boards = [board for board in dict.fromkeys([LEADERBOARD, *published_folders()]) if board.results in folders]
+    stored, problems = read_results([*folders, *(board.study for board in boards if board.study.is_dir())])
+    say_default(results)
+    # all are answered, since the p of each is adjusted for the others of its family
+    found = [claim for claim in claims_of(asked, stored) if not names or claim.registered.dataset in names]
     write_output(claims_json(found) if as_json else claims_markdown(found), None)
     end_with(problems)

@@ -7,26 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.leaderboard import end_with
-from odebench.cli.options import AsJson, complete_dataset, complete_model, listed
+from odebench.cli.leaderboard import end_with, selected
+from odebench.cli.options import AsJson, complete_dataset, complete_model
+from odebench.cli.results import default_folder, known_folders, say_default
 from odebench.cli.root import app
-from odebench.errors import ResultError, UsageError
-from odebench.io.folders import LEADERBOARD, published_folder
+from odebench.errors import UsageError
+from odebench.io.folders import LEADERBOARD
 
 if TYPE_CHECKING:
+    from odebench.errors import ResultError
     from odebench.leaderboard.selection import Selection
 
 
 @app.command(
-    epilog="Examples:\n\nodebench compare kd-ode ode --dataset digits\n\nodebench compare main~5 main\n\n"
-    "odebench compare runs/a runs/b\n\nodebench compare results/ode/a.json results/kd-ode/b.json --json"
+    epilog="Examples:\n\nodebench compare kd-ode ode -d digits --results leaderboard/results\n\n"
+    "odebench compare main~5 main\n\nodebench compare runs/a runs/b\n\n"
+    "odebench compare results/ode/a.json results/kd-ode/b.json --json"
 )
 def compare(
     a: Annotated[
         str,
         typer.Argument(
             metavar="A",
-            help="A model, a result file, a folder of results, or a git commit.",
+            help="A model (`odebench models` lists them), a result file, a folder of results, or a git commit.",
             autocompletion=complete_model,
         ),
     ],
@@ -39,8 +42,15 @@ def compare(
         typer.Option("--dataset", "-d", help="Models: these data sets alone.", autocompletion=complete_dataset),
     ] = None,
     norm: Annotated[list[str] | None, typer.Option("--norm", help="Models: these norms alone: linf, l2.")] = None,
+    epsilon: Annotated[
+        str | None, typer.Option(help="Models: the radius, such as 0.1 or 8/255. Default: the middle one of each norm.")
+    ] = None,
     results: Annotated[
-        Path | None, typer.Option("--results", help="Models: the folder of their results. Default: the published ones.")
+        Path | None,
+        typer.Option(
+            "--results",
+            help="Models: the folder of their results. Default: ./results if it holds any, else the published ones.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,18 +59,19 @@ def compare(
     For a commit, its leaderboard/results is read. A file or folder of this name comes before a model.
     """
     from odebench.io.files import write_output
-    from odebench.leaderboard.selection import Selection
 
-    published = published_folder()
-    folder = results or (None if published is None else published.results)
-    if _are_models(a, b, folder):
-        selection = Selection(tuple(listed(dataset or (), "data set")), tuple(listed(norm or (), "norm")))
+    if _are_models(a, b, results):
+        selection = selected(dataset, norm, epsilons=None if epsilon is None else [epsilon])
+        folder = results or default_folder()
+        say_default(results)
         text, problems = _compared_models((a, b), folder, selection, as_json=as_json)
         write_output(text, None)
         end_with(problems)
         return
-    if dataset or norm or results is not None:
-        raise UsageError("--dataset, --norm and --results go with two models, such as odebench compare kd-ode ode")
+    if dataset or norm or epsilon is not None or results is not None:
+        raise UsageError(
+            "--dataset, --norm, --epsilon and --results go with two models, such as odebench compare kd-ode ode"
+        )
     from odebench.analysis.comparison import difference
     from odebench.leaderboard.read import results_of
     from odebench.render.comparison import difference_json, difference_text
@@ -72,7 +83,7 @@ def compare(
     end_with([*problems, *more])
 
 
-def _are_models(a: str, b: str, folder: Path | None) -> bool:
+def _are_models(a: str, b: str, results: Path | None) -> bool:
     """Whether one of two names is that of a model, and none that of a file or folder."""
     from odebench.model.registry import MODELS
     from odebench.submission.submitted_model import entry_names
@@ -81,11 +92,12 @@ def _are_models(a: str, b: str, folder: Path | None) -> bool:
     if any(Path(name).exists() for name in (a, b, *names)):
         return False
     known = {*MODELS.entries(), *entry_names()}
-    return any(name in known or (folder is not None and name and (folder / name).is_dir()) for name in names)
+    folders = known_folders() if results is None else [results]
+    return any(name in known or (name and any((folder / name).is_dir() for folder in folders)) for name in names)
 
 
 def _compared_models(
-    names: tuple[str, str], folder: Path | None, selection: Selection, *, as_json: bool
+    names: tuple[str, str], folder: Path, selection: Selection, *, as_json: bool
 ) -> tuple[str, list[ResultError]]:
     """Two models of a folder of results, as text or JSON, and the problems of the results."""
     from odebench.analysis.model_comparison import compare_models
@@ -93,10 +105,8 @@ def _compared_models(
     from odebench.leaderboard.read import read_results
     from odebench.render.model_comparison import model_comparison_json, model_comparison_text
 
-    if folder is None:
-        raise ResultError("there are no published results here; name a folder of results with --results")
     read, problems = read_results([folder])
     tables, contradictions = build_tables(selection.results(read))
     found = compare_models(selection.tables(tables), *names)
-    text = (model_comparison_json if as_json else model_comparison_text)(found, *names, folder)
+    text = model_comparison_json(found, *names, folder) if as_json else model_comparison_text(found, *names)
     return text, [*problems, *contradictions]

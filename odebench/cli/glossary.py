@@ -125,8 +125,9 @@ WORDS: dict[str, str] = {
     "threat model": "a norm and its epsilons",
     "T": "the horizon: the field of a Neural ODE is integrated from 0 to T",
     "NFE": "evaluations of the vector field per image, clean and under attack",
+    "teacher": "the model that another one is distilled from: it is trained first, by its own recipe",
+    "student": "a model that is trained on the answers of a teacher, not on labels alone (distillation)",
     "surrogate": "a cheaper solver of the same weights that is attacked first; the declared solver verifies",
-    "effort": f"how much the worst case spends: {', '.join(WORST_CASE.choices['effort'])}; `odebench info fast-2`",
     "examined": "results of the model hold all checks that look for masked gradients: "
     + ", ".join(f"{check.label} ({check.value})" for check in EXAMINATION),
     "not examined": "no result of the model holds the checks that look for masked gradients, so it is not ranked; "
@@ -144,6 +145,23 @@ WORDS: dict[str, str] = {
     "interim": "not all train seeds that the claim registers are complete",
     "protocol": "a named, versioned grid of evaluations; `odebench protocols` lists them",
 }
+
+LISTS: dict[str, dict[str, Any]] = {
+    "letter": {"summary": "what became of an image, one letter per image in a result", **MEANINGS},
+    "flag": {
+        "summary": "a warning beside a figure, which stays as it is: the name of a check that flags, or one of these",
+        "flags": [flag.value for flag in Flag],
+    },
+    "check": {
+        "summary": "an automated test of a model or of an attack's settings; `odebench info 16` explains one",
+        "checks": [f"{check.value} {check.label}" for check in CHECKS],
+    },
+    "effort": {
+        "summary": "how much the worst case spends; `odebench info fast-2` explains one",
+        "efforts": list(WORST_CASE.choices["effort"]),
+    },
+}
+"""The kinds of words, each with all words of that kind; known by their plural, too."""
 
 ALSO = {
     "T": ("horizon",),
@@ -181,9 +199,14 @@ def _terms() -> Iterator[tuple[list[str], dict[str, Any]]]:
     for letter, meaning in MEANINGS.items():
         yield [letter], {"name": letter, "kind": "letter of an image", "summary": meaning}
     for effort in WORST_CASE.choices["effort"]:
-        yield [effort], {"name": effort, "kind": "effort of worst-case", **_effort(str(effort))}
+        yield (
+            [effort, f"{WORST_CASE.name} {effort}"],
+            {"name": effort, "kind": "effort of worst-case", **_effort(str(effort))},
+        )
     for verdict, meaning in VERDICTS.items():
         yield [verdict.value], {"name": verdict.value, "kind": "answer to a claim", "summary": meaning}
+    for word, about in LISTS.items():
+        yield [word, f"{word}s"], {"name": word, "kind": "word", **about}
     for word, meaning in WORDS.items():
         yield [word, *ALSO.get(word, ())], {"name": word, "kind": "word", "summary": meaning}
 

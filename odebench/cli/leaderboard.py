@@ -13,17 +13,15 @@ from urllib.parse import quote
 
 import typer
 
+from odebench.cli.results import ResultFolders, default_folder, say_default
 from odebench.cli.root import app
-from odebench.cli.verbosity import Verbosity, verbosity
-from odebench.errors import OdebenchError, ResultError, UsageError
+from odebench.errors import OdebenchError, UsageError
 from odebench.io.folders import LEADERBOARD
 
 if TYPE_CHECKING:
     from odebench.leaderboard.model_card import Provenance
     from odebench.leaderboard.selection import Selection
     from odebench.protocol.registration import ClaimCells
-
-LOCAL_RESULTS = Path("results")
 
 
 class Format(str, Enum):
@@ -50,10 +48,7 @@ class By(str, Enum):
     "odebench leaderboard --publish"
 )
 def leaderboard(
-    results: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Folders of results. Default: ./results, else ./leaderboard/results."),
-    ] = None,
+    results: ResultFolders = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="Markdown, a page, CSV or JSON.")] = Format.md,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
     by: Annotated[By, typer.Option("--by", help="A row per model, or per model and attack.")] = By.model,
@@ -61,6 +56,7 @@ def leaderboard(
         list[str] | None, typer.Option("--dataset", "-d", help="These data sets alone, such as digits.")
     ] = None,
     norm: Annotated[list[str] | None, typer.Option("--norm", help="These norms alone: linf, l2.")] = None,
+    epsilon: Annotated[list[str] | None, typer.Option(help="These radii alone, such as 0.1,8/255.")] = None,
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", help="These models alone, such as ode,kd-ode.")
     ] = None,
@@ -80,20 +76,15 @@ def leaderboard(
 ) -> None:
     """Rank results: a table per data set and threat model, accuracy against horizon."""
     if publish or check:
-        others = (results, output, dataset, norm, model, chart, serve, port is not None, by is not By.model)
+        others = (results, output, dataset, norm, epsilon, model, chart, serve, port is not None, by is not By.model)
         if any(others) or format is not Format.md or (publish and check):
             raise UsageError("--publish and --check take no other options: they read leaderboard/results alone")
         publish_leaderboard() if publish else _check()
         return
     if port is not None and not serve:
         raise UsageError("--port goes with --serve")
-    from odebench.cli.options import listed
-    from odebench.leaderboard.selection import Selection
-
-    selection = Selection(
-        tuple(listed(dataset or (), "data set")), tuple(listed(norm or (), "norm")), tuple(listed(model or (), "model"))
-    )
-    folders = results or default_folders()
+    selection = selected(dataset, norm, model, epsilon)
+    folders = results or [default_folder()]
     if (serve or format is Format.html) and (chart is not None or by is not By.model):
         raise UsageError("--chart and --by go with md, csv and json; the page has charts and attacks of its own")
     if chart is not None:
@@ -130,9 +121,9 @@ def _tables(
 
     there, problems = read_results(folders)
     stored = selection.results(there)
-    read()
     found, contradictions = build_tables(stored)
     tables = selection.tables(found)
+    read()
     if format is Format.md:
         text = markdown(tables) if by is By.model else by_attack_markdown(stored, tables, selection)
     else:
@@ -218,6 +209,25 @@ def _check() -> None:
     print(f"{LEADERBOARD.path} is up to date")
 
 
+def selected(
+    datasets: Sequence[str] | None,
+    norms: Sequence[str] | None,
+    models: Sequence[str] | None = None,
+    epsilons: Sequence[str] | None = None,
+) -> Selection:
+    """The selection that options name. Raises UsageError."""
+    from odebench.cli.options import listed
+    from odebench.leaderboard.selection import Selection
+    from odebench.protocol.spec import parse_number
+
+    return Selection(
+        tuple(listed(datasets or (), "data set")),
+        tuple(listed(norms or (), "norm")),
+        tuple(listed(models or (), "model")),
+        tuple(parse_number(text, name="epsilon") for text in listed(epsilons or (), "epsilon")),
+    )
+
+
 def asked_claims(registration: Path | None = None) -> list[ClaimCells]:
     """The registered claims with their cells: of a file, else of ./leaderboard, else odebench's own."""
     from odebench.protocol.registration import registration_file
@@ -261,28 +271,3 @@ def end_with(problems: Sequence[OdebenchError]) -> None:
             file=sys.stderr,
         )
         raise typer.Exit(1)
-
-
-def default_folders(*, published: bool = False) -> list[Path]:
-    """The folder that `run` wrote to here, else the published one, or the other way round where `published`; not both:
-    their weights may differ."""
-    for folder in _order(published=published):
-        if folder.is_dir():
-            return [folder]
-    raise ResultError(
-        f"there is no folder {LOCAL_RESULTS} here; run an evaluation first, such as "
-        "odebench run --model kd-ode --attack pgd, or name a folder of results"
-    )
-
-
-def say_default(given: Sequence[Path] | None, *, published: bool = False) -> None:
-    """Says on standard error which folder was read where none was given, unless only the first choice is there."""
-    order = _order(published=published)
-    found = [folder for folder in order if folder.is_dir()]
-    if not given and found != order[:1] and verbosity() is not Verbosity.QUIET:
-        others = "".join(f"; name {other} to read that" for other in found[1:])
-        print(f"results: {found[0]}{others}", file=sys.stderr)
-
-
-def _order(*, published: bool) -> list[Path]:
-    return [LOCAL_RESULTS, LEADERBOARD.results][:: -1 if published else 1]

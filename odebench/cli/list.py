@@ -85,7 +85,7 @@ def info(
         typer.Argument(
             metavar="NAME",
             help="A model, an attack, a data set or an entry; a check or its number, a flag, a letter, an effort, or a "
-            "word such as 'not examined'.",
+            "word such as 'not examined' or 'flags'.",
             autocompletion=_names,
         ),
     ],
@@ -96,7 +96,9 @@ def info(
     from odebench.cli.details import details_of
     from odebench.cli.glossary import explained, terms
     from odebench.errors import UsageError, nearest
+    from odebench.submission.entry import read_entry
     from odebench.submission.submitted_model import entry_summaries
+    from odebench.submission.training_words import entry_words
 
     found: list[dict[str, Any]] = []
     for registry in (MODELS, ATTACKS, DATASETS):
@@ -108,7 +110,8 @@ def info(
         raise problems[name]
     if name in entries:
         folder, summary = entries[name]
-        found.append({"name": name, "kind": "entry", "summary": summary, "origin": str(folder)})
+        words = entry_words(read_entry(folder))
+        found.append({"name": name, "kind": "entry", "summary": summary, "origin": str(folder), **words})
     found += explained(name)
     if not found:
         raise UsageError(
@@ -123,7 +126,7 @@ def info(
         if number:
             print()
         for key, value in one.items():
-            if value not in (None, {}, []):
+            if value not in (None, {}, [], ""):
                 write_text(fill(f"{key}: {_in_words(value)}"))
 
 

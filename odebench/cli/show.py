@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from odebench.cli.root import app
 from odebench.io.text import hanging, shell_lines
+from odebench.leaderboard.model_card import AGAIN
 
 if TYPE_CHECKING:
     from odebench.leaderboard.table import Cell
@@ -48,6 +50,13 @@ def _letters(result: Result) -> None:
     print_table(["epsilon", *MEANINGS], rows, right=tuple(range(len(MEANINGS) + 1)))
     for letter, meaning in MEANINGS.items():
         print(hanging(f"{letter}: {meaning}"))
+    for item in result.epsilons:
+        # the name of a stage ends in the epsilon that it attacked, where successes carry over to larger ones
+        stages = {code: name.partition(" at ")[0] for code, name in item.felled_by.legend.items()}
+        if len({*stages.values()}) > 1:
+            succeeded = Counter(stages[code] for code in item.felled_by.codes(len(item.outcomes)) if code in stages)
+            said = ", ".join(f"{name}: {count}" for name, count in succeeded.most_common()) or "nothing"
+            print(hanging(f"first to succeed at {radius(item.epsilon)}, in images: {said}"))
 
 
 def _cost(result: Result) -> None:
@@ -80,7 +89,8 @@ def _again(result: Result) -> None:
     except OdebenchError as error:
         print("\n" + hanging(f"no command repeats it: {error}"))
         return
-    print(f"\nthe command that repeats it:\n{shell_lines(words)}")
+    print("\n" + hanging(f"the command that repeats it ({AGAIN}):"))
+    print(shell_lines(words))
     if FILE in words:
         print(f"{FILE} is the weights file of the sha256 above")
 

@@ -75,7 +75,7 @@ def sweep(
         distinct(section, "section")
         grid = grid.only(section)
         name = f"{name} ({', '.join(section)})"
-    from odebench.cli.leaderboard import LOCAL_RESULTS
+    from odebench.cli.results import LOCAL_RESULTS
     from odebench.cli.watch import watching
     from odebench.sweep.scheduler import Cluster, workspace_of
     from odebench.sweep.scheduler import sweep as compute

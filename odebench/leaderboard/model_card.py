@@ -15,6 +15,8 @@ from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import Norm, middle
 from odebench.result.schema import Check, Figure, Result
 
+AGAIN = "where the result exists, add --force, or --results with another folder"
+"""What to know of a command that makes a result again: finished evaluations are skipped."""
 STATUSES = ("flag", "pass", "skipped")
 """The worst first."""
 
@@ -42,17 +44,19 @@ class ClaimedAndMeasured:
 
 @dataclass(frozen=True)
 class Provenance:
-    """`command` gives the command line that makes a result again, empty where there is none; `claimed` what the entry
-    of a model claims, beside the results given; `adversarial` whether its entry trains on adversarial images.
-    `problems` are the errors of the entries that have been asked for so far and could not be read."""
+    """`commands` gives the command lines that make results again, as few as possible, and how many of the results they
+    make; `trained` how the model of a result was trained, as names and texts; `claimed` what the entry of a model
+    claims, beside the results given; `adversarial` whether its entry trains on adversarial images. `problems` are the
+    errors of the entries that have been asked for so far and could not be read."""
 
-    command: Callable[[Result], str]
+    commands: Callable[[Sequence[Result]], tuple[Sequence[str], int]]
+    trained: Callable[[Result], Mapping[str, str]]
     claimed: Callable[[str, Sequence[StoredResult]], Iterable[ClaimedAndMeasured]]
     adversarial: Callable[[str], bool]
     problems: Sequence[OdebenchError] = ()
 
 
-NO_PROVENANCE = Provenance(lambda _: "", lambda *_: (), lambda _: False)
+NO_PROVENANCE = Provenance(lambda _: ((), 0), lambda _: {}, lambda *_: (), lambda _: False)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,21 @@ def ranks(table: Table) -> dict[int, int]:
     return {number: 1 + count for number, count in better.items()}
 
 
+def decided(table: Table) -> str:
+    """How many differences between the ranked models of a table are significant, so that equal ranks can be understood,
+    in a sentence; empty where there is none to make."""
+    ranked = [row for row in table.usual if _ranked(row)]
+    if len(ranked) < 2:
+        return ""
+    pairs, count = len(ranked) * (len(ranked) - 1) // 2, len(significantly_better(table))
+    seeds = sorted({cell.seeds for row in ranked for cell in _ranked(row)})
+    of = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return (
+        f"Of {pairs} difference{'s' * (pairs > 1)} between models {count or 'none'} {'are' if count > 1 else 'is'} "
+        f"significant, with {of} train seed{'s' * (seeds[-1] > 1)}."
+    )
+
+
 def significantly_better(table: Table) -> set[tuple[int, int]]:
     """The pairs of usual rows, by their numbers, of which the first is significantly better than the second."""
     cells = {number: _ranked(row) for number, row in enumerate(table.usual)}

@@ -36,7 +36,7 @@ class _Found:
 def tables_by_attack(stored: Sequence[StoredResult], selection: Selection) -> list[Table]:
     """The tables of each attack alone, as if there were no results of others; nothing in them is ranked by all."""
     attacks = group(sorted(stored, key=attack_label), attack_label)
-    return [table for same in attacks.values() for table in selection.tables(build_tables(same)[0])]
+    return selection.tables([table for same in attacks.values() for table in build_tables(same)[0]])
 
 
 def by_attack_markdown(stored: Sequence[StoredResult], tables: Sequence[Table], selection: Selection) -> str:

@@ -164,14 +164,12 @@ def _axis(chart: Chart, panel: Panel) -> _Axis:
 
 
 def _labels(chart: Chart, places: Mapping[float, float]) -> dict[float, str]:
-    """The label at each place; none where it would touch the label to the right."""
+    """The label at each place; that of 0, then none where it would touch a label to the right."""
     labels: dict[float, str] = {}
-    shown = math.inf
     span = max(places.values(), default=0.0) - min(places.values(), default=0.0)
-    for tick, place in sorted(places.items(), reverse=True):
-        if shown - place >= _APART * span:
+    for tick, place in sorted(places.items(), key=lambda item: (item[0] != 0, -item[0])):
+        if all(abs(place - shown) >= _APART * span for shown in labels):
             labels[place] = _tick(tick, chart)
-            shown = place
     return dict(sorted(labels.items()))
 
 

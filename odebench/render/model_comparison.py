@@ -16,9 +16,9 @@ from odebench.protocol.spec import radius
 _WIDTHS = (10, 7, 7, 22)
 
 
-def model_comparison_text(found: Sequence[ModelComparison], first: str, second: str, folder: Path) -> str:
+def model_comparison_text(found: Sequence[ModelComparison], first: str, second: str) -> str:
     """A table for each data set and norm: for each attack a row a horizon, and one for the mean over horizons."""
-    parts = [f"A: {first}", f"B: {second}", f"results: {folder.as_posix()}"]
+    parts = [f"A: {first}", f"B: {second}"]
     for one in found:
         table = one.table
         parts += ["", f"{table.dataset} ({table.split}), {table.norm}, epsilon {radius(table.epsilon)}"]

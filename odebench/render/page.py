@@ -18,6 +18,7 @@ from typing import Any
 
 from odebench.errors import UsageError
 from odebench.leaderboard.example_images import GAIN
+from odebench.leaderboard.model_card import AGAIN
 from odebench.render.chart_data import COLOURS
 from odebench.render.page_data import PageContent, page_values
 from odebench.render.page_figures import Link
@@ -54,6 +55,7 @@ def page_html(content: PageContent, *, link: Link, root: str = "") -> str:
         version=version("odebench"),
         root=root,
         gain=GAIN,
+        again=f"{AGAIN[0].upper()}{AGAIN[1:]}",
         colours=COLOURS,
         css=Markup(template.joinpath("page.css").read_text(encoding="utf-8")),
         script=Markup(script),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -47,16 +47,18 @@ def _is_usual(card: ModelCard) -> bool:
 
 def _card(card: ModelCard, provenance: Provenance, link: Link) -> Values:
     table, cell = card.table, card.headline
-    largest = {item.path: item for item in card.results}
-    made = [largest[path] for path in cell.files.values() if path in largest]
+    made = [item.result for item in sorted(cell.results, key=_file_order)]
+    commands, count = provenance.commands(made)
+    them = f"the {len(made)} results whose union this figure is" if len(made) > 1 else "the result of this figure"
     return {
         "label": card.label,
         "data": file_stem(table),
         "headline": f"{_share(cell.robust_accuracy)} robust at {table.norm} {radius(table.epsilon)}, "
         f"{horizon_name(cell.horizon)}{'' if cell.ranked else ', unranked'}{'' if cell.examined else ', not examined'}",
         "flags": dict(sorted(card.flags.items())),
-        "recipe": _recipe(card),
-        "command": provenance.command(made[0].result) if made else "",
+        "recipe": _recipe(card, provenance.trained(made[0])),
+        "commands": commands,
+        "made": f"{'These make' if len(commands) > 1 else 'This makes'} {f'{count} of ' * (count < len(made))}{them}",
         "checks": [
             {
                 "id": one.check.id,
@@ -98,7 +100,7 @@ def _claimed(claims: Sequence[ClaimedAndMeasured], link: Link) -> Values:
     return {"rows": rows, "said": ", ".join(f"{count} {word}" for word, count in sorted(words.items()))}
 
 
-def _recipe(card: ModelCard) -> list[tuple[str, str]]:
+def _recipe(card: ModelCard, training: Mapping[str, str]) -> list[tuple[str, str]]:
     """How a model was made and judged, as pairs of a name and a text."""
     results = [item.result for item in card.results]
     evaluations = [result.evaluation for result in results]
@@ -112,6 +114,7 @@ def _recipe(card: ModelCard) -> list[tuple[str, str]]:
     return [
         ("model", card.row.model),
         ("arguments", ", ".join(arguments) or "the model's defaults"),
+        *training.items(),
         ("parameters", _listed(f"{result.found.parameters:,}" for result in results)),
         ("trained at", trained),
         ("evaluated at", _listed(horizon_name(e.horizon) for e in evaluations)),

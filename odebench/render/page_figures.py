@@ -9,6 +9,7 @@ from typing import Any
 
 from odebench.leaderboard.build import attack_label, build_tables
 from odebench.leaderboard.grouping import group
+from odebench.leaderboard.rank import decided
 from odebench.leaderboard.table import Cell, Row, Table
 from odebench.protocol.spec import middle, radius
 from odebench.render.chart_data import file_stem, style_of
@@ -87,7 +88,10 @@ def view_values(tables: Sequence[Table]) -> list[Values]:
                 "norms": [
                     {
                         "norm": norm,
-                        "epsilons": [{"value": table.epsilon, "text": radius(table.epsilon)} for table in of_norm],
+                        "epsilons": [
+                            {"value": table.epsilon, "text": radius(table.epsilon), "decided": decided(table)}
+                            for table in of_norm
+                        ],
                         "middle": middle(of_norm).epsilon,
                     }
                     for norm, of_norm in norms.items()

@@ -17,6 +17,8 @@ from odebench.result.schema import Figure
 
 _SUFFIXES = (".svg", ".png")
 _WIDTH, _HEIGHT, _PER_ROW = 300, 240, 3
+EPSILON = "epsilon"
+"""The name of the axis that is drawn to scale; horizons stand side by side, beside what has none."""
 _UNRANKED = " (unranked)"
 _Mark = dict[str, Any]
 
@@ -65,7 +67,7 @@ def chart_specification(tables: Sequence[Table]) -> _Mark:
         ]
         for horizon in in_order({cell for table in same for row in table.usual for cell in row.cells}):
             title = f"{where}: {'no horizon' if horizon is None else horizon_name(horizon)}"
-            panels.append(_panel(title, "epsilon", _security_marks(same, horizon), names))
+            panels.append(_panel(title, EPSILON, _security_marks(same, horizon), names))
         rows += [{"hconcat": panels[at : at + _PER_ROW]} for at in range(0, len(panels), _PER_ROW)]
     return {
         "$schema": altair.SCHEMA_URL,
@@ -81,8 +83,14 @@ def chart_specification(tables: Sequence[Table]) -> _Mark:
 
 
 def _panel(title: str, x_name: str, marks: list[_Mark], names: Sequence[str]) -> _Mark:
-    order = list(dict.fromkeys(mark["x"] for mark in sorted(marks, key=lambda mark: mark["order"])))
-    x = {"field": "x", "type": "ordinal", "sort": order, "title": x_name, "axis": {"labelAngle": 0}}
+    labels = {mark["order"]: mark["x"] for mark in sorted(marks, key=lambda mark: mark["order"])}
+    axis: _Mark = {"labelAngle": 0}
+    if x_name == EPSILON:
+        text = "".join(f"abs(datum.value - {at!r}) < 1e-9 ? '{label}' : " for at, label in labels.items())
+        axis |= {"values": list(labels), "labelExpr": f"{text}''", "grid": False, "labelOverlap": "greedy"}
+        x = {"field": "order", "type": "quantitative", "title": x_name, "axis": axis}
+    else:
+        x = {"field": "x", "type": "ordinal", "sort": list(labels.values()), "title": x_name, "axis": axis}
     y = {"field": "y", "type": "quantitative", "title": "accuracy, %", "scale": {"domain": [0, 100]}}
     scale = {"domain": list(names), "range": [COLOURS[at % len(COLOURS)][0] for at in range(len(names))]}
     colour = {"field": "model", "type": "nominal", "scale": scale}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from odebench.io.text import fill
 from odebench.leaderboard.grouping import group
-from odebench.leaderboard.rank import ranks
+from odebench.leaderboard.rank import decided, ranks
 from odebench.leaderboard.table import Cell, Row, Table
 from odebench.protocol.spec import middle, radius
 from odebench.render.markdown_tables import escape, grid, horizon_name, nfe_text
@@ -36,7 +37,8 @@ def summary(table: Table) -> list[str]:
         (str(rank.get(at, "")), escape(row.model), *(_both(row.cells.get(each)) for each in horizons), _notes(row))
         for at, row in enumerate(rows)
     ]
-    return grid(heading, lines, left=(1, len(horizons) + 2))
+    said = decided(table)
+    return [*grid(heading, lines, left=(1, len(horizons) + 2)), *(["", fill(said)] if said else [])]
 
 
 def at_one_horizon(table: Table, horizon: float) -> list[str]:

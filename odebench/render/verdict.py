@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from odebench.analysis.claims import Claim, ClaimVerdict
 from odebench.leaderboard.rank import ranks, significantly_better
-from odebench.leaderboard.table import Row, Table
+from odebench.leaderboard.table import Cell, Row, Table
 from odebench.protocol.spec import radius
 from odebench.render.claims import OVERVIEW, name_of, points_text
 from odebench.render.markdown_tables import horizon_name
@@ -52,14 +52,29 @@ def verdict(
 
 
 def _withstand(tables: Sequence[Table], plain: str) -> str:
-    """The accuracy, clean and robust, of the plain Neural ODE and of the best model without a horizon."""
+    """Whether the plain Neural ODE keeps its accuracy: no where its interval under attack lies below the clean one, and
+    never yes, since a stronger attack may come; with the accuracies of it and of the best model without a horizon."""
     sentences = []
+    answers: dict[str, list[str]] = {}
     for table in tables:
         rows = [row for row in table.usual if row.best is not None]
         shown = [row for row in rows if row.name == plain] + [row for row in rows if not _is_ode(row)][:1]
         kept = [f"{row.name} from {100 * best_cell(row).clean_accuracy.value:.1f}% to {_robust(row)}" for row in shown]
-        sentences += [f"{_at(table)} accuracy falls for {', for '.join(kept)}"] if kept else []
-    return _sentence("; ".join(sentences)) if sentences else ""
+        if kept:
+            sentences.append(f"{_at(table)} accuracy falls for {', for '.join(kept)}")
+            fell = any(row.name == plain and _falls(best_cell(row)) for row in shown)
+            answers.setdefault("no" if fell else "not shown", []).append(table.dataset)
+    some = len(answers) > 1
+    lead = "; ".join(word + f" on {_listed(datasets)}" * some for word, datasets in answers.items())
+    return _sentence(f"{lead}: {'; '.join(sentences)}") if sentences else ""
+
+
+def _falls(cell: Cell) -> bool:
+    return cell.robust_accuracy.high < cell.clean_accuracy.low
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _claimed(by_name: dict[str, Claim], datasets: Sequence[str], verb: str, parts: Iterable[tuple[str, str]]) -> str:
@@ -83,7 +98,7 @@ def _claimed(by_name: dict[str, Claim], datasets: Sequence[str], verb: str, part
         lead = "In part"
     else:
         lead = "No" if all(word in _NO for word in words) else "Not shown"
-    scope = f" on {' and '.join(tested)}" + (", so far" if interim else "")
+    scope = f" on {_listed(tested)}" + (", so far" if interim else "")
     text = "; ".join(f"on {dataset} {said}" if len(tested) > 1 else said for dataset, said in sentences)
     return f"{lead}{scope}: {text}."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -15,16 +16,19 @@ from odebench.model.registry import MODELS
 from odebench.result.schema import Result
 from odebench.submission.claims import is_about
 from odebench.submission.entry import ENTRY_FILE, ClaimedFigure, Entry, read_entry
-from odebench.submission.run_command import run_command
+from odebench.submission.run_command import joined, run_command
 from odebench.submission.submitted_model import find_model
+from odebench.submission.training_words import trained_how
 
 
 def provenance(entries: Path | None) -> Provenance:
     """The provenance of results whose entries lie in the folder `entries`; None where there are none."""
     problems: list[OdebenchError] = []
     entry_of = cache(partial(_entry, entries, problems))
+    model_of = cache(partial(_model, entries))
     return Provenance(
-        partial(_command, cache(partial(_model, entries))),
+        partial(_commands, model_of),
+        partial(_trained, model_of),
         partial(_claimed, entry_of),
         lambda model: _adversarial(entry_of(model)),
         problems,
@@ -35,11 +39,19 @@ def _adversarial(entry: Entry | None) -> bool:
     return entry is not None and entry.training.get("adversary", "none") != "none"
 
 
-def _command(model_of: Callable[[str], ModelReference], result: Result) -> str:
+def _commands(model_of: Callable[[str], ModelReference], results: Sequence[Result]) -> tuple[list[str], int]:
+    found = []
+    for result in results:
+        with suppress(OdebenchError):
+            found.append(run_command(result, model_of(result.evaluation.model.name)))
+    return [shlex.join(words) for words in joined(found)], len(found)
+
+
+def _trained(model_of: Callable[[str], ModelReference], result: Result) -> dict[str, str]:
     try:
-        return shlex.join(run_command(result, model_of(result.evaluation.model.name)))
+        return trained_how(model_of(result.evaluation.model.name), result)
     except OdebenchError:
-        return ""
+        return {}
 
 
 def _model(entries: Path | None, name: str) -> ModelReference:

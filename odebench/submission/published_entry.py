@@ -121,7 +121,7 @@ def _uses(
     datasets = sorted({recipe.dataset for _, recipe in found}, key=list(DATASETS.entries()).index)
     by_name = {name: [pair for pair in found if pair[1].dataset == name] for name in datasets}
     recipes = {name: pairs[0][1] for name, pairs in by_name.items()}
-    trainings = {name: _training(recipe) for name, recipe in recipes.items()}
+    trainings = {name: training_of(recipe) for name, recipe in recipes.items()}
     first = trainings[datasets[0]]
     shared = {key: value for key, value in first.items() if all(each.get(key) == value for each in trainings.values())}
     solver = recipes[datasets[0]].solver
@@ -139,7 +139,8 @@ def _uses(
     return uses, shared, solver
 
 
-def _training(recipe: Recipe) -> dict[str, JsonValue]:
+def training_of(recipe: Recipe) -> dict[str, JsonValue]:
+    """What an entry says of a training; architecture and solver stand elsewhere in it."""
     alone = recipe.model_copy(update={"teacher": None})  # the teacher is described in its own entry
     said_elsewhere = {*recipe.arguments, STEP}  # by the weights and the solver
     return {key: value for key, value in changeable(alone).items() if value is not None and key not in said_elsewhere}

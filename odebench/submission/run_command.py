@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import JsonValue
@@ -61,6 +61,30 @@ def run_command(result: Result, model: ModelReference | None = None) -> list[str
     elif isinstance(model, SubmittedModel) and model.code is not None:
         words.append("--trust")
     return words
+
+
+def joined(commands: Sequence[list[str]]) -> list[list[str]]:
+    """The commands, those of `odebench run` that differ in their train seed or their attack alone as one: a grid makes
+    every combination, so it makes the same results."""
+    grids = [words for words in commands if words[1] == "run" and FILE not in words]  # weights are those of one model
+    others = [words for words in commands if words not in grids]
+    return [*_joined(_joined(grids, "--seed", default="0"), "--attack", default=""), *others]
+
+
+def _joined(commands: Sequence[list[str]], option: str, *, default: str) -> list[list[str]]:
+    """The commands that are equal but for the value of an option as one, with all values."""
+    values: dict[tuple[str, ...], list[str]] = {}
+    for words in commands:
+        at = words.index(option) if option in words else len(words)
+        values.setdefault((*words[:at], *words[at + 2 :]), []).append("".join(words[at + 1 : at + 2]) or default)
+    return [
+        list(rest) if each == [default] else [*rest[:_MODEL], option, ",".join(each), *rest[_MODEL:]]
+        for rest, each in values.items()
+    ]
+
+
+_MODEL = 4
+"""How many words there are up to the name of the model."""
 
 
 def _images(evaluation: Evaluation) -> Iterator[str]:

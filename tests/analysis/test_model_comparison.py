@@ -90,7 +90,7 @@ def test_a_flagged_model_is_neither_better_nor_worse(flag: str, word: str) -> No
     (found,) = compared(*results("kd-ode", 25, flags=[flag]), *results("ode", 10))
     assert found.rows[1].word == word
     assert found.flags == (f"kd-ode at T=1: {flag}",)
-    assert f"\nFlags: kd-ode at T=1: {flag}.\n" in model_comparison_text([found], "kd-ode", "ode", Path("results"))
+    assert f"\nFlags: kd-ode at T=1: {flag}.\n" in model_comparison_text([found], "kd-ode", "ode")
     (table,) = json.loads(model_comparison_json([found], "kd-ode", "ode", Path("results")))["tables"]
     assert table["flags"] == [f"kd-ode at T=1: {flag}"]
 
@@ -179,11 +179,14 @@ def test_the_command_takes_names(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = run("compare kd-ode ode -d digits", monkeypatch, capsys)
-    assert (code, err) == (0, "")
-    assert "A: kd-ode\nB: ode\nresults: leaderboard/results\n" in out
+    assert (code, err) == (0, "results: leaderboard/results\n")
+    assert out.startswith("A: kd-ode\nB: ode\n\ndigits (test), linf, epsilon 0.2\n")
     assert "worst-case, 40 images, 8 train seeds" in out
     assert out.count("better") == 2  # one row, and the line that explains the words
     assert max(map(len, out.splitlines())) <= 80
+    assert "\ndigits (test), linf, epsilon 0.1\n" in run("compare kd-ode ode --epsilon 1/10", monkeypatch, capsys)[1]
+    code, _, err = run("compare kd-ode ode --epsilon 0.3", monkeypatch, capsys)
+    assert (code, "no result among these is at epsilon 0.3; there are 0.1, 0.2" in err) == (2, True)
     code, out, _ = run("compare own-net kd-ode --results leaderboard/results --json", monkeypatch, capsys)
     assert [row["word"] for row in json.loads(out)["tables"][0]["rows"]] == ["no difference shown", "worse"]
     code, _, err = run("compare kd-ode oed", monkeypatch, capsys)
@@ -199,4 +202,4 @@ def test_files_and_folders_come_before_models(
     assert "1 evaluation" not in run("compare ode ode", monkeypatch, capsys)[1]
     assert "8 evaluations with the same letters in both" in run("compare ode ode", monkeypatch, capsys)[1]
     code, _, err = run("compare ode kd-ode --norm linf", monkeypatch, capsys)
-    assert (code, "--dataset, --norm and --results go with two models" in err) == (2, True)
+    assert (code, "--dataset, --norm, --epsilon and --results go with two models" in err) == (2, True)

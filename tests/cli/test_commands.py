@@ -38,9 +38,11 @@ from odebench.leaderboard.figures import CARRY_OVER, carried_figures
 from odebench.model.registry import MODELS
 from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.result.file import read_result, write_result
-from odebench.result.outcome import OUTCOMES, CheckId, Flag
+from odebench.result.outcome import MEANINGS, OUTCOMES, CheckId, Flag
 from odebench.result.schema import Result
+from odebench.submission.entry import read_entry
 from odebench.submission.finding import Finding
+from odebench.submission.training_words import entry_words
 from odebench.submission.verification.verify import Verification
 
 FEW = ("-n", "20", "--chunk", "20")
@@ -439,10 +441,44 @@ def test_info_explains_one_name(name: str, said: list[str], call: Call) -> None:
     assert json.loads(call("info", name, "--json").out)[0]["name"] == name
 
 
+def test_info_says_how_the_model_of_an_entry_was_trained(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(Path(__file__).parents[2] / "leaderboard"))
+    said = json.loads(call("info", "rslad-kd-ode", "--json").out)[0]
+    assert said["loss"] == "distillation, temperature 1, weight 1"
+    assert said["teacher"] == "resnet (madry, epsilon 0.1, steps 7, step 0.03571)"
+    assert said["adversarial training"].startswith("rslad, epsilon 0.1")
+    assert said["training"].startswith("epochs 15, batch size 32")
+    assert (said["authors"], said["paper"]) == ("The odebench maintainers", "arXiv:2108.07969")
+    assert said["origin"].endswith("leaderboard/entries/rslad-kd-ode")
+    shown = call("info", "tis-ode").out
+    assert "loss: cross-entropy + 0.1 steady-state term\n" in shown
+    assert "teacher:" not in shown
+    assert widest(shown) <= max(80, widest(next(line for line in shown.splitlines() if line.startswith("origin"))))
+
+
+def test_info_tells_the_data_sets_of_an_entry_apart() -> None:
+    entry = read_entry(Path(__file__).parents[2] / "leaderboard" / "entries" / "kd-ode")
+    words = entry_words(entry)
+    assert words["teacher"] == "resnet"
+    assert words["loss on fashion-mnist"] == "distillation, weight 0.9, temperature 2"
+    assert "epochs 12, batch size 64" in words["training on cifar10-jpeg"]
+    assert "loss" not in words
+
+
+def test_what_is_missing_is_said_with_the_command_that_lists_it(call: Call) -> None:
+    for words, lists in (("run", "models"), ("run -m ode", "attacks"), ("train", "models"), ("compare", "models")):
+        said = call(*words.split())
+        assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 1)
+        assert re.match(r"odebench: Missing (option|argument) '.*'\. .*`odebench " + lists + "` lists them", said.err)
+    assert "lists" not in call("run", "-m", "ode", "-a", "pgd", "-n", "x").err
+
+
 def test_info_explains_every_word_of_a_result(call: Call) -> None:
     words = [str(check.value) for check in CheckId] + [check.label for check in CheckId]
     words += [*Flag, *OUTCOMES, *WORST_CASE.choices["effort"], *(verdict.value for verdict in ClaimVerdict)]
-    words += ["Not-Examined", "unranked", "masked", "check 16", "T"]
+    words += ["Not-Examined", "unranked", "masked", "check 16", "T", "teacher", "student"]
+    words += ["letter", "letters", "flag", "Flags", "check", "checks", "effort", "efforts"]
+    words += [f"worst-case {effort}" for effort in WORST_CASE.choices["effort"]]
     for word in words:
         assert explained(str(word)), word
     protocol = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -451,6 +487,10 @@ def test_info_explains_every_word_of_a_result(call: Call) -> None:
     assert f"  - *not run*: {VERDICTS[ClaimVerdict.not_run]};" in answers
     assert len(explained("T")) == len(explained("r")) == 1
     assert explained("R") == explained("nothing") == []
+    lists = {word: call("info", word).out for word in ("letters", "flags", "checks")}
+    assert all(f"{letter}: {meaning[:20]}" in lists["letters"] for letter, meaning in MEANINGS.items())
+    assert all(flag.value in lists["flags"].replace("\n", " ") for flag in Flag)
+    assert all(f"{check.value} {check.label}" in lists["checks"].replace("\n", " ") for check in CheckId)
     said = call("info", "solver gap")
     assert (said.code, said.err) == (0, "")
     assert "kind: check 16" in said.out
@@ -640,25 +680,50 @@ def test_leaderboard_shows_published_results_where_one_has_none(two_results: Pla
     published = two_results.folder / "leaderboard" / "results"
     write_result(make_result({0.1: "ffff"}, model="resnet", horizon=None), published)
     own = call("leaderboard", place=two_results)
+    assert call("-q", "leaderboard", place=two_results).err == ""
     assert "kd-ode" in own.out
     assert "resnet" not in own.out
     assert own.err == "results: results; name leaderboard/results to read that\n"
-    shutil.rmtree(two_results.folder / "results")
+    for path in (two_results.folder / "results").rglob("*.json"):
+        path.unlink()
     others = call("leaderboard")
     assert "resnet" in others.out
     assert "kd-ode" not in others.out
     assert others.err == "results: leaderboard/results\n"
 
 
-def test_claims_are_answered_from_the_published_results(two_results: Place, call: Call) -> None:
-    assert call("claims", place=two_results).err == "results: results\n"
+def test_claims_and_comparisons_read_the_same_folder(two_results: Place, call: Call) -> None:
+    assert call("claims", place=two_results).err == "", "there is no other"
     published = two_results.folder / "leaderboard" / "results"
     published.mkdir(parents=True)
     (published / "broken.json").write_text("{", encoding="utf-8")
-    said = call("claims", place=two_results)
-    assert said.err.startswith("results: leaderboard/results; name results to read that\n")
-    assert "leaderboard/results/broken.json is not whole JSON" in said.err
-    assert "broken.json" not in call("claims", "results", place=two_results).err
+    for words in (["claims"], ["compare", "kd-ode", "ode"], ["leaderboard"]):
+        own = call(*words, place=two_results)
+        assert (own.code, own.err) == (0, "results: results; name leaderboard/results to read that\n")
+    assert "broken.json is not whole JSON" in call("claims", "leaderboard/results", place=two_results).err
+    shutil.rmtree(two_results.folder / "results")
+    for words in (["claims"], ["leaderboard"]):
+        said = call(*words, place=two_results)
+        assert said.err.startswith("results: leaderboard/results\n")
+        assert "leaderboard/results/broken.json is not whole JSON" in said.err
+    for path in (two_results.folder / "leaderboard" / "results").iterdir():
+        path.unlink()
+    said = call("compare", "kd-ode", "ode", place=two_results)
+    assert said.err.startswith("results: leaderboard/results\nodebench: unknown model among these results: 'kd-ode'")
+    shutil.rmtree(two_results.folder / "leaderboard")
+    for words in (["claims"], ["compare", "kd-ode", "ode"], ["leaderboard"]):
+        said = call(*words, place=two_results)
+        assert (said.code, said.err.startswith("odebench: there is no folder results here")) == (1, True)
+
+
+def test_claims_are_those_of_some_data_sets(two_results: Place, call: Call) -> None:
+    found = json.loads(call("claims", "-d", "digits", "--json", place=two_results).out)
+    every = json.loads(call("claims", "--json", place=two_results).out)
+    of_digits = [claim for claim in every if claim["dataset"] == "digits"]
+    assert 0 < len(of_digits) < len(every)
+    assert found == of_digits
+    said = call("claims", "-d", "digit", place=two_results)
+    assert (said.code, "unknown data set among the claims: 'digit'; did you mean 'digits'?" in said.err) == (2, True)
 
 
 # --- help, version, completion -----------------------------------------------------------------------------------

@@ -66,6 +66,9 @@ def test_by_attack_is_also_csv(call: Call) -> None:
     found = list(csv.DictReader(io.StringIO(out)))
     assert {row["attacks"] for row in found} == {"fgsm", "pgd"}
     assert {row["model"] for row in found} == {"ode"}
+    _, out, _ = call("--by attack -d digits -m ode --format csv --epsilon 0.2")
+    found = list(csv.DictReader(io.StringIO(out)))
+    assert ({row["attacks"] for row in found}, {row["epsilon"] for row in found}) == ({"pgd"}, {"0.2"}), "no fgsm there"
 
 
 def test_tables_are_those_of_the_data_sets_norms_and_models(call: Call) -> None:
@@ -74,6 +77,10 @@ def test_tables_are_those_of_the_data_sets_norms_and_models(call: Call) -> None:
     assert "mnist" not in out
     assert "kd-ode" not in out
     assert call("--norm l2")[1].count("\n## ") == 1
+    assert [line for line in call("--epsilon 1/10,0.2")[1].splitlines() if line.startswith("## ")] == [
+        "## digits (test): linf, epsilon 0.1, 20 images",
+        "## digits (test): linf, epsilon 0.2, 20 images",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,9 @@ def test_tables_are_those_of_the_data_sets_norms_and_models(call: Call) -> None:
         ("-m kdode", "unknown model among these results: 'kdode'; did you mean 'kd-ode'? known: kd-ode, ode"),
         ("-d digit", "unknown data set among these results: 'digit'; did you mean 'digits'?"),
         ("--norm l1", "unknown norm among these results: 'l1'"),
+        ("--epsilon 0.3", "no result among these is at epsilon 0.3; there are 0.1, 0.2, 1"),
+        ("--norm l2 --epsilon 0.1", "no result among these is at epsilon 0.1; there are 1"),
+        ("--publish --epsilon 0.1", "--publish and --check take no other options"),
         ("--norm linf,linf", "norm linf is given twice"),
         ("--chart a.pdf", "--chart draws SVG and PNG: name a file such as a.svg, not a.pdf"),
         ("--format html --by attack", "--chart and --by go with md, csv and json"),
@@ -127,6 +137,10 @@ def test_a_chart_is_drawn_with_hollow_points_for_what_is_unranked(call: Call) ->
         "digits, linf: T=0.5",
         "digits, linf: T=1",
     ]
+    axes = [panel["layer"][0]["encoding"]["x"] for panel in panels]
+    assert [axis["type"] for axis in axes] == ["ordinal", "ordinal", "quantitative", "quantitative"]
+    assert (axes[3]["field"], axes[3]["axis"]["values"]) == ("order", [0, 0.1, 0.2])
+    assert "abs(datum.value - 0.2) < 1e-9 ? '0.2'" in axes[3]["axis"]["labelExpr"]
     security = {(one["model"], one["x"]): one for one in panels[3]["data"]["values"]}
     assert security["kd-ode", "0.1"]["y"] == 25
     assert security["kd-ode", "0.1"]["ranked"]

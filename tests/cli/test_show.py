@@ -20,10 +20,11 @@ from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
 from odebench.evaluation.evaluate import module_digest
 from odebench.evaluation.plan import EvaluationRequest, Slice, plan
+from odebench.leaderboard.model_card import AGAIN
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.result.file import read_result, result_files, write_result
 from odebench.result.schema import Result
-from odebench.submission.run_command import FILE, run_command
+from odebench.submission.run_command import FILE, joined, run_command
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboard"
 Call = Callable[..., tuple[int, str, str]]
@@ -115,6 +116,31 @@ def test_so_do_the_commands_of_published_results(call: Call, planned: Planned, m
         assert planned.run_key == result.run_key, words
 
 
+def test_commands_joined_make_the_same_results(call: Call, planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", str(PUBLISHED))
+    made: list[str] = []
+
+    def run_grid(grids: Any, **_: Any) -> None:
+        made.extend(cell.run_key for _, grid in grids for cell in grid.cells)
+
+    monkeypatch.setattr("odebench.cli.grid.run_grid", run_grid)
+    for model in ("kd-ode", "resnet", "rslad-kd-ode"):
+        results = [read_result(path) for path in sorted(result_files(PUBLISHED / "results" / model))]
+        at = {None, 1.0} if model == "kd-ode" else {result.evaluation.horizon for result in results}
+        some = [one for one in results if one.evaluation.dataset.name == "digits" and one.evaluation.horizon in at]
+        commands = joined([run_command(result) for result in some])
+        assert len(commands) < 0.7 * len(some)
+        made.clear()
+        for words in commands:
+            planned.run_key = ""
+            code, _, err = call(*words[1:])
+            assert code == 0, (words, err)
+            made += [planned.run_key] if planned.run_key else []
+        assert sorted(made) == sorted(result.run_key for result in some)
+    given = [*run_command(stored(REQUESTS["default"])), "--weights", FILE]
+    assert joined([given, [*given[:4], "--seed", "1", *given[4:]]]) == [given, [*given[:4], "--seed", "1", *given[4:]]]
+
+
 def test_weights_of_a_file_are_named_as_what_the_user_must_find(call: Call, planned: Planned, tmp_path: Path) -> None:
     result = stored(EvaluationRequest("ode", "fgsm"))
     model = result.evaluation.model.model_copy(update={"weights": result.found.weights_sha256})
@@ -156,10 +182,27 @@ def test_a_result_is_explained(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_
     assert "f: fooled, misclassified at an adversarial image within epsilon" in lines
     assert "flag 16, solver gap: 9 of 10 images; images that move; take shorter steps" in lines
     assert any(line.startswith("odebench run --model kd-ode --attack pgd ") for line in lines)
+    assert f"the command that repeats it ({AGAIN}):" in " ".join(out.split())
     words = " ".join(out.split())
     assert f"published, the same evaluation: {published}; 1 of 20 letters differ" in words
     assert "published at 0.1: clean 70.0%, robust 30.0% under pgd (10 images," in words
     assert [line for line in lines if len(line) > 80 and str(published) not in line] == []
+
+
+def test_how_often_each_stage_succeeded_is_said(call: Call) -> None:
+    stages = sorted((PUBLISHED / "results" / "kd-ode").glob("digits-worst-case-l2-*.json"))[0]
+    result = read_result(stages)
+    code, out, _ = call("show", stages)
+    whole = out.replace("\n  ", " ")  # lines of at most 80 columns are continued so
+    lines = [line for line in whole.splitlines() if line.startswith("first to succeed at ")]
+    assert (code, len(lines)) == (0, len(result.epsilons))
+    for line, item in zip(lines, result.epsilons, strict=True):
+        assert line.startswith(f"first to succeed at {item.epsilon:g}, in images: pgd 20: ")
+        counts = [int(count) for count in re.findall(r": (\d+)(?=,|$)", line)]
+        assert counts == sorted(counts, reverse=True)
+        assert sum(counts) == item.outcomes.count("f") + item.outcomes.count("x")
+    alone = next((PUBLISHED / "results" / "kd-ode").glob("digits-pgd-*.json"))
+    assert "first to succeed" not in call("show", alone)[1]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from result_factory import make_result
 
 from odebench.leaderboard.build import build_tables
-from odebench.leaderboard.rank import ranks
+from odebench.leaderboard.rank import decided, ranks
 from odebench.leaderboard.union import StoredResult
 from odebench.numerics.statistics import sign_test
 from odebench.result.schema import Result
@@ -37,6 +37,20 @@ def ranked(*found: Result) -> dict[str, int]:
 def test_a_row_that_is_not_significantly_worse_shares_the_rank() -> None:
     found = [*results("a", 0.6), *results("b", 0.595), *results("c", 0.3)]
     assert ranked(*found) == {"a": 1, "b": 1, "c": 3}
+
+
+def test_how_many_differences_are_significant_is_said() -> None:
+    def said(*found: Result) -> str:
+        (table,) = build_tables([StoredResult(Path(f"{n}.json"), each) for n, each in enumerate(found)])[0]
+        return decided(table)
+
+    alike = [*results("a", 0.6), *results("b", 0.595, seeds=3)]
+    assert said(*alike) == "Of 1 difference between models none is significant, with 3 to 4 train seeds."
+    three = [*results("a", 0.6), *results("b", 0.595), *results("c", 0.3)]
+    assert said(*three) == "Of 3 differences between models 2 are significant, with 4 train seeds."
+    one = [*results("a", 0.6, seeds=1), *results("b", 0.3, seeds=1), *results("c", 0.9, attack="pgd")]
+    assert said(*one) == "Of 1 difference between models 1 is significant, with 1 train seed."
+    assert said(*results("a", 0.6)) == ""
 
 
 def test_one_seed_is_compared_by_images() -> None:

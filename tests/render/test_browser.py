@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -313,7 +314,12 @@ def test_a_model_has_an_address_and_a_panel(page: Page) -> None:
 
     page.open("#model=kd-ode")
     text = page.find("#panel").text
-    for part in ("odebench run --model kd-ode --attack worst-case", "Recipe", "Checks", "true 1, predicted 7"):
+    for part in (
+        "odebench run --model kd-ode --attack fgsm,worst-case --seed 0,1",
+        "Recipe",
+        "Checks",
+        "true 1, predicted 7",
+    ):
         assert part in text, part
     images = page.driver.find_elements("css selector", "#panel article:not([hidden]) .strip img")
     assert len(images) == 6
@@ -435,8 +441,17 @@ def test_the_published_page_is_short_as_it_opens(chromium: Any) -> None:
     chromium.get_log("browser")
     published.open(width=1440)
     assert published.script("return document.documentElement.scrollHeight") <= 3000
+    said = r"Of \d+ differences between models (none|\d+) (is|are) significant, with .* train seeds?\."
+    assert re.fullmatch(said, published.find("#decided").text)
     assert chromium.get_log("browser") == []
     assert len(published.marks("nfe")) > 10
+    published.choose("attack", "pgd alone")
+    assert published.find("#decided").text == "", "no figure of one attack has a rank"
+    published.open("#data=cifar10-jpeg", width=1440)
+    labels = "[...document.querySelectorAll('#chart-curve svg > text[text-anchor=middle]:not(.axis)')]"
+    at = dict(published.script(f"return {labels}.map((one) => [one.textContent, Number(one.getAttribute('x'))])"))
+    assert sorted(at) == ["0", "1/255", "3/255"]
+    assert at["3/255"] - at["0"] == pytest.approx(3 * (at["1/255"] - at["0"]))
 
 
 def test_a_name_that_is_a_script_stays_text(page: Page) -> None:

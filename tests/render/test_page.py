@@ -172,6 +172,10 @@ def test_a_model_has_a_panel_with_recipe_checks_files_and_images(folder: Path) -
     assert "60.5% [50.7, 69.5] robust at linf 0.1, T=0.5" in text
     for part in ("rk4 step 0.25 (torchdiffeq)", "T=0.5, T=2", "1,000", "fgsm, worst-case", "the model&#39;s defaults"):
         assert part in text, part
+    command = "odebench run --model kd-ode --attack fgsm,worst-case --seed 0,1 --dataset digits -n 100 --horizon 0.5"
+    assert f"This makes the 4 results whose union this figure is: {command} " in text
+    assert "loss distillation, temperature 4, weight 0.9" in text
+    assert "teacher resnet training epochs 15, batch size 32" in text
     assert "flag in 2, pass in 6 of 8 results; 20 of 100 images" in text
     assert "half the step moves letters: take a finer one" in text
     files = set(re.findall(r'<td><a href="([^"]+)"', panel))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from claim_factory import Shares, asked, registered, stored, study
@@ -78,7 +79,7 @@ def test_what_helps_is_what_is_significantly_better_than_kd_ode() -> None:
     assert "alike" not in helps
     assert "resnet" not in helps, "no Neural ODE"
     assert answers["Do Neural ODEs withstand attacks?"].startswith(
-        "On digits (linf 0.1) accuracy falls for resnet from 100.0% to 90.0 ±"
+        "Not shown: on digits (linf 0.1) accuracy falls for resnet from 100.0% to 90.0 ±"
     )
     best = answers["Which model is most robust?"]
     assert best.startswith("On digits (linf 0.1) resnet (90.0 ±")
@@ -86,6 +87,17 @@ def test_what_helps_is_what_is_significantly_better_than_kd_ode() -> None:
     nothing = dict(verdict(asked_of, [table(kd_ode=30, alike=31)]))
     assert nothing["What does help?"].startswith("Nothing yet")
     assert ", not significantly more than kd-ode" in nothing["Which model is most robust?"]
+
+
+def test_accuracy_that_falls_under_attack_is_a_no() -> None:
+    question, asked_of = "Do Neural ODEs withstand attacks?", [claim("digits-robust-gain", gain(0))]
+    fallen, kept = table(ode=30, kd_ode=90), replace(table(ode=99, kd_ode=30), dataset="svhn")
+    for tables, lead in (([fallen], "No: on"), ([kept], "Not shown: on"), ([], "")):
+        assert dict(verdict(asked_of, tables)).get(question, "").startswith(lead)
+    both = dict(verdict(asked_of, [kept, fallen]))[question]
+    assert both.startswith(
+        "No on digits; not shown on svhn: on digits (linf 0.1) accuracy falls for ode from 100.0% to 30"
+    )
 
 
 def test_seeds_so_far_and_what_was_not_run_are_said() -> None:

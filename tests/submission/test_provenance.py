@@ -48,13 +48,34 @@ def test_a_command_hangs_on_no_other_folder_than_that_of_the_entries(
     tmp_path: Path, stored: list[StoredResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = provenance(ROOT / "entries").command(stored[0].result)
+    (command,), count = provenance(ROOT / "entries").commands([stored[0].result])
+    assert count == 1
     assert command.startswith(f"odebench {'diagnose' if 'diagnosis' in stored[0].evaluation.attack.name else 'run'}")
     assert f"--model {MODEL}" in command
     assert command.endswith("--trust"), "it brings code"
-    assert provenance(tmp_path).command(stored[0].result) == ""
+    assert provenance(tmp_path).commands([stored[0].result]) == ([], 0)
     built_in = make_result({0.1: "r" * 100}, model="kd-ode", attack="pgd")
-    assert provenance(None).command(built_in).startswith("odebench run --model kd-ode --attack pgd --dataset digits")
+    (command,), _ = provenance(None).commands([built_in])
+    assert command.startswith("odebench run --model kd-ode --attack pgd --dataset digits")
+
+
+def test_how_a_model_was_trained_is_told_by_its_recipe_or_its_entry(stored: list[StoredResult]) -> None:
+    trained = provenance(ROOT / "entries").trained
+    ours = {"loss": "cross-entropy + 0.1 steady-state term"}
+    assert trained(stored[0].result).items() >= ours.items()
+    built_in = make_result({0.1: "r"}, model="kd-ode", arguments={"epochs": 3, "adversary": "trades"}, weights="other")
+    assert trained(built_in) == {
+        "loss": "distillation, temperature 4, weight 0.9",
+        "teacher": "resnet",
+        "adversarial training": "trades, epsilon 0.1, steps 7, step 0.03571, beta 6",
+        "training": "epochs 3, batch size 32, learning rate 0.01, weight decay 0.0005, warmup 0.2",
+    }
+    rslad = make_result({0.1: "r"}, model="rslad-kd-ode")
+    assert trained(rslad)["teacher"] == "resnet (madry, epsilon 0.1, steps 7, step 0.03571)"
+    given = make_result({0.1: "r"}, model="kd-ode", weights="kd-ode 0")
+    assert given.evaluation.model.weights == given.found.weights_sha256
+    assert trained(given) == {}, "weights of a file, which no recipe made"
+    assert trained(make_result({0.1: "r"}, model="nobody")) == {}
 
 
 def test_an_entry_that_cannot_be_read_is_said_once(tmp_path: Path, stored: list[StoredResult]) -> None:

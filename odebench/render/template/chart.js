@@ -12,12 +12,12 @@ const drawn = (tag, attributes = {}, ...children) => {
 };
 const written = (x, y, text, more = {}) => drawn("text", { x, y, ...more }, text);
 
-// Marks of a place, so that their intervals do not cover each other.
-const spread = (points, width) => {
+// Marks of a place, `most` pixels apart at most, so that their intervals do not cover each other.
+const spread = (points, width, most) => {
   const places = Map.groupBy ? Map.groupBy(points, (point) => point.x) : new Map();
   if (!Map.groupBy) for (const point of points) places.set(point.x, [...(places.get(point.x) ?? []), point]);
   for (const same of places.values()) {
-    const gap = Math.min(8, (0.75 * width) / same.length);
+    const gap = Math.min(most, (0.75 * width) / same.length);
     same.forEach((point, index) => { point.shift = (index - (same.length - 1) / 2) * gap; });
   }
 };
@@ -95,7 +95,7 @@ const walk = (svg, marks, points) => {
 };
 
 // `ticks` are pairs of a place from 0 to 1 and a label; `name` is that of the x axis.
-const drawPanel = (key, { points, ticks, name, level = false, front = null }) => {
+const drawPanel = (key, { points, ticks, name, level = false, front = null, most = 8 }) => {
   const figure = byId(`chart-${key}`);
   const width = Math.max(220, figure.clientWidth);
   const inner = { width: width - MARGIN.left - MARGIN.right, height: HEIGHT - MARGIN.top - MARGIN.bottom };
@@ -114,8 +114,9 @@ const drawPanel = (key, { points, ticks, name, level = false, front = null }) =>
   }
   svg.append(written((left + right) / 2, HEIGHT - 6, name, { "text-anchor": "middle", class: "axis" }));
   points.forEach((point) => { point.at = at; });
-  const steps = ticks.slice(1).map(([x], index) => x - ticks[index][0]);
-  spread(points, inner.width * Math.min(0.25, ...steps));
+  const places = ticks.map(([x]) => x).sort((a, b) => a - b);
+  const steps = places.slice(1).map((x, index) => x - places[index]);
+  spread(points, inner.width * Math.min(0.25, ...steps), most);
   const byLine = new Map();
   for (const point of points) byLine.set(point.line, [...(byLine.get(point.line) ?? []), point]);
   for (const [line, own] of byLine) {
@@ -207,9 +208,9 @@ const againstEpsilon = () => {
     points.push(pointOf(figure, "clean_accuracy", place(0), { epsilon: "0" }));
   }
   const ticks = inOrder([0, ...found.map((figure) => figure.epsilon)]);
-  const labels = apart(ticks.reverse().map((epsilon) => [place(epsilon), epsilon])).reverse();
+  const labels = apart([0, ...ticks.slice(1).reverse()].map((epsilon) => [place(epsilon), epsilon]));
   const text = (epsilon) => found.map((f) => (f.epsilon === epsilon ? epsilonOf(f) : null)).find(Boolean) ?? "0";
-  return { points, ticks: labels.map(([x, epsilon]) => [x, text(epsilon)]), name: `epsilon (${state.norm})` };
+  return { points, ticks: labels.map(([x, epsilon]) => [x, text(epsilon)]), name: `epsilon (${state.norm})`, most: 2 };
 };
 
 const drawLegend = () => {

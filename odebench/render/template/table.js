@@ -85,6 +85,10 @@ const drawTable = () => {
     head.setAttribute("aria-sort", head.dataset.key === state.sort ? state.order || "ascending" : "none");
   }
   byId("caption").textContent = state.data ? `${state.data}, ${state.norm}, epsilon ${state.epsilon}` : "";
+  const ranked = shown.some((figure) => figure.rank !== null);
+  const view = viewOf(state.data);
+  const at = view && normOf(view, state.norm).epsilons.find((each) => each.text === state.epsilon);
+  byId("decided").textContent = (ranked && at?.decided) || "";
   byId("count").textContent = `${shown.length} of ${figures.length} figures shown`;
 };
 
