@@ -1,7 +1,7 @@
 """Writes the tables of README.md and docs/study.md that are made from published results: python docs/tables.py
 
-They stand between `<!-- name -->` and `<!-- /name -->`: verdict, claims, where distillation helps, and all models on digits at one
-horizon.
+They stand between `<!-- name -->` and `<!-- /name -->`: verdict, claims, where distillation helps (map), and all models
+on digits at one horizon (table).
 """
 
 from __future__ import annotations

@@ -9,15 +9,17 @@ import typer
 
 from odebench.cli.leaderboard import asked_claims, end_with
 from odebench.cli.options import AsJson, complete_dataset, listed
-from odebench.cli.results import ResultFolders, default_folder, say_default
+from odebench.cli.results import default_folder, say_folders
 from odebench.cli.root import app
 from odebench.errors import unknown_name
 from odebench.io.folders import LEADERBOARD, published_folders
 
 
-@app.command(epilog="Examples:\n\nodebench claims leaderboard/results -d digits\n\nodebench claims runs/a --json")
+@app.command(epilog="Examples:\n\nodebench claims -d digits\n\nodebench claims runs/a --json")
 def claims(
-    results: ResultFolders = None,
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of results. Default: the published ones, else ./results.")
+    ] = None,
     dataset: Annotated[
         list[str] | None,
         typer.Option("--dataset", "-d", help="Claims about these data sets alone.", autocompletion=complete_dataset),
@@ -39,10 +41,11 @@ def claims(
     for name in names:
         if name not in known:
             raise unknown_name("data set among the claims:", name, known)
-    folders = results or [default_folder()]
+    folders = results or [default_folder(published_first=True)]
     boards = [board for board in dict.fromkeys([LEADERBOARD, *published_folders()]) if board.results in folders]
     stored, problems = read_results([*folders, *(board.study for board in boards if board.study.is_dir())])
-    say_default(results)
+    if results is None:
+        say_folders(*folders)
     # all are answered, since the p of each is adjusted for the others of its family
     found = [claim for claim in claims_of(asked, stored) if not names or claim.registered.dataset in names]
     write_output(claims_json(found) if as_json else claims_markdown(found), None)

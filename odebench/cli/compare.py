@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from odebench.cli.leaderboard import end_with, selected
 from odebench.cli.options import AsJson, complete_dataset, complete_model
-from odebench.cli.results import default_folder, known_folders, say_default
+from odebench.cli.results import folders_of_models, known_folders, say_folders
 from odebench.cli.root import app
 from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Examples:\n\nodebench compare kd-ode ode -d digits --results leaderboard/results\n\n"
+    epilog="Examples:\n\nodebench compare kd-ode ode -d digits\n\n"
     "odebench compare main~5 main\n\nodebench compare runs/a runs/b\n\n"
     "odebench compare results/ode/a.json results/kd-ode/b.json --json"
 )
@@ -49,7 +50,7 @@ def compare(
         Path | None,
         typer.Option(
             "--results",
-            help="Models: the folder of their results. Default: ./results if it holds any, else the published ones.",
+            help="Models: the folder of their results. Default: the published ones, ./results for a model without any.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -62,9 +63,11 @@ def compare(
 
     if _are_models(a, b, results):
         selection = selected(dataset, norm, epsilons=None if epsilon is None else [epsilon])
-        folder = results or default_folder()
-        say_default(results)
-        text, problems = _compared_models((a, b), folder, selection, as_json=as_json)
+        models = [name.partition(" ")[0] for name in (a, b)]
+        folders = folders_of_models(*models) if results is None else [results]
+        if results is None:
+            say_folders(*dict.fromkeys(one.parent if one.name in models else one for one in folders))
+        text, problems = _compared_models((a, b), folders, selection, as_json=as_json)
         write_output(text, None)
         end_with(problems)
         return
@@ -97,7 +100,7 @@ def _are_models(a: str, b: str, results: Path | None) -> bool:
 
 
 def _compared_models(
-    names: tuple[str, str], folder: Path, selection: Selection, *, as_json: bool
+    names: tuple[str, str], folders: Sequence[Path], selection: Selection, *, as_json: bool
 ) -> tuple[str, list[ResultError]]:
     """Two models of a folder of results, as text or JSON, and the problems of the results."""
     from odebench.analysis.model_comparison import compare_models
@@ -105,8 +108,8 @@ def _compared_models(
     from odebench.leaderboard.read import read_results
     from odebench.render.model_comparison import model_comparison_json, model_comparison_text
 
-    read, problems = read_results([folder])
+    read, problems = read_results(folders)
     tables, contradictions = build_tables(selection.results(read))
     found = compare_models(selection.tables(tables), *names)
-    text = model_comparison_json(found, *names, folder) if as_json else model_comparison_text(found, *names)
+    text = model_comparison_json(found, *names, folders) if as_json else model_comparison_text(found, *names)
     return text, [*problems, *contradictions]

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import typer
 
-from odebench.cli.results import ResultFolders, default_folder, say_default
+from odebench.cli.results import ResultFolders, default_folder, say_folders
 from odebench.cli.root import app
 from odebench.errors import OdebenchError, UsageError
 from odebench.io.folders import LEADERBOARD
@@ -91,7 +91,7 @@ def leaderboard(
         from odebench.render.results_chart import check_chart_file
 
         check_chart_file(chart)
-    read = partial(say_default, results)
+    read = partial(say_folders, *folders) if results is None else lambda: None
     if serve:
         if output or format is not Format.md:
             raise UsageError("--serve shows the page and writes nothing: leave out --format and --output")

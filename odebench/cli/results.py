@@ -1,4 +1,5 @@
-"""Which folder of results is read where none is named: one rule for all commands."""
+"""Which folder of results is read where none is named: one's own for tables, the published one for claims and
+comparisons of models."""
 
 from __future__ import annotations
 
@@ -21,10 +22,12 @@ ResultFolders = Annotated[
 ]
 
 
-def default_folder() -> Path:
-    """The folder that `run` writes to here if it holds results, else the published one; not both: their weights may
-    differ. Raises ResultError where there is neither."""
+def default_folder(*, published_first: bool = False) -> Path:
+    """The folder that `run` writes to here if it holds results, else the published one, or the other way round; not
+    both: their weights may differ. Raises ResultError where there is neither."""
     folders = known_folders()
+    if published_first:
+        folders.sort(key=lambda folder: folder == LOCAL_RESULTS)
     for folder in (*_with_results(folders), *folders):
         return folder
     raise ResultError(
@@ -33,14 +36,26 @@ def default_folder() -> Path:
     )
 
 
-def say_default(given: object) -> None:
+def folders_of_models(*names: str) -> list[Path]:
+    """Where the results of these models lie: all in the published folder or all in ./results, else each in the first
+    that has it. The default folder where a model has none."""
+    folders = sorted(known_folders(), key=lambda folder: folder == LOCAL_RESULTS)
+    for folder in folders:
+        if all((folder / name).is_dir() for name in names):
+            return [folder / name for name in dict.fromkeys(names)]
+    found = [next((folder / name for folder in folders if (folder / name).is_dir()), None) for name in names]
+    there = [folder for folder in found if folder is not None]
+    return there if len(there) == len(names) else [default_folder(published_first=True)]
+
+
+def say_folders(*read: Path) -> None:
     """Says on standard error which folder was read where none was given, unless ./results is all there is."""
-    if given or verbosity() is Verbosity.QUIET:
+    if verbosity() is Verbosity.QUIET:
         return
-    read = default_folder()
-    others = [folder for folder in _with_results(known_folders()) if folder != read]
-    if others or read != LOCAL_RESULTS:
-        print(f"results: {read}{''.join(f'; name {other} to read that' for other in others[:1])}", file=sys.stderr)
+    others = [folder for folder in _with_results(known_folders()) if folder not in read]
+    if others or read != (LOCAL_RESULTS,):
+        more = "".join(f"; name {other} to read that" for other in others[:1])
+        print(f"results: {', '.join(map(str, read))}{more}", file=sys.stderr)
 
 
 def known_folders() -> list[Path]:

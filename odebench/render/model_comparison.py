@@ -42,12 +42,12 @@ def model_comparison_text(found: Sequence[ModelComparison], first: str, second: 
     return "\n".join(parts)
 
 
-def model_comparison_json(found: Sequence[ModelComparison], first: str, second: str, folder: Path) -> str:
+def model_comparison_json(found: Sequence[ModelComparison], first: str, second: str, folders: Sequence[Path]) -> str:
     """The same as one JSON object, shares in [0, 1]."""
     record = {
         "first": first,
         "second": second,
-        "results": folder.as_posix(),
+        "results": [folder.as_posix() for folder in folders],
         "tables": [
             {
                 "dataset": one.table.dataset,

@@ -91,7 +91,7 @@ def test_a_flagged_model_is_neither_better_nor_worse(flag: str, word: str) -> No
     assert found.rows[1].word == word
     assert found.flags == (f"kd-ode at T=1: {flag}",)
     assert f"\nFlags: kd-ode at T=1: {flag}.\n" in model_comparison_text([found], "kd-ode", "ode")
-    (table,) = json.loads(model_comparison_json([found], "kd-ode", "ode", Path("results")))["tables"]
+    (table,) = json.loads(model_comparison_json([found], "kd-ode", "ode", [Path("results")]))["tables"]
     assert table["flags"] == [f"kd-ode at T=1: {flag}"]
 
 

@@ -692,24 +692,28 @@ def test_leaderboard_shows_published_results_where_one_has_none(two_results: Pla
     assert others.err == "results: leaderboard/results\n"
 
 
-def test_claims_and_comparisons_read_the_same_folder(two_results: Place, call: Call) -> None:
-    assert call("claims", place=two_results).err == "", "there is no other"
-    published = two_results.folder / "leaderboard" / "results"
-    published.mkdir(parents=True)
-    (published / "broken.json").write_text("{", encoding="utf-8")
-    for words in (["claims"], ["compare", "kd-ode", "ode"], ["leaderboard"]):
-        own = call(*words, place=two_results)
-        assert (own.code, own.err) == (0, "results: results; name leaderboard/results to read that\n")
-    assert "broken.json is not whole JSON" in call("claims", "leaderboard/results", place=two_results).err
-    shutil.rmtree(two_results.folder / "results")
-    for words in (["claims"], ["leaderboard"]):
+def test_claims_and_comparisons_read_what_is_published_first(two_results: Place, call: Call) -> None:
+    published, own = (two_results.folder / name for name in ("leaderboard/results", "results"))
+    said = call("claims", place=two_results)
+    assert (said.code, said.err) == (0, ""), "leaderboard/results holds none"
+    shutil.copytree(own, published, dirs_exist_ok=True)
+    more = "results: leaderboard/results; name results to read that\n"
+    for words in (["claims"], ["compare", "kd-ode", "ode"]):
         said = call(*words, place=two_results)
-        assert said.err.startswith("results: leaderboard/results\n")
-        assert "leaderboard/results/broken.json is not whole JSON" in said.err
-    for path in (two_results.folder / "leaderboard" / "results").iterdir():
-        path.unlink()
+        assert (said.code, said.err) == (0, more)
+    said = call("leaderboard", place=two_results)
+    assert said.err == "results: results; name leaderboard/results to read that\n"
+    assert call("claims", "results", place=two_results).err == ""
+    shutil.rmtree(published / "ode")
     said = call("compare", "kd-ode", "ode", place=two_results)
-    assert said.err.startswith("results: leaderboard/results\nodebench: unknown model among these results: 'kd-ode'")
+    assert (said.code, said.err) == (0, "results: results; name leaderboard/results to read that\n"), "one holds both"
+    shutil.rmtree(own / "kd-ode")
+    said = call("compare", "kd-ode", "ode", place=two_results)
+    assert (said.code, said.err) == (0, "results: leaderboard/results, results\n"), "each has one"
+    shutil.rmtree(own)
+    said = call("compare", "kd-ode", "ode", place=two_results)
+    assert said.err.startswith("results: leaderboard/results\n")
+    assert "odebench: unknown model among these results: 'ode'" in said.err
     shutil.rmtree(two_results.folder / "leaderboard")
     for words in (["claims"], ["compare", "kd-ode", "ode"], ["leaderboard"]):
         said = call(*words, place=two_results)
