@@ -209,8 +209,9 @@ def entry_summaries() -> tuple[dict[str, tuple[Path, str]], dict[str, OdebenchEr
         except OdebenchError as error:
             problems[name] = error
             continue
-        kind = "code of its own" if entry.contributed else f"a {entry.model}"
-        found[name] = folder, f"{kind}, trained on {', '.join(use.name for use in entry.datasets)}"
+        changes = ", ".join(f"{key}={value}" for key, value in entry.arguments.items())
+        kind = "code of its own" if entry.contributed else f"{entry.model} with {changes}" if changes else entry.model
+        found[name] = folder, f"{kind}; trained on {', '.join(use.name for use in entry.datasets)}"
     return found, problems
 
 

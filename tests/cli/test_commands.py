@@ -340,8 +340,15 @@ def test_train_names_the_weights_and_trains_once(place: Place, call: Call) -> No
 # --- lists and the schema ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("command", "registry"), [("models", MODELS), ("attacks", ATTACKS), ("datasets", DATASETS)])
-def test_lists_are_tables_of_80_columns_and_json(command: str, registry: Any, call: Call) -> None:
+@pytest.mark.parametrize(
+    ("command", "registry", "notes"),
+    [
+        ("models", MODELS, ["entry: "]),
+        ("attacks", ATTACKS, ["passes: "]),
+        ("datasets", DATASETS, ["test: ", "on disk: "]),
+    ],
+)
+def test_lists_are_tables_of_80_columns_and_json(command: str, registry: Any, notes: list[str], call: Call) -> None:
     entries = list(registry.entries().values())
     said = call(command)
     assert (said.code, said.err) == (0, "")
@@ -350,6 +357,8 @@ def test_lists_are_tables_of_80_columns_and_json(command: str, registry: Any, ca
     assert heading.split()[:4] == ["name", "what", "it", "is"]
     assert heading.split()[-1] == "from"
     assert last == "more about one: odebench info NAME"
+    rows, said_of_columns = rows[: -len(notes)], rows[-len(notes) :]
+    assert [line[: len(note)] for line, note in zip(said_of_columns, notes, strict=True)] == notes
     assert [row.split()[0] for row in rows if not row.startswith(" ")] == [entry.name for entry in entries]
     assert " ".join(said.out.split()).count("built in") == len(entries)
     said = call(command, "--json")
