@@ -168,8 +168,9 @@ def find_entry(name: str) -> Path:
         raise UsageError(
             f"{name} has no entry here; odebench new-entry {name} --published writes it from its published results"
         )
-    if folder is None:
+    if folder is None and not (name and Path(name).is_dir()):
         raise unknown_name("model", name, [*MODELS.entries(), *known])
+    folder = folder or Path(name)
     if not (folder / ENTRY_FILE).is_file():
         raise UsageError(f"there is no entry in {folder}: no {ENTRY_FILE}; odebench new-entry writes one to fill in")
     return folder
