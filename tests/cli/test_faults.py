@@ -272,7 +272,7 @@ def test_nothing_but_a_file_is_replaced_by_a_file(call: Call) -> None:
 
 def test_torch_is_not_waited_for_where_an_option_is_wrong(tmp_path: Path) -> None:
     code = (
-        "import sys; from odebench.cli import _exit_code; assert _exit_code() == 2; assert 'torch' not in sys.modules"
+        "import sys; from odebench.cli import _exit_code as run; assert run() == 2; assert 'torch' not in sys.modules"
     )
     for words in ("-n 0", "--parameter steps=many", "--set epochs=0", "--offset 7"):
         line = [sys.executable, "-c", code, "run", "-m", "ode", "-a", "pgd", *words.split()]
