@@ -84,7 +84,7 @@ SMOOTHED = AttackDefinition(
     "odebench.attack.smoothed:smoothed",
     _BOTH,
     {"steps": 20, "targets": 3, "draws": 16, "directions": 64},
-    summary="along gradients of a larger scale, for masked ones",
+    summary="ascent on a smoothed gradient, for models that mask theirs",
     passes=("steps", "targets", "directions"),
     doubles="draws",
 )
@@ -93,7 +93,7 @@ SUBSTITUTE = AttackDefinition(
     "odebench.attack.substitute:substitute",
     _BOTH,
     {"steps": 30, "targets": 3, "epochs": 20},
-    summary="begins on a net distilled from the model",
+    summary="ascent from candidates for a net distilled from the model",
     passes=("steps", "targets"),
     needs_train_images=True,
 )
@@ -102,7 +102,7 @@ SPSA = AttackDefinition(
     "odebench.attack.spsa:spsa",
     _BOTH,
     {"steps": 50, "targets": 3, "directions": 64},
-    summary="black box: random search on the logits",
+    summary="black box: gradients estimated from logits",
     passes=("steps", "targets", "directions"),
     uses_gradients=False,
 )
@@ -159,7 +159,7 @@ CLAIMS = StagedAttackDefinition(
     "odebench.attack.worst_case:claim_stages",
     _BOTH,
     {},
-    summary="the stages that fool honest models, at one radius",
+    summary="the stages of worst-case that fool honest models, at one radius",
 )
 
 _SETTINGS_OF_PGD = {"steps": 20, "random_start": True}

@@ -14,13 +14,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column, Table
 
 from odebench.cli.verbosity import Verbosity, verbosity
-from odebench.cli.warnings import after_run
 from odebench.io.text import ascii_only, hanging, raw_stream, shown, spelled_for
 from odebench.leaderboard.build import FLAG_MEANINGS
 from odebench.leaderboard.figures import CARRY_OVER, carried_figures
 from odebench.progress import SILENT, Step
 from odebench.protocol.spec import radius
 from odebench.render.diagnosis import bars_text, curve_text, curves, nfe_bars
+from odebench.result.flags import broken_attack
 from odebench.result.outcome import Flag
 from odebench.result.schema import Check, Figure, Result
 
@@ -74,11 +74,14 @@ class _LineStep:
     def advance(self, amount: float = 1, *, note: str = "") -> None:
         self._done += amount
         now = time.monotonic()
-        if now - self._said >= LINE_SECONDS and self._done > self._first:
+        if now - self._said >= LINE_SECONDS:
             self._said = now
-            left = (now - self._began) * max(0.0, self._total - self._done) / (self._done - self._first)
             share = min(1.0, self._done / self._total) if self._total else 1.0
-            self._progress.say(f"{self._name}: {share:.0%}, about {duration(left)} left{f', {note}' if note else ''}")
+            said = [f"{self._name}: {share:.0%}"]
+            if self._done > self._first:
+                left = (now - self._began) * max(0.0, self._total - self._done) / (self._done - self._first)
+                said.append(f"about {duration(left)} left")
+            self._progress.say(", ".join([*said, *([note] if note else [])]))
 
 
 def duration(seconds: float) -> str:
@@ -100,7 +103,15 @@ class ScreenProgress:
 
     @contextmanager
     def track(self, name: str, *, total: float, done: float = 0) -> Iterator[Step]:
-        """A bar with the time left; a line every 30 seconds if standard error is not a terminal."""
+        """A bar with the time left; without a terminal a line every 30 seconds; with -v what it took."""
+        began = time.monotonic()
+        with self._tracked(name, total=total, done=done) as step:
+            yield step
+        if verbosity() is Verbosity.VERBOSE:
+            self.say(f"{name}: {duration(time.monotonic() - began)}")
+
+    @contextmanager
+    def _tracked(self, name: str, *, total: float, done: float) -> Iterator[Step]:
         if verbosity() is Verbosity.QUIET:
             with SILENT.track(name, total=total, done=done) as silent:
                 yield silent
@@ -176,7 +187,7 @@ def print_result(result: Result) -> None:
         if check.status == "flag":
             console.print(f"flag {check.id}, {check.name}: {_measured(check)}; {check.why}")
     passed = sum(check.status == "pass" for check in result.checks)
-    for line in [*_other_flags(result), *after_run(result)]:
+    for line in [*_other_flags(result), *(f"warning: {line}" for line in broken_attack(result))]:
         console.print(line)
     skipped = sum(check.status == "skipped" for check in result.checks)
     left = f" ({skipped} not made)" if skipped else ""

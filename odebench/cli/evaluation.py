@@ -88,17 +88,17 @@ class Evaluator:
         default_n: int = DEFAULT_N,
     ) -> Evaluated:
         """Runs a request. Torch is imported here, after everything in the options has been checked."""
-        from odebench.evaluation.environment import usable_device
-        from odebench.evaluation.evaluate import data_split, run
-
-        usable_device(self.device)
-        data = load_dataset(self.dataset, data_dir=self.data_dir, progress=self.progress)
         images = request.images
-        total = len(data_split(data, images.split))
+        total = self.images(described, images.split)
         chosen = images.n is not None
         if images.n is None and 0 <= images.offset < total:
             request = replace(request, images=replace(images, n=min(default_n, total - images.offset)))
         planned = plan(request, described, total=total)
+        from odebench.evaluation.environment import usable_device
+        from odebench.evaluation.evaluate import run
+
+        usable_device(self.device)
+        data = load_dataset(self.dataset, data_dir=self.data_dir, progress=self.progress)
         if self.force or not result_path(self.results, planned.evaluation).exists():
             for line in before_run(planned):
                 self.progress.warn(line)

@@ -17,6 +17,12 @@ from odebench.io.text import fill
 from odebench.model.registry import MODELS
 from odebench.registry import RegistryEntry
 
+_PASSES = "passes: gradients or queries per image and epsilon, at most, at the defaults"
+_OF_DATA = (
+    "test: how many images; linf epsilons: default radii, of pixels in [0, 1]",
+    "on disk: what is not there is downloaded by the first run, or it says what to do",
+)
+
 
 def _names(incomplete: str) -> list[str]:
     from odebench.submission.submitted_model import entry_names
@@ -36,7 +42,7 @@ def models(as_json: AsJson = False) -> None:
         for name, (folder, summary) in summaries.items()
         if name not in known
     ]
-    _list([*known.values(), *entries], as_json)
+    _list([*known.values(), *entries], as_json, notes=("entry: submitted, with its own weights",))
     for problem in problems.values():
         print(f"odebench: {problem}", file=sys.stderr)
     if problems:
@@ -54,7 +60,7 @@ def attacks(as_json: AsJson = False) -> None:
         name: [" ".join(one.get("norms", [])), str(one["passes"]) if one.get("passes") else ""]
         for name, one in details.items()
     }
-    _list(entries, as_json, columns=("norms", "passes"), more=more)
+    _list(entries, as_json, columns=("norms", "passes"), more=more, notes=(_PASSES,))
 
 
 @app.command(epilog="Examples:\n\nodebench datasets\n\nodebench datasets --data-dir ~/images --json")
@@ -75,7 +81,7 @@ def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         here = {True: "yes", False: "no", None: ""}[one.get("on disk")]
         epsilons = " ".join(one.get("epsilons", {}).get("linf", []))
         more[name] = [str(one.get("sizes", {}).get("test", "")), epsilons, here]
-    _list(list(entries.values()), as_json, columns=("test", "linf epsilons", "on disk"), more=more)
+    _list(list(entries.values()), as_json, columns=("test", "linf epsilons", "on disk"), more=more, notes=_OF_DATA)
 
 
 @app.command(epilog="Examples:\n\nodebench info pgd\n\nodebench info kd-ode --json\n\nodebench info 'solver gap'")
@@ -159,6 +165,7 @@ def _list(
     *,
     columns: tuple[str, ...] = (),
     more: Mapping[str, list[str]] | None = None,
+    notes: tuple[str, ...],
 ) -> None:
     from odebench.cli.console import print_table, write_text
 
@@ -168,4 +175,5 @@ def _list(
     else:
         rows = [[one.name, one.summary, *(more or {}).get(one.name, []), one.origin] for one in entries]
         print_table(["name", "what it is", *columns, "from"], rows)
+        print(*notes, sep="\n")
         print("more about one: odebench info NAME")

@@ -14,13 +14,17 @@ Callback = TypeVar("Callback", bound=Callable[..., Any])
 
 
 class Command(TyperCommand):
-    """A command that refuses an option given twice, of which click would take the last, unless it takes several."""
+    """A command that refuses an option given twice, of which click would take the last, unless it takes several; and
+    an empty value, which as a path would be the current folder."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The arguments that are left after the options. Raises UsageError of typer's for an option given twice."""
+        """The arguments that are left after the options. Raises UsageError of typer's."""
         if not ctx.resilient_parsing:
-            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            values, _, given = self.make_parser(ctx).parse_args(args=list(args))
             for option in given:
+                value = values.get(option.name)
+                if "" in (value if isinstance(value, list | tuple) else [value]):
+                    ctx.fail(f"{max(option.opts, key=len)} is empty; give a value, or leave it out")
                 if option.param_type_name == "option" and not option.multiple and given.count(option) > 1:
                     ctx.fail(f"{max(option.opts, key=len)} is given twice; it takes one value, so remove one")
         return super().parse_args(ctx, args)

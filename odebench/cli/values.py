@@ -46,7 +46,8 @@ def listed(texts: Iterable[str], what: str) -> list[str]:
     """The values of an option that is repeated or holds several, such as ode,kd-ode. Raises UsageError."""
     found = [part.strip() for text in texts for part in text.split(",")]
     if "" in found:
-        raise UsageError(f"a {what} is missing before or after a comma in {','.join(texts)!r}")
+        article = "an" if what.startswith("a") else "a"
+        raise UsageError(f"{article} {what} is missing before or after a comma in {','.join(texts)!r}")
     distinct(found, what)
     return found
 

@@ -12,7 +12,7 @@ import typer
 
 
 class Verbosity(IntEnum):
-    """Warnings and errors alone; progress as well; also what each stage cost, and the weights."""
+    """Warnings and errors alone; progress as well; also what stages and checks took, and the weights."""
 
     QUIET = 0
     USUAL = 1
@@ -48,7 +48,7 @@ Quiet = Annotated[
 ]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", callback=_telling(Verbosity.VERBOSE), help="Also say what each stage cost."),
+    typer.Option("--verbose", "-v", callback=_telling(Verbosity.VERBOSE), help="Also say what each part took."),
 ]
 
 

@@ -68,6 +68,8 @@ def verify(
     from odebench.submission.validate import validate_entry
 
     numbers = None if chunks is None else _numbers(chunks)
+    if results is not None and not results.is_dir():
+        raise UsageError(f"there is no folder {results} of results; name another, or leave out --results")
     folder = find_entry(entry)
     report = validate_entry(folder)
     if not report.findings:

@@ -7,14 +7,10 @@ from collections.abc import Iterator
 
 from odebench.attack.definition import NamedAttack, load_attack
 from odebench.evaluation.plan import DEFAULT_N, Plan
-from odebench.protocol.spec import Evaluation, radius
-from odebench.result.outcome import UNSOLVED, WRONG
-from odebench.result.schema import Result
+from odebench.protocol.spec import Evaluation
 
 FEW_STEPS = 0.5
 """Steps of an attack, as a share of its default, below which it is called weak."""
-MANY_INVALID = 0.5
-"""The share of attacked images whose candidates are invalid from which on the attack is called broken."""
 
 
 def before_run(plan: Plan) -> Iterator[str]:
@@ -44,15 +40,3 @@ def few_images(n: int, *, total: int) -> Iterator[str]:
     if n < most:
         half = 100 * 1.96 * 0.5 / math.sqrt(n)
         yield f"note: {n} of {total} images: intervals of up to ±{half:.0f} points; -n {most} narrows them"
-
-
-def after_run(result: Result) -> Iterator[str]:
-    """What to tell about a result beside its figures, one line each."""
-    for item in result.epsilons:
-        attacked = sum(letter not in (WRONG, UNSOLVED) for letter in item.outcomes)
-        invalid = item.figures.invalid
-        if attacked and invalid >= MANY_INVALID * attacked:
-            yield (
-                f"warning: at epsilon {radius(item.epsilon)} {invalid} candidates of {attacked} attacked images are "
-                "invalid, not finite or outside the ball, and fool nobody: mend the attack"
-            )

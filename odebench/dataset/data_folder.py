@@ -20,7 +20,8 @@ def data_folder(data_dir: Path | None = None) -> Path:
     folder = Path(given).expanduser()
     if not folder.is_dir():
         source = "--data-dir" if data_dir is not None else "ODEBENCH_DATA"
-        raise DatasetError(f"the data folder {folder} ({source}) does not exist; create it or name another")
+        said = "is no folder; name" if folder.exists() else "does not exist; create it or name"
+        raise DatasetError(f"the data folder {folder} ({source}) {said} another")
     return folder
 
 

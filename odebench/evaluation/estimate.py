@@ -1,4 +1,4 @@
-"""How long an attack may take, told before it begins."""
+"""How long an attack and the checks after it may take, told before they begin."""
 
 from __future__ import annotations
 
@@ -9,25 +9,41 @@ from odebench.attack.definition import Stage
 
 FORWARD_SHARE = 1 / 3
 """What a query costs in gradients."""
-USUAL_SHARE = 0.55
+USUAL_SHARE = 0.6
 """What an attack takes of the longest that it may, as images fall on its way."""
+CHECK_IMAGES, CHECK_GRADIENTS, OTHER_CHECK_GRADIENTS = 32, 120, 5
+"""What the checks after an attack cost, in gradients of an image: most of them of at most 32 images, and so many each;
+the others of the whole first chunk. Measured: 43 to 60 gradients of a chunk of 100, 83 of one of 50, 78 of one of 20.
+"""
+
+
+LONG = 60.0
+"""Seconds from which on an attack is said to be shortened by fewer images."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds that an attack takes as a rule, and at most, on free cores."""
+    """Seconds that an attack takes as a rule, and at most, on free cores; and those of the checks after it."""
 
     usual: float
     most: float
+    checks: float
 
     def __str__(self) -> str:
-        return f"about {_duration(self.usual)}, at most {_duration(self.most)} on free cores"
+        attack = f"about {_duration(self.usual)}, at most {_duration(self.most)} on free cores"
+        shorter = ", less for a smaller -n" if self.usual > LONG else ""
+        checks = f"; then checks of the model, about {_duration(self.checks)} for any -n" if self.checks else ""
+        return f"{attack}{shorter}{checks}"
 
 
-def estimate(stages: Sequence[Stage], *, chunk: int, chunks: int, epsilons: int, gradient: float) -> Estimate:
-    """The time of some stages on whole chunks, from the seconds that a `gradient` of one chunk takes."""
+def estimate(
+    stages: Sequence[Stage], *, chunk: int, chunks: int, epsilons: int, gradient: float, checks: bool
+) -> Estimate:
+    """The time of some stages on whole chunks, and of the `checks` after them where they are made, from the seconds
+    that a `gradient` of one chunk takes."""
     most = gradient * sum(_gradients(stage, chunk) for stage in stages) * epsilons * chunks
-    return Estimate(USUAL_SHARE * most, most)
+    after = gradient * (CHECK_GRADIENTS * min(CHECK_IMAGES, chunk) / chunk + OTHER_CHECK_GRADIENTS)
+    return Estimate(USUAL_SHARE * most, most, after if checks else 0.0)
 
 
 def _gradients(stage: Stage, chunk: int) -> float:
@@ -37,6 +53,7 @@ def _gradients(stage: Stage, chunk: int) -> float:
 
 
 def _duration(seconds: float) -> str:
+    """A time in seconds or minutes."""
     if seconds < 1:
         return "1 s"
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

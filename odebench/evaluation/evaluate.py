@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from odebench.model.classifier import Classifier
 from odebench.progress import SILENT, Progress
 from odebench.protocol.spec import NAME_PATTERN, AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
 from odebench.result.file import read_result, result_path, write_result
+from odebench.result.flags import broken_attack
 from odebench.result.schema import Result
 
 
@@ -75,8 +77,8 @@ def evaluate(
     {"worst-case": {"effort": "standard"}}. `sources` are other modules, by name, on which transfer (and the worst case)
     crafts candidates. `odebench.write_result` stores a result.
 
-    Raises UsageError for unknown names and values out of range, ModelError for a module that is not a classifier,
-    DatasetError for images outside [0, 1].
+    Warns of an attack whose candidates are mostly invalid. Raises UsageError for unknown names and values out of range,
+    ModelError for a module that is not a classifier, DatasetError for images outside [0, 1].
     """
     check_kinds(
         horizon=horizon, solver=solver, threat_model=threat_model, attack_seed=attack_seed, name=name, device=device
@@ -120,6 +122,8 @@ def evaluate(
             asked = models if evaluation.attack.sources else without_sources
             measured = measure(evaluation, asked, split, preflights=preflights, progress=progress)
             results.append(measured.result(evaluation))
+            for line in broken_attack(results[-1]):
+                warnings.warn(f"{evaluation.attack.name}: {line}", stacklevel=2)
     return results
 
 
@@ -184,8 +188,8 @@ def run(
     check_writable(path.parent)
     if save_candidates is not None:
         check_writable(save_candidates.parent)
-        if save_candidates.is_dir():
-            raise FileError(f"cannot write {save_candidates}: it is a folder; name a file")
+        if save_candidates.exists() and not save_candidates.is_file():
+            raise FileError(f"cannot write {save_candidates}: it is a folder or device; name a file")
     given = None if candidates is None else given_candidates(plan, candidates, split)
     with load_models(plan, dataset, device, progress) as models:
         measured = measure(

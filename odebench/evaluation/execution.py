@@ -30,7 +30,7 @@ from odebench.numerics.precision import full_fp32
 from odebench.numerics.seeding import seeded
 from odebench.progress import SILENT, Progress, Step
 from odebench.protocol.spec import Evaluation, ThreatModel
-from odebench.result.outcome import ROBUST
+from odebench.result.outcome import EXAMINATION, ROBUST
 from odebench.result.schema import Check, Found
 
 
@@ -234,7 +234,8 @@ class _Run:
     def _examination(self, outcomes: Sequence[Outcomes], preflight: Preflight, checks: Sequence[Check]) -> Examination:
         judge = preflight.judge(self.models.classifier)
         probing = self._attack_on(self.whole.part(slice(0, self.evaluation.chunk)), 0, judge)
-        with self.progress.track("examining the model", total=self._examination_passes) as step:
+        name = f"checks {', '.join(map(str, sorted(EXAMINATION)))}"
+        with self.progress.track(name, total=self._examination_passes) as step:
             if self.first:
                 found = self._attack_each_epsilon(probing, preflight.first_clean, step)
             else:
@@ -252,14 +253,15 @@ class _Run:
                 attack.attack_images(epsilon, outcomes[index], step, stages=stages)
 
     def _say_estimate(self, preflight: Preflight) -> None:
-        """Says how long the attack may take, from the time that the gradients of one chunk took."""
+        """Says how long attack and checks may take, from the time that the gradients of one chunk took."""
         count = len(self.evaluation.threat_model.epsilons)
         told = estimate(
             self._usual,
-            chunk=self.evaluation.chunk,
+            chunk=min(self.evaluation.chunk, len(self.whole)),
             chunks=len(self.chunks),
             epsilons=count,
             gradient=preflight.slowest,
+            checks=self.attack.examines_model and preflight.passes == 1,
         )
         self.progress.say(
             f"{self.attack.name} on {len(self.images)} images, {count} epsilon{'s' * (count > 1)}, {self.passes} "

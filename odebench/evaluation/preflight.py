@@ -87,11 +87,14 @@ def run_preflight(
     model that raises or returns no logits.
     """
     first, part = images.part(slice(0, evaluation.chunk)), images.part(rows)
-    alone, passes, checks = _how_to_ask(evaluation, classifier, first, progress)
-    judge = Judge(classifier, alone=alone, passes=passes, seed=evaluation.attack.seed)
-    started = time.perf_counter()
-    opinion = judge.opinion(part.images, part.labels, of=part.images)
-    seconds = time.perf_counter() - started
+    with progress.track("clean images and checks 2, 15", total=2) as step:
+        alone, passes, checks = _how_to_ask(evaluation, classifier, first, progress)
+        step.advance()
+        judge = Judge(classifier, alone=alone, passes=passes, seed=evaluation.attack.seed)
+        started = time.perf_counter()
+        opinion = judge.opinion(part.images, part.labels, of=part.images)
+        seconds = time.perf_counter() - started
+        step.advance()
     clean = opinion.letters(wrong=WRONG, failed=UNSOLVED)
     gradient_unconfirmed = False
     first_clean = clean[: evaluation.chunk]

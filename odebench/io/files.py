@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sys
@@ -19,9 +20,12 @@ class FileError(OdebenchError):
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes `data` to a temporary file and renames it, so that readers see the old file or the new one. Raises
-    FileError, and leaves nothing behind, if the folder cannot be written in or the disk is full."""
+    FileError, and leaves nothing behind, if the folder cannot be written in or the disk is full; also for a device,
+    which would be replaced by a file."""
     temporary: Path | None = None
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise FileError(f"cannot write {path}: it is no regular file; name another")
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
         temporary = Path(name)
@@ -35,7 +39,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
         temporary = None
     except OSError as error:
-        raise FileError(f"cannot write {path}: {_reason(error)}; free space or name another folder") from error
+        raise FileError(f"cannot write {path}: {_reason(error)}; {_free(error)}name another folder") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -122,3 +126,7 @@ def file_digest(path: Path, found: hashlib._Hash) -> str:
 def _reason(error: OSError) -> str:
     # mkdir says "File exists" for a file in place of the folder
     return f"{error.filename} is not a folder" if isinstance(error, FileExistsError) else str(error.strerror)
+
+
+def _free(error: OSError) -> str:
+    return "free space or " if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else ""

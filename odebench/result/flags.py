@@ -1,15 +1,17 @@
-"""The flags of a result: computed in one place when it is written and when it is read."""
+"""The flags of a result: computed in one place when it is written and when it is read. And of a broken attack."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from odebench.protocol.spec import Evaluation
-from odebench.result.outcome import CheckId, Flag
-from odebench.result.schema import Check
+from odebench.protocol.spec import Evaluation, radius
+from odebench.result.outcome import UNSOLVED, WRONG, CheckId, Flag
+from odebench.result.schema import Check, Result
 
 CANDIDATES = "candidates"
 """The attack that judges candidates made elsewhere."""
+MANY_INVALID = 0.5
+"""The share of attacked images whose candidates are invalid from which on the attack is called broken."""
 _NAMED_OTHERWISE = (CheckId.DETERMINISM, CheckId.BATCH_INDEPENDENCE)
 """Checks whose flags have names of their own: randomised and batch-coupled."""
 
@@ -50,3 +52,15 @@ def raised_flags(evaluation: Evaluation, checks: Sequence[Check], told: Collecti
 
 _TOLD = (Flag.OPAQUE_GRADIENT, Flag.NO_TRANSFER, Flag.FEW_CANDIDATES)
 """Flags that only a run can know, because nothing else in its result shows them."""
+
+
+def broken_attack(result: Result) -> Iterator[str]:
+    """A warning for each epsilon at which most candidates are invalid: images that withstood them may not be robust."""
+    for item in result.epsilons:
+        attacked = sum(letter not in (WRONG, UNSOLVED) for letter in item.outcomes)
+        invalid = item.figures.invalid
+        if attacked and invalid >= MANY_INVALID * attacked:
+            yield (
+                f"at epsilon {radius(item.epsilon)} {invalid} candidates of {attacked} attacked images are "
+                "invalid, not finite or outside the ball, and fool nobody: mend the attack"
+            )

@@ -1,4 +1,4 @@
-"""Which files of a folder a Python file imports, found by reading them; nothing is run."""
+"""Which files of one's own a Python file imports, found by reading them; nothing is run."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ import ast
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 _INSTALLED = {"site-packages", "dist-packages"}
 """Folders whose modules are installed: of another's package nothing is looked at."""
+_PACKAGE = "__init__.py"
 
 
-def local_imports(file: Path, folder: Path, *, within: Path) -> list[Path]:
-    """The files below `within` that `file` imports, directly or by others, sorted; `folder` is where imports begin.
+def local_imports(file: Path, folder: Path) -> dict[str, Path]:
+    """The files of one's own that `file` imports, directly or by others, by dotted name; `folder` is searched first,
+    then where Python searches.
 
     The packages around a module count, since they are run as well; so do imports inside of functions. What is imported
     by a name made at run time, or from an installed package, does not.
     """
-    if not is_local(within):
-        return []
-    found: set[Path] = set()
-    waiting = [file, *_packages_of(file, folder)]
+    if not is_local(file):
+        return {}
+    names: dict[Path, str] = {}
+    waiting = [(file, folder), *((path, folder) for path in _packages_of(file, folder))]
     while waiting:
-        path = waiting.pop()
-        if path in found or not path.is_relative_to(within):
+        path, root = waiting.pop()
+        if path in names or not is_local(path):
             continue
-        found.add(path)
-        for name in _imported_names(path, folder):
-            waiting += _files_of(name, folder)
-    return sorted(found - {file})
+        parts = path.relative_to(root).with_suffix("").parts
+        names[path] = ".".join(parts[:-1] if path.name == _PACKAGE else parts)
+        for name, _ in imports(path, root):
+            waiting += [(found, place) for place in _roots_of(name, folder, root) for found in _files_of(name, place)]
+    return {names[path]: path for path in sorted(names.keys() - {file})}
 
 
 def is_local(path: Path) -> bool:
@@ -43,23 +48,42 @@ def _others() -> list[Path]:
     return [Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))]
 
 
-def _imported_names(path: Path, folder: Path) -> Iterator[str]:
-    """The dotted names that a file imports; of `from a import b` both a and a.b, of which one may be a module."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return  # it imports nothing that can be known; running it will say why
-    package = path.relative_to(folder).parent.parts
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            around = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join([*around, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" if module else alias.name for alias in node.names)
+def imports(path: Path, folder: Path) -> list[tuple[str, int]]:
+    """The dotted names that a file below `folder` imports, and the lines; none where it is no Python. Of `from a import
+    b` it is a.b, which may be no module; __import__ and its like count as importlib."""
+    with suppress(OSError, SyntaxError, ValueError, RecursionError, MemoryError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        package = path.relative_to(folder).parent.parts
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+        return [(name, getattr(node, "lineno", 0)) for node in nodes for name in _imported(node, package)]
+    return []
+
+
+def _imported(node: ast.AST, package: tuple[str, ...]) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        around = package[: len(package) - node.level + 1] if node.level else ()
+        return [".".join(filter(None, [*around, node.module, alias.name])) for alias in node.names]
+    if isinstance(node, ast.Name) and node.id in ("__import__", "__builtins__", "__loader__", "__spec__"):
+        return ["builtins" if node.id == "__builtins__" else "importlib"]
+    return []
+
+
+def _roots_of(name: str, folder: Path, root: Path) -> Iterator[Path]:
+    """The folder that the first part of a dotted name lies in, as Python finds it."""
+    top = name.partition(".")[0]
+    for place in (folder, root):
+        if _is(place / top) or _is(place / f"{top}.py"):
+            yield place
+            return
+    with suppress(ImportError, ValueError, AttributeError, OSError):  # as of __main__
+        spec = find_spec(top)
+        places = spec.submodule_search_locations if spec is not None else None
+        if places is not None:
+            yield from (Path(place).absolute().parent for place in places)
+        elif spec is not None and spec.has_location and spec.origin is not None:
+            yield Path(spec.origin).absolute().parent
 
 
 def _files_of(name: str, folder: Path) -> Iterator[Path]:
@@ -67,12 +91,12 @@ def _files_of(name: str, folder: Path) -> Iterator[Path]:
     parts = name.split(".")
     for depth in range(1, len(parts) + 1):
         place = folder.joinpath(*parts[:depth])
-        yield from (path for path in (place / "__init__.py", place.with_name(f"{place.name}.py")) if _is_file(path))
+        yield from (path for path in (place / _PACKAGE, place.with_name(f"{place.name}.py")) if _is(path, file=True))
 
 
-def _is_file(path: Path) -> bool:
+def _is(path: Path, *, file: bool = False) -> bool:
     try:
-        return path.is_file()
+        return path.is_file() if file else path.exists()
     except OSError:  # a name that no file can have, such as one of more than 255 bytes
         return False
 
@@ -80,4 +104,4 @@ def _is_file(path: Path) -> bool:
 def _packages_of(file: Path, folder: Path) -> list[Path]:
     """The __init__.py of each package that a file lies in."""
     inner = [parent for parent in file.parents if parent.is_relative_to(folder) and parent != folder]
-    return [path for parent in inner if (path := parent / "__init__.py").is_file()]
+    return [path for parent in inner if (path := parent / _PACKAGE).is_file()]

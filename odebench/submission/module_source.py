@@ -15,6 +15,7 @@ from odebench.io.text import unseen
 from odebench.submission.entry import ENTRY_FILE
 from odebench.submission.finding import Finding, finding
 from odebench.submission.folder import CODE_SUFFIX
+from odebench.submission.local_imports import imports, local_imports
 
 _ENCODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-_.a-zA-Z0-9]+)")
 """The encoding that a line declares, as Python looks for it in the first two lines (PEP 263)."""
@@ -85,7 +86,7 @@ def revealing_imports(folder: Path) -> Iterator[str]:
     """A note for each file of an entry that imports modules with which code can look around, by name or as a text."""
     for path in sorted(folder.glob(f"*{CODE_SUFFIX}")):
         found: dict[str, int] = {}
-        for name, line in _imports(path):
+        for name, line in imports(path, folder):
             found.setdefault(name.partition(".")[0], line)
         listed = [f"{name} (line {line})" for name, line in sorted(found.items()) if name in _REVEALING]
         if listed:
@@ -95,17 +96,11 @@ def revealing_imports(folder: Path) -> Iterator[str]:
 def data_imports(module: Path) -> Iterator[str]:
     """A note for each import of a module that holds data sets, by an entry's own module or one that it imports. A model
     that looks up test images is robust on them, and check 22 does not see it where it knows validation images, too."""
-    beside = {*module.parent.glob(f"*{CODE_SUFFIX}")}
-    waiting, seen = [module], {module}
-    while waiting:
-        path = waiting.pop()
-        for name, line in _imports(path):
+    reached = local_imports(module, module.parent).values()
+    for path in [module, *(one for one in reached if one.parent == module.parent)]:
+        for name, line in imports(path, path.parent):
             if name == "odebench" or any(name == data or name.startswith(f"{data}.") for data in _DATA):
                 yield f"{path.name} imports {name} (line {line}), which holds data sets: has it test images?"
-            other = path.with_name(f"{name.partition('.')[0]}{CODE_SUFFIX}")
-            if other not in seen and other in beside:
-                seen.add(other)
-                waiting.append(other)
 
 
 def foreign_names(folder: Path) -> Iterator[str]:
@@ -119,26 +114,6 @@ def foreign_names(folder: Path) -> Iterator[str]:
         listed = [f"{ascii(name)[:60]} (line {line})" for name, line in list(found.items())[:_MOST_NAMES]]
         if listed:
             yield f"{path.name} has names that may look like others: {', '.join(listed)}"
-
-
-def _imports(path: Path) -> list[tuple[str, int]]:
-    """The modules that a file imports, and the lines; none where it is no Python."""
-    with suppress(SyntaxError, ValueError, RecursionError, MemoryError, OSError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        nodes = list(ast.walk(ast.parse(path.read_bytes())))
-        return [(name, getattr(node, "lineno", 0)) for node in nodes for name in _imported(node)]
-    return []
-
-
-def _imported(node: ast.AST) -> list[str]:
-    """The modules that a node imports; a call of __import__ or import_module counts as importlib."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        return [f"{node.module or ''}.{alias.name}" for alias in node.names]
-    if isinstance(node, ast.Name) and node.id in ("__import__", "__builtins__", "__loader__", "__spec__"):
-        return ["builtins" if node.id == "__builtins__" else "importlib"]
-    return []
 
 
 def top_level_names(text: str) -> set[str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
 from odebench.errors import UsageError
-from odebench.io.files import write_atomically
+from odebench.io.files import FileError, write_atomically
 from odebench.model.registry import MODELS
 from odebench.submission.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, READ_ME
 
 
 def new_entry(name: str, folder: Path) -> list[Path]:
     """Writes the commented files of a new entry below `folder` and returns them. Raises UsageError for a wrong or taken
-    id."""
+    id, FileError where it cannot be written."""
     if not ID.fullmatch(name) or len(name) > MAX_ID_LETTERS:
         form = f"small letters, digits and single dashes, at most {MAX_ID_LETTERS}, such as my-ode"
         raise UsageError(f"{name!r} is no id; use {form}")
@@ -26,7 +27,11 @@ def new_entry(name: str, folder: Path) -> list[Path]:
         raise UsageError(f"{target} is there already; choose another id, or edit {target / ENTRY_FILE}")
     template = files("odebench.submission") / "template"
     written = [target / file for file in (ENTRY_FILE, READ_ME, "model.py", "train.py")]
-    for path in written:
-        text = (template / f"{path.name}.txt").read_text(encoding="utf-8")
-        write_atomically(path, text.replace("{id}", name).encode())
+    try:
+        for path in written:
+            text = (template / f"{path.name}.txt").read_text(encoding="utf-8")
+            write_atomically(path, text.replace("{id}", name).encode())
+    except FileError:  # half an entry would be in the way of the next try
+        shutil.rmtree(target, ignore_errors=True)
+        raise
     return written

@@ -73,10 +73,8 @@ class OwnModel:
     def code_digest(self, imported: Mapping[str, Path]) -> str:
         """Twelve letters that tell versions of the code apart: of its file, of the local files that it imports as it
         reads, and of those among the modules that were `imported` by name as it was built."""
-        top, *inner = self.module.split(".")
-        within = self.folder / top if inner else self.folder
-        files = {self._title(path): path for path in local_imports(self.code, self.folder, within=within)}
-        files |= {self._title(path, name): path for name, path in imported.items() if _is_own(path)}
+        reached = {**imported, **local_imports(self.code, self.folder)}
+        files = {self._title(path, name): path for name, path in reached.items() if _is_own(path)}
         files |= {self._title(self.code): self.code}
         if len(files) == 1:
             return sha256_file(self.code)[:12]

@@ -168,8 +168,9 @@ def find_entry(name: str) -> Path:
         raise UsageError(
             f"{name} has no entry here; odebench new-entry {name} --published writes it from its published results"
         )
-    if folder is None:
+    if folder is None and not (name and Path(name).is_dir()):
         raise unknown_name("model", name, [*MODELS.entries(), *known])
+    folder = folder or Path(name)
     if not (folder / ENTRY_FILE).is_file():
         raise UsageError(f"there is no entry in {folder}: no {ENTRY_FILE}; odebench new-entry writes one to fill in")
     return folder
@@ -209,8 +210,9 @@ def entry_summaries() -> tuple[dict[str, tuple[Path, str]], dict[str, OdebenchEr
         except OdebenchError as error:
             problems[name] = error
             continue
-        kind = "code of its own" if entry.contributed else f"a {entry.model}"
-        found[name] = folder, f"{kind}, trained on {', '.join(use.name for use in entry.datasets)}"
+        changes = ", ".join(f"{key}={value}" for key, value in entry.arguments.items())
+        kind = "code of its own" if entry.contributed else f"{entry.model} with {changes}" if changes else entry.model
+        found[name] = folder, f"{kind}; trained on {', '.join(use.name for use in entry.datasets)}"
     return found, problems
 
 

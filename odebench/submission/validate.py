@@ -77,6 +77,8 @@ def _validated(folder: Path, fetch: Fetch | None) -> Report:
         said = "is a link, which may lead anywhere; put the folder itself here"
         return Report(folder, name, 0, 0, (finding(str(folder), None, "link", said),))
     if not folder.is_dir():
+        if folder.exists():
+            raise UsageError(f"{folder} is a file; name the folder of an entry")
         raise UsageError(f"there is no folder {folder}; odebench new-entry {name} writes one to fill in")
     contents = contents_of(folder)
     found = [*contents.findings, *module_findings(folder, contents.texts)]

@@ -180,7 +180,8 @@ def test_run_tells_of_its_training_and_of_the_time_on_standard_error(main_path: 
     assert note == "note: 20 of 500 images: intervals of up to ±22 points; -n 500 narrows them"
     assert re.fullmatch(r"training ResNet seed 0: trained, \d+\.\d% on the validation images", teacher)
     assert re.fullmatch(r"distilling OdeNet T=1 seed 0: trained, \d+\.\d% on the validation images", student)
-    assert re.fullmatch(r"pgd on 20 images, 3 epsilons, 20 passes each: about .*, at most .* on free cores", estimate)
+    told = r"about \d+ s, at most \d+ s on free cores; then checks of the model, about \d+ s for any -n"
+    assert re.fullmatch(rf"pgd on 20 images, 3 epsilons, 20 passes each: {told}", estimate)
 
 
 def test_run_writes_where_it_says_and_nowhere_else(main_path: MainPath) -> None:
@@ -341,8 +342,15 @@ def test_train_names_the_weights_and_trains_once(place: Place, call: Call) -> No
 # --- lists and the schema ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("command", "registry"), [("models", MODELS), ("attacks", ATTACKS), ("datasets", DATASETS)])
-def test_lists_are_tables_of_80_columns_and_json(command: str, registry: Any, call: Call) -> None:
+@pytest.mark.parametrize(
+    ("command", "registry", "notes"),
+    [
+        ("models", MODELS, ["entry: "]),
+        ("attacks", ATTACKS, ["passes: "]),
+        ("datasets", DATASETS, ["test: ", "on disk: "]),
+    ],
+)
+def test_lists_are_tables_of_80_columns_and_json(command: str, registry: Any, notes: list[str], call: Call) -> None:
     entries = list(registry.entries().values())
     said = call(command)
     assert (said.code, said.err) == (0, "")
@@ -351,6 +359,8 @@ def test_lists_are_tables_of_80_columns_and_json(command: str, registry: Any, ca
     assert heading.split()[:4] == ["name", "what", "it", "is"]
     assert heading.split()[-1] == "from"
     assert last == "more about one: odebench info NAME"
+    rows, said_of_columns = rows[: -len(notes)], rows[-len(notes) :]
+    assert [line[: len(note)] for line, note in zip(said_of_columns, notes, strict=True)] == notes
     assert [row.split()[0] for row in rows if not row.startswith(" ")] == [entry.name for entry in entries]
     assert " ".join(said.out.split()).count("built in") == len(entries)
     said = call(command, "--json")

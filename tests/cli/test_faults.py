@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from odebench.cli import _exit_code
 from odebench.dataset.builtin import DIGITS
+from odebench.io.files import FileError, write_atomically
 from odebench.io.tensor_file import read_tensors
 from odebench.model.definition import load_definition
 from odebench.model.training import build
@@ -201,6 +202,10 @@ WRONG = {
     "run -m": "Option '-m' requires an argument",
     f"{RUN} --epsilno 0.1": "No such option: --epsilno",
     f"{RUN} more": "unexpected extra argument",
+    f"{RUN} --results=": "--results is empty; give a value, or leave it out",
+    "run -m ode --attack=": "--attack is empty; give a value, or leave it out",
+    "run -m ode -a pgd,": "an attack is missing before or after a comma",
+    "verify ode --results absent": "there is no folder absent of results; name another",
     "rnu": "No such command 'rnu'",
     "leaderboard --format xml": "Invalid value for '--format'.*'xml' is not one of 'md', 'html', 'csv', 'json'",
 }
@@ -239,6 +244,40 @@ def test_results_cannot_go_to_or_below_a_file(results: str, call: Call, tmp_path
     said = call(f"{RUN} --results {results}")
     assert_one_line(said, 1, "cannot write in taken.*: (taken is not a folder|Not a directory); name another folder")
     assert files(tmp_path) == {"work/taken": b"a file"}, "nothing was trained for a result that cannot be written"
+
+
+def test_a_file_or_folder_of_another_kind_is_named(call: Call, tmp_path: Path) -> None:
+    Path("mine").mkdir()
+    Path("taken").write_text("a file")
+    for line in ("run -m mine -a pgd", "verify mine"):
+        assert_one_line(call(line), 2, "there is no entry in mine: no entry.yaml; odebench new-entry writes one")
+    assert_one_line(call("validate taken"), 2, "taken is a file; name the folder of an entry")
+    assert_one_line(
+        call("datasets --data-dir taken"), 1, r"the data folder taken \(--data-dir\) is no folder; name another"
+    )
+    with full_disk(700):
+        assert_one_line(call("new-entry my-ode --to drafts"), 1, "cannot write .*: File too large")
+    assert files(tmp_path) == {"work/taken": b"a file"}
+    assert not Path("drafts/my-ode").exists()
+
+
+def test_nothing_but_a_file_is_replaced_by_a_file(call: Call) -> None:
+    os.mkfifo("pipe")
+    said = call(f"{RUN} --save-candidates pipe")
+    assert_one_line(said, 1, "cannot write pipe: it is a folder or device; name a file")
+    with pytest.raises(FileError, match="cannot write pipe: it is no regular file; name another"):
+        write_atomically(Path("pipe"), b"")
+    assert Path("pipe").is_fifo()
+
+
+def test_torch_is_not_waited_for_where_an_option_is_wrong(tmp_path: Path) -> None:
+    code = (
+        "import sys; from odebench.cli import _exit_code as run; assert run() == 2; assert 'torch' not in sys.modules"
+    )
+    for words in ("-n 0", "--parameter steps=many", "--set epochs=0", "--offset 7"):
+        line = [sys.executable, "-c", code, "run", "-m", "ode", "-a", "pgd", *words.split()]
+        done = subprocess.run(line, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_defect_of_ours_is_one_line_that_asks_for_a_report(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from odebench.cli.console import ScreenProgress
 from odebench.cli.options import complete_model, completing
 from odebench.cli.verbosity import Verbosity, set_verbosity
 from odebench.cli.watch import InterruptedSweepError, watching
+from odebench.submission.verification.jobs import Within
 from odebench.sweep.scheduler import State, Task
 
 
@@ -39,6 +40,23 @@ def test_a_line_every_30_seconds_tells_of_work_without_a_terminal(
     ]
 
 
+def test_a_line_tells_of_a_part_where_the_whole_has_not_advanced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(console.time, "monotonic", lambda: float(next(clock)))
+    with (
+        ScreenProgress().track("verifying", total=2) as step,
+        Within(step).track("attacking with pgd", total=8) as part,
+    ):
+        for _ in range(3):
+            part.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "verifying: 0%, attacking with pgd 12%",
+        "verifying: 0%, attacking with pgd 38%",
+    ]
+
+
 def test_quiet_says_nothing_but_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     set_verbosity(Verbosity.QUIET)
     progress = ScreenProgress()
@@ -55,17 +73,21 @@ def test_q_and_v_are_options_of_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_net.py").write_text(NET)
     save_file(dict(linear(10).state_dict()), "net.safetensors")
-    line = "run -m my_net.py:Net --weights net.safetensors -a fgsm -n 20 --chunk 20 --trust --force --epsilon 0.1"
+    line = "run -m my_net.py:Net --weights net.safetensors -a pgd --parameter steps=1 -n 20 --chunk 20 --epsilon 0.1"
+    line += " --trust --force"
     said = {}
     for option in ("", "-q", "-v"):
         monkeypatch.setattr(sys, "argv", ["odebench", *line.split(), *([option] if option else [])])
         assert _exit_code() == 0
         said[option] = capsys.readouterr().err
-    (note,) = said["-q"].splitlines()
+    _, note = said["-q"].splitlines()
     assert note.startswith("note: 20 of 500 images")
     assert "passes each: about" in said[""]
-    assert said["-v"].splitlines()[-2].startswith("fgsm: ")
+    assert said["-v"].splitlines()[-2].startswith("pgd: ")
     assert said["-v"].splitlines()[-1].startswith("weights: sha256 ")
+    for part in ("clean images and checks 2, 15", "attacking with pgd", "checks 5, 11, 17, 19, 20, 21"):
+        assert f"\n{part}: " in said["-v"]
+        assert part not in said[""]
     monkeypatch.setattr(sys, "argv", ["odebench", "-q", *line.split()])
     assert _exit_code() == 0
     assert capsys.readouterr().err == said["-q"]

@@ -10,12 +10,13 @@ import pytest
 from result_factory import make_result
 
 from odebench.cli.console import PlainConsole, print_result, print_table
-from odebench.cli.warnings import after_run, before_run, few_images
+from odebench.cli.warnings import before_run, few_images
 from odebench.dataset.builtin import DIGITS
 from odebench.evaluation.plan import EvaluationRequest, Slice, plan
 from odebench.io.text import ShownStream, ascii_only, spelled_for
 from odebench.protocol.spec import fixed_step
 from odebench.render.diagnosis import Curve, curve_text
+from odebench.result.flags import broken_attack
 from odebench.result.outcome import Flag
 
 
@@ -54,11 +55,11 @@ def test_an_attack_without_a_valid_candidate_is_named(capsys: pytest.CaptureFixt
     (item,) = result.epsilons
     figures = item.figures.model_copy(update={"invalid": 8})
     broken = result.model_copy(update={"epsilons": (item.model_copy(update={"figures": figures}),)})
-    assert list(after_run(result)) == []
-    said = "warning: at epsilon 0.1 8 candidates of 8 attacked images are invalid, not finite or outside the ball"
-    assert [line.partition(", and fool")[0] for line in after_run(broken)] == [said]
+    assert list(broken_attack(result)) == []
+    said = "at epsilon 0.1 8 candidates of 8 attacked images are invalid, not finite or outside the ball"
+    assert [line.partition(", and fool")[0] for line in broken_attack(broken)] == [said]
     print_result(broken)
-    assert said in " ".join(capsys.readouterr().out.split())
+    assert f"warning: {said}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_flags_that_are_no_checks_say_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

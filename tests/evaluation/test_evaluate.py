@@ -1004,7 +1004,8 @@ def test_fallen_judges_by_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
         masks.append(fallen(torch.arange(len(images)), fooling(images)))
         return fooling(images)
 
-    result = run_plugged(monkeypatch, attack, Fuse(), dark_and_bright(), images=None)
+    with pytest.warns(UserWarning, match="20 candidates of 20 attacked images are invalid"):
+        result = run_plugged(monkeypatch, attack, Fuse(), dark_and_bright(), images=None)
     assert masks[0].tolist() == [False] * 20
     assert outcomes(result) == "r" * 20
     assert result.epsilons[0].figures.invalid == 20
@@ -1043,7 +1044,8 @@ def test_an_attack_that_changes_the_images_in_place_gains_nothing(monkeypatch: p
 
     data = dark_and_bright()
     before = data.test.images.clone()
-    result = run_plugged(monkeypatch, attack, Fuse(), data, images=None)
+    with pytest.warns(UserWarning, match="20 candidates of 20 attacked images are invalid"):
+        result = run_plugged(monkeypatch, attack, Fuse(), data, images=None)
     assert torch.equal(data.test.images, before)
     assert outcomes(result) == "r" * 20, "0.9 - 0.1 is not below one half"
     assert result.epsilons[0].figures.invalid == 20
@@ -1054,7 +1056,8 @@ def test_candidates_that_are_not_finite_are_no_robustness(monkeypatch: pytest.Mo
     def attack(model: nn.Module, images: Tensor, labels: Tensor, **_: Any) -> Tensor:
         return torch.full_like(images, value)
 
-    result = run_plugged(monkeypatch, attack, Fuse(), dark_and_bright(), images=None)
+    with pytest.warns(UserWarning, match="20 candidates of 20 attacked images are invalid"):
+        result = run_plugged(monkeypatch, attack, Fuse(), dark_and_bright(), images=None)
     assert outcomes(result) == "r" * 20
     assert result.epsilons[0].figures.invalid == 20
 

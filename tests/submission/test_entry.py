@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -165,6 +166,16 @@ def test_a_new_entry_names_what_is_left_to_fill_in_and_is_good_then(tmp_path: Pa
     assert answer.logits.shape == (2, 10)
     assert answer.nfe is not None
     assert answer.nfe.tolist() == [16, 16]
+
+
+def test_the_training_of_a_new_entry_tells_of_each_epoch(tmp_path: Path) -> None:
+    new_entry("my-ode", tmp_path)
+    script = tmp_path / "my-ode" / "train.py"
+    script.write_text(script.read_text(encoding="utf-8").replace("0, 15\n", "0, 2\n"), encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    first, second, *_ = done.stdout.splitlines()
+    assert re.fullmatch(r"epoch 1 of 2: loss \d+\.\d{3}", first)
+    assert re.fullmatch(r"epoch 2 of 2: loss \d+\.\d{3}", second)
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

@@ -206,6 +206,23 @@ def test_code_that_is_found_only_as_it_runs_tells_versions_apart(model: str, sha
 
 
 @pytest.mark.usefixtures("place")
+def test_each_of_several_models_is_known_by_what_they_share() -> None:
+    for name in ("one", "two"):
+        Path(name).mkdir()
+        Path(name, "net.py").write_text(f"from common.parts import x\n{NET}")
+    Path("lib/common").mkdir(parents=True)
+    Path("lib/common/parts.py").write_text("from .deeper import x\n")
+    sys.path.append(os.path.abspath("lib"))
+    codes = []
+    for text in ("x = 1\n", "x = 2\n"):
+        Path("lib/common/deeper.py").write_text(text)
+        codes += [code_of("one/net.py:Net"), code_of("two/net.py:Net")]
+        for module in [one for one in sys.modules if one.partition(".")[0] == "common"]:
+            del sys.modules[module]
+    assert codes[0] == codes[1] != codes[2] == codes[3]
+
+
+@pytest.mark.usefixtures("place")
 def test_code_without_local_imports_is_known_by_its_file() -> None:
     assert code_of("my_net.py:Net") == sha256_file(Path("my_net.py"))[:12]
     Path("lazy.py").write_text(f"import torch, wave, odebench.model.foreign_module\n{NET}")
@@ -232,7 +249,7 @@ def test_of_an_installed_package_nothing_is_read_but_the_module(monkeypatch: pyt
 def test_an_import_of_a_name_that_no_file_can_have_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(f"import {'x' * 300}\nimport other\n")
     (tmp_path / "other.py").write_text("")
-    assert local_imports(tmp_path / "net.py", tmp_path, within=tmp_path) == [tmp_path / "other.py"]
+    assert local_imports(tmp_path / "net.py", tmp_path) == {"other": tmp_path / "other.py"}
 
 
 def test_local_imports_are_found_wherever_they_are_written(tmp_path: Path) -> None:
@@ -252,17 +269,15 @@ def test_local_imports_are_found_wherever_they_are_written(tmp_path: Path) -> No
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    found = [
-        path.relative_to(tmp_path).as_posix() for path in local_imports(tmp_path / "net.py", tmp_path, within=tmp_path)
-    ]
+    found = [path.relative_to(tmp_path).as_posix() for path in local_imports(tmp_path / "net.py", tmp_path).values()]
     assert found == sorted(set(files) - {"net.py", "unused.py", "pack/unused.py"})
-    inner = local_imports(tmp_path / "pack/inner.py", tmp_path, within=tmp_path / "pack")
-    assert [path.name for path in inner] == ["__init__.py", "er.py", "far.py", "sibling.py"]
+    inner = local_imports(tmp_path / "pack/inner.py", tmp_path)
+    assert list(inner) == ["pack", "pack.deep.er", "pack.far", "pack.sibling"]
     (tmp_path / "site-packages").mkdir()
     (tmp_path / "site-packages" / "one.py").write_text("import two")
     (tmp_path / "site-packages" / "two.py").write_text("")
     installed = tmp_path / "site-packages"
-    assert local_imports(installed / "one.py", installed, within=installed) == []
+    assert local_imports(installed / "one.py", installed) == {}
 
 
 @pytest.mark.usefixtures("place")

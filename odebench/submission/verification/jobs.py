@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -29,7 +29,7 @@ from odebench.model.guard import Breach
 from odebench.model.process_channel import TimeBudget
 from odebench.model.process_classifier import ProcessClassifier
 from odebench.numerics.precision import full_fp32
-from odebench.progress import SILENT, Progress
+from odebench.progress import SILENT, Progress, Step
 from odebench.result.outcome import CheckId, Flag
 from odebench.result.schema import Check
 from odebench.submission.limits import TIME_LIMIT
@@ -100,7 +100,7 @@ def inspect(
     with progress.track("verifying", total=total) as step:
         for job in jobs:
             try:
-                found.append(_inspected(job, data[job.diagnosis.evaluation.dataset.name], device, step.advance, budget))
+                found.append(_inspected(job, data[job.diagnosis.evaluation.dataset.name], device, step, budget))
             except OdebenchError as error:
                 found.append(Inspected(error=_line(error)))
     return found
@@ -110,15 +110,46 @@ def _line(error: OdebenchError) -> str:
     return printable(" ".join(str(error).split()))
 
 
-def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None], budget: TimeBudget) -> Inspected:
-    with load_models(job.diagnosis, data, device, SILENT, budget=budget) as model:
+class Within:
+    """Progress of what is done within a step: its notes tell how far it is."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    @contextmanager
+    def track(self, name: str, *, total: float, done: float = 0) -> Iterator[Step]:
+        yield _Part(self._step, name, total, done)
+
+    def say(self, line: str) -> None:
+        pass
+
+
+@dataclass
+class _Part:
+    step: Step
+    name: str
+    total: float
+    done: float
+
+    def __post_init__(self) -> None:
+        self.advance(0)
+
+    def advance(self, amount: float = 1, *, note: str = "") -> None:
+        self.done += amount
+        share = f" {min(1.0, self.done / self.total):.0%}" if self.total else ""
+        self.step.advance(0, note=f"{self.name}{share}")
+
+
+def _inspected(job: Job, data: Dataset, device: str, step: Step, budget: TimeBudget) -> Inspected:
+    progress = Within(step)
+    with load_models(job.diagnosis, data, device, progress, budget=budget) as model:
         classifier = model.classifier
         if not isinstance(classifier, ProcessClassifier):
             before = _state(classifier.module.eval())
         started = replace(model, start=start_of_plan(job.diagnosis, model))
-        result = _measure(job.diagnosis, started, data).result(job.diagnosis.evaluation)
+        result = _measure(job.diagnosis, started, data, progress).result(job.diagnosis.evaluation)
         checks = (*result.checks, _memory(classifier, data, randomised=Flag.RANDOMISED in result.flags))
-        advance()
+        step.advance()
         lies: list[Lie] = []
         breaches: tuple[Breach, ...] = ()
         integrated = None
@@ -138,10 +169,10 @@ def _inspected(job: Job, data: Dataset, device: str, advance: Callable[[], None]
     try:
         for attack in job.attacks:
             examinations: dict[str, Examination] = {}
-            with _threads(attack.threads), load_models(attack.plan, data, device, SILENT, budget=budget) as asked:
+            with _threads(attack.threads), load_models(attack.plan, data, device, progress, budget=budget) as asked:
                 for rows in attack.rows:
-                    measured = _measure(attack.plan, asked, data, rows, examinations)
-                    advance()
+                    measured = _measure(attack.plan, asked, data, progress, rows, examinations)
+                    step.advance()
                     outcomes.append(
                         ChunkOutcomes(
                             first=rows.start,
@@ -190,12 +221,13 @@ def _measure(
     plan: Plan,
     models: LoadedModels,
     data: Dataset,
+    progress: Progress,
     rows: slice = ALL,
     examinations: dict[str, Examination] | None = None,
 ) -> Measurements:
     evaluation = plan.evaluation
     split = data_split(data, evaluation.dataset.split)
-    return measure(evaluation, models, split, rows=rows, examinations=examinations)
+    return measure(evaluation, models, split, rows=rows, examinations=examinations, progress=progress)
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from odebench.submission.verification.acceptance import acceptance_notes, refusa
 from odebench.submission.verification.agreement import ComparedChunk
 from odebench.submission.verification.committed_results import Committed
 from odebench.submission.verification.jobs import Inspected, Job, RepeatedAttack
-from odebench.submission.verification.sampling import rows_of
+from odebench.submission.verification.sampling import block, rows_of
 
 FALSE_ALARMS = 0.05
 """The probability that any of the comparisons of shares fails although nothing is wrong."""
@@ -165,7 +165,7 @@ class Rerun:
                         attack=evaluation.attack.name,
                         norm=evaluation.threat_model.norm,
                         result=str(item.path),
-                        chunk=rows.start // DEFAULT_CHUNK,
+                        chunk=rows.start // block(evaluation),
                         images=stop - rows.start,
                         letters=sum(map(len, texts)) if exact else 0,
                         differ=agreement.differing(texts, stored) if exact else 0,

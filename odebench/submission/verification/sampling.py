@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from odebench.errors import UsageError
 from odebench.evaluation.plan import DEFAULT_CHUNK
-from odebench.protocol.spec import VERDICT_BATCH, Evaluation
+from odebench.protocol.spec import Evaluation
 from odebench.submission.entry import Entry
 from odebench.submission.verification.committed_results import Committed, as_trained, can_be_repeated
 
@@ -17,8 +17,8 @@ DRAWN = 2
 
 
 def block(evaluation: Evaluation) -> int:
-    """The number of images attacked again together: whole chunks of the evaluation, and whole verdict batches."""
-    return math.lcm(evaluation.chunk, VERDICT_BATCH)
+    """The number of images attacked again together: about 100, in whole chunks of the evaluation."""
+    return evaluation.chunk * max(1, round(DEFAULT_CHUNK / evaluation.chunk))
 
 
 def chunks_of(total: int, size: int = DEFAULT_CHUNK) -> int:

@@ -33,7 +33,7 @@ from odebench.submission.submitted_model import find_entry, find_model, results_
 from odebench.submission.verification import jobs
 from odebench.submission.verification.agreement import TOLERATED, differing, disagreement
 from odebench.submission.verification.committed_results import COVERED, committed_results
-from odebench.submission.verification.sampling import drawn_chunks, drawn_results, given_chunks
+from odebench.submission.verification.sampling import block, drawn_chunks, drawn_results, given_chunks
 from odebench.submission.verification.verify import Verification, verify_entry
 
 pytestmark = pytest.mark.usefixtures("one_pgd_step", "inspected_once")
@@ -126,6 +126,22 @@ def test_a_good_entry_is_found_again_letter_by_letter(
     assert all(each.robust_found == each.robust_committed for cell in pgd for each in cell.shares)
     assert json.loads(json.dumps(found.json()))["ok"] is True
     assert sorted(path.name for path in mine.iterdir()) == ["README.md", "entry.yaml", "model.py", "one.safetensors"]
+
+
+@pytest.mark.parametrize(("chunk", "size"), [(100, 100), (50, 100), (97, 97), (60, 120), (10, 100), (200, 200)])
+def test_about_a_hundred_images_are_attacked_again_together(chunk: int, size: int) -> None:
+    planned = plan(EvaluationRequest("kd-ode", "fgsm", images=Slice(n=500, chunk=100)), DIGITS, total=500)
+    assert block(planned.evaluation.model_copy(update={"chunk": chunk})) == size
+
+
+def test_of_an_odd_number_of_images_one_chunk_is_found_again(tmp_path: Path) -> None:
+    mine = write_real_entry(tmp_path / "entries")
+    planned = plan(EvaluationRequest(find_model(str(mine)), "fgsm", images=Slice(n=97)), DIGITS, total=500)
+    run(planned, load_dataset("digits"), results=tmp_path / "results")
+    found = verified(mine, tmp_path / "results", chunks=None, draw=7)
+    inside = [(cell.chunk, cell.images, cell.differ) for cell in found.compared if cell.letters]
+    assert inside == [(0, 97, 0)]
+    assert {cell.images for cell in found.compared} <= {97, 15}
 
 
 def test_one_data_set_alone_is_looked_at_and_no_other_must_be_there(
