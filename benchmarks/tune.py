@@ -26,8 +26,8 @@ from odebench.dataset import Dataset, Split, describe_dataset, load_dataset
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import ModelError, OdebenchError, UsageError
 from odebench.evaluation.environment import usable_device
+from odebench.model.accuracy import accuracy
 from odebench.model.definition import load_definition
-from odebench.model.prediction import accuracy
 from odebench.model.recipe_changes import changeable
 from odebench.model.training import find_or_train
 

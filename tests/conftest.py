@@ -18,7 +18,7 @@ import torch
 from hypothesis import settings
 from local_process import LocalProcess
 
-from odebench.attack import worst_case
+from odebench.attack import worst_case_stages
 from odebench.attack.builtin import PGD
 from odebench.attack.definition import AttackDefinition, Stage
 from odebench.evaluation import preflight
@@ -196,13 +196,13 @@ def few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def short_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stages of the worst case, by the same names, with a tenth of their work each."""
-    stage = worst_case._stage
+    stage = worst_case_stages._stage
 
     def short(definition: AttackDefinition, **given: int) -> Stage:
         parameters = {name: max(1, number // 10) for name, number in given.items()}
         return replace(stage(definition, **given), parameters=definition.complete(parameters))
 
-    monkeypatch.setattr(worst_case, "_stage", short)
+    monkeypatch.setattr(worst_case_stages, "_stage", short)
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,10 @@ from torch import Tensor
 from odebench.errors import ModelAnswerError
 from odebench.io.frame import PREFIX, decode_frame, encode_frame, frame_lengths
 from odebench.io.text import printable
-from odebench.model import guard
+from odebench.model import audit_hook
+from odebench.model.audit_hook import Guard
 from odebench.model.blueprint import Blueprint
 from odebench.model.definition import Contributed
-from odebench.model.guard import Guard
 from odebench.model.process import ModelProcess
 from odebench.model.process_program import _line, _Served
 from odebench.numerics.precision import full_fp32
@@ -52,11 +52,11 @@ class LocalProcess(ModelProcess):
     def close(self) -> None:
         if self._process is not None:
             self._process = None
-            active, guard._active = guard._active, None  # another's, where this one is not wanted any more
+            active, audit_hook._active = audit_hook._active, None  # another's, where this one is not wanted any more
             try:
                 self._stack.close()
             finally:
-                guard._active = active
+                audit_hook._active = active
 
 
 def _passed(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:

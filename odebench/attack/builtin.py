@@ -146,7 +146,7 @@ CANDIDATES = AttackDefinition(
 )
 WORST_CASE = StagedAttackDefinition(
     "worst-case",
-    "odebench.attack.worst_case:stages",
+    "odebench.attack.worst_case_stages:stages",
     _BOTH,
     {"effort": "fast-2"},
     summary="several attacks in stages, each on the images still standing",
@@ -156,7 +156,7 @@ WORST_CASE = StagedAttackDefinition(
 )
 CLAIMS = StagedAttackDefinition(
     "claims",
-    "odebench.attack.worst_case:claim_stages",
+    "odebench.attack.worst_case_stages:claim_stages",
     _BOTH,
     {},
     summary="the stages of worst-case that fool honest models, at one radius",

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from odebench.attack.builtin import FGSM, NOISE, PGD
 from odebench.attack.definition import Stage
-from odebench.attack.worst_case import stages as worst_case_stages
+from odebench.attack.worst_case_stages import stages as worst_case_stages
 
 
 @dataclass(frozen=True)

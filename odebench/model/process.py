@@ -34,9 +34,9 @@ from torch import Tensor
 
 from odebench.errors import ModelAnswerError, ModelProcessError
 from odebench.io.text import printable
+from odebench.model.audit_hook import Breach
 from odebench.model.blueprint import Blueprint
 from odebench.model.definition import Contributed
-from odebench.model.guard import Breach
 from odebench.model.process_channel import ProcessChannel, TimeBudget
 from odebench.model.question import ProcessAnswer, Question, check_tensors, checked_answer
 from odebench.model.wall import MEMORY, granted_walls

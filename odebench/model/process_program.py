@@ -72,9 +72,9 @@ def _serve(reader: BinaryIO, writer: BinaryIO) -> None:
     import torch
 
     from odebench.io.frame import encode_frame
+    from odebench.model.audit_hook import Guard
     from odebench.model.blueprint import Blueprint
     from odebench.model.definition import Contributed
-    from odebench.model.guard import Guard
     from odebench.numerics.precision import full_fp32
 
     order, tensors = _read(reader)

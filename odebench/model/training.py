@@ -16,10 +16,10 @@ from odebench.errors import ModelError, OdebenchError, WeightError
 from odebench.io.files import note_sha256, noted_sha256, sha256_file
 from odebench.io.tensor_file import load_weights, read_tensors, write_tensors
 from odebench.io.text import first_line
+from odebench.model.accuracy import accuracy, predict
 from odebench.model.adversarial_training import adversarial_images
 from odebench.model.augmentation import augment
 from odebench.model.losses import adversarial_loss, loss_function
-from odebench.model.prediction import accuracy, predict
 from odebench.model.training_data import train_split
 from odebench.numerics.precision import full_fp32
 from odebench.progress import SILENT, Progress, Step

@@ -13,11 +13,13 @@ from odebench.protocol.registration import RegisteredClaim
 from odebench.protocol.spec import radius
 from odebench.render.markdown_tables import escape, grid, item
 
+UNITS = (
+    "Gains are in points, in the mean over the horizons; slopes in points per doubling of T. 95% intervals, per claim, "
+    "cover train seeds and images; p is two-sided and Holm-adjusted within the claim's family."
+)
 INTRODUCTION = (
     "Does distilling from a ResNet make a Neural ODE more accurate and more robust, and does integrating longer make "
-    "it more robust? Each claim was registered before the first of its runs. Gains are in points, in the mean over the "
-    "horizons; slopes in points per doubling of T. 95% intervals, per claim, cover train seeds and images; p is "
-    "two-sided and Holm-adjusted within the claim's family."
+    f"it more robust? Each claim was registered before the first of its runs. {UNITS}"
 )
 WORDS = (
     "Answers, the first that fits. Not run: no results. Too few seeds: under eight. Flagged: a model has a flag. "

@@ -13,8 +13,8 @@ from odebench.render.markdown_tables import grid
 _NAME = re.compile(r"map-(.+)-(clean|robust)-gain")
 _KINDS = {"clean": "accuracy", "robust": "robust accuracy"}
 _CONDITIONS = (
-    (r"noise-(\d+)-clean-teacher", r"\1% wrong labels, teacher trained on the right ones"),
-    (r"noise-(\d+)-noisy-teacher", r"\1% wrong labels, teacher trained on them too"),
+    (r"noise-(\d+)-clean-teacher", r"\1% wrong labels and a teacher trained on the right ones"),
+    (r"noise-(\d+)-noisy-teacher", r"\1% wrong labels and a teacher trained on them too"),
     (r"images-(\d+)", r"\1 train images, as many steps"),
     (r"length-quarter", "a quarter of the epochs"),
     (r"length-half", "half of the epochs"),
@@ -62,11 +62,11 @@ def where_it_helps(claims: Sequence[Claim]) -> str:
     parts = []
     for each in helped:
         gains = ", ".join(
-            f"{of} by {points_text(claim.estimate)} points"
+            f"{of} {points_text(claim.estimate)} points"
             for of, claim in each.gains.items()
             if _supported(claim) and claim.estimate
         )
-        parts.append(f"on {each.dataset} with {each.text}, {gains}")
+        parts.append(f"on {each.dataset} with {each.text}: {gains}")
     others = [f"{each.dataset} with {each.text}" for each in tried if each not in helped]
     if others:
         parts.append(f"no gain is shown on {', on '.join(others)}")

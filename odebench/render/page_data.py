@@ -9,7 +9,7 @@ from odebench.leaderboard.example_images import ExampleStrip
 from odebench.leaderboard.model_card import NO_PROVENANCE, Provenance, model_cards
 from odebench.leaderboard.table import Table
 from odebench.leaderboard.union import StoredResult
-from odebench.render.claims import INTRODUCTION, PAPER, WORDS
+from odebench.render.claims import PAPER, UNITS, WORDS
 from odebench.render.data_schema import SCHEMA_VERSION
 from odebench.render.page_cards import model_values
 from odebench.render.page_claims import answer_values, claim_values
@@ -53,5 +53,5 @@ def page_values(content: PageContent, *, link: Link) -> Values:
         "answers": answer_values(content.claims),
         "verdict": verdict(content.claims, first_tables(content.tables), adversarial=content.provenance.adversarial),
         "claims": claim_values(content.claims),
-        "texts": {"claims": INTRODUCTION, "words": WORDS, "paper": PAPER},
+        "texts": {"claims": UNITS, "words": WORDS, "paper": PAPER},
     }

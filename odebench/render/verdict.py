@@ -9,6 +9,7 @@ from odebench.leaderboard.rank import ranks, significantly_better
 from odebench.leaderboard.table import Cell, Row, Table
 from odebench.protocol.spec import radius
 from odebench.render.claims import OVERVIEW, name_of, points_text
+from odebench.render.gain_map import where_it_helps
 from odebench.render.markdown_tables import horizon_name
 from odebench.render.summary_table import best_cell, robust_text
 
@@ -44,6 +45,7 @@ def verdict(
     distilled, plain = (arm.model for arm in gains[0].arms) if gains else ("", "")
     found = [("Do Neural ODEs withstand attacks?", _withstand(ranked, plain))]
     found += [(question, _claimed(by_name, datasets, verb, parts)) for question, verb, parts in _QUESTIONS]
+    found.append(("Where does distillation help?", where_it_helps(claims)))
     if ranked:
         helps = _helps(ranked, distilled, adversarial) if distilled else ""
         found += [("What does help?", helps), ("Which model is most robust?", _best(ranked))]
@@ -161,7 +163,7 @@ def _certainty(claims: Sequence[Claim]) -> str:
     parts = [f"interim: {', '.join(seeds.values())}"] if seeds else []
     if tested and untested:
         parts.append(f"distillation and T are tested on {', '.join(tested)} only")
-    parts.append("95% intervals cover images and training seeds, not the strength of the attacks")
+    parts.append("95% intervals cover images and training seeds, not stronger attacks")
     return _sentence("; ".join(parts))
 
 

@@ -63,7 +63,7 @@ def test_falls_and_passes_are_counted_stage_by_stage(monkeypatch: pytest.MonkeyP
         Stage("pgd 2", PGD, PGD.complete({"steps": 2})),
         Stage("square 5", SQUARE, SQUARE.complete({"queries": 5}), most_images=4),
     )
-    monkeypatch.setattr("odebench.attack.worst_case.stages", lambda *_, **__: few)
+    monkeypatch.setattr("odebench.attack.worst_case_stages.stages", lambda *_, **__: few)
     data = load_dataset("digits")
     given: dict[str, Any] = {"effort": "fast", "norm": "linf", "seed": 0, "n": 100, "data_dir": None}
     found = effort.measured("ode-ablated", data, one_radius=False, **given)

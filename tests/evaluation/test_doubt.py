@@ -12,7 +12,7 @@ from masked_models import Reversed
 from small_model import SmallOde, Told, fitted, judged, outcomes, predicted
 from torch import Tensor, nn
 
-from odebench.attack import worst_case
+from odebench.attack import worst_case_stages
 from odebench.attack.builtin import PGD, SMOOTHED, SQUARE
 from odebench.attack.definition import Stage
 from odebench.attack.wrapped_model import WrappedModel
@@ -40,7 +40,7 @@ STAGES = (
 
 @pytest.fixture(autouse=True)
 def _few_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worst_case, "stages", lambda *_, **__: STAGES)
+    monkeypatch.setattr(worst_case_stages, "stages", lambda *_, **__: STAGES)
 
 
 @cache
@@ -179,7 +179,7 @@ def test_candidates_are_sought_quickly_on_models_of_our_own_alone(
         return answer(self, images)
 
     monkeypatch.setattr(WrappedModel, "_answer", watched)
-    monkeypatch.setattr(worst_case, "stages", lambda *_, **__: (replace(STAGES[0], quick=quick),))
+    monkeypatch.setattr(worst_case_stages, "stages", lambda *_, **__: (replace(STAGES[0], quick=quick),))
     with seeded(0):
         solver = fixed_step(step=0.5)
         net = OdeNet(image_shape=(1, 8, 8), n_classes=10, channels=4, stem="conv", horizon=1.0, solver=solver).eval()

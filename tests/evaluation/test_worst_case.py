@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import odebench
 from odebench import Slice, ThreatModel
 from odebench.attack.builtin import CLAIMS, WORST_CASE
-from odebench.attack.worst_case import stages
+from odebench.attack.worst_case_stages import stages
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import ModelError
@@ -111,7 +111,7 @@ def test_a_tripwire_attacks_the_first_images_that_stand(effort: str, monkeypatch
         return run(self, *arguments, **named)
 
     monkeypatch.setattr(StageRun, "run", watched)
-    monkeypatch.setattr("odebench.attack.worst_case.TRIPWIRE_IMAGES", 7)
+    monkeypatch.setattr("odebench.attack.worst_case_stages.TRIPWIRE_IMAGES", 7)
     labels = predicted(model, images)
     given: dict[str, Any] = {"n_classes": 2, "epsilons": (1e-4,), "sources": {"other": linear(2, seed=5)}}
     result = judged(model, images, labels, effort=effort, **given)
@@ -200,7 +200,7 @@ def test_no_single_stage_finds_more(worst: Any, net: nn.Module, digits: Dataset,
     every = stages({"effort": "fast"}, norm="linf", n_classes=10)
     for stage in every:
         # The same stage under the same name has the same seeds.
-        monkeypatch.setattr("odebench.attack.worst_case.stages", lambda *_, only=stage, **__: (only,))
+        monkeypatch.setattr("odebench.attack.worst_case_stages.stages", lambda *_, only=stage, **__: (only,))
         alone = judged(net, images, labels, epsilons=(0.06,), sources={"twin": net})
         assert list(alone.epsilons[0].felled_by.legend.values()) == [f"{stage.name} at 0.06"]
         assert outcomes(alone).count("r") >= robust

@@ -25,7 +25,7 @@ def claim(name: str, points: float) -> Claim:
 def test_a_condition_is_said_in_words_with_its_gains_and_their_words() -> None:
     (row,) = map_table([claim(NOISE, 10)])[2:]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[:3] == ["digits", "40% wrong labels, teacher trained on the right ones", ""]
+    assert cells[:3] == ["digits", "40% wrong labels and a teacher trained on the right ones", ""]
     assert cells[3].startswith("+10.")
     assert cells[3].endswith("], supported")
 
@@ -33,7 +33,7 @@ def test_a_condition_is_said_in_words_with_its_gains_and_their_words() -> None:
 @pytest.mark.parametrize(
     ("section", "text"),
     [
-        ("noise-20-noisy-teacher", "20% wrong labels, teacher trained on them too"),
+        ("noise-20-noisy-teacher", "20% wrong labels and a teacher trained on them too"),
         ("images-500", "500 train images, as many steps"),
         ("length-double", "twice the epochs"),
         ("width-64", "64 channels in the student"),
@@ -58,7 +58,7 @@ def test_the_sentence_names_what_helped_first_and_the_rest_after_it() -> None:
     text = where_it_helps(found)
     start, _, rest = text.partition("; ")
     assert start.startswith(
-        "On digits with 40% wrong labels, teacher trained on the right ones, robust accuracy by +10"
+        "On digits with 40% wrong labels and a teacher trained on the right ones: robust accuracy +1"
     )
     assert rest == "no gain is shown on digits with 8 channels in the student."
     assert where_it_helps(found[1:]) == "No gain is shown on digits with 8 channels in the student."

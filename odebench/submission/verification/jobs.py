@@ -24,8 +24,8 @@ from odebench.evaluation.plan import Plan
 from odebench.evaluation.preflight import ALL
 from odebench.evaluation.verdict import Judge
 from odebench.io.text import printable
+from odebench.model.audit_hook import Breach
 from odebench.model.classifier import Classifier
-from odebench.model.guard import Breach
 from odebench.model.process_channel import TimeBudget
 from odebench.model.process_classifier import ProcessClassifier
 from odebench.numerics.precision import full_fp32

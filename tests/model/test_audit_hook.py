@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from odebench.model.guard import Guard
+from odebench.model.audit_hook import Guard
 
 
 @pytest.fixture
