@@ -17,16 +17,20 @@ _YOUNG_SECONDS = 2.0
 
 @contextmanager
 def scratch_folder(kind: str = "") -> Iterator[Path]:
-    """An empty folder, held while inside and deleted afterwards. Those of killed processes are deleted, too."""
+    """An empty folder, held while inside and deleted afterwards. Those of killed processes are deleted, too, before and
+    after: one is left alone while it is young, since another process may be about to hold it."""
     _sweep()
     prefix = f"odebench-{f'{kind}-' if kind else ''}{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
-        descriptor = _locked(name)
-        try:
-            yield Path(name)
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
+    try:
+        with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+            descriptor = _locked(name)
+            try:
+                yield Path(name)
+            finally:
+                if descriptor is not None:
+                    os.close(descriptor)
+    finally:
+        _sweep()
 
 
 def _sweep() -> None:

@@ -58,6 +58,17 @@ def test_what_a_killed_process_left_goes_with_the_next_and_what_lives_stays(here
     assert sorted(path.name for path in here.iterdir()) == ["odebench-1-link", "odebench-mine-notes"]
 
 
+def test_a_young_one_goes_when_the_next_is_left(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "_YOUNG_SECONDS", 60.0)
+    monkeypatch.setattr(scratch, "_is_alive", lambda _: False)
+    left = here / "odebench-1-left"
+    left.mkdir()
+    with scratch_folder():
+        assert left.exists()
+        os.utime(left, (0, 0))
+    assert list(here.iterdir()) == []
+
+
 def test_a_folder_that_a_process_of_another_namespace_holds_stays(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with scratch_folder() as held:
         monkeypatch.setattr(scratch, "_is_alive", lambda _: False)
