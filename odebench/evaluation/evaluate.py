@@ -189,7 +189,8 @@ def run(
     if save_candidates is not None:
         check_writable(save_candidates.parent)
         if save_candidates.exists() and not save_candidates.is_file():
-            raise FileError(f"cannot write {save_candidates}: it is a folder or device; name a file")
+            kind = "folder" if save_candidates.is_dir() else "device or pipe"
+            raise FileError(f"cannot write {save_candidates}: it is a {kind}; name a file")
     given = None if candidates is None else given_candidates(plan, candidates, split)
     with load_models(plan, dataset, device, progress) as models:
         measured = measure(

@@ -264,7 +264,7 @@ def test_a_file_or_folder_of_another_kind_is_named(call: Call, tmp_path: Path) -
 def test_nothing_but_a_file_is_replaced_by_a_file(call: Call) -> None:
     os.mkfifo("pipe")
     said = call(f"{RUN} --save-candidates pipe")
-    assert_one_line(said, 1, "cannot write pipe: it is a folder or device; name a file")
+    assert_one_line(said, 1, "cannot write pipe: it is a device or pipe; name a file")
     with pytest.raises(FileError, match="cannot write pipe: it is no regular file; name another"):
         write_atomically(Path("pipe"), b"")
     assert Path("pipe").is_fifo()
