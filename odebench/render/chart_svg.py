@@ -19,7 +19,7 @@ _APART = 0.11
 """The smallest distance of two labels, as a share of the axis."""
 _WIDE = 7.4
 """Pixels of a character of the legend, at most: no font is asked."""
-_LIGHT = {"ink": "#1b1f24", "soft": "#57606a", "line": "#e1e4e8", "paper": "#ffffff"}
+LIGHT = {"ink": "#1b1f24", "soft": "#57606a", "line": "#e1e4e8", "paper": "#ffffff"}
 _DARK = {"ink": "#e6e9ec", "soft": "#a3adb8", "line": "#30363d", "paper": "#14171b"}
 
 
@@ -41,8 +41,8 @@ def chart_svg(chart: Chart) -> str:
     inside = max(len(row) * (_LEFT + across) + (len(row) - 1) * _GAP for row in chart.rows)
     width = max(inside, math.ceil(8.6 * len(chart.title)), math.ceil(6.4 * len(chart.subtitle))) + 2 * _PAD
     parts = [
-        _text(_PAD, 28, chart.title, size=16, more=' font-weight="bold"'),
-        _text(_PAD, 47, chart.subtitle, "soft"),
+        svg_text(_PAD, 28, chart.title, size=16, more=' font-weight="bold"'),
+        svg_text(_PAD, 47, chart.subtitle, "soft"),
     ]
     top = _TOP
     for row in chart.rows:
@@ -51,20 +51,24 @@ def chart_svg(chart: Chart) -> str:
             parts += _panel(chart, panel, left, top + 22, across)
         top += 22 + HEIGHT + _BELOW
     legend, height = _legend(chart, top, width)
+    return svg_page([*parts, *legend], width, height)
+
+
+def svg_page(parts: Sequence[str], width: int, height: int) -> str:
+    """Parts as an SVG file for light and for dark pages."""
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
             'font-family="system-ui, sans-serif" font-size="12">',
-            f"<style>{_dark()}</style>",
-            f'<rect class="paper" width="{width}" height="{height}" fill="{_LIGHT["paper"]}"/>',
+            f"<style>{_dark_rules()}</style>",
+            f'<rect class="paper" width="{width}" height="{height}" fill="{LIGHT["paper"]}"/>',
             *parts,
-            *legend,
             "</svg>\n",
         ]
     )
 
 
-def _dark() -> str:
+def _dark_rules() -> str:
     """What changes on a dark page."""
     rules = [f".{name}{{fill:{colour}}}" for name, colour in _DARK.items() if name != "line"]
     rules += [f".line{{stroke:{_DARK['line']}}}", f".edge{{stroke:{_DARK['paper']}}}"]
@@ -82,27 +86,27 @@ def _panel(chart: Chart, panel: Panel, left: float, top: float, width: float) ->
     def up(share: float) -> float:
         return foot - HEIGHT * share
 
-    yield _text(left, top - 12, panel.title, size=13)
+    yield svg_text(left, top - 12, panel.title, size=13)
     for percent in range(0, 101, 20):
         y = up(percent / 100)
-        yield f'<path class="line" d="M{_n(left)} {_n(y)}h{_n(width)}" stroke="{_LIGHT["line"]}"/>'
-        yield _text(left - 6, y + 4, str(percent), "soft", more=' text-anchor="end"')
+        yield f'<path class="line" d="M{px(left)} {px(y)}h{px(width)}" stroke="{LIGHT["line"]}"/>'
+        yield svg_text(left - 6, y + 4, str(percent), "soft", more=' text-anchor="end"')
     for x, label in axis.labels.items():
-        yield _text(across(x), foot + 18, label, "soft", more=' text-anchor="middle"')
-    yield _text(left + width / 2, foot + 38, chart.x_name, more=' text-anchor="middle"')
-    turned = f' text-anchor="middle" transform="rotate(-90 {_n(left - 34)} {_n(top + HEIGHT / 2)})"'
-    yield _text(left - 34, top + HEIGHT / 2, "accuracy, %", more=turned)
+        yield svg_text(across(x), foot + 18, label, "soft", more=' text-anchor="middle"')
+    yield svg_text(left + width / 2, foot + 38, chart.x_name, more=' text-anchor="middle"')
+    turned = f' text-anchor="middle" transform="rotate(-90 {px(left - 34)} {px(top + HEIGHT / 2)})"'
+    yield svg_text(left - 34, top + HEIGHT / 2, "accuracy, %", more=turned)
 
     drawn = [(line, _shifted(panel, line, chart, axis)) for line in _in_place(panel)]
     for line, places in drawn:
         number, _ = style(chart, line.name)
         stroke = f'class="s{number}" fill="none" stroke="{COLOURS[number][0]}"'
         if _is_level(line):
-            level = _n(up(line.points[0].share.value))
-            yield f'<path {stroke} stroke-width="1.3" stroke-dasharray="5 4" d="M{_n(left)} {level}h{_n(width)}"/>'
+            level = px(up(line.points[0].share.value))
+            yield f'<path {stroke} stroke-width="1.3" stroke-dasharray="5 4" d="M{px(left)} {level}h{px(width)}"/>'
         elif len(places) > 1:
             steps = (
-                f"{_n(across(x))} {_n(up(point.share.value))}" for x, point in zip(places, line.points, strict=True)
+                f"{px(across(x))} {px(up(point.share.value))}" for x, point in zip(places, line.points, strict=True)
             )
             yield f'<path {stroke} stroke-width="2" d="M{"L".join(steps)}"/>'
     for line, places in drawn:
@@ -118,8 +122,8 @@ def _mark(chart: Chart, line: Line, point: Point, x: float, up: Callable[[float]
     said = f"{line.name}, {horizon_name(point.cell.horizon)}{at}: {100 * share.value:.1f}% [{values}]"
     return (
         f'<g><title>{escape(said)}</title><path class="s{number}" stroke="{colour}" stroke-width="1.6" '
-        f'd="M{_n(x)} {_n(up(share.low))}V{_n(up(share.high))}"/><path class="f{number} edge" fill="{colour}" '
-        f'stroke="{_LIGHT["paper"]}" stroke-width="0.75" transform="translate({_n(x)} {_n(up(share.value))})" '
+        f'd="M{px(x)} {px(up(share.low))}V{px(up(share.high))}"/><path class="f{number} edge" fill="{colour}" '
+        f'stroke="{LIGHT["paper"]}" stroke-width="0.75" transform="translate({px(x)} {px(up(share.value))})" '
         f'd="{shape}"/></g>'
     )
 
@@ -134,19 +138,21 @@ def _legend(chart: Chart, top: float, width: float) -> tuple[list[str], int]:
         number, shape = style(chart, name)
         colour = COLOURS[number][0]
         parts.append(
-            f'<path class="f{number}" fill="{colour}" transform="translate({_n(x + 7)} {_n(y)})" d="{shape}"/>'
+            f'<path class="f{number}" fill="{colour}" transform="translate({px(x + 7)} {px(y)})" d="{shape}"/>'
         )
-        parts.append(_text(x + 19, y + 4.5, name, size=13))
+        parts.append(svg_text(x + 19, y + 4.5, name, size=13))
         x += needs + 10
     return parts, math.ceil(y + 22)
 
 
-def _text(x: float, y: float, text: str, kind: str = "ink", *, size: int = 12, more: str = "") -> str:
+def svg_text(x: float, y: float, text: str, kind: str = "ink", *, size: int = 12, more: str = "") -> str:
+    """A text, whose colour a dark page changes by its kind: ink or soft."""
     sized = "" if size == 12 else f' font-size="{size}"'
-    return f'<text class="{kind}" x="{_n(x)}" y="{_n(y)}" fill="{_LIGHT[kind]}"{sized}{more}>{escape(text)}</text>'
+    return f'<text class="{kind}" x="{px(x)}" y="{px(y)}" fill="{LIGHT[kind]}"{sized}{more}>{escape(text)}</text>'
 
 
-def _n(pixels: float) -> str:
+def px(pixels: float) -> str:
+    """Pixels to a tenth."""
     return f"{pixels:.1f}".removesuffix(".0")
 
 

@@ -1,4 +1,4 @@
-"""Where distillation helps: its gains under the conditions of a registered map, as a table and as sentences."""
+"""Gains over the plain Neural ODE: of distillation, of what may replace it, and where it helps: table and sentence."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from odebench.analysis.claims import Claim, ClaimVerdict
 from odebench.render.claims import name_of, points_text, seeds_so_far
 from odebench.render.markdown_tables import grid
 
-_NAME = re.compile(r"map-(.+)-(clean|robust)-gain")
+_NAME = re.compile(r"(?:(?P<map>map-)?(?P<section>.+)-)?(?P<kind>clean|robust)-gain")
 _KINDS = {"clean": "accuracy", "robust": "robust accuracy"}
+USUAL = "distillation as usual"
+_CHANGES = {
+    "label-smoothing": "label smoothing instead of a teacher",
+    "self-distillation": "a teacher of the student's own kind",
+}
 _CONDITIONS = (
     (r"noise-(\d+)-clean-teacher", r"\1% wrong labels and a teacher trained on the right ones"),
     (r"noise-(\d+)-noisy-teacher", r"\1% wrong labels and a teacher trained on them too"),
@@ -26,38 +31,41 @@ _CONDITIONS = (
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition of the map, in words, with the gains that were run: by what they are gains of."""
+    """What was compared with the plain model of the same training, in words, with the gains that were run: by what they
+    are gains of. It is `mapped` where it is distillation under other circumstances."""
 
     dataset: str
     text: str
+    mapped: bool
     gains: dict[str, Claim]
 
 
 def conditions(claims: Sequence[Claim]) -> list[Condition]:
-    """The conditions under which distillation was tried, in their registered order."""
+    """What was tried, in its registered order: distillation, what may replace it, and where it may help."""
     found: dict[tuple[str, str], Condition] = {}
     for claim in claims:
         name = _NAME.fullmatch(name_of(claim))
-        if name is None or claim.estimate is None:
+        if name is None or claim.estimate is None or not (name["map"] or name["section"] in {None, *_CHANGES}):
             continue
-        dataset = claim.registered.dataset
-        condition = found.setdefault((dataset, name[1]), Condition(dataset, condition_text(name[1]), {}))
-        condition.gains[_KINDS[name[2]]] = claim
+        dataset, section = claim.registered.dataset, name["section"] or ""
+        text = condition_text(section) if name["map"] else _CHANGES.get(section, USUAL)
+        condition = found.setdefault((dataset, text), Condition(dataset, text, bool(name["map"]), {}))
+        condition.gains[_KINDS[name["kind"]]] = claim
     return list(found.values())
 
 
 def map_table(claims: Sequence[Claim]) -> list[str]:
-    """A table of the conditions that were run; empty where none was."""
+    """A table of what was tried, with the accuracies of the plain model and of the other; empty where nothing was."""
     rows = [
         (each.dataset, each.text, *(_cell(each.gains.get(of)) for of in _KINDS.values())) for each in conditions(claims)
     ]
-    heading = ("data set", "condition", *(f"gain in {of}" for of in _KINDS.values()))
+    heading = ("data set", "tried", *_KINDS.values())
     return grid(heading, rows, left=(0, 1, 2, 3)) if rows else []
 
 
 def where_it_helps(claims: Sequence[Claim]) -> str:
     """The conditions with a supported gain, and those without, in a sentence; empty where none was run."""
-    tried = conditions(claims)
+    tried = [each for each in conditions(claims) if each.mapped]
     helped = [each for each in tried if any(map(_supported, each.gains.values()))]
     parts = []
     for each in helped:
@@ -85,7 +93,8 @@ def condition_text(name: str) -> str:
 def _cell(claim: Claim | None) -> str:
     if claim is None or claim.estimate is None:
         return ""
-    return f"{points_text(claim.estimate)}, {claim.word.value}{seeds_so_far(claim)}"
+    shares = "".join(f"{100 * share:.1f} → " for share in reversed(claim.shares[:2])).removesuffix(" → ")
+    return f"{shares}: {points_text(claim.estimate)}, {claim.word.value}{seeds_so_far(claim)}"
 
 
 def _supported(claim: Claim) -> bool:

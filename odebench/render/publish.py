@@ -20,6 +20,8 @@ from odebench.leaderboard.selection import Selection
 from odebench.protocol.registration import ClaimCells
 from odebench.render.chart_svg import chart_svg
 from odebench.render.data_schema import schema_text
+from odebench.render.gain_map_svg import NAME as GAINS
+from odebench.render.gain_map_svg import gains_svg
 from odebench.render.leaderboard_markdown import CHARTS, PAGE, TABLES, charts_of, leaderboard_markdown
 from odebench.render.page import check_page, page_html
 from odebench.render.page_data import PageContent
@@ -63,6 +65,7 @@ def leaderboard_files(
             TABLE: csv_text(content.tables),
             SCHEMA: schema_text(),
             **{f"{CHARTS}/{chart.name}.svg": chart_svg(chart) for _, chart in charts_of(content.tables)},
+            **({} if (gains := gains_svg(content.claims)) is None else {f"{CHARTS}/{GAINS}.svg": gains}),
         },
         page=content,
         problems=tuple(problems),

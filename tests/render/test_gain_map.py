@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from claim_factory import asked, registered, stored, study
 from odebench.analysis.claims import Claim, claims_of
 from odebench.protocol.registration import read_registration
 from odebench.render.gain_map import condition_text, conditions, map_table, where_it_helps
+from odebench.render.gain_map_svg import gains_svg
 
 ROOT = Path(__file__).parents[2]
 NOISE = "digits-map-noise-40-clean-teacher-robust-gain"
@@ -26,8 +28,20 @@ def test_a_condition_is_said_in_words_with_its_gains_and_their_words() -> None:
     (row,) = map_table([claim(NOISE, 10)])[2:]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:3] == ["digits", "40% wrong labels and a teacher trained on the right ones", ""]
-    assert cells[3].startswith("+10.")
-    assert cells[3].endswith("], supported")
+    found = re.fullmatch(r"(\d+\.\d) → (\d+\.\d): \+(\d+\.\d) \[.*\], supported", cells[3])
+    assert found
+    plain, distilled, gain = map(float, found.groups())
+    assert distilled - plain == pytest.approx(gain, abs=0.11)
+    assert 9 < gain < 11
+
+
+def test_distillation_itself_and_what_may_replace_it_stand_beside_the_map() -> None:
+    names = ("robust-gain", "self-distillation-robust-gain", "earlier-robust-gain", "slope-plain")
+    found = conditions([claim(f"digits-{name}", 0) for name in names])
+    assert [(each.text, each.mapped) for each in found] == [
+        ("distillation as usual", False),
+        ("a teacher of the student's own kind", False),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -65,5 +79,22 @@ def test_the_sentence_names_what_helped_first_and_the_rest_after_it() -> None:
 
 
 def test_without_a_map_nothing_is_said() -> None:
-    other = [claim("digits-robust-gain", 10)]
-    assert (map_table(other), where_it_helps(other), where_it_helps([])) == ([], "", "")
+    assert where_it_helps([claim("digits-robust-gain", 10)]) == where_it_helps([]) == ""
+    assert map_table([]) == []
+
+
+def test_the_picture_has_an_interval_for_each_gain_at_its_place() -> None:
+    found = [claim(NOISE, 10), claim("digits-width-8-robust-gain", 0), claim("digits-map-width-8-robust-gain", 0)]
+    svg = gains_svg(found)
+    assert svg is not None
+    marks = re.findall(r"<title>(.*?)</title>.*?M([\d.]+) ([\d.]+)H([\d.]+).*?cx=\"([\d.]+)\"", svg)
+    assert [mark[0].partition(":")[0] for mark in marks] == [
+        "40% wrong labels and a teacher trained on the right ones, robust accuracy",
+        "8 channels in the student, robust accuracy",
+    ]
+    assert all(float(low) < float(value) < float(high) for _, low, _, high, value in marks)
+    zero = float(re.findall(r"x=\"([\d.]+)\"[^>]*>0<", svg)[-1])
+    unit = (float(marks[0][4]) - zero) / found[0].estimate.points  # type: ignore[union-attr]
+    assert float(marks[1][4]) - zero == pytest.approx(unit * found[2].estimate.points, abs=0.2)  # type: ignore[union-attr]
+    assert float(marks[0][2]) < float(marks[1][2])
+    assert gains_svg([]) is None

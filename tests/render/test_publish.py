@@ -207,7 +207,7 @@ def test_the_board_goes_from_answers_to_pictures_to_tables_and_leads_to_all_figu
     for result in found.values():
         write_result(result, folder / "study")
     texts = leaderboard_files(folder, [asked(claim, found)]).texts
-    assert list(texts) == ["LEADERBOARD.md", "tables/digits.md", "CLAIMS.md", *DATA_AND_CHARTS]
+    assert list(texts) == ["LEADERBOARD.md", "tables/digits.md", "CLAIMS.md", *DATA_AND_CHARTS, "charts/gains.svg"]
     text = texts["LEADERBOARD.md"]
     parts = [
         "## The answers",
