@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odebench.cli.leaderboard import end_with, selected
+from odebench.cli.leaderboard import end_with, naming, selected
 from odebench.cli.options import AsJson, complete_dataset, complete_model
 from odebench.cli.results import folders_of_models, known_folders, say_folders
 from odebench.cli.root import app
@@ -109,7 +109,8 @@ def _compared_models(
     from odebench.render.model_comparison import model_comparison_json, model_comparison_text
 
     read, problems = read_results(folders)
-    tables, contradictions = build_tables(selection.results(read))
-    found = compare_models(selection.tables(tables), *names)
+    with naming(problems):
+        tables, contradictions = build_tables(selection.results(read))
+        found = compare_models(selection.tables(tables), *names)
     text = model_comparison_json(found, *names, folders) if as_json else model_comparison_text(found, *names)
     return text, [*problems, *contradictions]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -120,9 +121,10 @@ def _tables(
     from odebench.render.records import csv_text, json_text
 
     there, problems = read_results(folders)
-    stored = selection.results(there)
-    found, contradictions = build_tables(stored)
-    tables = selection.tables(found)
+    with naming(problems):
+        stored = selection.results(there)
+        found, contradictions = build_tables(stored)
+        tables = selection.tables(found)
     read()
     if format is Format.md:
         text = markdown(tables) if by is By.model else by_attack_markdown(stored, tables, selection)
@@ -258,6 +260,17 @@ def _provenance(folders: Sequence[Path]) -> Provenance:
     from odebench.submission.provenance import provenance
 
     return provenance(LEADERBOARD.entries if LEADERBOARD.results in folders else None)
+
+
+@contextmanager
+def naming(problems: Sequence[OdebenchError]) -> Iterator[None]:
+    """Prints the problems before an error, which may come from what they left out."""
+    try:
+        yield
+    except UsageError:
+        for problem in problems:
+            print(f"odebench: {problem}", file=sys.stderr)
+        raise
 
 
 def end_with(problems: Sequence[OdebenchError]) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from odebench.cli.verbosity import Verbosity, verbosity
 from odebench.errors import ResultError
-from odebench.io.folders import LEADERBOARD, published_folder
+from odebench.io.folders import published_folders
 
 LOCAL_RESULTS = Path("results")
 
@@ -60,9 +60,8 @@ def say_folders(*read: Path) -> None:
 
 def known_folders() -> list[Path]:
     """The folders that are read where none is named, as far as they exist: the first that holds results."""
-    published = published_folder()
-    known = [LOCAL_RESULTS, LEADERBOARD.results, *([] if published is None else [published.results])]
-    return [folder for folder in dict.fromkeys(known) if folder.is_dir()]
+    known = [LOCAL_RESULTS, *(folder.results for folder in published_folders())]
+    return [*{folder.resolve(): folder for folder in reversed(known) if folder.is_dir()}.values()][::-1]
 
 
 def _with_results(folders: Iterable[Path]) -> list[Path]:

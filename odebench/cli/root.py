@@ -24,7 +24,8 @@ class Command(TyperCommand):
             for option in given:
                 value = values.get(option.name)
                 if "" in (value if isinstance(value, list | tuple) else [value]):
-                    ctx.fail(f"{max(option.opts, key=len)} is empty; give a value, or leave it out")
+                    advice = "give a value" if option.required else "give a value, or leave it out"
+                    ctx.fail(f"{max(option.opts, key=len)} is empty; {advice}")
                 if option.param_type_name == "option" and not option.multiple and given.count(option) > 1:
                     ctx.fail(f"{max(option.opts, key=len)} is given twice; it takes one value, so remove one")
         return super().parse_args(ctx, args)

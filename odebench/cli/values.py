@@ -46,7 +46,7 @@ def listed(texts: Iterable[str], what: str) -> list[str]:
     """The values of an option that is repeated or holds several, such as ode,kd-ode. Raises UsageError."""
     found = [part.strip() for text in texts for part in text.split(",")]
     if "" in found:
-        article = "an" if what.startswith("a") else "a"
+        article = "an" if what[0] in "aeio" else "a"
         raise UsageError(f"{article} {what} is missing before or after a comma in {','.join(texts)!r}")
     distinct(found, what)
     return found

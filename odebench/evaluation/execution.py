@@ -234,7 +234,7 @@ class _Run:
     def _examination(self, outcomes: Sequence[Outcomes], preflight: Preflight, checks: Sequence[Check]) -> Examination:
         judge = preflight.judge(self.models.classifier)
         probing = self._attack_on(self.whole.part(slice(0, self.evaluation.chunk)), 0, judge)
-        name = f"checks {', '.join(map(str, sorted(EXAMINATION)))}"
+        name = f"checks {', '.join(str(check.value) for check in sorted(EXAMINATION))}"
         with self.progress.track(name, total=self._examination_passes) as step:
             if self.first:
                 found = self._attack_each_epsilon(probing, preflight.first_clean, step)

@@ -55,15 +55,26 @@ class _NumpyState:
     """
 
     def __init__(self) -> None:
-        address = np.random.get_bit_generator().ctypes.state_address  # type: ignore[attr-defined]
-        self.words = ctypes.string_at(address, _MT19937_BYTES)
+        self.generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
+        self.whole = None
+        if type(self.generator) is not np.random.MT19937:  # set by np.random.set_bit_generator
+            self.whole = np.random.get_state(legacy=False)
+            return
+        self.words = self._words()
         drawn = np.random.standard_normal()
-        self.kept = drawn if ctypes.string_at(address, _MT19937_BYTES) == self.words else None
-        self.address = address
+        self.kept = drawn if self._words() == self.words else None
+
+    def _words(self) -> bytes:
+        return ctypes.string_at(self.generator.ctypes.state_address, _MT19937_BYTES)
 
     def restore(self) -> None:
+        if np.random.get_bit_generator() is not self.generator:  # type: ignore[attr-defined]
+            np.random.set_bit_generator(self.generator)  # type: ignore[attr-defined]
+        if self.whole is not None:
+            np.random.set_state(self.whole)
+            return
         np.random.seed(0)  # forgets the normal that is kept now
-        ctypes.memmove(self.address, self.words, _MT19937_BYTES)
+        ctypes.memmove(self.generator.ctypes.state_address, self.words, _MT19937_BYTES)
         if self.kept is not None:
             np.random.set_state(np.random.get_state(legacy=False) | {"has_gauss": 1, "gauss": self.kept})
 

@@ -64,22 +64,29 @@ def map_table(claims: Sequence[Claim]) -> list[str]:
 
 
 def where_it_helps(claims: Sequence[Claim]) -> str:
-    """The conditions with a supported gain, and those without, in a sentence; empty where none was run."""
-    tried = [each for each in conditions(claims) if each.mapped]
-    helped = [each for each in tried if any(map(_supported, each.gains.values()))]
-    parts = []
-    for each in helped:
-        gains = ", ".join(
-            f"{of} {points_text(claim.estimate)} points"
-            for of, claim in each.gains.items()
-            if _supported(claim) and claim.estimate
-        )
-        parts.append(f"on {each.dataset} with {each.text}: {gains}")
-    others = [f"{each.dataset} with {each.text}" for each in tried if each not in helped]
-    if others:
-        parts.append(f"no gain is shown on {', on '.join(others)}")
+    """The conditions with a gain or a loss, then those without an answer, in a sentence; empty where none was run."""
+    told, without = [], []
+    for each in conditions(claims):
+        if not each.mapped:
+            continue
+        decided = [_gain(of, claim) for of, claim in each.gains.items() if claim.word in _DECIDED]
+        place = f"{each.dataset} with {each.text}"
+        if decided:
+            told.append(f"on {place}: {', '.join(decided)}")
+        else:
+            words = dict.fromkeys(f"{claim.word.value}{seeds_so_far(claim)}" for claim in each.gains.values())
+            without.append(f"{place} ({', '.join(words)})")
+    parts = [*told, *([f"no answer on {', on '.join(without)}"] if without else [])]
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+_DECIDED = (ClaimVerdict.supported, ClaimVerdict.reversed)
+
+
+def _gain(of: str, claim: Claim) -> str:
+    assert claim.estimate is not None
+    return f"{of} {points_text(claim.estimate)} points{seeds_so_far(claim)}"
 
 
 def condition_text(name: str) -> str:
@@ -95,7 +102,3 @@ def _cell(claim: Claim | None) -> str:
         return ""
     shares = "".join(f"{100 * share:.1f} → " for share in reversed(claim.shares[:2])).removesuffix(" → ")
     return f"{shares}: {points_text(claim.estimate)}, {claim.word.value}{seeds_so_far(claim)}"
-
-
-def _supported(claim: Claim) -> bool:
-    return claim.word is ClaimVerdict.supported

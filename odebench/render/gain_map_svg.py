@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from xml.sax.saxutils import escape
 
-from odebench.analysis.claims import Claim
+from odebench.analysis.claims import Claim, ClaimVerdict
 from odebench.analysis.contrasts import Estimate
 from odebench.render.chart_data import COLOURS
 from odebench.render.chart_svg import LIGHT, px, svg_page, svg_text
@@ -30,7 +30,12 @@ def gains_svg(claims: Sequence[Claim]) -> str | None:
     foot = _TOP + _ROW * len(tried)
     parts = [
         svg_text(_PAD, 28, "Gains over the plain Neural ODE", size=16, more=' font-weight="bold"'),
-        svg_text(_PAD, 47, f"points, 95% intervals{'' if several else f', {tried[0].dataset}'}", "soft"),
+        svg_text(
+            _PAD,
+            47,
+            f"{'' if several else f'{tried[0].dataset}; '}points, 95% intervals; filled: the gain is supported",
+            "soft",
+        ),
     ]
     for number, each in enumerate(tried):
         text = f"{each.dataset}: {each.text}" if several else each.text
@@ -61,16 +66,19 @@ def _panel(tried: Sequence[Condition], kind: str, left: float, foot: float) -> I
         yield _mark(tried[number], kind, estimate, across, _TOP + _ROW * (number + 0.5))
 
 
+_HOLLOW = f'class="s0 paper" fill="{LIGHT["paper"]}"'
 _MIDDLE = ' text-anchor="middle"'
 
 
 def _mark(condition: Condition, kind: str, estimate: Estimate, across: Callable[[float], float], y: float) -> str:
-    colour = COLOURS[0][0]
+    claim, colour = condition.gains[kind], COLOURS[0][0]
+    # hollow where no gain is shown: after Holm's correction that may be so beside 0, too
+    fill = f'class="f0 edge" fill="{colour}"' if claim.word is ClaimVerdict.supported else _HOLLOW
     low, value, high = (px(across(points)) for points in (estimate.low, estimate.points, estimate.high))
-    said = escape(f"{condition.text}, {kind}: {points_text(estimate)} points")
+    said = escape(f"{condition.text}, {kind}: {points_text(estimate)} points, {claim.word.value}")
     return (
         f'<g><title>{said}</title><path class="s0" stroke="{colour}" stroke-width="2" d="M{low} {px(y)}H{high}"/>'
-        f'<circle class="f0 edge" cx="{value}" cy="{px(y)}" r="4.5" fill="{colour}" stroke="{LIGHT["paper"]}"/></g>'
+        f'<circle {fill} cx="{value}" cy="{px(y)}" r="4.5" stroke="{colour}" stroke-width="2"/></g>'
     )
 
 

@@ -16,9 +16,9 @@ _INSTALLED = {"site-packages", "dist-packages"}
 _PACKAGE = "__init__.py"
 
 
-def local_imports(file: Path, folder: Path) -> dict[str, Path]:
-    """The files of one's own that `file` imports, directly or by others, by dotted name; `folder` is searched first,
-    then where Python searches.
+def local_imports(file: Path, folder: Path) -> dict[Path, str]:
+    """The files of one's own that `file` imports, directly or by others, with their dotted names; `folder` is searched
+    first, then where Python searches.
 
     The packages around a module count, since they are run as well; so do imports inside of functions. What is imported
     by a name made at run time, or from an installed package, does not.
@@ -35,7 +35,7 @@ def local_imports(file: Path, folder: Path) -> dict[str, Path]:
         names[path] = ".".join(parts[:-1] if path.name == _PACKAGE else parts)
         for name, _ in imports(path, root):
             waiting += [(found, place) for place in _roots_of(name, folder, root) for found in _files_of(name, place)]
-    return {names[path]: path for path in sorted(names.keys() - {file})}
+    return {path: names[path] for path in sorted(names.keys() - {file})}
 
 
 def is_local(path: Path) -> bool:

@@ -15,7 +15,7 @@ from odebench.io.text import unseen
 from odebench.submission.entry import ENTRY_FILE
 from odebench.submission.finding import Finding, finding
 from odebench.submission.folder import CODE_SUFFIX
-from odebench.submission.local_imports import imports, local_imports
+from odebench.submission.local_imports import imports
 
 _ENCODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-_.a-zA-Z0-9]+)")
 """The encoding that a line declares, as Python looks for it in the first two lines (PEP 263)."""
@@ -96,8 +96,14 @@ def revealing_imports(folder: Path) -> Iterator[str]:
 def data_imports(module: Path) -> Iterator[str]:
     """A note for each import of a module that holds data sets, by an entry's own module or one that it imports. A model
     that looks up test images is robust on them, and check 22 does not see it where it knows validation images, too."""
-    reached = local_imports(module, module.parent).values()
-    for path in [module, *(one for one in reached if one.parent == module.parent)]:
+    beside = {*module.parent.glob(f"*{CODE_SUFFIX}")}
+    reached, waiting = set[Path](), [module]
+    while waiting:
+        path = waiting.pop()
+        reached.add(path)
+        names = (name.partition(".")[0] for name, _ in imports(path, path.parent))
+        waiting += {path.with_name(f"{name}{CODE_SUFFIX}") for name in names} & beside - reached
+    for path in [module, *sorted(reached - {module})]:
         for name, line in imports(path, path.parent):
             if name == "odebench" or any(name == data or name.startswith(f"{data}.") for data in _DATA):
                 yield f"{path.name} imports {name} (line {line}), which holds data sets: has it test images?"

@@ -73,9 +73,12 @@ class OwnModel:
     def code_digest(self, imported: Mapping[str, Path]) -> str:
         """Twelve letters that tell versions of the code apart: of its file, of the local files that it imports as it
         reads, and of those among the modules that were `imported` by name as it was built."""
-        reached = {**imported, **local_imports(self.code, self.folder)}
-        files = {self._title(path, name): path for name, path in reached.items() if _is_own(path)}
-        files |= {self._title(self.code): self.code}
+        reached = {**{path: name for name, path in imported.items()}, **local_imports(self.code, self.folder)}
+        files = {self._title(self.code): self.code}
+        for path, name in sorted(reached.items()):
+            if _is_own(path) and path != self.code:
+                title = self._title(path, name)
+                files[f"{title} {path.name}" if title in files else title] = path
         if len(files) == 1:
             return sha256_file(self.code)[:12]
         return digest({title: sha256_file(path) for title, path in files.items()})[:12]

@@ -77,6 +77,8 @@ def _joined(commands: Sequence[list[str]], option: str, *, default: str) -> list
     for words in commands:
         at = words.index(option) if option in words else len(words)
         values.setdefault((*words[:at], *words[at + 2 :]), []).append("".join(words[at + 1 : at + 2]) or default)
+    for each in values.values():
+        each.sort(key=lambda value: (len(value), value) if option == "--seed" else (0, ""))
     return [
         list(rest) if each == [default] else [*rest[:_MODEL], option, ",".join(each), *rest[_MODEL:]]
         for rest, each in values.items()

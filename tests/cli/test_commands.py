@@ -686,7 +686,10 @@ def test_leaderboard_reads_the_folders_it_is_given(two_results: Place, call: Cal
     assert "kd-ode" in both
 
 
-def test_leaderboard_shows_published_results_where_one_has_none(two_results: Place, call: Call) -> None:
+def test_leaderboard_shows_published_results_where_one_has_none(
+    two_results: Place, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", "leaderboard")
     published = two_results.folder / "leaderboard" / "results"
     write_result(make_result({0.1: "ffff"}, model="resnet", horizon=None), published)
     own = call("leaderboard", place=two_results)
@@ -702,7 +705,10 @@ def test_leaderboard_shows_published_results_where_one_has_none(two_results: Pla
     assert others.err == "results: leaderboard/results\n"
 
 
-def test_claims_and_comparisons_read_what_is_published_first(two_results: Place, call: Call) -> None:
+def test_claims_and_comparisons_read_what_is_published_first(
+    two_results: Place, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", "leaderboard")
     published, own = (two_results.folder / name for name in ("leaderboard/results", "results"))
     said = call("claims", place=two_results)
     assert (said.code, said.err) == (0, ""), "leaderboard/results holds none"
@@ -724,7 +730,10 @@ def test_claims_and_comparisons_read_what_is_published_first(two_results: Place,
     said = call("compare", "kd-ode", "ode", place=two_results)
     assert said.err.startswith("results: leaderboard/results\n")
     assert "odebench: unknown model among these results: 'ode'" in said.err
-    shutil.rmtree(two_results.folder / "leaderboard")
+    write_result(make_result({0.1: "rrff"}, model="ode"), two_results.folder / "elsewhere" / "results")
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", "elsewhere")
+    assert call("claims", place=two_results).err == "results: elsewhere/results\n", "that one alone"
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", "")
     for words in (["claims"], ["compare", "kd-ode", "ode"], ["leaderboard"]):
         said = call(*words, place=two_results)
         assert (said.code, said.err.startswith("odebench: there is no folder results here")) == (1, True)

@@ -49,6 +49,22 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
 
 
+def test_a_file_that_cannot_be_read_is_named_where_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r" / "ode").mkdir(parents=True)
+    (tmp_path / "r" / "ode" / "digits-pgd-linf-0.json").write_text("{", encoding="utf-8")
+    for words in (
+        ["leaderboard", str(tmp_path / "r"), "--epsilon", "0.1"],
+        ["compare", "a", "ode", "--results", str(tmp_path / "r")],
+    ):
+        monkeypatch.setattr(sys, "argv", ["odebench", *words])
+        assert _exit_code() == 2
+        first, last = capsys.readouterr().err.splitlines()
+        assert "is not whole JSON" in first
+        assert last.startswith("odebench: ")
+
+
 def test_by_attack_has_a_row_for_each_attack_and_one_for_all(call: Call) -> None:
     code, out, err = call("--by attack -d digits -m kd-ode,ode")
     assert (code, err) == (0, "")

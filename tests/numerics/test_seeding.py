@@ -59,3 +59,21 @@ def test_what_lies_within_moves_nothing_outside() -> None:
             return [first, np.random.normal(), random.random(), float(torch.rand(()))]
 
     assert outer(True) == outer(False)
+
+
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.SFC64, np.random.Philox, np.random.PCG64])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_any_generator_of_numpys_comes_back(kind: Any, swapped: bool) -> None:
+    usual = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(kind(3))
+        np.random.normal()  # the second of its pair is kept
+        before = np.random.get_bit_generator(), str(np.random.get_state(legacy=False))
+        for _ in range(50):
+            with seeded(1):
+                if swapped:
+                    np.random.set_bit_generator(np.random.Philox(4))
+                np.random.normal(size=3)
+        assert (np.random.get_bit_generator(), str(np.random.get_state(legacy=False))) == before
+    finally:
+        np.random.set_bit_generator(usual)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from claim_factory import asked, registered, stored, study
 
-from odebench.analysis.claims import Claim, claims_of
+from odebench.analysis.claims import Claim, ClaimVerdict, claims_of
 from odebench.protocol.registration import read_registration
 from odebench.render.gain_map import condition_text, conditions, map_table, where_it_helps
 from odebench.render.gain_map_svg import gains_svg
@@ -74,8 +76,25 @@ def test_the_sentence_names_what_helped_first_and_the_rest_after_it() -> None:
     assert start.startswith(
         "On digits with 40% wrong labels and a teacher trained on the right ones: robust accuracy +1"
     )
-    assert rest == "no gain is shown on digits with 8 channels in the student."
-    assert where_it_helps(found[1:]) == "No gain is shown on digits with 8 channels in the student."
+    assert rest == "no answer on digits with 8 channels in the student (ruled out)."
+    assert where_it_helps(found[1:]) == "No answer on digits with 8 channels in the student (ruled out)."
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"word": ClaimVerdict.reversed}, "points."),
+        ({"word": ClaimVerdict.supported, "seeds": (0, 1)}, "points (2 of 8 seeds so far)."),
+        ({"word": ClaimVerdict.too_few_seeds, "seeds": (0, 1)}, "(too few seeds (2 of 8 seeds so far))."),
+        ({"word": ClaimVerdict.flagged}, "(flagged)."),
+        ({"word": ClaimVerdict.masked}, "(masked)."),
+        ({"word": ClaimVerdict.inconclusive}, "(inconclusive)."),
+    ],
+)
+def test_losses_and_other_words_are_said(changes: dict[str, Any], said: str) -> None:
+    text = where_it_helps([replace(claim(NOISE, -10), **changes)])
+    assert text.endswith(said)
+    assert ("robust accuracy -" in text) == said.startswith("points")
 
 
 def test_without_a_map_nothing_is_said() -> None:

@@ -246,10 +246,26 @@ def test_of_an_installed_package_nothing_is_read_but_the_module(monkeypatch: pyt
     assert read == [code]
 
 
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_package_and_a_module_of_one_name_both_count(outside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path("shared") if outside else Path()
+    (folder / "hp").mkdir(parents=True)
+    if outside:
+        monkeypatch.syspath_prepend(str(folder.absolute()))
+    Path("net.py").write_text(f"import hp\n{NET}")
+    keys = set()
+    for package, module in (("x = 1", "y = 1"), ("x = 2", "y = 1"), ("x = 1", "y = 2")):
+        (folder / "hp" / "__init__.py").write_text(package)
+        (folder / "hp.py").write_text(module)
+        keys.add(code_of("net.py:Net"))
+    assert len(keys) == 3
+
+
 def test_an_import_of_a_name_that_no_file_can_have_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(f"import {'x' * 300}\nimport other\n")
     (tmp_path / "other.py").write_text("")
-    assert local_imports(tmp_path / "net.py", tmp_path) == {"other": tmp_path / "other.py"}
+    assert local_imports(tmp_path / "net.py", tmp_path) == {tmp_path / "other.py": "other"}
 
 
 def test_local_imports_are_found_wherever_they_are_written(tmp_path: Path) -> None:
@@ -269,10 +285,10 @@ def test_local_imports_are_found_wherever_they_are_written(tmp_path: Path) -> No
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    found = [path.relative_to(tmp_path).as_posix() for path in local_imports(tmp_path / "net.py", tmp_path).values()]
+    found = [path.relative_to(tmp_path).as_posix() for path in local_imports(tmp_path / "net.py", tmp_path)]
     assert found == sorted(set(files) - {"net.py", "unused.py", "pack/unused.py"})
     inner = local_imports(tmp_path / "pack/inner.py", tmp_path)
-    assert list(inner) == ["pack", "pack.deep.er", "pack.far", "pack.sibling"]
+    assert [*inner.values()] == ["pack", "pack.deep.er", "pack.far", "pack.sibling"]
     (tmp_path / "site-packages").mkdir()
     (tmp_path / "site-packages" / "one.py").write_text("import two")
     (tmp_path / "site-packages" / "two.py").write_text("")

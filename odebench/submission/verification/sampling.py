@@ -79,7 +79,8 @@ def drawn_weights(draw: int, entry: Entry, results: Sequence[Committed]) -> list
 
 
 def rows_of(item: Committed, chunks: Sequence[int] | None, total: int, *, draw: int | None = None) -> list[slice]:
-    """The rows of the given chunks, in whole blocks of `total` images; with None, of all chunks that the result holds.
+    """The rows of the blocks that overlap the given chunks of 100 of `total` images; with None, of all blocks that the
+    result holds.
 
     With `draw` the chunks were drawn: if the result holds none of them, one that it holds is drawn as well, so that the
     outcomes of short results are compared, too.
@@ -88,7 +89,8 @@ def rows_of(item: Committed, chunks: Sequence[int] | None, total: int, *, draw: 
     if chunks is None:
         numbers = list(range(held))
     else:
-        numbers = sorted({each % chunks_of(total, size) for each in chunks})
+        ends = [(DEFAULT_CHUNK * each, min(DEFAULT_CHUNK * (each + 1), total) - 1) for each in chunks]
+        numbers = sorted({number for first, last in ends for number in range(first // size, last // size + 1)})
         if draw is not None and all(each >= held for each in numbers):
             numbers.insert(0, random.Random(f"{draw}/{item.evaluation.run_key}").randrange(held))
     return [slice(each * size, min((each + 1) * size, total)) for each in numbers]

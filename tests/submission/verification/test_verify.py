@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from entry_factory import write_entry
 from real_entry import PLAIN, trained, write_field_entry, write_real_entry
-from result_factory import epsilon_result
+from result_factory import epsilon_result, make_result
 
 from odebench.attack.builtin import PGD
 from odebench.cli import _exit_code
@@ -32,8 +32,8 @@ from odebench.submission.entry import read_entry
 from odebench.submission.submitted_model import find_entry, find_model, results_beside
 from odebench.submission.verification import jobs
 from odebench.submission.verification.agreement import TOLERATED, differing, disagreement
-from odebench.submission.verification.committed_results import COVERED, committed_results
-from odebench.submission.verification.sampling import block, drawn_chunks, drawn_results, given_chunks
+from odebench.submission.verification.committed_results import COVERED, Committed, committed_results
+from odebench.submission.verification.sampling import block, drawn_chunks, drawn_results, given_chunks, rows_of
 from odebench.submission.verification.verify import Verification, verify_entry
 
 pytestmark = pytest.mark.usefixtures("one_pgd_step", "inspected_once")
@@ -132,6 +132,21 @@ def test_a_good_entry_is_found_again_letter_by_letter(
 def test_about_a_hundred_images_are_attacked_again_together(chunk: int, size: int) -> None:
     planned = plan(EvaluationRequest("kd-ode", "fgsm", images=Slice(n=500, chunk=100)), DIGITS, total=500)
     assert block(planned.evaluation.model_copy(update={"chunk": chunk})) == size
+
+
+@pytest.mark.parametrize("chunk", [10, 30, 40, 60, 67, 70, 97, 100, 150, 200, 500])
+def test_every_image_can_be_drawn(chunk: int) -> None:
+    planned = plan(EvaluationRequest("kd-ode", "fgsm", images=Slice(n=500, chunk=chunk)), DIGITS, total=500)
+    result = make_result({0.1: "r" * 500}).model_copy(update={"evaluation": planned.evaluation})
+    item = Committed(Path("a.json"), result, planned)
+    seen: set[int] = set()
+    for number in range(5):
+        rows = rows_of(item, [number], 500)
+        found = {row for each in rows for row in range(each.start, each.stop)}
+        assert found >= set(range(100 * number, 100 * number + 100))
+        assert all(each.start % chunk == 0 and each.stop - each.start <= max(chunk, 149) for each in rows)
+        seen |= found
+    assert seen == set(range(500))
 
 
 def test_of_an_odd_number_of_images_one_chunk_is_found_again(tmp_path: Path) -> None:
