@@ -81,6 +81,16 @@ def where_it_helps(claims: Sequence[Claim]) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
+def what_replaces_it(claims: Sequence[Claim]) -> str:
+    """What gains without distillation, against the plain model; empty where nothing does."""
+    parts = []
+    for each in conditions(claims):
+        gains = [_gain(of, claim) for of, claim in each.gains.items() if claim.word is ClaimVerdict.supported]
+        if gains and each.text in _CHANGES.values():
+            parts.append(f"on {each.dataset} {each.text} gives the plain model {', '.join(gains)}")
+    return "; ".join(parts)
+
+
 _DECIDED = (ClaimVerdict.supported, ClaimVerdict.reversed)
 
 

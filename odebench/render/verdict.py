@@ -9,7 +9,7 @@ from odebench.leaderboard.rank import ranks, significantly_better
 from odebench.leaderboard.table import Cell, Row, Table
 from odebench.protocol.spec import radius
 from odebench.render.claims import OVERVIEW, name_of, points_text
-from odebench.render.gain_map import where_it_helps
+from odebench.render.gain_map import what_replaces_it, where_it_helps
 from odebench.render.markdown_tables import horizon_name
 from odebench.render.summary_table import best_cell, robust_text
 
@@ -47,7 +47,7 @@ def verdict(
     found += [(question, _claimed(by_name, datasets, verb, parts)) for question, verb, parts in _QUESTIONS]
     found.append(("Where does distillation help?", where_it_helps(claims)))
     if ranked:
-        helps = _helps(ranked, distilled, adversarial) if distilled else ""
+        helps = _helps(ranked, distilled, adversarial, what_replaces_it(claims)) if distilled else ""
         found += [("What does help?", helps), ("Which model is most robust?", _best(ranked))]
     found = [(question, answer) for question, answer in found if answer]
     return found + ([("How sure is this?", _certainty(claims))] if found and claims else [])
@@ -111,9 +111,9 @@ def _word(claim: Claim) -> str:
     return f"a gain of {of} is ruled out" if claim.word is ClaimVerdict.ruled_out else claim.word.value
 
 
-def _helps(tables: Sequence[Table], distilled: str, adversarial: Callable[[str], bool]) -> str:
+def _helps(tables: Sequence[Table], distilled: str, adversarial: Callable[[str], bool], more: str) -> str:
     """The Neural ODEs that are significantly better than the distilled one, per data set, those trained on adversarial
-    images first."""
+    images first; then `more`."""
     sentences = []
     for table in tables:
         rows = table.usual
@@ -132,6 +132,7 @@ def _helps(tables: Sequence[Table], distilled: str, adversarial: Callable[[str],
         sentences.append(f"{_at(table)} robust accuracy rises from {start} ({distilled}) with {', with '.join(lifts)}")
     if not any(row.name == distilled for table in tables for row in table.usual):
         return ""
+    sentences += [more] if more else []
     if not sentences:
         return f"Nothing yet: no Neural ODE is significantly more robust than {distilled}."
     return _sentence("; ".join(sentences))

@@ -12,7 +12,7 @@ from claim_factory import asked, registered, stored, study
 
 from odebench.analysis.claims import Claim, ClaimVerdict, claims_of
 from odebench.protocol.registration import read_registration
-from odebench.render.gain_map import condition_text, conditions, map_table, where_it_helps
+from odebench.render.gain_map import condition_text, conditions, map_table, what_replaces_it, where_it_helps
 from odebench.render.gain_map_svg import gains_svg
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +78,16 @@ def test_the_sentence_names_what_helped_first_and_the_rest_after_it() -> None:
     )
     assert rest == "no answer on digits with 8 channels in the student (ruled out)."
     assert where_it_helps(found[1:]) == "No answer on digits with 8 channels in the student (ruled out)."
+
+
+def test_what_helps_without_a_teacher_is_said_where_it_is_supported() -> None:
+    smoothed, others = (
+        claim("digits-label-smoothing-robust-gain", 10),
+        [claim(NOISE, 10), claim("digits-robust-gain", 10)],
+    )
+    text = what_replaces_it([smoothed, *others])
+    assert text.startswith("on digits label smoothing instead of a teacher gives the plain model robust accuracy +1")
+    assert what_replaces_it([claim("digits-label-smoothing-robust-gain", 0), *others]) == ""
 
 
 @pytest.mark.parametrize(

@@ -112,3 +112,9 @@ def test_seeds_so_far_and_what_was_not_run_are_said() -> None:
 
 def test_without_results_there_is_no_verdict() -> None:
     assert verdict([], []) == []
+
+
+def test_what_helps_instead_of_distillation_is_said_too() -> None:
+    claims = [claim("digits-robust-gain", gain(0)), claim("digits-label-smoothing-robust-gain", gain(10))]
+    answer = dict(verdict(claims, [table(ode=30, kd_ode=31)]))["What does help?"]
+    assert answer.startswith("On digits label smoothing instead of a teacher gives the plain model robust accuracy +1")
