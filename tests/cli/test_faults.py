@@ -203,7 +203,7 @@ WRONG = {
     f"{RUN} --epsilno 0.1": "No such option: --epsilno",
     f"{RUN} more": "unexpected extra argument",
     f"{RUN} --results=": "--results is empty; give a value, or leave it out",
-    "run -m ode --attack=": "--attack is empty; give a value, or leave it out",
+    "run -m ode --attack=": "--attack is empty; give a value",
     "run -m ode -a pgd,": "an attack is missing before or after a comma",
     "verify ode --results absent": "there is no folder absent of results; name another",
     "rnu": "No such command 'rnu'",

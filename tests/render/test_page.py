@@ -80,6 +80,7 @@ class Reader(HTMLParser):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", "leaderboard")
     stored = stored_in(Path("leaderboard/results"), results())
     write_examples(next(item for item in stored if item.result.evaluation.attack.name == "worst-case"))
     return Path("leaderboard/results")
