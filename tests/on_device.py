@@ -149,7 +149,7 @@ def attacked_linear(case: str, device: str) -> Result:
         n_classes=4,
         attack=attack,
         norm=norm or "linf",
-        epsilons=(epsilon,) if attack == "worst-case" else (epsilon, 2 * epsilon),
+        epsilons=(epsilon, 2 * epsilon) if attack in ("fgsm", "apgd-ce") else (epsilon,),
         chunk=6,
         sources={"other": linear(4, seed=7)} if attack in WITH_SOURCES else None,
         device=device,

@@ -157,3 +157,14 @@ def test_an_interruption_while_importing_is_one_line(monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit, match="130"):
         odebench_main.run()
     assert capsys.readouterr().err == "odebench: interrupted\n"
+
+
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("odebench.cli.main", lambda: seen.append(os.environ["OMP_WAIT_POLICY"]))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    odebench_main.run()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    odebench_main.run()
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert seen == ["PASSIVE", "ACTIVE"]
