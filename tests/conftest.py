@@ -24,7 +24,11 @@ from odebench.attack.definition import AttackDefinition, Stage
 from odebench.evaluation import preflight
 from odebench.model.definition import load_definition
 from odebench.model.registry import MODELS
+from odebench.protocol.registration import ClaimCells
+from odebench.result import file as result_file
+from odebench.result.schema import Result
 from odebench.submission.verification.jobs import Inspected, Job, inspect
+from odebench.sweep.registered import registered_claims
 
 # Equal bytes are promised for equal threads. A pytest plugin may have imported torch before, so the variable, which
 # the tests' own processes inherit, is not enough here.
@@ -104,6 +108,40 @@ def _no_fresh_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, replacement in _STARTS.items():
             patch.setattr(name, replacement)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _published_claims_once() -> Iterator[None]:
+    """The registration of this repository is read once: the run keys of its cells take a second."""
+    published = (Path(__file__).parents[1] / "leaderboard" / "claims.yaml").read_bytes()
+    kept: list[list[ClaimCells]] = []
+
+    def read(path: Path) -> list[ClaimCells]:
+        if path.read_bytes() != published:
+            return registered_claims(path)
+        if not kept:
+            kept.append(registered_claims(path))
+        return [*kept[0]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("odebench.sweep.registered.registered_claims", read)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _results_parsed_once() -> Iterator[None]:
+    """A text is parsed once: many tests read all results of this repository."""
+    parse = result_file.parse_result
+    kept: dict[str, Result] = {}
+
+    def parsed(text: str, path: Path) -> Result:
+        if text not in kept:
+            kept[text] = parse(text, path)
+        return kept[text]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(result_file, "parse_result", parsed)
         yield
 
 

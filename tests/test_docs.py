@@ -29,8 +29,6 @@ from entry_factory import change_entry
 
 from odebench.cli import _exit_code, app
 from odebench.io.files import sha256_file
-from odebench.result import file as result_file
-from odebench.result.schema import Result
 from odebench.submission.entry import read_entry
 from odebench.sweep.grid import read_grid
 
@@ -361,20 +359,7 @@ def beside_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("ODEBENCH_LEADERBOARD")
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
-    monkeypatch.setattr(result_file, "parse_result", parsed_once)
     return folder
-
-
-# Nearly every page reads all that is published: each text is parsed once.
-
-_PARSE = result_file.parse_result
-PARSED: dict[str, Result] = {}
-
-
-def parsed_once(text: str, path: Path) -> Result:
-    if text not in PARSED:
-        PARSED[text] = _PARSE(text, path)
-    return PARSED[text]
 
 
 @pytest.mark.parametrize("name", [name for name, steps in STEPS.items() if steps])

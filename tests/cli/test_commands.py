@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from odebench.attack.registry import ATTACKS
 from odebench.cli import _exit_code, app
 from odebench.cli.console import ScreenProgress, print_finding, print_result
 from odebench.cli.glossary import VERDICTS, explained
-from odebench.cli.leaderboard import asked_claims
 from odebench.cli.options import settings, solver
 from odebench.cli.verify import _show as show_verification
 from odebench.dataset import builtin, idx
@@ -707,7 +705,6 @@ def test_leaderboard_shows_published_results_where_one_has_none(
     assert others.err == "results: leaderboard/results\n"
 
 
-@pytest.mark.usefixtures("asked_once")
 def test_claims_and_comparisons_read_what_is_published_first(
     two_results: Place, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -742,13 +739,6 @@ def test_claims_and_comparisons_read_what_is_published_first(
         assert (said.code, said.err.startswith("odebench: there is no folder results here")) == (1, True)
 
 
-@pytest.fixture
-def asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registered claims are read once: their run keys take seconds."""
-    monkeypatch.setattr("odebench.cli.claims.asked_claims", cache(asked_claims))
-
-
-@pytest.mark.usefixtures("asked_once")
 def test_claims_are_those_of_some_data_sets(two_results: Place, call: Call) -> None:
     found = json.loads(call("claims", "-d", "digits", "--json", place=two_results).out)
     every = json.loads(call("claims", "--json", place=two_results).out)
