@@ -157,7 +157,7 @@ def attacked_linear(case: str, device: str) -> Result:
     )
 
 
-ALIKE = ("pgd", "apgd-ce l2", "pgd-margin", "fab-t", "square l2", "diagnosis", "smoothed")
+ALIKE = ("pgd", "fgsm l2", "apgd-ce l2", "apgd-dlr", "pgd-margin", "fab-t", "square l2", "diagnosis", "smoothed")
 """Other tests here take the same way, in the other norm or as a stage."""
 
 
