@@ -7,8 +7,8 @@ import sys
 def run() -> None:
     """Imports the command line, then runs it and exits.
 
-    Threads that wait for others sleep: by default they spin, which makes a run three to four times as long where other
-    programs need the cores, and saves a tenth where none does.
+    Threads that wait for others sleep. By default they spin, which is a little faster on free cores and several times
+    slower where other programs need them.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

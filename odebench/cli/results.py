@@ -25,9 +25,7 @@ ResultFolders = Annotated[
 def default_folder(*, published_first: bool = False) -> Path:
     """The folder that `run` writes to here if it holds results, else the published one, or the other way round; not
     both: their weights may differ. Raises ResultError where there is neither."""
-    folders = known_folders()
-    if published_first:
-        folders.sort(key=lambda folder: folder == LOCAL_RESULTS)
+    folders = known_folders(published_first=published_first)
     for folder in (*_with_results(folders), *folders):
         return folder
     raise ResultError(
@@ -39,7 +37,7 @@ def default_folder(*, published_first: bool = False) -> Path:
 def folders_of_models(*names: str) -> list[Path]:
     """Where the results of these models lie: all in the published folder or all in ./results, else each in the first
     that has it. The default folder where a model has none."""
-    folders = sorted(known_folders(), key=lambda folder: folder == LOCAL_RESULTS)
+    folders = known_folders(published_first=True)
     for folder in folders:
         if all((folder / name).is_dir() for name in names):
             return [folder / name for name in dict.fromkeys(names)]
@@ -58,9 +56,10 @@ def say_folders(*read: Path) -> None:
         print(f"results: {', '.join(map(str, read))}{more}", file=sys.stderr)
 
 
-def known_folders() -> list[Path]:
-    """The folders that are read where none is named, as far as they exist: the first that holds results."""
-    known = [LOCAL_RESULTS, *(folder.results for folder in published_folders())]
+def known_folders(*, published_first: bool = False) -> list[Path]:
+    """The folders that are read where none is named, as far as they exist, each once: ./results first, or last."""
+    published = [folder.results for folder in published_folders()]
+    known = [*published, LOCAL_RESULTS] if published_first else [LOCAL_RESULTS, *published]
     return [*{folder.resolve(): folder for folder in reversed(known) if folder.is_dir()}.values()][::-1]
 
 
