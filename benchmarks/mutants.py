@@ -9,8 +9,9 @@ seed fixed here, into `mutants.json` beside this script: an operator of comparis
 constant, or a returned value, in one place of a module drawn by its length. Docstrings, annotations, `__all__` and what
 stands in a `raise` or in an f-string are left alone. A mutant is named by its function, the text it changes, and which
 of several equal texts of that function it is, never by a path or a line; so it is found again after files have moved.
-Where functions of several modules fit, the name of the module decides. What a renaming hides can be entered in the list
-under `renamed`: an old qualified name or word, and the new one. A mutant that is not found is reported as gone.
+Where functions of several modules fit, the name of the module decides. The same change in a later state of the package,
+where its function or text has another name, stands in the list under `moved`, by the number of the mutant. A mutant
+that is not found is reported as gone.
 
 Every job changes a copy of the checkout, under `--folder`, which has a virtual environment of its own: what the tests
 and all their processes import is that copy. `--map` runs the default tests once and notes how long each takes and which
@@ -58,7 +59,7 @@ import venv
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import Queue
 from threading import Lock
@@ -637,31 +638,20 @@ def _compiles(source: bytes) -> bool:
     return True
 
 
-def find(mutant: Mutant, places: list[Place], renamed: dict[str, str]) -> Place | str:
+def find(mutant: Mutant, places: list[Place], moved: dict[str, dict[str, str]]) -> Place | str:
     """The place of a mutant, or why there is none."""
-    for wanted in (mutant, _renamed(mutant, renamed)):
+    for wanted in (mutant, replace(mutant, **moved.get(mutant.id, {}))):
         fitting = [place for place in places if place.mutant.name == wanted.name]
         if len({place.mutant.module for place in fitting}) > 1:
             alike = [place for place in fitting if Path(place.mutant.module).stem == Path(wanted.module).stem]
             exact = [place for place in alike if place.mutant.module == wanted.module]
             fitting = exact or alike
             if len({place.mutant.module for place in fitting}) != 1:
-                return "ambiguous"
+                continue
         found = [place for place in fitting if place.mutant.occurrence == wanted.occurrence]
         if found or len(fitting) == 1:
             return (found or fitting)[0]
     return "gone"
-
-
-def _renamed(mutant: Mutant, renamed: dict[str, str]) -> Mutant:
-    """A mutant after renaming: qualified names and their first parts, and words of its text."""
-    changed = asdict(mutant)
-    for old, new in renamed.items():
-        for name in ("function", "original", "replaced"):
-            changed[name] = re.sub(rf"(?<![\w.]){re.escape(old)}(?!\w)", new, changed[name])
-        if Path(mutant.module).stem == old:
-            changed["module"] = str(Path(mutant.module).with_name(f"{new}.py"))
-    return Mutant(**changed)
 
 
 def depending(place: Place, uses: list[Use]) -> dict[str, set[int]]:
@@ -729,7 +719,7 @@ class Outcome:
 
     id: str
     state: str
-    """killed, timeout, survived, gone, ambiguous, or error."""
+    """killed, timeout, survived, gone, or error."""
     by: str = ""
     """The test that failed, or what else happened."""
     why: str = ""
@@ -753,9 +743,9 @@ class Runner:
         for number in range(jobs):
             self._boxes.put(Sandbox(folder / f"job-{number}").make())
 
-    def judge(self, mutant: Mutant, renamed: dict[str, str]) -> Outcome:
+    def judge(self, mutant: Mutant, moved: dict[str, dict[str, str]]) -> Outcome:
         """Finds a mutant and runs its tests."""
-        place = find(mutant, self._places, renamed)
+        place = find(mutant, self._places, moved)
         if isinstance(place, str):
             return Outcome(mutant.id, place)
         module = next(module for module in self._files if module.path == place.mutant.module)
@@ -876,7 +866,7 @@ def main() -> None:
     if given.draw:
         if LIST.exists():
             sys.exit(f"{LIST} is there: what is to be compared must be the same mutants")
-        listed = {"renamed": {}, "mutants": [asdict(mutant) for mutant in draw()]}
+        listed = {"moved": {}, "mutants": [asdict(mutant) for mutant in draw()]}
         LIST.write_text(json.dumps(listed, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return
     listed = json.loads(LIST.read_text(encoding="utf-8"))
@@ -891,7 +881,7 @@ def main() -> None:
         runner, lock = Runner(known, folder, given.jobs), Lock()
 
         def run(mutant: Mutant) -> None:
-            outcome = runner.judge(mutant, listed["renamed"])
+            outcome = runner.judge(mutant, listed["moved"])
             with lock:
                 outcomes[mutant.id] = outcome
                 said = f"{mutant.id} {mutant.function}: {outcome.state}, {outcome.seconds:.0f} s {outcome.by}"
