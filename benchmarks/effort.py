@@ -23,7 +23,7 @@ import torch
 from odebench.attack.definition import load_attack
 from odebench.dataset import Dataset, describe_dataset, load_dataset
 from odebench.evaluation.loading import load_models
-from odebench.evaluation.outcome_record import Outcomes
+from odebench.evaluation.outcome_accumulator import Outcomes
 from odebench.evaluation.plan import EvaluationRequest, Slice, plan
 from odebench.evaluation.preflight import run_preflight
 from odebench.evaluation.staged_attack import StagedAttack

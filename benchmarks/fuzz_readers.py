@@ -63,7 +63,7 @@ from odebench.submission.verification.committed_results import (
     committed_results,
     coverage_findings,
 )
-from odebench.sweep.grid import read_grid
+from odebench.sweep.protocol_cells import read_grid
 from odebench.sweep.registered import registered_claims
 
 NUMBERS: tuple[Any, ...] = (0, -1, 1, 2**31, 2**63, 10**400, 1e308, -1e308, 5e-324, 0.1, 1e9, 10**6, True, None)

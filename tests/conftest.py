@@ -95,7 +95,7 @@ _STARTS = {
     # Not beside the attack, since the guard of a LocalProcess watches all threads.
     "odebench.evaluation.execution.started_early": nullcontext,
     "odebench.evaluation.evaluate.start_of_plan": lambda *_: None,
-    "odebench.evaluation.slice_run.start_of_plan": lambda *_: None,
+    "odebench.evaluation.sliced_evaluation.start_of_plan": lambda *_: None,
     "odebench.evaluation.evaluate.start_of_module": lambda *_: None,
 }
 _REAL = {name: pkgutil.resolve_name(name) for name in _STARTS}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from odebench.sweep.grid import read_grid
+from odebench.sweep.protocol_cells import read_grid
 from odebench.sweep.task import Workspace
 
 psutil = pytest.importorskip("psutil")

@@ -54,7 +54,7 @@ LIGHT_MODULES = {
         "attack.worst_case_stages",
         "attack.probes",
     ),
-    *("evaluation.plan", "evaluation.model_reference", "evaluation.transfer_source", "evaluation.slices"),
+    *("evaluation.plan", "evaluation.model_reference", "evaluation.transfer_source", "evaluation.slice_files"),
     *("evaluation.checks.rule", "evaluation.checks.reach"),
     *(
         "submission.entry",
@@ -65,7 +65,15 @@ LIGHT_MODULES = {
     ),
     *("submission.finding", "submission.validate", "submission.new_entry", "submission.published_entry"),
     *("submission.submitted_model", "submission.pull_request", "submission.review", "submission.review_markdown"),
-    *("sweep.grid", "sweep.scheduler", "sweep.task", "sweep.cluster", "sweep.completed", "sweep.cost", "sweep.publish"),
+    *(
+        "sweep.protocol_cells",
+        "sweep.scheduler",
+        "sweep.task",
+        "sweep.cluster",
+        "sweep.completed",
+        "sweep.cost",
+        "sweep.publish",
+    ),
     *("sweep.trainings", "submission.claims"),
 }
 

@@ -30,7 +30,7 @@ from entry_factory import change_entry
 from odebench.cli import _exit_code, app
 from odebench.io.files import sha256_file
 from odebench.submission.entry import read_entry
-from odebench.sweep.grid import read_grid
+from odebench.sweep.protocol_cells import read_grid
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,7 +49,7 @@ TESTED_BY = {
         "cli/test_commands.py::test_run_evaluates_with_another_solver_on_the_same_weights"
     ),
     "odebench run -m kd-ode -a worst-case -n 200": (
-        "evaluation/test_slice_run.py::test_slices_joined_are_the_whole_byte_for_byte"
+        "evaluation/test_sliced_evaluation.py::test_slices_joined_are_the_whole_byte_for_byte"
     ),
     "odebench train --model kd-ode --horizon 2": "cli/test_commands.py::test_train_names_the_weights_and_trains_once",
     "odebench diagnose -m kd-ode": "cli/test_diagnose.py::test_a_diagnosis_prints_every_check_in_80_columns",
@@ -63,7 +63,7 @@ TESTED_BY = {
     "odebench diagnose --model ode --parameter steps=5": "cli/test_diagnose.py::test_flags_and_what_to_do_are_said",
     "odebench examples": "leaderboard/test_example_images.py::test_examples_show_what_the_result_says",
     "odebench run -m ode,kd-ode -a fgsm,cw --horizon 0.5,1,2 --seeds 0-2": (
-        "cli/test_grid.py::test_every_combination_is_an_evaluation_and_a_row"
+        "cli/test_run_grid.py::test_every_combination_is_an_evaluation_and_a_row"
     ),
     "odebench sweep digits-full --section cw": "sweep/test_publish.py::test_sweep_takes_some_sections_and_names_them",
     "odebench sweep digits --results again": "sweep/test_scheduler.py::test_a_cell_is_what_run_makes_of_it",

@@ -135,7 +135,7 @@ def run(
         raise UsageError("--save-candidates is one file: give one model, attack, data set, horizon and seed")
     if weights is not None and not len(models) == len(datasets) == len(seeds) == 1:
         raise UsageError("--weights are those of one model: give one model, data set and seed")
-    from odebench.cli.grid import Combinations, grids_of, run_grid
+    from odebench.cli.run_grid import Combinations, grids_of, run_grid
 
     references = [evaluators[0].model(name, weights, trust=True) for name in models]
     combinations = Combinations(references, attacks, horizons, seeds, epsilon)

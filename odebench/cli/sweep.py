@@ -17,7 +17,7 @@ from odebench.errors import UsageError
 from odebench.io.folders import LEADERBOARD, published_folder
 
 if TYPE_CHECKING:
-    from odebench.sweep.grid import Grid
+    from odebench.sweep.protocol_cells import Grid
     from odebench.sweep.scheduler import State
     from odebench.sweep.task import Workspace
 
@@ -67,7 +67,7 @@ def sweep(
     force: Annotated[bool, typer.Option("--force", help="--publish: replace what differs.")] = False,
 ) -> None:
     """Train and evaluate everything in a protocol, in parallel; finished cells are skipped."""
-    from odebench.sweep.grid import read_grid
+    from odebench.sweep.protocol_cells import read_grid
 
     grid = read_grid(protocol)
     name = f"{grid.protocol.name} {grid.protocol.version}"
@@ -170,7 +170,7 @@ def protocols(
     """List the protocols: data set, trainings and evaluations (--json: sections, too); with --time about how long."""
     from odebench.cli.console import print_table, write_text
     from odebench.protocol.protocol_file import protocol_files
-    from odebench.sweep.grid import read_grid
+    from odebench.sweep.protocol_cells import read_grid
 
     rows: list[dict[str, object]] = []
     for name in protocol_files():

@@ -14,7 +14,7 @@ from odebench.attack.trace import Trace
 from odebench.evaluation.checks import comparison
 from odebench.evaluation.checks.reach import reach
 from odebench.evaluation.checks.solver import solver_gap
-from odebench.evaluation.outcome_record import Outcomes
+from odebench.evaluation.outcome_accumulator import Outcomes
 from odebench.evaluation.preflight import Preflight, fidelity_check
 from odebench.evaluation.staged_attack import StagedAttack
 from odebench.numerics.projection import grey_radius

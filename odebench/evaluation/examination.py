@@ -16,7 +16,7 @@ from odebench.evaluation.checks.reach import reach
 from odebench.evaluation.checks.rule import skipped
 from odebench.evaluation.checks.state import Start, state
 from odebench.evaluation.checks.usefulness import useful_gradient, zero_gradients
-from odebench.evaluation.outcome_record import Outcomes
+from odebench.evaluation.outcome_accumulator import Outcomes
 from odebench.evaluation.preflight import Preflight, fidelity_check
 from odebench.evaluation.staged_attack import StagedAttack
 from odebench.evaluation.verdict import Judge

@@ -21,7 +21,7 @@ from odebench.evaluation.examination import Examination, examine
 from odebench.evaluation.fresh_start import started_early
 from odebench.evaluation.loading import LoadedModels
 from odebench.evaluation.measurements import Measurements, Setup
-from odebench.evaluation.outcome_record import Outcomes
+from odebench.evaluation.outcome_accumulator import Outcomes
 from odebench.evaluation.preflight import ALL, Preflight, chunks, run_preflight
 from odebench.evaluation.staged_attack import StagedAttack
 from odebench.evaluation.verdict import VERDICT_BATCH, Judge

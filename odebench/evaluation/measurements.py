@@ -20,7 +20,7 @@ from odebench.errors import ResultError, WeightError
 from odebench.evaluation.checks.model import gradient_availability, logits_not_probabilities
 from odebench.evaluation.checks.reach import reach
 from odebench.evaluation.checks.solver import solver_failure
-from odebench.evaluation.outcome_record import Outcomes, ever_failed
+from odebench.evaluation.outcome_accumulator import Outcomes, ever_failed
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.numerics.shapes import Logits
 from odebench.protocol.spec import Evaluation, Sha256, Spec

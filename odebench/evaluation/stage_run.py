@@ -15,7 +15,7 @@ from odebench.attack.definition import Stage
 from odebench.attack.trace import Trace
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.errors import AttackError, OdebenchError
-from odebench.evaluation.outcome_record import Outcomes
+from odebench.evaluation.outcome_accumulator import Outcomes
 from odebench.evaluation.verdict import Judge, Verdict
 from odebench.io.text import first_line
 from odebench.numerics.projection import ROUNDING, distance

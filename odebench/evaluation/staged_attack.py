@@ -17,7 +17,7 @@ from odebench.attack.wrapped_model import WrappedModel
 from odebench.dataset import Split
 from odebench.evaluation.loading import LoadedModels
 from odebench.evaluation.measurements import Passes
-from odebench.evaluation.outcome_record import Outcomes
+from odebench.evaluation.outcome_accumulator import Outcomes
 from odebench.evaluation.preflight import chunks
 from odebench.evaluation.stage_run import StageInputs, StageRun
 from odebench.evaluation.verdict import Judge

@@ -10,7 +10,7 @@ from odebench.evaluation.plan import Plan
 from odebench.io.files import sha256_file
 from odebench.protocol.recipe import find_weights
 from odebench.result.file import read_result, result_path
-from odebench.sweep.grid import Grid, PlannedCell
+from odebench.sweep.protocol_cells import Grid, PlannedCell
 from odebench.sweep.task import Workspace
 from odebench.sweep.trainings import recipe_to_train
 

@@ -13,7 +13,7 @@ from odebench.protocol.recipe import find_weights, weights_path
 from odebench.result.file import read_result, result_files, result_path
 from odebench.result.schema import Result
 from odebench.sweep.completed import completed_results
-from odebench.sweep.grid import Grid
+from odebench.sweep.protocol_cells import Grid
 from odebench.sweep.task import Workspace
 
 MAX_BYTES = 30_000_000

@@ -24,7 +24,7 @@ from odebench.protocol.registration import (
     installed_registration,
     read_registration,
 )
-from odebench.sweep.grid import PlannedCell, section_cells
+from odebench.sweep.protocol_cells import PlannedCell, section_cells
 
 
 def registered_claims(path: Path) -> list[ClaimCells]:

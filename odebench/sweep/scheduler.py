@@ -16,14 +16,14 @@ from typing import Any, Literal, Protocol
 
 from odebench.errors import OdebenchError
 from odebench.evaluation.plan import slice_of
-from odebench.evaluation.slices import cut, slice_path
+from odebench.evaluation.slice_files import cut, slice_path
 from odebench.io.files import check_writable
 from odebench.io.folders import PublishedFolder, cache_folder, published_folder
 from odebench.io.versions import package_versions
 from odebench.protocol.recipe import Recipe, find_weights
 from odebench.sweep.completed import completed_results
 from odebench.sweep.cost import evaluation_work, training_work
-from odebench.sweep.grid import Grid, PlannedCell
+from odebench.sweep.protocol_cells import Grid, PlannedCell
 from odebench.sweep.task import TaskError, Workspace, evaluate, evaluate_slice, join, prepare, train
 from odebench.sweep.trainings import recipe_to_train
 

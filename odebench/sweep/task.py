@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import DatasetError, OdebenchError
 from odebench.evaluation.plan import Plan, Slice
-from odebench.evaluation.slices import forget_slices
+from odebench.evaluation.slice_files import forget_slices
 from odebench.io.folders import PublishedFolder, weights_folders
 from odebench.io.versions import package_versions
 from odebench.progress import SILENT
@@ -103,7 +103,7 @@ def evaluate(plan: Plan, workspace: Workspace) -> None:
 def evaluate_slice(plan: Plan, rows: slice, workspace: Workspace) -> None:
     """Runs an evaluation on some rows of its images and writes the slice, unless that exists. Raises TaskError."""
     with _one_task(workspace):
-        from odebench.evaluation.slice_run import run_slice
+        from odebench.evaluation.sliced_evaluation import run_slice
 
         data = _dataset(plan.evaluation.dataset.name, workspace.data_dir)
         run_slice(plan, data, rows=rows, results=workspace.results, device=workspace.device)
@@ -112,7 +112,7 @@ def evaluate_slice(plan: Plan, rows: slice, workspace: Workspace) -> None:
 def join(plan: Plan, slices: tuple[slice, ...], workspace: Workspace) -> None:
     """Writes the result of an evaluation from its slices. Raises TaskError where one is missing."""
     with _one_task(workspace):
-        from odebench.evaluation.slice_run import join_slices
+        from odebench.evaluation.sliced_evaluation import join_slices
 
         join_slices(plan.evaluation, slices=slices, results=workspace.results)
 

@@ -12,7 +12,7 @@ from odebench.io.canonical_json import canonical_json
 from odebench.model.training import build
 from odebench.protocol.recipe import Recipe
 from odebench.sweep.cost import evaluation_work, field_calls, training_work
-from odebench.sweep.grid import Grid
+from odebench.sweep.protocol_cells import Grid
 
 _SHORTEST_SECONDS = 0.2
 _BATCH = 100

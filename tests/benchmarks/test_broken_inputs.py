@@ -16,7 +16,7 @@ from broken_inputs import Command, Ran, faults_of
 
 from odebench.cli import _exit_code
 from odebench.errors import OdebenchError
-from odebench.sweep.grid import read_grid
+from odebench.sweep.protocol_cells import read_grid
 
 
 def test_broken_protocols_are_refused_with_their_file(tmp_path: Path) -> None:

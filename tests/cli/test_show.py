@@ -123,7 +123,7 @@ def test_commands_joined_make_the_same_results(call: Call, planned: Planned, mon
     def run_grid(grids: Any, **_: Any) -> None:
         made.extend(cell.run_key for _, grid in grids for cell in grid.cells)
 
-    monkeypatch.setattr("odebench.cli.grid.run_grid", run_grid)
+    monkeypatch.setattr("odebench.cli.run_grid.run_grid", run_grid)
     for model in ("kd-ode", "resnet", "rslad-kd-ode"):
         results = [read_result(path) for path in sorted(result_files(PUBLISHED / "results" / model))]
         at = {None, 1.0} if model == "kd-ode" else {result.evaluation.horizon for result in results}

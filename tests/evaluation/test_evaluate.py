@@ -26,7 +26,7 @@ from odebench.evaluation.evaluate import module_digest, run
 from odebench.evaluation.execution import measure
 from odebench.evaluation.loading import LoadedModels
 from odebench.evaluation.model_reference import RegisteredModel
-from odebench.evaluation.outcome_record import Outcomes, ever_failed
+from odebench.evaluation.outcome_accumulator import Outcomes, ever_failed
 from odebench.evaluation.plan import EvaluationRequest, Plan, plan
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge, Verdict
 from odebench.io.files import FileError

@@ -16,8 +16,8 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.errors import UsageError
 from odebench.model.classifier import Classifier
 from odebench.model.definition import load_definition
-from odebench.model.layers import POOLED_SIDE, TimeConv, group_norm, pooled_stem
-from odebench.model.ode import OdeNet, StemHead
+from odebench.model.layers import POOLED_SIDE, group_norm, pooled_stem
+from odebench.model.ode import OdeNet, StemHead, TimeConv
 from odebench.model.registry import MODELS
 from odebench.model.solver import integrate
 from odebench.model.training import build

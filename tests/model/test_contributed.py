@@ -21,7 +21,7 @@ from odebench.evaluation.evaluate import run
 from odebench.evaluation.loading import known_weights, load_models
 from odebench.evaluation.model_reference import RegisteredModel
 from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan
-from odebench.evaluation.slice_run import join_slices, run_slice
+from odebench.evaluation.sliced_evaluation import join_slices, run_slice
 from odebench.io.files import sha256_file
 from odebench.io.remote_weights import Address
 from odebench.model.contributed import build_contribution, load_contribution

@@ -20,7 +20,7 @@ from odebench.io.yaml_document import DocumentError, near_word, read_document
 from odebench.protocol.protocol_file import find_protocol, protocol_files, read_protocol
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.sweep.cost import evaluation_work, field_calls, training_work
-from odebench.sweep.grid import Grid, PlannedCell, read_grid
+from odebench.sweep.protocol_cells import Grid, PlannedCell, read_grid
 
 TEXT = """\
 name: tiny
@@ -213,7 +213,7 @@ def test_what_entries_must_cover_on_digits_is_asked_of_all_that_is_published_the
 
 def test_protocols_are_read_without_torch_and_soon() -> None:
     code = (
-        "import sys; from odebench.sweep.grid import read_grid\n"
+        "import sys; from odebench.sweep.protocol_cells import read_grid\n"
         "from odebench.protocol.protocol_file import protocol_files\n"
         "for name in protocol_files(): read_grid(name)\n"
         "assert 'torch' not in sys.modules and 'distributed' not in sys.modules"

@@ -23,7 +23,7 @@ from odebench.model.training import find_or_train
 from odebench.protocol.recipe import Recipe, find_weights, weights_path
 from odebench.result.file import read_result, result_json
 from odebench.sweep.completed import completed_results
-from odebench.sweep.grid import Grid, read_grid
+from odebench.sweep.protocol_cells import Grid, read_grid
 from odebench.sweep.scheduler import tasks_of, workspace_of
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def test_without_a_word_it_is_that_of_the_working_folder_or_of_the_checkout(
 LOOK = """
 import sys
 from pathlib import Path
-from odebench.sweep.grid import read_grid
+from odebench.sweep.protocol_cells import read_grid
 from odebench.protocol.recipe import find_weights
 from odebench.io.folders import published_folder
 folder, found = published_folder(), find_weights(read_grid(sys.argv[1]).cells[0].plan.recipe)

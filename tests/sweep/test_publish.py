@@ -26,7 +26,7 @@ from odebench.result.file import read_result, result_json
 from odebench.result.schema import EpsilonResult, letter_figures, outcomes_digest
 from odebench.sweep import publish
 from odebench.sweep.completed import completed_results
-from odebench.sweep.grid import Grid, read_grid
+from odebench.sweep.protocol_cells import Grid, read_grid
 from odebench.sweep.publish import PublicationError, publication_of
 from odebench.sweep.scheduler import workspace_of
 from odebench.sweep.task import Workspace

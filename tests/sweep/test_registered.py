@@ -13,7 +13,7 @@ from odebench.cli.leaderboard import asked_claims
 from odebench.errors import UsageError
 from odebench.io.yaml_document import DocumentError
 from odebench.protocol.registration import ClaimCell, ClaimCells, registration_file
-from odebench.sweep.grid import read_grid
+from odebench.sweep.protocol_cells import read_grid
 from odebench.sweep.registered import registered_claims, with_history
 
 ROOT = Path(__file__).parents[2]

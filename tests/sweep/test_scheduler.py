@@ -32,7 +32,7 @@ from odebench.io.versions import package_versions
 from odebench.protocol.recipe import weights_path
 from odebench.result.file import read_result, result_json
 from odebench.sweep.cluster import local_cluster, remote_cluster
-from odebench.sweep.grid import read_grid
+from odebench.sweep.protocol_cells import read_grid
 from odebench.sweep.scheduler import Cluster, State, SweepError, Task, _conduct, sweep, tasks_of, workspace_of
 from odebench.sweep.task import TaskError, evaluate, prepare, train
 

@@ -18,7 +18,7 @@ from real_entry import write_real_entry
 from result_factory import make_result
 
 from odebench.cli import _exit_code
-from odebench.cli.grid import print_results
+from odebench.cli.run_grid import print_results
 from odebench.leaderboard.figures import CARRY_OVER
 from odebench.protocol.spec import fixed_step
 from odebench.result.file import read_result, result_files

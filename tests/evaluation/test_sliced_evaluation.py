@@ -22,8 +22,8 @@ from odebench.evaluation.execution import measure
 from odebench.evaluation.loading import LoadedModels
 from odebench.evaluation.measurements import Measurements, concatenate, read_measurements, write_measurements
 from odebench.evaluation.plan import EvaluationRequest, Plan, Slice, plan
-from odebench.evaluation.slice_run import join_slices, run_slice
-from odebench.evaluation.slices import cut, slice_folder, slice_path
+from odebench.evaluation.slice_files import cut, slice_folder, slice_path
+from odebench.evaluation.sliced_evaluation import join_slices, run_slice
 from odebench.io.tensor_file import read_tensors, write_tensors
 from odebench.model.classifier import Classifier
 from odebench.numerics.seeding import seeded
@@ -189,7 +189,7 @@ def test_what_is_there_is_not_computed_again_unless_data_or_weights_are_others(
         raise AssertionError("it is there")
 
     with monkeypatch.context() as patch:
-        patch.setattr("odebench.evaluation.slice_run.measure", untouchable)
+        patch.setattr("odebench.evaluation.sliced_evaluation.measure", untouchable)
         for rows in slices:
             run_slice(planned, digits, rows=rows, results=tmp_path)
         pixels = digits.test.pixels.clone()
@@ -197,7 +197,7 @@ def test_what_is_there_is_not_computed_again_unless_data_or_weights_are_others(
         other = replace(digits, test=type(digits.test)(pixels, digits.test.labels))
         with pytest.raises(AssertionError, match="it is there"):
             run_slice(planned, other, rows=slices[0], results=tmp_path)
-        patch.setattr("odebench.evaluation.slice_run.versions", lambda: None)
+        patch.setattr("odebench.evaluation.sliced_evaluation.versions", lambda: None)
         with pytest.raises(AssertionError, match="it is there"):
             run_slice(planned, digits, rows=slices[0], results=tmp_path)
     assert [path.read_bytes() for path in paths] == first

@@ -21,7 +21,7 @@ from odebench.leaderboard.grouping import group
 from odebench.protocol.spec import radius
 from odebench.result.file import read_result, result_json, result_path
 from odebench.result.schema import Figure, Result
-from odebench.sweep.grid import Grid, grid_of
+from odebench.sweep.protocol_cells import Grid, grid_of
 
 if TYPE_CHECKING:
     from odebench.dataset import DatasetDefinition

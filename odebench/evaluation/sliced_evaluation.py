@@ -16,7 +16,7 @@ from odebench.evaluation.fresh_start import start_of_plan
 from odebench.evaluation.loading import load_models
 from odebench.evaluation.measurements import concatenate, read_measurements, write_measurements
 from odebench.evaluation.plan import Plan
-from odebench.evaluation.slices import forget_slices, slice_folder, slice_path
+from odebench.evaluation.slice_files import forget_slices, slice_folder, slice_path
 from odebench.progress import SILENT, Progress
 from odebench.protocol.spec import Evaluation
 from odebench.result.file import result_path, write_result
