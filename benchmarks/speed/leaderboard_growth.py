@@ -39,14 +39,14 @@ def hashed(text: str, copy: int) -> str:
 
 def varied(item: EpsilonResult, copy: int, offset: int) -> EpsilonResult:
     """The letters of one epsilon, where the attack fools some images more; which ones depends on image and copy."""
-    letter = next(iter(item.felled_by.legend))
+    code = next(iter(item.felled_by.legend))
     more = [
         outcome == ROBUST and sha256(f"{copy} {offset + index}".encode()).digest()[0] < 8
         for index, outcome in enumerate(item.outcomes)
     ]
     outcomes, felled = (
         "".join(new if fooled else old for old, fooled in zip(letters, more, strict=True))
-        for letters, new in ((item.outcomes, FOOLED), (item.felled_by.letters, letter))
+        for letters, new in ((item.outcomes, FOOLED), (item.felled_by.codes(len(item.outcomes)), code))
     )
     return item.model_copy(
         update={
