@@ -12,7 +12,7 @@ from odebench.cli.leaderboard import end_with, naming, selected
 from odebench.cli.options import AsJson, complete_dataset, complete_model
 from odebench.cli.results import folders_of_models, known_folders, say_folders
 from odebench.cli.root import app
-from odebench.errors import UsageError
+from odebench.errors import UsageError, nearest
 from odebench.io.folders import LEADERBOARD
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def compare(
     from odebench.leaderboard.read import results_of
     from odebench.render.comparison import difference_json, difference_text
 
+    _check_names(a, b)
     first, problems = results_of(a, folder=LEADERBOARD.results)
     second, more = results_of(b, folder=LEADERBOARD.results)
     found = difference(first, second)
@@ -97,6 +98,19 @@ def _are_models(a: str, b: str, results: Path | None) -> bool:
     known = {*MODELS.entries(), *entry_names()}
     folders = known_folders() if results is None else [results]
     return any(name in known or (name and any((folder / name).is_dir() for folder in folders)) for name in names)
+
+
+def _check_names(*names: str) -> None:
+    """Raises UsageError for a name of nothing that is like a model's."""
+    from odebench.io.git import commit_of
+    from odebench.model.registry import MODELS
+    from odebench.submission.submitted_model import entry_names
+
+    for name in names:
+        if not Path(name).exists() and commit_of(name) is None:
+            near = nearest(name, {*MODELS.entries(), *entry_names()})
+            if near:
+                raise UsageError(f"no model, file, folder or commit is called {name!r};{near}")
 
 
 def _compared_models(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -139,6 +140,15 @@ WORDS: dict[str, str] = {
     "doubt": "a check about gradients flags, or a tripwire succeeds: the worst case then adds attacks that need no "
     "true gradient, and the result says why",
     "tripwire": "a short attack without gradients on the first standing images; if it succeeds, the model is in doubt",
+    "stage": "one of the attacks that the worst case runs in turn, on the images that still stand; `odebench info "
+    "fast-2` lists them",
+    "felled by": "in a result's JSON (`felled_by`), the stage that first fooled each image: a code per image, and the "
+    "legend of the codes",
+    "chunk": "the images, usually 100, that an attack is run on together; whole chunks are verified",
+    "train seed": "the seed of a training: where a table gives several, its figures are means over them",
+    "margin": "the gain that a claim speaks of, in points: an interval that excludes it rules the claim out",
+    "recipe": "all that determines a training: model, data, schedule, loss, teacher and train seed",
+    "candidate": "an image that an attack proposes; the verdict decides whether it fools the model",
     "fooled": "misclassified at an adversarial image within epsilon: letter f",
     "invalid": "a candidate that is not finite, or more than 1e-6 outside the ball of a fixed-budget attack",
     "run key": "the digest of all that determines a result: a finished run is found by it, and skipped",
@@ -183,8 +193,8 @@ def terms() -> list[str]:
 
 
 def _plain(name: str) -> str:
-    # Letters keep their case: T is the horizon. Of longer names neither case nor hyphens matter.
-    return name if len(name) == 1 else " ".join(name.lower().replace("-", " ").split())
+    # Letters keep their case: T is the horizon. Of longer names case, hyphens and underscores do not matter.
+    return name if len(name) == 1 else " ".join(re.sub("[-_]", " ", name.lower()).split())
 
 
 def _terms() -> Iterator[tuple[list[str], dict[str, Any]]]:

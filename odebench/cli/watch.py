@@ -32,7 +32,9 @@ class Watch:
         self.state: State | None = None
 
     def look(self, state: State) -> None:
-        """Draws the table in a terminal."""
+        """Draws the table in a terminal; at first a line says how much there is to do."""
+        if self.state is None and verbosity() is not Verbosity.QUIET:
+            self.say(_extent(state))
         self.state = state
         if self._live is not None:
             self._live.update(_table(self._name, state))
@@ -80,6 +82,15 @@ def watching(name: str, *, replaces: bool = False) -> Iterator[Watch]:
             )
             raise InterruptedSweepError(f"interrupted; {finished} of {total} done and kept; {again}") from None
         raise
+
+
+def _extent(state: State) -> str:
+    evaluations, trainings = state.total("evaluation"), state.total("training")
+    done = f", {state.there} are done" if state.there else ""
+    first = (
+        f"; first {trainings} training{'s' * (trainings > 1)}: neither published nor cached here" if trainings else ""
+    )
+    return f"{evaluations} evaluation{'s' * (evaluations > 1)} to do{done}{first}"
 
 
 def _table(name: str, state: State) -> Table:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
-from odebench.analysis.model_comparison import ModelComparison, ModelDifference
+from odebench.analysis.model_comparison import CLEAN, ModelComparison, ModelDifference
 from odebench.io.text import fill
 from odebench.protocol.registration import LEAST_SEEDS
 from odebench.protocol.spec import radius
@@ -22,6 +22,7 @@ def model_comparison_text(found: Sequence[ModelComparison], first: str, second: 
     for one in found:
         table = one.table
         parts += ["", f"{table.dataset} ({table.split}), {table.norm}, epsilon {radius(table.epsilon)}"]
+        parts += [fill(answer) for answer in _answer(one.rows, first, second)]
         parts += [_line("T", "A %", "B %", "A - B", "A is")]
         for (attack, images, seeds), rows in groupby(one.rows, lambda row: (row.attack, row.images, row.seeds)):
             parts += [f"{attack}, {images} images, {seeds} train seed{'s' * (seeds > 1)}", *map(_row, rows)]
@@ -64,11 +65,25 @@ def model_comparison_json(found: Sequence[ModelComparison], first: str, second: 
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _answer(rows: Sequence[ModelDifference], first: str, second: str) -> Iterator[str]:
+    """A sentence about the attack that stands first, which is the strongest; none where both were run on clean images
+    alone."""
+    attacked = [row for row in rows if row.attack != CLEAN]
+    row = next((row for row in attacked if row.joined), next(iter(attacked), None))
+    if row is not None:
+        over = "mean over T" if row.joined or row.horizon is None else f"T={row.horizon:g}"
+        yield f"Answer: {first} {_interval(row)} points against {second} under {row.attack}, {over}: {row.word}."
+
+
 def _row(row: ModelDifference) -> str:
     at = "mean" if row.joined else "" if row.horizon is None else f"{row.horizon:g}"
-    difference, low, high = (f"{100 * value:+.1f}" for value in (row.difference, row.low, row.high))
     first, second = (f"{100 * share:.1f}" for share in (row.first, row.second))
-    return _line(at, first, second, f"{difference} [{low}, {high}]", row.word)
+    return _line(at, first, second, _interval(row), row.word)
+
+
+def _interval(row: ModelDifference) -> str:
+    difference, low, high = (f"{100 * value:+.1f}" for value in (row.difference, row.low, row.high))
+    return f"{difference} [{low}, {high}]"
 
 
 def _line(*texts: str) -> str:

@@ -82,11 +82,12 @@ def _unseen_line(text: str) -> int | None:
     return None
 
 
-def revealing_imports(folder: Path) -> Iterator[str]:
-    """A note for each file of an entry that imports modules with which code can look around, by name or as a text."""
-    for path in sorted(folder.glob(f"*{CODE_SUFFIX}")):
+def revealing_imports(module: Path) -> Iterator[str]:
+    """A note for an entry's own module and each file beside it that it reaches by imports, where it imports modules
+    with which code can look around, by name or as a text."""
+    for path in _reached(module):
         found: dict[str, int] = {}
-        for name, line in imports(path, folder):
+        for name, line in imports(path, path.parent):
             found.setdefault(name.partition(".")[0], line)
         listed = [f"{name} (line {line})" for name, line in sorted(found.items()) if name in _REVEALING]
         if listed:
@@ -96,6 +97,14 @@ def revealing_imports(folder: Path) -> Iterator[str]:
 def data_imports(module: Path) -> Iterator[str]:
     """A note for each import of a module that holds data sets, by an entry's own module or one that it imports. A model
     that looks up test images is robust on them, and check 22 does not see it where it knows validation images, too."""
+    for path in _reached(module):
+        for name, line in imports(path, path.parent):
+            if name == "odebench" or any(name == data or name.startswith(f"{data}.") for data in _DATA):
+                yield f"{path.name} imports {name} (line {line}), which holds data sets: has it test images?"
+
+
+def _reached(module: Path) -> list[Path]:
+    """A module, then the files beside it that it imports, or that those import."""
     beside = {*module.parent.glob(f"*{CODE_SUFFIX}")}
     reached, waiting = set[Path](), [module]
     while waiting:
@@ -103,10 +112,7 @@ def data_imports(module: Path) -> Iterator[str]:
         reached.add(path)
         names = (name.partition(".")[0] for name, _ in imports(path, path.parent))
         waiting += {path.with_name(f"{name}{CODE_SUFFIX}") for name in names} & beside - reached
-    for path in [module, *sorted(reached - {module})]:
-        for name, line in imports(path, path.parent):
-            if name == "odebench" or any(name == data or name.startswith(f"{data}.") for data in _DATA):
-                yield f"{path.name} imports {name} (line {line}), which holds data sets: has it test images?"
+    return [module, *sorted(reached - {module})]
 
 
 def foreign_names(folder: Path) -> Iterator[str]:

@@ -48,6 +48,10 @@ class Task:
     call: tuple[Any, ...]
 
 
+LEAST_SHARE = 0.05
+"""The share of the work that tells how long the rest takes."""
+
+
 @dataclass
 class State:
     """The progress of a sweep, as keys of tasks. `there` counts the cells whose results existed when it began,
@@ -71,10 +75,12 @@ class State:
 
     @property
     def seconds_left(self) -> float | None:
-        """The estimated time left, from the work done so far; None as long as nothing is done."""
+        """The estimated time left, from the work done so far; None as long as that is less than `LEAST_SHARE` of all,
+        when most of the time went into the start of processes."""
         done = sum(self.tasks[key].work for key in self.done)
         left = sum(task.work for key, task in self.tasks.items() if key not in self.done and key not in self.failed)
-        return (time.monotonic() - self.began) * left / done if done else None
+        known = done > 0 and done >= LEAST_SHARE * (done + left)
+        return (time.monotonic() - self.began) * left / done if known else None
 
 
 class Watcher(Protocol):

@@ -180,9 +180,9 @@ def test_the_command_takes_names(
 ) -> None:
     code, out, err = run("compare kd-ode ode -d digits", monkeypatch, capsys)
     assert (code, err) == (0, "results: leaderboard/results\n")
-    assert out.startswith("A: kd-ode\nB: ode\n\ndigits (test), linf, epsilon 0.2\n")
+    assert out.startswith("A: kd-ode\nB: ode\n\ndigits (test), linf, epsilon 0.2\nAnswer: kd-ode +")
     assert "worst-case, 40 images, 8 train seeds" in out
-    assert out.count("better") == 2  # one row, and the line that explains the words
+    assert out.count("better") == 3  # the answer, one row, and the line that explains the words
     assert max(map(len, out.splitlines())) <= 80
     assert "\ndigits (test), linf, epsilon 0.1\n" in run("compare kd-ode ode --epsilon 1/10", monkeypatch, capsys)[1]
     code, _, err = run("compare kd-ode ode --epsilon 0.3", monkeypatch, capsys)

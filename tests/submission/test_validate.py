@@ -617,9 +617,13 @@ def test_an_id_looks_like_another_where_readers_would_take_it_for_that() -> None
 def test_imports_with_which_code_can_look_around_are_named(tmp_path: Path) -> None:
     mine = write_entry(tmp_path)
     (mine / "model.py").write_text("import torch\nfrom gc import collect\nx = __import__('sys')\n", encoding="utf-8")
-    (mine / "more.py").write_text("import math\n", encoding="utf-8")
+    (mine / "train.py").write_text("import sys\n", encoding="utf-8")
     (mine / "torn.py").write_text("import os\nif", encoding="utf-8")
-    assert list(revealing_imports(mine)) == ["model.py imports gc (line 2), importlib (line 3): read what for"]
+    found = ["model.py imports gc (line 2), importlib (line 3): read what for"]
+    assert list(revealing_imports(mine / "model.py")) == found, "a training is not run here"
+    (mine / "model.py").write_text("import torch\nimport more\n", encoding="utf-8")
+    (mine / "more.py").write_text("import math\nimport inspect\n", encoding="utf-8")
+    assert list(revealing_imports(mine / "model.py")) == ["more.py imports inspect (line 2): read what for"]
 
 
 def test_imports_of_data_sets_are_noted_where_the_model_reaches_them(tmp_path: Path) -> None:

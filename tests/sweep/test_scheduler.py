@@ -95,7 +95,8 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(swept: Swept) -> Non
     assert all(re.match(r"\[\d/6(, [\d.]+ (s|min) left)?\] [a-z].*: (done|failed: .*)$", line) for line in lines)
     assert sum("diverged" in line for line in lines) == 1
     others = [line for line in swept.err.splitlines() if not line.startswith(("[", "odebench: failed: "))]
-    assert others == [], "distributed says nothing of its own"
+    first = "6 evaluations to do; first 3 trainings: neither published nor cached"
+    assert others == [first], "distributed says nothing of its own"
 
 
 def test_a_reason_that_all_cells_share_is_said_once(tmp_path: Path) -> None:
@@ -107,7 +108,8 @@ def test_a_reason_that_all_cells_share_is_said_once(tmp_path: Path) -> None:
     assert len(said) == 2, err
     assert said[0].startswith(f"[0/{cells}] looking at cifar10-jpeg: failed: ")
     assert said[1].startswith(f"odebench: failed: all {cells} cells: looking at cifar10-jpeg failed: ")
-    assert len(err.splitlines()) == 2
+    assert err.splitlines()[0].startswith(f"{cells} evaluations to do; first ")
+    assert len(err.splitlines()) == 3
 
 
 @pytest.mark.parametrize(("there", "named"), [(0, ["all 2 cells"]), (79, ["cell a", "cell b"])])
@@ -259,6 +261,8 @@ def test_the_time_left_is_the_work_left() -> None:
     state.done.add("a")
     state.failed["c"] = "why"
     assert state.seconds_left == pytest.approx(30, rel=0.05)
+    tasks["b"] = replace(tasks["b"], work=19.1)
+    assert state.seconds_left is None, "a twentieth of the work tells how long the rest takes"
 
 
 def test_the_table_shows_how_far_it_is() -> None:

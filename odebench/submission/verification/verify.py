@@ -148,6 +148,6 @@ def _notes_of_code(code: Path, inspected: Sequence[Inspected]) -> Iterator[str]:
             "NFE, failures and solver are as the entry says; its field, integrated outside, was compared on "
             f"{sum(points)} points"
         )
-    yield from revealing_imports(code.parent)
+    yield from revealing_imports(code)
     yield from data_imports(code)
     yield from foreign_names(code.parent)
