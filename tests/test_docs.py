@@ -232,7 +232,7 @@ def test_every_command_parses(name: str) -> None:
         ("odebench rum --model kd-ode", "there is no command rum"),
         ("odebench run -m kd-ode -a pgd --stepps 3", "No such option: --stepps"),
         ("odebench run -m kd-ode", "odebench run -m kd-ode: "),
-        ("odebench schema now", "unexpected extra argument"),
+        ("odebench schema now", "stands without an option"),
         ("odebench run -m kd-ode -a pgd --attack-seed one", "valid integer"),
     ],
 )

@@ -24,7 +24,8 @@ DESCRIPTIONS: dict[str, str] = (
         "Result.cost": "What attack and verdict took, without the checks.",
         "Result.checks": "The automated checks that were made, or why one was not.",
         "Result.flags": "The checks that flag by their names, then other warnings about model or settings.",
-        "Result.outcomes_sha256": "The sha256 of all letters: outcomes and felled_by of every epsilon.",
+        "Result.outcomes_sha256": "The sha256 of all letters: outcomes and felled_by of every epsilon. The codes of "
+        "felled_by differ between versions 1 and 2, and so does the digest of equal letters.",
         "Result.created": "When the result was written: date and time in UTC, ISO 8601.",
         "Result.doubt": "Why the attack also ran the stages that need no true gradient, one sentence per reason.",
         "AttackSpec.name": "The registered name of the attack.",
