@@ -111,7 +111,8 @@ class _Run:
     ) -> None:
         self.evaluation, self.models = evaluation, models
         self.whole, self.images, self.first = whole, whole.part(rows), rows.start or 0
-        self.candidates, self.keep_candidates, self.progress = candidates, keep_candidates, progress
+        self.candidates = {epsilon: given[rows] for epsilon, given in candidates.items()}
+        self.keep_candidates, self.progress = keep_candidates, progress
         self.attack, self.start = load_attack(evaluation.attack.name), models.start
         self.examinations: dict[str, Examination] = {}
         self.chunks = chunks(evaluation, len(self.images))

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from board_repository import Clone, needs_git, new_clone
 from entry_factory import change_entry
 from real_entry import PLAIN, write_real_entry
 from result_factory import hexadecimal, make_result
 
+from odebench.attack.candidate_file import Candidates, write_candidates
 from odebench.cli import _exit_code
 from odebench.dataset import describe_dataset, load_dataset
 from odebench.errors import DatasetError
@@ -385,6 +387,78 @@ def test_candidates_without_an_address_are_at_odds_with_nobody(clone: Clone, che
     clone.commit()
     said = check("--trust")
     assert (said.code, said.findings) == (0, [])
+
+
+ADDRESS = "https://example.org/mine.safetensors"
+
+
+@pytest.fixture
+def judged(clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A result of candidates against the entry of somebody else, whose file can be fetched from an address."""
+    test = load_dataset("digits").test
+    noise = torch.randn(test.images[:200].shape, generator=torch.Generator().manual_seed(0)).sign()
+    made = Candidates(
+        images=(test.images[:200] + 0.1 * noise).clamp(0, 1),
+        indices=torch.arange(200),
+        epsilons=torch.full((200,), 0.1, dtype=torch.float64),
+        dataset="digits",
+        split="test",
+        dataset_sha256=test.sha256,
+        norm="linf",
+        source="signs of noise",
+        author="A. Reviewer",
+    )
+    file = tmp_path / "mine.safetensors"
+    write_candidates(file, made)
+    words = ["-m", f"{ENTRIES}/theirs", str(file), "-n", "200", "--trust", "--address", ADDRESS, "--results", RESULTS]
+    monkeypatch.setattr(sys, "argv", ["odebench", "judge", *words])
+    assert _exit_code() == 0
+    capsys.readouterr()
+    (path,) = (clone.folder / RESULTS / "theirs").glob("digits-candidates-*.json")
+
+    def fetched(address: str, *, sha256: str, **_: object) -> Path:
+        assert (address, sha256) == (ADDRESS, hashlib.sha256(file.read_bytes()).hexdigest())
+        return file
+
+    monkeypatch.setattr("odebench.submission.verification.candidates.fetch", fetched)
+    return path
+
+
+def test_candidates_with_an_address_are_judged_again(judged: Path, clone: Clone, check: Any) -> None:
+    assert "f" in read_result(judged).epsilons[0].outcomes
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (0, []), said.messages
+    assert "judges candidates made elsewhere: their file is fetched and judged again" in said.review["notes"][0]
+
+
+def test_letters_that_candidates_with_an_address_do_not_get_are_refused(judged: Path, clone: Clone, check: Any) -> None:
+    result = read_result(judged)
+    (item,) = result.epsilons
+    outcomes = item.outcomes.replace("r", "f")
+    codes = [next(iter(item.felled_by.legend)) if letter == "f" else "--" for letter in outcomes]
+    felled_by = item.felled_by.model_copy(update={"letters": "".join(codes)})
+    figures = item.figures.model_copy(update=letter_figures(outcomes))
+    altered = (item.model_copy(update={"outcomes": outcomes, "felled_by": felled_by, "figures": figures}),)
+    changed = result.model_copy(update={"epsilons": altered, "outcomes_sha256": outcomes_digest(altered)})
+    judged.write_text(result_json(changed), encoding="utf-8")
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(judged.relative_to(clone.folder).as_posix(), "letters")])
+    assert "letters differ from those that its candidates get now" in said.messages
+
+
+def test_candidates_that_cannot_be_fetched_are_said(
+    judged: Path, clone: Clone, check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> Path:
+        raise DatasetError(f"{ADDRESS} answers 404")
+
+    monkeypatch.setattr("odebench.submission.verification.candidates.fetch", gone)
+    clone.commit()
+    said = check("--trust")
+    assert (said.code, said.findings) == (1, [(judged.relative_to(clone.folder).as_posix(), "candidates")])
+    assert f"cannot be judged again: {ADDRESS} answers 404" in said.messages
 
 
 def test_code_is_neither_imported_nor_run_unless_it_is_trusted(clone: Clone, check: Any, tmp_path: Path) -> None:

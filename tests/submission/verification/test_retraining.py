@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from odebench.cli import _exit_code
 from odebench.dataset import load_dataset
 from odebench.dataset.builtin import DIGITS
 from odebench.errors import UsageError
@@ -54,6 +56,25 @@ def test_equal_recipes_give_equal_bytes_and_other_bytes_are_named(trained: Path,
     (other,) = retrain("kd-ode", [tmp_path], dataset=None, draw=1)
     assert (other.equal, other.recorded) == (False, "0" * 64)
     assert other.found is not None
+
+
+def test_the_command_says_which_trainings_give_equal_bytes(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verify(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["odebench", "verify", "kd-ode", "--retrain", "--draw", "1", *words])
+        return _exit_code(), capsys.readouterr().out
+
+    path = sorted(result_files(trained))[0]
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    code, out = verify("--results", str(path.parent))
+    assert (code, out.splitlines()[-1]) == (0, "kd-ode: 2 of 2 trainings give the recorded bytes (--draw 1)")
+    assert f"{stored['found']['weights_sha256']} recorded, equal" in " ".join(out.split())
+    stored["found"]["weights_sha256"] = "0" * 64
+    (tmp_path / path.name).write_text(json.dumps(stored), encoding="utf-8")
+    code, out = verify("--results", str(tmp_path), "--json")
+    (one,) = json.loads(out)["trained"]
+    assert (code, one["recorded"], one["equal"]) == (1, "0" * 64, False)
 
 
 def test_nothing_to_train_is_one_line(trained: Path) -> None:
