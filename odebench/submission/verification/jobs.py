@@ -204,7 +204,7 @@ def _memory(classifier: Classifier, data: Dataset, *, randomised: bool) -> Check
         return skipped(CheckId.MEMORISED_IMAGES, speaks_of="model", why="the model draws random numbers")
     coupled = classifier.solver is not None and classifier.solver.couples_batch
     with classifier.frozen(), full_fp32():
-        return memorised_images(Judge(classifier, alone=coupled), data.test, data.validation)
+        return memorised_images(Judge(classifier, alone=coupled), data.test, data.validation, train=data.train)
 
 
 def _changes(classifier: Classifier, before: dict[str, Tensor]) -> str | None:

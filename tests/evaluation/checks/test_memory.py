@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 import torch
 from real_entry import trained
 from torch import Tensor, nn
@@ -17,13 +21,26 @@ from odebench.result.schema import Check
 class Neighbours(nn.Module):
     """The control: classes by the nearest of some images, with a gradient that leads somewhere."""
 
-    def __init__(self, known: Split) -> None:
+    def __init__(self, *known: Split, near: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
         super().__init__()
-        self.points, self.labels = known.images.flatten(1), known.labels
+        self.points = torch.cat([one.images.flatten(1) for one in known])
+        self.labels = torch.cat([one.labels for one in known])
+        self.near = near or (lambda images, points: -20 * torch.cdist(images, points) ** 2)
 
     def forward(self, images: Tensor) -> Tensor:
-        near = -20 * torch.cdist(images.flatten(1), self.points) ** 2
+        near = self.near(images.flatten(1), self.points)
         return torch.stack([near[:, self.labels == label].logsumexp(1) for label in range(10)], 1)
+
+
+def by_product(images: Tensor, points: Tensor) -> Tensor:
+    """The square distance without what is the same for all classes: no peak at a stored image."""
+    return 40 * images @ points.T - 20 * (points**2).sum(1)
+
+
+def in_features(images: Tensor, points: Tensor) -> Tensor:
+    """The square distance of random features: no gradient that is parallel to a difference of images."""
+    weights = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    return -10 * torch.cdist((images @ weights).tanh(), (points @ weights).tanh()) ** 2
 
 
 def honest() -> nn.Module:
@@ -33,7 +50,8 @@ def honest() -> nn.Module:
 
 
 def check(module: nn.Module, data: Dataset) -> Check:
-    return memorised_images(Judge(Classifier(module.eval(), n_classes=10)), data.test, data.validation)
+    judge = Judge(Classifier(module.eval(), n_classes=10))
+    return memorised_images(judge, data.test, data.validation, train=data.train)
 
 
 def test_neighbours_among_test_images_are_flagged_and_others_are_not() -> None:
@@ -49,6 +67,26 @@ def test_neighbours_among_test_images_are_flagged_and_others_are_not() -> None:
     assert caught.figure > 0.02
     assert (learnt.status, of_train.status) == ("pass", "pass")
     assert set(caught.evidence["gaps"]) == {"as they are", "shifted", "0.1", "0.2", "0.3", "0.4"}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("near", [None, by_product, in_features])
+def test_neighbours_among_test_and_validation_images_leave_traces(
+    near: Callable[[Tensor, Tensor], Tensor] | None,
+) -> None:
+    data = load_dataset("digits")
+    assert data.train is not None
+    assert data.validation is not None
+    both = check(Neighbours(data.test, data.validation, near=near), data)
+    assert (both.status, both.threshold) == ("flag", 0.1)
+    assert "at which it answers by its distance to stored images" in both.why
+    traces: Any = both.evidence["traces"]
+    assert {name: found > 50 for name, found in traces.items()} == {
+        "peaks": near is not by_product,
+        "pointers": near is not in_features,
+    }
+    of_train = check(Neighbours(data.train, near=near), data)
+    assert of_train.status == "pass"
+    assert max(of_train.evidence["traces"].values()) <= 2  # type: ignore[union-attr]
 
 
 def test_without_validation_images_nothing_can_be_said() -> None:
