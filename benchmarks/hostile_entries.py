@@ -137,6 +137,15 @@ class Hostile:
     field: bool = False
 
 
+STORED = """\
+from odebench.dataset import load_dataset
+DATA = load_dataset("digits")
+IMAGES = torch.cat([one.images.flatten(1) for one in ({splits},)])
+LABELS = torch.cat([one.labels for one in ({splits},)])
+"""
+"""Images of the data set that a model looks its answers up in."""
+
+
 def code(*forward: str, top: str = "", init: str = "") -> str:
     """The honest model with another forward pass; `honest(images)` gives the true logits."""
     return BASE.format(top=top, init=f"        {init}\n" if init else "", forward=_indented(forward))
@@ -205,6 +214,10 @@ def entries() -> list[Hostile]:
         "true = torch.Tensor.clone\ndef clone(self, **k):\n"
         "    return true(self.detach(), **k) + 0 * self\ntorch.Tensor.clone = clone",
     )
+    of_test, of_both = (STORED.format(splits=splits) for splits in ("DATA.test", "DATA.test, DATA.validation"))
+    by_class = "return torch.stack([near[:, LABELS == label].amax(1) for label in range(10)], 1)"
+    distance = "near = -torch.cdist(images.flatten(1), IMAGES) ** 2"
+    product = "near = 2 * images.flatten(1) @ IMAGES.T - (IMAGES ** 2).sum(1)"
     descriptors = "for fd in range(3, 64):\n            try: os.write(fd, {data})\n            except OSError: pass"
     return [
         Hostile("looks at the stack", "letters", stack(frames, top="import inspect")),
@@ -335,6 +348,9 @@ def entries() -> list[Hostile]:
         *(Hostile("miscounts its evaluations", "solver", counting(nfe), field=True) for nfe in counts),
         *(Hostile("hooks the backward pass", "gradient", one) for one in hooks),
         *(Hostile("changes what asks it", "gradient", code(RETURN, top=one)) for one in changes),
+        Hostile("knows the test images", "memorised", code(distance, by_class, top=of_test)),
+        Hostile("knows the test images", "memorised", code(distance, by_class, top=of_both)),
+        Hostile("knows the test images", "memorised", code(product, by_class, top=of_both)),
         Hostile("is other source than it looks", "code", "#\x0b coding: utf-7\n" + code(RETURN)),
         Hostile("is other source than it looks", "code", code(RETURN) + "# \u202e gnihton\n"),
         Hostile("is other source than it looks", "code", "# -*- coding: latin-1 -*-\n" + code(RETURN)),

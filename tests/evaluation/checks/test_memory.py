@@ -77,7 +77,7 @@ def test_neighbours_among_test_and_validation_images_leave_traces(
     assert data.train is not None
     assert data.validation is not None
     both = check(Neighbours(data.test, data.validation, near=near), data)
-    assert (both.status, both.threshold) == ("flag", 0.1)
+    assert (both.status, both.threshold) == ("flag", 0.25)
     assert "at which it answers by its distance to stored images" in both.why
     traces: Any = both.evidence["traces"]
     assert {name: found > 50 for name, found in traces.items()} == {
