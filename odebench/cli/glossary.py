@@ -98,8 +98,8 @@ CHECKS: dict[CheckId, tuple[str, str]] = {
         "never flags: attacks use the gradient a little further inside there",
     ),
     CheckId.MEMORISED_IMAGES: (
-        "compares accuracy on test images, and on copies, with that on validation images, and looks for traces of stored "
-        "images (`verify` only)",
+        "compares accuracy on test images, and on copies, with that on validation images, and looks for traces of "
+        "stored images (`verify` only)",
         "the model knows the test images: train it on train images alone",
     ),
 }
