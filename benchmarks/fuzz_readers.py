@@ -47,7 +47,7 @@ from odebench.leaderboard.read import read_results
 from odebench.leaderboard.selection import Selection
 from odebench.progress import SILENT
 from odebench.protocol.protocol_file import protocol_files
-from odebench.render.by_attack import by_attack_markdown
+from odebench.render.breakdown import BREAKDOWNS, breakdown_markdown
 from odebench.render.claims import claims_json, claims_markdown
 from odebench.render.comparison import difference_json, difference_text
 from odebench.render.markdown_tables import markdown
@@ -206,7 +206,7 @@ class Cases:
         tables, _ = build_tables(stored)
         for reader in (markdown, csv_text, json_text):
             reader(tables)
-        by_attack_markdown(stored, tables, Selection())
+        breakdown_markdown(stored, tables, Selection(), BREAKDOWNS["attack"])
         found = difference(stored[:1], stored[1:])
         difference_text(found, "a", "b")
         difference_json(found)

@@ -39,6 +39,7 @@ class By(str, Enum):
 
     model = "model"
     attack = "attack"
+    seed = "seed"
 
 
 @app.command(
@@ -52,7 +53,7 @@ def leaderboard(
     results: ResultFolders = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="Markdown, a page, CSV or JSON.")] = Format.md,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
-    by: Annotated[By, typer.Option("--by", help="A row per model, or per model and attack.")] = By.model,
+    by: Annotated[By, typer.Option("--by", help="A row per model, or also per attack or train seed.")] = By.model,
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", "-d", help="These data sets alone, such as digits.")
     ] = None,
@@ -116,7 +117,7 @@ def _tables(
     from odebench.io.files import write_atomically
     from odebench.leaderboard.build import build_tables
     from odebench.leaderboard.read import read_results
-    from odebench.render.by_attack import by_attack_markdown, tables_by_attack
+    from odebench.render.breakdown import BREAKDOWNS, breakdown_markdown, tables_apart, with_train_seeds
     from odebench.render.markdown_tables import markdown
     from odebench.render.records import csv_text, json_text
 
@@ -126,10 +127,12 @@ def _tables(
         found, contradictions = build_tables(stored)
         tables = selection.tables(found)
     read()
+    apart = BREAKDOWNS.get(by.value)
     if format is Format.md:
-        text = markdown(tables) if by is By.model else by_attack_markdown(stored, tables, selection)
+        text = markdown(tables) if apart is None else breakdown_markdown(stored, tables, selection, apart)
     else:
-        shown = tables if by is By.model else tables_by_attack(stored, selection)
+        shown = tables if apart is None else tables_apart(stored, selection, apart)
+        shown = with_train_seeds(shown) if by is By.seed else shown
         text = csv_text(shown) if format is Format.csv else json_text(shown)
     _write(text, output)
     if chart is not None:

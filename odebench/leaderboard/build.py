@@ -108,7 +108,7 @@ def _cells(
     problems: list[ResultError] = []
     for (row, _), found in group(stored, lambda item: (_row_key(item), item.evaluation.horizon)).items():
         seeds: list[_Seed] = []
-        for same in group(found, _train_seed).values():
+        for same in group(found, train_seed).values():
             counted = tuple(item for item in same if can_be_judged_anew(item))
             if not counted:
                 continue
@@ -169,7 +169,7 @@ def _cell(seeds: Sequence[_Seed], epsilon: float) -> Cell:
         flags=dict(sorted(flags.items())),
         credits=credits_of([(seed.stored, seed.outcomes) for seed in seeds], images, epsilon),
         not_counted=_not_counted(seeds, epsilon, images),
-        files=dict(sorted((_train_seed(item), item.path) for item in largest)),
+        files=dict(sorted((train_seed(item), item.path) for item in largest)),
         results=tuple(item for seed in seeds for item in seed.stored),
     )
 
@@ -270,14 +270,15 @@ def _row_key(item: StoredResult) -> _RowKey:
 
 
 def _model_key(item: StoredResult) -> _ModelKey:
-    return _row_key(item), item.evaluation.horizon, _train_seed(item)
+    return _row_key(item), item.evaluation.horizon, train_seed(item)
 
 
 def _is_worst_case(item: StoredResult) -> bool:
     return item.evaluation.attack.name == WORST_CASE
 
 
-def _train_seed(item: StoredResult) -> str:
+def train_seed(item: StoredResult) -> str:
+    """The train seed of a result's model as JSON."""
     return canonical_json(item.evaluation.model.train_seed)
 
 

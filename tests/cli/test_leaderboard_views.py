@@ -18,6 +18,7 @@ from odebench.render.results_chart import chart_specification
 from odebench.result.file import write_result
 
 Call = Callable[[str], tuple[int, str, str]]
+PUBLISHED = Path(__file__).parents[2] / "leaderboard" / "results"
 
 
 @pytest.fixture
@@ -85,6 +86,24 @@ def test_by_attack_is_also_csv(call: Call) -> None:
     _, out, _ = call("--by attack -d digits -m ode --format csv --epsilon 0.2")
     found = list(csv.DictReader(io.StringIO(out)))
     assert ({row["attacks"] for row in found}, {row["epsilon"] for row in found}) == ({"pgd"}, {"0.2"}), "no fgsm there"
+
+
+def test_by_seed_has_a_row_for_each_train_seed_and_one_for_their_mean(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["leaderboard", str(PUBLISHED), "-d", "digits", "--norm", "linf", "-m", "resnet", "--by", "seed"]
+    monkeypatch.setattr(sys, "argv", ["odebench", *words])
+    assert _exit_code() == 0
+    out = capsys.readouterr().out
+    assert [row[0] for row in rows(out)[2:]] == ["resnet", "- seed 0", "- seed 1", "- seed 2", "- all"]
+    shares = [float(row[3].split()[0]) for row in rows(out)[3:]]
+    assert sum(shares[:3]) / 3 == pytest.approx(shares[3], abs=0.1)
+    assert len(set(shares)) > 2
+    assert max(map(len, out.splitlines())) <= 80
+    monkeypatch.setattr(sys, "argv", ["odebench", *words, "--format", "csv", "--epsilon", "0.1"])
+    assert _exit_code() == 0
+    found = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert [row["arguments"] for row in found] == [f'{{"train_seed":{seed}}}' for seed in range(3)]
 
 
 def test_tables_are_those_of_the_data_sets_norms_and_models(call: Call) -> None:
