@@ -12,6 +12,7 @@ from odebench.dataset import load_dataset
 from odebench.dataset.definition import DatasetDefinition
 from odebench.dataset.registry import DATASETS
 from odebench.errors import OdebenchError, UsageError
+from odebench.evaluation.environment import versions
 from odebench.evaluation.model_reference import RegisteredModel
 from odebench.evaluation.plan import planned_again
 from odebench.leaderboard.read import read_results
@@ -28,7 +29,8 @@ DRAWN = 3
 @dataclass(frozen=True)
 class Retrained:
     """A model trained again: the sha256 of its weights as a result records it, and as found now (None: it failed, and
-    `why` says how). Weights of a card are not asked for: no processor gives their bytes."""
+    `why` says how, or what made the recorded ones). Weights of a card, and those of which no result says what trained
+    them, are not asked for: no processor need give their bytes."""
 
     title: str
     recorded: str
@@ -51,14 +53,14 @@ def retrain(
 ) -> list[Retrained]:
     """Three trainings of a model, drawn with the seed `draw` from those that results rest on, made again from nothing.
 
-    Results that say that a card trained their weights are left out. Raises UsageError where none is left.
+    Only results that say that a processor trained their weights count. Raises UsageError where there are none.
     """
     stored, _ = read_results([folder for folder in folders if folder.is_dir()])
     by_weights: dict[str, StoredResult] = {}
     for item in sorted(stored, key=lambda item: item.result.run_key):
         spec, trained = item.evaluation.model, item.result.found.trained_on
         wanted = spec.name == model and dataset in (None, item.evaluation.dataset.name)
-        if wanted and (trained is None or trained.device == "cpu"):
+        if wanted and trained is not None and trained.device == "cpu":
             by_weights.setdefault(spec.weights, item)
     if not by_weights:
         raise UsageError(f"no result of {model} says what was trained on a processor; there is nothing to train again")
@@ -78,7 +80,10 @@ def _again(item: StoredResult, data_dir: Path | None, progress: Progress) -> Ret
             trained = find_or_train(recipe, data, folder=Path(folder), progress=progress)
     except OdebenchError as error:
         return Retrained(title, recorded, None, str(error))
-    return Retrained(title, recorded, trained.weights_sha256)
+    made_by, here, why = item.result.found.trained_on, versions().torch, ""
+    if made_by is not None and made_by.torch.partition("+")[0] != here and trained.weights_sha256 != recorded:
+        why = f"differs, as it may: torch {made_by.torch} trained it, and this is {here}"
+    return Retrained(title, recorded, trained.weights_sha256, why)
 
 
 def _recipe_of(item: StoredResult) -> Recipe:

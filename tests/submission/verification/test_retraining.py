@@ -54,8 +54,23 @@ def test_equal_recipes_give_equal_bytes_and_other_bytes_are_named(trained: Path,
             stored["found"]["trained_on"]["device"] = "cuda"
         (tmp_path / path.name).write_text(json.dumps(stored), encoding="utf-8")
     (other,) = retrain("kd-ode", [tmp_path], dataset=None, draw=1)
-    assert (other.equal, other.recorded) == (False, "0" * 64)
+    assert (other.equal, other.recorded, other.why) == (False, "0" * 64, "")
     assert other.found is not None
+
+
+def test_weights_of_another_torch_may_differ_and_those_of_unknown_origin_are_not_trained(
+    trained: Path, tmp_path: Path
+) -> None:
+    first, second = sorted(result_files(trained))
+    stored = json.loads(first.read_text(encoding="utf-8"))
+    stored["found"] |= {"weights_sha256": "0" * 64, "trained_on": {"device": "cpu", "torch": "1.0"}}
+    (tmp_path / first.name).write_text(json.dumps(stored), encoding="utf-8")
+    unknown = json.loads(second.read_text(encoding="utf-8"))
+    unknown["found"]["trained_on"] = None
+    (tmp_path / second.name).write_text(json.dumps(unknown), encoding="utf-8")
+    (other,) = retrain("kd-ode", [tmp_path], dataset=None, draw=1)
+    assert not other.equal
+    assert other.why.startswith("differs, as it may: torch 1.0 trained it, and this is ")
 
 
 def test_the_command_says_which_trainings_give_equal_bytes(
