@@ -464,10 +464,9 @@ def main() -> int:
         git(root, "commit", "-qm", "mine")
         command = [sys.executable, "-m", "odebench", "check-pr", "main", "--trust", "--json"]
         said = subprocess.run(
-            [*command, "--time-limit", given.time_limit], cwd=root, capture_output=True, text=True, check=False
+            [*command, "--time-limit", given.time_limit], cwd=root, stdout=subprocess.PIPE, text=True, check=False
         )
     if not said.stdout:
-        print(said.stderr, file=sys.stderr)
         return 1
     review = json.loads(said.stdout)
     found = {one["id"]: one["findings"] for one in review["entries"]}

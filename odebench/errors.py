@@ -56,9 +56,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} {name!r};{nearest(name, names)} known: {', '.join(names) or 'none'}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """The question whether the most similar of some names was meant, with a space in front; empty if none is alike."""
-    near = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=cutoff)
     return f" did you mean {near[0]!r}?" if near else ""
 
 

@@ -37,7 +37,7 @@ def by_run_key(stored: Sequence[StoredResult]) -> dict[str, StoredResult]:
     return {
         run_key: same[0]
         for run_key, same in group(stored, lambda item: item.result.run_key).items()
-        if len({item.result.outcomes_sha256 for item in same}) == 1
+        if len({item.result.letters for item in same}) == 1
     }
 
 

@@ -44,15 +44,13 @@ class ModelDifference:
 
     @property
     def word(self) -> str:
-        """What the interval says of the first model: better, worse, or no difference shown; of one train seed it says
-        so of its weights alone. No answer: flagged, and too few seeds for a word about models."""
+        """What the interval says of the first model: better, worse, or no difference shown; below LEAST_SEEDS train
+        seeds it says so of their weights alone. No answer where a flag speaks of a model."""
         if self.flagged:
             return "flagged"
-        if 1 < self.seeds < LEAST_SEEDS:
-            return "too few seeds"
         if self.low <= 0 <= self.high:
             return "no difference shown"
-        return ("on these weights: " if self.seeds == 1 else "") + ("better" if self.low > 0 else "worse")
+        return ("on these weights: " if self.seeds < LEAST_SEEDS else "") + ("better" if self.low > 0 else "worse")
 
 
 @dataclass(frozen=True)

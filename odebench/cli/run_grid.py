@@ -159,5 +159,4 @@ def _row(result: Result) -> list[str]:
 
 
 def _share(share: Figure) -> str:
-    half = max(share.high - share.value, share.value - share.low)
-    return f"{100 * share.value:.1f} ±{100 * half:.1f}"
+    return f"{100 * share.value:.1f} ±{50 * (share.high - share.low):.1f}"

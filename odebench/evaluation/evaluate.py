@@ -262,6 +262,7 @@ def _check_found(path: Path, result: Result, plan: Plan, split: Split) -> None:
             raise ResultError(
                 f"{path} was found with {what} {stored[:12]}, but those at hand are {here[:12]}; "
                 "give --force to run it again with them"
+                + ("; ODEBENCH_LEADERBOARD= takes your own weights before published ones" if what == "weights" else "")
             )
 
 

@@ -70,5 +70,6 @@ def published_folder() -> PublishedFolder | None:
 
 
 def weights_folders(cache: Path, published: PublishedFolder | None) -> list[Path]:
-    """The folders where weights are looked for, in this order; what is trained goes to the first."""
-    return [cache / "weights", *([] if published is None else [published.weights])]
+    """The folders where weights are looked for, in this order: published ones first, so that a run repeats what is
+    published although the same recipe was trained here; what is trained goes to the last."""
+    return [*([] if published is None else [published.weights]), cache / "weights"]

@@ -26,7 +26,7 @@ def read_results(folders: Sequence[Path]) -> tuple[list[StoredResult], list[Resu
                 f"{folder} is not a folder of results; `odebench run` writes results to ./results, "
                 "and `odebench leaderboard FOLDER` reads them from elsewhere"
             )
-    kept: dict[tuple[str, str], StoredResult] = {}
+    kept: dict[tuple[str, tuple[str, ...]], StoredResult] = {}
     problems: list[ResultError] = []
     with _no_garbage_collection():
         for path in dict.fromkeys(path for folder in folders for path in result_files(folder)):
@@ -35,7 +35,7 @@ def read_results(folders: Sequence[Path]) -> tuple[list[StoredResult], list[Resu
             except ResultError as error:
                 problems.append(error)
                 continue
-            kept.setdefault((result.run_key, result.outcomes_sha256), StoredResult(path, result))
+            kept.setdefault((result.run_key, result.letters), StoredResult(path, result))
     for same in group(kept.values(), lambda item: item.result.run_key).values():
         problems += [
             ResultError(

@@ -78,7 +78,7 @@ def find_or_train(
 ) -> Trained:
     """The trained model of a recipe: with the weights that are found, else trained now, its teacher first.
 
-    Weights are looked for in `folder`, or without one in the cache folder and among those published. A model trained
+    Weights are looked for in `folder`, or without one among those published and in the cache folder. A model trained
     now is saved in `folder`, or without one in the cache folder. Raises WeightError where the weights found are
     damaged, belong to another recipe or were trained on other images.
     """

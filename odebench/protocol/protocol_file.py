@@ -53,7 +53,7 @@ def _seeds(value: Any) -> Any:
 
 MAX_SEEDS = 1000
 _RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
-Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1, max_length=MAX_SEEDS, strict=False)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=MAX_SEEDS, strict=False), BeforeValidator(_seeds)]
 """Train seeds: a list, or a range such as 0-44."""
 
 

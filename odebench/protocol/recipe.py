@@ -144,7 +144,7 @@ class TrainedOn(Spec):
 
 
 def find_weights(recipe: Recipe, folders: Sequence[Path] | None = None) -> Path | None:
-    """The file of the weights of a recipe, or None: in the `folders`, else in the cache folder, else published."""
+    """The file of the weights of a recipe, or None: in the `folders`, by default published or in the cache folder."""
     if folders is None:
         folders = weights_folders(cache_folder(), published_folder())
     paths = [weights_path(recipe, folder) for folder in folders]

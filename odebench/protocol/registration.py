@@ -27,7 +27,7 @@ def _texts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts), Field(min_length=1, strict=False)]
+Texts = Annotated[tuple[str, ...], Field(min_length=1, strict=False), BeforeValidator(_texts)]
 
 
 class ClaimArm(Spec):

@@ -240,7 +240,7 @@ def parse_number(text: str, *, name: str) -> float:
     except (ValueError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):
-        like = "0.1 or 8/255" if name == "epsilon" else "0.5 or 1e-3"
+        like = "0.1 or 8/255" if name.endswith("epsilon") else "0.5 or 1e-3"
         raise UsageError(f"{name} {text!r} is not a finite number; write it like {like}")
     return value
 

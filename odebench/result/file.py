@@ -40,7 +40,7 @@ def write_result(result: Result, folder: Path | str, *, replace: bool = False) -
     Raises FileError, and unless `replace` ResultError where there is a result of this run key with other letters.
     """
     path = result_path(Path(folder), result.evaluation)
-    if path.exists() and not replace and read_result(path).outcomes_sha256 != result.outcomes_sha256:
+    if path.exists() and not replace and read_result(path).letters != result.letters:
         raise ResultError(
             f"{path} has the same run key and other letters: another model of the same class and weights? Tell them "
             "apart by evaluate(..., name=...) or arguments=..., or replace it"

@@ -205,6 +205,12 @@ class Result(_Extended):
     created: Text
     doubt: Annotated[tuple[Text, ...], Field(strict=False, max_length=1000)] = ()
 
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The outcomes of all epsilons. Two results of one evaluation are the same where these are: the digest also
+        holds the codes of stages, which versions 1 and 2 write differently."""
+        return tuple(item.outcomes for item in self.epsilons)
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Result:
         evaluation = self.evaluation

@@ -99,7 +99,7 @@ def _add_weights(
         source, target = find_weights(recipe, workspace.weights), weights_path(recipe, folder.weights)
         if source is None:
             raise PublicationError(
-                f"the weights of {model} are neither in {workspace.weights[0]} nor "
+                f"the weights of {model} are neither in {workspace.weights[-1]} nor "
                 "published; train them (odebench train), or sweep again with another --results folder"
             )
         sha256 = sha256_file(source)
@@ -176,6 +176,6 @@ def _agrees(path: Path, result: Result) -> bool:
     except ResultError:
         return False
     same = ("dataset_sha256", "weights_sha256", "sources_sha256")
-    return (stored.run_key, stored.outcomes_sha256) == (result.run_key, result.outcomes_sha256) and all(
+    return (stored.run_key, stored.letters) == (result.run_key, result.letters) and all(
         getattr(stored.found, name) == getattr(result.found, name) for name in same
     )

@@ -127,7 +127,7 @@ def sweep(
     state = State(tasks, there, published)
     if not tasks:
         return state
-    for folder in (workspace.results, workspace.weights[0]):
+    for folder in (workspace.results, workspace.weights[-1]):
         check_writable(folder)
     with _client(cluster, threads=workspace.threads, watcher=watcher) as client:
         state.began = time.monotonic()

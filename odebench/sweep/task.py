@@ -48,7 +48,7 @@ class Workspace:
 
     @property
     def weights(self) -> list[Path]:
-        """The folders where weights are looked for; those that are trained go to the first."""
+        """The folders where weights are looked for; those that are trained go to the last."""
         return weights_folders(self.cache, self.published)
 
 

@@ -77,8 +77,8 @@ def test_one_seed_is_compared_by_images() -> None:
     assert rows(*results("kd-ode", 25, seeds=1), *results("ode", 25, seeds=1))[1].word == "no difference shown"
 
 
-@pytest.mark.parametrize(("seeds", "word"), [(7, "too few seeds"), (8, "better")])
-def test_below_eight_train_seeds_there_is_no_word(seeds: int, word: str) -> None:
+@pytest.mark.parametrize(("seeds", "word"), [(7, "on these weights: better"), (8, "better")])
+def test_below_eight_train_seeds_a_word_is_about_these_weights(seeds: int, word: str) -> None:
     row = rows(*results("kd-ode", 25, seeds=seeds), *results("ode", 10, seeds=seeds))[1]
     assert (row.word, row.low > 0) == (word, True)
 

@@ -27,7 +27,7 @@ from odebench.render.data_schema import schema_text
 from odebench.render.markdown_tables import attack_names, markdown
 from odebench.render.records import FIELDS, csv_text, data_file, json_text
 from odebench.result.file import result_json, write_result
-from odebench.result.schema import Check, Result
+from odebench.result.schema import Check, Result, outcomes_digest
 
 EPSILONS = (0.05, 0.1, 0.2)
 N = 12
@@ -189,6 +189,20 @@ def test_files_that_are_no_results_are_named_and_left_out(tmp_path: Path) -> Non
     assert [item.result for item in stored] == [good]
     assert [type(problem) for problem in problems] == [ResultError, ResultError]
     assert ["cut.json" in str(problems[0]), "package.json" in str(problems[1])] == [True, True]
+
+
+def test_one_evaluation_with_equal_letters_is_no_problem_whatever_its_stages_are_called(tmp_path: Path) -> None:
+    result = make_result({0.1: "rf"})
+    (item,) = result.epsilons
+    codes = {code: f"{name}, named otherwise" for code, name in item.felled_by.legend.items()}
+    other = (item.model_copy(update={"felled_by": item.felled_by.model_copy(update={"legend": codes})}),)
+    renamed = result.model_copy(update={"epsilons": other, "outcomes_sha256": outcomes_digest(other)})
+    assert renamed.outcomes_sha256 != result.outcomes_sha256
+    for name, one in (("a", result), ("b", renamed)):
+        write_result(one, tmp_path / name)
+    stored, problems = read_results([tmp_path])
+    assert (len(stored), problems) == (1, [])
+    write_result(renamed, tmp_path / "a")
 
 
 def test_one_evaluation_with_two_outcomes_is_a_problem_of_both_files(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_checkout_finds_what_it_brings_and_an_installed_package_nothing(tmp_pa
 # --- weights -----------------------------------------------------------------------------------------------------
 
 
-def test_published_weights_are_used_as_they_are_after_the_cache(
+def test_published_weights_are_used_as_they_are_before_the_cache(
     tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, data = recipe_of(grid_in(tmp_path)), load_dataset("digits")
@@ -143,6 +143,8 @@ def test_published_weights_are_used_as_they_are_after_the_cache(
     ]
     assert not (tmp_path / "cache" / "weights").exists()
     own = written(recipe, tmp_path / "cache" / "weights")
+    assert find_or_train(recipe, data).path == theirs
+    monkeypatch.setenv("ODEBENCH_LEADERBOARD", "")
     assert find_or_train(recipe, data, progress=(quiet := Told())).path == own
     assert quiet.lines == []
     monkeypatch.undo()
@@ -197,9 +199,13 @@ def test_a_published_result_of_other_weights_than_those_at_hand_does_not_count(t
     written(recipe_of(grid), published / "weights")
     result, path, _ = run(grid.cells[0].plan, load_dataset("digits"), results=published / "results")
     place = workspace_of(grid, results=tmp_path / "results", data_dir=None, device="cpu", counts_published=True)
-    own = written(recipe_of(grid), tmp_path / "cache" / "weights", shift=0.1)
+    written(recipe_of(grid), tmp_path / "cache" / "weights", shift=0.2)
+    assert completed_results(grid, place) == {result.run_key: path}, "published weights come first"
+    kept = weights_path(recipe_of(grid), published / "weights").read_bytes()
+    written(recipe_of(grid), published / "weights", shift=0.1)
     assert completed_results(grid, place) == {}
-    own.unlink()
+    weights_path(recipe_of(grid), published / "weights").write_bytes(kept)
+    weights_path(recipe_of(grid), tmp_path / "cache" / "weights").unlink()
     assert completed_results(grid, place) == {result.run_key: path}
     other, last, _ = run(grid.cells[1].plan, load_dataset("digits"), results=published / "results")
     weights_path(recipe_of(grid), published / "weights").unlink()
