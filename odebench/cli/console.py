@@ -189,8 +189,8 @@ def print_result(result: Result) -> None:
     passed = sum(check.status == "pass" for check in result.checks)
     for line in [*_other_flags(result), *(f"warning: {line}" for line in broken_attack(result))]:
         console.print(line)
-    skipped = sum(check.status == "skipped" for check in result.checks)
-    left = f" ({skipped} not made)" if skipped else ""
+    skipped = [check.name for check in result.checks if check.status == "skipped"]
+    left = f" (not made: {', '.join(skipped)})" if skipped else ""
     console.print(f"{passed} of {len(result.checks)} checks passed{left}; intervals: 95% over images, not attacks")
 
 

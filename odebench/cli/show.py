@@ -40,6 +40,7 @@ def show(
 
 def _letters(result: Result) -> None:
     from odebench.cli.console import print_table
+    from odebench.leaderboard.figures import carried_figures
     from odebench.protocol.spec import radius
     from odebench.result.outcome import MEANINGS
 
@@ -50,6 +51,13 @@ def _letters(result: Result) -> None:
     print_table(["epsilon", *MEANINGS], rows, right=tuple(range(len(MEANINGS) + 1)))
     for letter, meaning in MEANINGS.items():
         print(hanging(f"{letter}: {meaning}"))
+    for one in carried_figures(result):
+        if one.carried:
+            print(
+                hanging(
+                    f"the table also counts the {one.carried} of r at {radius(one.epsilon)} that fell at a smaller one"
+                )
+            )
     for item in result.epsilons:
         # the name of a stage ends in the epsilon that it attacked, where successes carry over to larger ones
         stages = {code: name.partition(" at ")[0] for code, name in item.felled_by.legend.items()}

@@ -266,7 +266,7 @@ class _Run:
         )
         self.progress.say(
             f"{self.attack.name} on {len(self.images)} images, {count} epsilon{'s' * (count > 1)}, {self.passes} "
-            f"passes each: {told}"
+            f"pass{'es' * (self.passes != 1)} each: {told}"
         )
 
     def _few_candidates(self, preflight: Preflight) -> bool:

@@ -40,7 +40,8 @@ def integrate(
     solver: Solver,
     gradient: Literal["direct", "adjoint"] = "direct",
 ) -> Solution:
-    """The solution of d state / dt = field(t, state) from t = 0 to t = `horizon`, computed by `solver`.
+    """The solution of d state / dt = field(t, state) from t = 0 to t = `horizon`, computed by `solver`: its `state` at
+    the end, which rows `failed`, and the `nfe` of each row.
 
     A row fails when its state is not finite or the step limit is reached; the other rows are solved as if it were not
     there. With `gradient` "adjoint" the backward pass solves the adjoint equation (Chen et al. 2018) on torchdiffeq,

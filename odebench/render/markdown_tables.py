@@ -69,9 +69,10 @@ def item(text: str, *, lead: str = "") -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    """The lines of a row's label; a setting too long for a line is broken after its equals sign."""
-    words = (word if len(word) <= LABEL_WIDTH else word.replace("=", "= ", 1) for word in text.split(" "))
-    return textwrap.wrap(" ".join(words), LABEL_WIDTH)
+    """The lines of a row's label; a setting too long for a line is broken after its equals sign or an underscore."""
+    for mark in "=_":
+        text = " ".join(word.replace(mark, f"{mark} ") if len(word) > LABEL_WIDTH else word for word in text.split(" "))
+    return textwrap.wrap(text, LABEL_WIDTH)
 
 
 def _heading(table: Table) -> str:

@@ -82,7 +82,7 @@ def test_q_and_v_are_options_of_run(
         said[option] = capsys.readouterr().err
     _, note = said["-q"].splitlines()
     assert note.startswith("note: 20 of 500 images")
-    assert "passes each: about" in said[""]
+    assert "pass each: about" in said[""]
     assert said["-v"].splitlines()[-2].startswith("pgd: ")
     assert said["-v"].splitlines()[-1].startswith("weights: sha256 ")
     for part in ("clean images and checks 2, 15", "attacking with pgd", "checks 5, 11, 17, 19, 20, 21"):
