@@ -41,6 +41,12 @@ class Linear(nn.Module):
         return images.flatten(1) @ self.weight.T + self.bias
 
 
+def clamp_is_flat_at_its_edge() -> bool:
+    """Whether torch's clamp has no gradient at exactly its bounds: not before some version."""
+    point = torch.zeros(1, requires_grad=True)
+    return not torch.autograd.grad(point.clamp(0, 1).sum(), point)[0].any()
+
+
 def linear(n_classes: int, *, seed: int = 0) -> Linear:
     """A linear model of norm-one random weights whose logits are all zero at the grey image."""
     weight = torch.randn(n_classes, 64, generator=torch.Generator().manual_seed(seed))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from small_model import grey_images, linear
+from small_model import clamp_is_flat_at_its_edge, grey_images, linear
 from torch import Tensor, nn
 
 from odebench.attack.wrapped_model import WrappedModel
@@ -59,7 +59,7 @@ def test_a_clip_has_the_gradient_of_what_lies_behind_it(clip: Callable[[Tensor],
     expected = gradient(honest, images, scale=None)
     before = gradient(Behind(clip), images, scale=None)
     after = gradient(Behind(clip), images, scale=(norm, EPSILON))
-    assert (before == 0).any()
+    assert (before == 0).any() or not clamp_is_flat_at_its_edge()
     assert (after[expected != 0] != 0).all()
     # The loss is asked a little further in, where its gradient is nearly the same.
     assert torch.nn.functional.cosine_similarity(after.flatten(1), expected.flatten(1)).min() > 0.999
@@ -81,7 +81,7 @@ def test_where_no_gradient_is_zero_nothing_is_asked_and_nothing_changes() -> Non
 def test_only_images_with_such_pixels_are_asked_again() -> None:
     images = images_at_the_border()
     images[2:] = images[2:].clamp(0.1, 0.9)
-    wrapped = WrappedModel(Classifier(Behind(CLIPS["clamp"]), n_classes=10))
+    wrapped = WrappedModel(Classifier(Behind(CLIPS["hardtanh"]), n_classes=10))
     wrapped.at_scale_of("linf", EPSILON)
     points = images.clone().requires_grad_()
     torch.autograd.grad(wrapped(points).logsumexp(1).sum(), points)

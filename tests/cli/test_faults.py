@@ -147,8 +147,11 @@ WRONG = {
     "run -m ode -a pgd -n -100": "choose -n between 1 and 500",
     "run -m ode -a pgd -n 101": "101 images from 0 on are not whole chunks of 100; .* take -n 100 or 200$",
     "run -m ode -a pgd -n 600": "digits has 500 test images; 600 from 0 on cannot be taken: choose -n between 1",
-    "run -m ode -a pgd -n all": "Invalid value for '-n': it must be a whole number$",
-    "run -m ode -a pgd --max-steps 0": "Invalid value for '--max-steps': it must be at least 1$",
+    # typer's own words before some version
+    "run -m ode -a pgd -n all": "Invalid value for '-n': (it must be a whole number|'all' is not a whole number.)$",
+    "run -m ode -a pgd --max-steps 0": (
+        "Invalid value for '--max-steps': (it must be at least 1|0 is not in the range x>=1.)$"
+    ),
     "run -m ode -a pgd -n 100 --offset 30": "no chunk begins at offset 30: choose a multiple of 100 from 0 to 400",
     "run -m ode -a pgd -n 100 --offset 500": "no chunk begins at offset 500",
     "run -m ode -a pgd -n 200 --offset 400": "200 from 400 on cannot be taken: choose -n between 1 and 100",

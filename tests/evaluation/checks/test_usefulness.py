@@ -94,7 +94,7 @@ def test_the_first_images_are_looked_at_if_there_are_any() -> None:
 def test_pixels_with_a_gradient_of_exactly_zero_are_counted_by_image_and_flag_nothing() -> None:
     class Clipped(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            logits: Tensor = linear(10)(images.clamp(0, 1))
+            logits: Tensor = linear(10)(nn.functional.hardtanh(images, 0.0, 1.0))
             return logits
 
     images = grey_images(4).clamp(0.2, 0.8)
