@@ -17,7 +17,8 @@ from odebench.numerics.shapes import Images, Labels
 from odebench.result.outcome import CheckId
 from odebench.result.schema import Check
 
-DETERMINISM_PASSES = 5
+DETERMINISM_PASSES, REPEATS = 5, 3
+"""Seeds, and how often each is given again to a random model."""
 DETERMINISM_THRESHOLD = 1e-4
 MEAN_IMAGES, MEAN_PASSES = 32, 20
 MEAN_DEVIATIONS = 6.0
@@ -61,29 +62,33 @@ def determinism(classifier: Classifier, images: Images, *, alone: bool, seed: in
     """Check 2 (AutoAttack): five passes over the same images, generators seeded differently each time.
 
     Flags when a label changes or a logit, relative to the image's largest |logit|, differs by more than 1e-4. In the
-    evidence, `seeded` says whether a sixth pass with the first seed gives the logits of the first pass again.
+    evidence, `seeded` says whether the same seeds give the same logits again: of a random model all five are asked
+    three times more, since one that draws among few values without a seed may repeat itself by chance.
     """
     judge = Judge(classifier, alone=alone)
-    passes = []
-    for index in (*range(DETERMINISM_PASSES), 0):
+
+    def answered(index: int) -> Tensor:
         with seeded(seed + index):
-            passes.append(judge.answer(images).logits)
-    again = passes.pop()
-    logits = torch.stack(passes)
+            return judge.answer(images).logits
+
+    logits = torch.stack([answered(index) for index in range(DETERMINISM_PASSES)])
     largest = logits.abs().amax(dim=(0, 2)).clamp_min(1e-12)
     spread = float(((logits.amax(0) - logits.amin(0)).amax(1) / largest).max())
     changed = int((logits.argmax(2) != logits[0].argmax(1)).any(0).sum())
+    flagged = changed > 0 or spread > DETERMINISM_THRESHOLD
+    tolerance = DETERMINISM_THRESHOLD * float(largest.max())
+    repeated = [*range(DETERMINISM_PASSES)] * REPEATS if flagged else [0]
     return threshold_check(
         CheckId.DETERMINISM,
         speaks_of="model",
-        flagged=changed > 0 or spread > DETERMINISM_THRESHOLD,
+        flagged=flagged,
         figure=spread,
         threshold=DETERMINISM_THRESHOLD,
         why="spread of logits over five passes: a random model needs attacks that average over its randomness",
         evidence={
             "labels_changed": changed,
             "passes": DETERMINISM_PASSES,
-            "seeded": bool(torch.allclose(again, passes[0], rtol=0, atol=DETERMINISM_THRESHOLD * float(largest.max()))),
+            "seeded": all(torch.allclose(answered(one), logits[one], rtol=0, atol=tolerance) for one in repeated),
         },
     )
 

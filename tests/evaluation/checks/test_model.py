@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -231,6 +232,18 @@ def test_whether_the_seed_decides_is_said() -> None:
         check = determinism(classifier(Wrapped(linear_net(), before=shaken(generator))), digits(), alone=False)
         assert (check.status, check.evidence["seeded"]) == ("flag", seeded_too)
     assert determinism(classifier(linear_net()), digits(), alone=False).evidence["seeded"]
+
+
+def test_few_values_that_no_seed_reaches_are_told_although_they_repeat_by_chance() -> None:
+    """With two values, one repetition would be equal every other time."""
+    for seed in range(6):
+        dice = random.Random(seed)
+        asked = classifier(Wrapped(linear_net(), after=lambda logits, dice=dice: logits + dice.randrange(2)))
+        check = determinism(asked, digits(), alone=False)
+        assert (check.status, check.evidence["seeded"]) == ("flag", False)
+    tossed = Wrapped(linear_net(), after=lambda logits: logits + torch.randint(2, (1,)))
+    check = determinism(classifier(tossed), digits(), alone=False)
+    assert (check.status, check.evidence["seeded"]) == ("flag", True)
 
 
 def test_determinism_leaves_the_generators_alone() -> None:
