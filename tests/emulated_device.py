@@ -21,6 +21,7 @@ try:
     from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 except ImportError:  # before torch 2.10
     AVAILABLE = False
+    _DummyBackendModule = object
 else:
     AVAILABLE = True
 

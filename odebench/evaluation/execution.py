@@ -112,10 +112,9 @@ class _Run:
         self.evaluation, self.models = evaluation, models
         self.whole, self.images, self.first = whole, whole.part(rows), rows.start or 0
         self.candidates = {epsilon: given[rows] for epsilon, given in candidates.items()}
-        self.keep_candidates, self.progress = keep_candidates, progress
-        self.attack, self.start = load_attack(evaluation.attack.name), models.start
+        self.keep_candidates, self.progress, self.start = keep_candidates, progress, models.start
         self.examinations: dict[str, Examination] = {}
-        self.chunks = chunks(evaluation, len(self.images))
+        self.attack, self.chunks = load_attack(evaluation.attack.name), chunks(evaluation, len(self.images))
         self.stages, self.left_out = self._stages(gradient_unconfirmed=False)
         if not self.stages:
             raise UsageError(f"{self.attack.name} needs other models to craft candidates on; name them as sources")

@@ -30,8 +30,7 @@ FLAG_MEANINGS: dict[str, str] = {
     Flag.FEW_CANDIDATES: "the file has no candidate for some images, which were not attacked",
     Flag.OPAQUE_GRADIENT: "the module hides its solver, and its gradient could not be confirmed",
 }
-SETTINGS_FLAGS = (Flag.NO_TRANSFER, Flag.FEW_CANDIDATES)
-"""Flags beside the names of checks that say nothing of the model."""
+SETTINGS_FLAGS = (Flag.NO_TRANSFER, Flag.FEW_CANDIDATES)  # these say nothing of the model, as some checks do
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,7 @@ def test_the_page_leads_to_a_good_entry(
     assert code.count("0, 15\n") == 1
     Path(script).write_text(code.replace("0, 15\n", "0, 1\n"), encoding="utf-8")
     monkeypatch.syspath_prepend(str(mine))
+    monkeypatch.setattr(sys, "argv", [script])
     runpy.run_path(script, run_name="__main__")
     Path(script).write_text(code, encoding="utf-8")
     assert f"sha256: {sha256_file(mine / 'digits-t1-seed0.safetensors')}" in capsys.readouterr().out
