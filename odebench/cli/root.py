@@ -55,6 +55,8 @@ class Command(TyperCommand):
                     meant = [said for name, said in _WITHIN.items() if name in {each.name for each in self.params}]
                     ctx.fail("; ".join([f"No such option: {getattr(error, 'option_name', error)}", *meant]))
                 raise
+            if any(option.name == "help" for option in given):
+                return super().parse_args(ctx, args)
             if words and all(each.param_type_name == "option" for each in self.params):
                 wanted = [max(each.opts, key=len) for each in self.params if each.required and each not in given]
                 shown = " ".join(f"{option} {word}" for option, word in zip(wanted, words, strict=False))

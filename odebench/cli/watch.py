@@ -86,7 +86,7 @@ def watching(name: str, *, replaces: bool = False) -> Iterator[Watch]:
 
 def _extent(state: State) -> str:
     evaluations, trainings = state.total("evaluation"), state.total("training")
-    done = f", {state.there} are done" if state.there else ""
+    done = f", {state.there} done before" if state.there else ""
     first = f"; first {trainings} training{'s' * (trainings > 1)}: neither published nor cached" if trainings else ""
     return f"{evaluations} evaluation{'s' * (evaluations > 1)} to do{done}{first}"
 

@@ -37,6 +37,7 @@ from odebench.evaluation.preflight import Preflight
 from odebench.io.files import FileError, check_writable
 from odebench.model.classifier import Classifier
 from odebench.progress import SILENT, Progress
+from odebench.protocol.recipe import weights_path
 from odebench.protocol.spec import NAME_PATTERN, AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
 from odebench.result.file import read_result, result_path, write_result
 from odebench.result.flags import broken_attack
@@ -259,10 +260,11 @@ def _check_found(path: Path, result: Result, plan: Plan, split: Split) -> None:
         pairs["weights"] = (result.found.weights_sha256, weights)
     for what, (stored, here) in pairs.items():
         if stored != here:
+            own = what == "weights" and plan.weights is None and weights_path(plan.recipe).exists()
             raise ResultError(
                 f"{path} was found with {what} {stored[:12]}, but those at hand are {here[:12]}; "
                 "give --force to run it again with them"
-                + ("; ODEBENCH_LEADERBOARD= takes your own weights before published ones" if what == "weights" else "")
+                + ("; ODEBENCH_LEADERBOARD= takes your own weights instead of published ones" if own else "")
             )
 
 

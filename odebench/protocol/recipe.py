@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from odebench.io.canonical_json import canonical_json, digest
-from odebench.io.files import write_atomically
+from odebench.io.files import sha256_file, write_atomically
 from odebench.io.folders import cache_folder, published_folder, weights_folders
 from odebench.protocol.spec import Name, Solver, Spec
 
@@ -157,12 +157,16 @@ def weights_path(recipe: Recipe, folder: Path | None = None) -> Path:
 
 
 def trained_on(weights: Path) -> TrainedOn | None:
-    """What the weights of a file were trained on, if a training here noted it beside them; None where it is not known,
-    as of weights that were downloaded or published."""
-    try:
-        return TrainedOn.model_validate_json(training_note(weights).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    """What the weights of a file were trained on, if a training here noted it beside them or beside the same bytes in
+    the cache folder; None where it is not known, as of weights that were downloaded or that others published."""
+    own = cache_folder() / "weights" / weights.name
+    same = own.exists() and weights.exists() and sha256_file(own) == sha256_file(weights)
+    for path in (weights, own) if same else (weights,):
+        try:
+            return TrainedOn.model_validate_json(training_note(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def note_training(weights: Path, trained_on: TrainedOn) -> None:

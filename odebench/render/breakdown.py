@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -97,14 +98,23 @@ def breakdown_markdown(
 def _lines(rows: Sequence[_Found], by: Breakdown) -> list[str]:
     radii = sorted({epsilon for one in rows for cells in one.cells.values() for epsilon in cells})
     lines = []
-    for one in sorted(rows, key=lambda each: (each.row.label, next(iter(each.cells[ALL].values())).horizon or 0)):
-        horizon = next(iter(one.cells[ALL].values())).horizon
+    for one in sorted(rows, key=lambda each: (each.row.label, _horizon(each) or 0)):
+        horizon = _horizon(one)
         label = one.row.label if horizon is None else f"{one.row.label}, {horizon_name(horizon)}"
-        lines += [(escape(part), *[""] * (len(radii) + 1)) for part in textwrap.wrap(label, LABEL_WIDTH)]
-        for attack, cells in sorted(one.cells.items(), key=lambda pair: (pair[0] == ALL, pair[0])):
+        lines += [(escape(text), *[""] * (len(radii) + 1)) for text in textwrap.wrap(label, LABEL_WIDTH)]
+        for part, cells in sorted(one.cells.items(), key=lambda pair: (pair[0] == ALL, _natural(pair[0]))):
             cell = next(iter(cells.values()))
-            lines.append((f"- {escape(attack)}", str(cell.n), *(_robust(cells.get(epsilon)) for epsilon in radii)))
+            lines.append((f"- {escape(part)}", str(cell.n), *(_robust(cells.get(epsilon)) for epsilon in radii)))
     return grid((f"model, - {by.name}", "n", *map(radius, radii)), lines, left=(0,))
+
+
+def _horizon(found: _Found) -> float | None:
+    return next(iter(next(iter(found.cells.values())).values())).horizon
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Sorts 2 before 10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", text)]
 
 
 def _robust(cell: Cell | None) -> str:

@@ -107,7 +107,7 @@ def _add_weights(
             if expected != sha256:
                 raise PublicationError(
                     f"{grid.evaluations[run_key].title}: found with weights {expected[:12]} of {model}, but {source} "
-                    f"is {sha256[:12]}; delete the result and sweep again"
+                    f"is {sha256[:12]}; delete the result and sweep again, or publish your own by ODEBENCH_LEADERBOARD="
                 )
         if target.exists() and sha256_file(target) == sha256:
             publication.there += 1

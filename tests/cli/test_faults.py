@@ -222,6 +222,12 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize("line", ["run ode -h", "diagnose ode --help"])
+def test_help_is_shown_whatever_stands_beside_it(line: str, call: Call) -> None:
+    said = call(line)
+    assert (said.code, "Usage: odebench" in said.out) == (0, True)
+
+
 @pytest.mark.parametrize("line", WRONG)
 def test_a_wrong_word_is_one_line_and_exit_2(line: str, call: Call, tmp_path: Path) -> None:
     assert_one_line(call(line), 2, WRONG[line])

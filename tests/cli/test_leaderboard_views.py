@@ -106,6 +106,19 @@ def test_by_seed_has_a_row_for_each_train_seed_and_one_for_their_mean(
     assert [row["arguments"] for row in found] == [f'{{"train_seed":{seed}}}' for seed in range(3)]
 
 
+def test_by_seed_shows_seeds_that_have_no_image_in_common(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (2, 10):
+        result = make_result({0.1: "r" * 10 + "f" * 10}, attack="pgd", train_seed=seed, offset=20 * seed)
+        write_result(result, tmp_path / "results")
+    monkeypatch.setattr(sys, "argv", ["odebench", "leaderboard", str(tmp_path / "results"), "--by", "seed"])
+    assert _exit_code() == 1
+    out, err = capsys.readouterr()
+    assert [row[0] for row in rows(out)[3:]] == ["- seed 2", "- seed 10"]
+    assert "without an image in common" in err
+
+
 def test_tables_are_those_of_the_data_sets_norms_and_models(call: Call) -> None:
     assert "## mnist" in call("")[1]
     _, out, _ = call("-d digits -m ode")

@@ -20,7 +20,7 @@ from odebench.evaluation.evaluate import run
 from odebench.io.files import sha256_file
 from odebench.io.folders import PublishedFolder, published_folder
 from odebench.model.training import find_or_train
-from odebench.protocol.recipe import Recipe, find_weights, weights_path
+from odebench.protocol.recipe import Recipe, TrainedOn, find_weights, note_training, trained_on, weights_path
 from odebench.result.file import read_result, result_json
 from odebench.sweep.completed import completed_results
 from odebench.sweep.protocol_cells import Grid, read_grid
@@ -150,6 +150,18 @@ def test_published_weights_are_used_as_they_are_before_the_cache(
     monkeypatch.undo()
     folder = tmp_path / "given"
     assert find_or_train(recipe, data, folder=folder).path.parent == folder, "a folder that is given is the only one"
+
+
+def test_what_trained_published_weights_is_known_where_the_same_were_trained_here(
+    tmp_path: Path, published: Path
+) -> None:
+    recipe = recipe_of(grid_in(tmp_path))
+    theirs, own = (written(recipe, folder / "weights") for folder in (published, tmp_path / "cache"))
+    assert trained_on(theirs) is None
+    note_training(own, TrainedOn(device="cpu", torch="2.14.1"))
+    assert trained_on(theirs) == TrainedOn(device="cpu", torch="2.14.1")
+    written(recipe, tmp_path / "cache" / "weights", shift=0.1)
+    assert trained_on(theirs) is None, "other bytes"
 
 
 @pytest.mark.parametrize(

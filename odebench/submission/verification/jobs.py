@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -64,7 +64,7 @@ class ChunkOutcomes:
 
 @dataclass(frozen=True)
 class Inspected:
-    """The answers to one job. `error` says why the model could not be asked: nothing else was found if that was so from
+    """The answers to one job. `error` says why the model could not be asked: there are no checks if that was so from
     the beginning, and no outcomes if it was so during the attacks.
 
     `changes_in_eval` says how the model changed in evaluation mode, `breaches` what an entry's code was refused, both
@@ -158,7 +158,10 @@ def _inspected(job: Job, data: Dataset, device: str, step: Step, budget: TimeBud
             result = _measure(job.diagnosis, started, data, progress).result(evaluation)
             checks = (*result.checks, _memory(classifier, data, randomised=Flag.RANDOMISED in result.flags))
         except OdebenchError as error:
-            return Inspected(error=_line(error), lies=tuple(lies))
+            if isinstance(classifier, ProcessClassifier):
+                with suppress(OdebenchError):  # a process that was stopped says nothing more
+                    breaches = classifier.process.report().breaches
+            return Inspected(error=_line(error), breaches=breaches, lies=tuple(lies))
         step.advance()
         if isinstance(classifier, ProcessClassifier):
             lies += false_gradients(classifier)
