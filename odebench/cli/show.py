@@ -53,11 +53,8 @@ def _letters(result: Result) -> None:
         print(hanging(f"{letter}: {meaning}"))
     for one in carried_figures(result):
         if one.carried:
-            print(
-                hanging(
-                    f"the table also counts the {one.carried} of r at {radius(one.epsilon)} that fell at a smaller one"
-                )
-            )
+            said = f"the table also counts as fooled {one.carried} of r at {radius(one.epsilon)}"
+            print(hanging(f"{said}, which fell at a smaller epsilon"))
     for item in result.epsilons:
         # the name of a stage ends in the epsilon that it attacked, where successes carry over to larger ones
         stages = {code: name.partition(" at ")[0] for code, name in item.felled_by.legend.items()}

@@ -159,14 +159,13 @@ def weights_path(recipe: Recipe, folder: Path | None = None) -> Path:
 def trained_on(weights: Path) -> TrainedOn | None:
     """What the weights of a file were trained on, if a training here noted it beside them or beside the same bytes in
     the cache folder; None where it is not known, as of weights that were downloaded or that others published."""
-    own = cache_folder() / "weights" / weights.name
-    same = own.exists() and weights.exists() and sha256_file(own) == sha256_file(weights)
-    for path in (weights, own) if same else (weights,):
-        try:
-            return TrainedOn.model_validate_json(training_note(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-    return None
+    own, note = cache_folder() / "weights" / weights.name, training_note(weights)
+    try:
+        if not note.exists() and training_note(own).exists() and sha256_file(own) == sha256_file(weights):
+            note = training_note(own)
+        return TrainedOn.model_validate_json(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def note_training(weights: Path, trained_on: TrainedOn) -> None:

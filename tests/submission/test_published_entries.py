@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from odebench.dataset import Dataset, Split, load_dataset
-from odebench.evaluation.environment import device_name
+from odebench.evaluation.environment import device_name, versions
 from odebench.leaderboard.read import read_results
 from odebench.model.classifier import Classifier
 from odebench.result.file import read_result, result_files
@@ -186,7 +186,7 @@ def test_published_trainings_give_the_recorded_bytes_again() -> None:
     stored, _ = read_results([PUBLISHED / "study"])
     if device_name("cpu") not in {item.result.found.device for item in stored}:
         pytest.skip("another kind of processor than that of the published results: equal bytes are not promised")
+    if versions().torch not in {item.result.found.versions.torch for item in stored}:
+        pytest.skip("another torch than that of the published results: equal bytes are not promised")
     found = retrain("kd-ode", [PUBLISHED / "study"], dataset="digits", draw=1)
-    if any(one.why for one in found):
-        pytest.skip(f"another torch: {found[0].why}")
-    assert [one.equal for one in found] == [True] * 3
+    assert [(one.why, one.equal) for one in found] == [("", True)] * 3

@@ -33,11 +33,9 @@ DIRECTIONS, STEP = 8, 0.01
 ROUNDED = 1e-5
 """A share of the largest |logit| that fp32 may round away."""
 PARALLEL = 0.98
-"""The cosine from which a gradient points away from an image. Published models stay below .76, nearest neighbours among
-train images below .975."""
+"""The cosine from which a gradient points away from an image."""
 TRACES = 0.25
-"""The share of test images with a trace that must be exceeded. Published models have at most 10 of 100, nearest
-neighbours nearly all."""
+"""The share of test images with a trace that must be exceeded; nearest neighbours have one at nearly all."""
 FALSE_ALARMS = 0.001
 """The probability that any of the comparisons of an honest model excludes no gap at all."""
 
@@ -53,7 +51,7 @@ def memorised_images(
 
     A model may know the validation images, too. So it also flags where traces of stored images are found at more than
     a quarter of the test images, by Wilson's lower bound: the logit of the answer has its peak exactly there, or the
-    gradient between the two largest logits points away from exactly one image of the data set, as distances do.
+    gradient between the two largest logits points away from an image of the data set, as that of distances does.
     """
     if validation is None or not len(validation):
         return skipped(CheckId.MEMORISED_IMAGES, speaks_of="settings", why="there are no validation images")
@@ -114,7 +112,7 @@ def _peaks(judge: Judge, images: Images, seed: int) -> Bool[Tensor, " batch"]:
 
 def _pointers(judge: Judge, images: Images, known: Sequence[Images]) -> Bool[Tensor, " batch"]:
     """Where the gradient of the largest logit minus the second is parallel to the image minus a known one."""
-    points = images.clone().requires_grad_()
+    points = images.to(judge.classifier.device, copy=True).requires_grad_()
     gradients = []
     for part in torch.split(points, 1 if judge.alone else VERDICT_BATCH):
         wrapped = WrappedModel(judge.classifier)
