@@ -117,11 +117,12 @@ def _tables(
     from odebench.io.files import write_atomically
     from odebench.leaderboard.build import build_tables
     from odebench.leaderboard.read import read_results
+    from odebench.leaderboard.table_parts import TableParts
     from odebench.render.breakdown import BREAKDOWNS, breakdown_markdown, tables_apart, with_train_seeds
     from odebench.render.markdown_tables import markdown
     from odebench.render.records import csv_text, json_text
 
-    there, problems = read_results(folders)
+    there, problems = read_results(folders, keep=TableParts().of)
     with naming(problems):
         stored = selection.results(there)
         found, contradictions = build_tables(stored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -12,10 +12,13 @@ from odebench.io.git import commit_of, contents, files_in
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.union import StoredResult
 from odebench.result.file import MAX_BYTES, is_result_name, parse_result, read_result, result_files
+from odebench.result.schema import Result
 
 
-def read_results(folders: Sequence[Path]) -> tuple[list[StoredResult], list[ResultError]]:
-    """All results below `folders`, and the problems: files that are not results, which are left out.
+def read_results(
+    folders: Sequence[Path], *, keep: Callable[[Result], Result] = lambda result: result
+) -> tuple[list[StoredResult], list[ResultError]]:
+    """All results below `folders`, or what `keep` keeps of each, and the problems: files that are not results.
 
     An evaluation found twice with the same letters counts once. With different letters it is a problem, and both stay,
     so that the worse letter counts in their union. Raises ResultError for a folder that does not exist.
@@ -35,7 +38,7 @@ def read_results(folders: Sequence[Path]) -> tuple[list[StoredResult], list[Resu
             except ResultError as error:
                 problems.append(error)
                 continue
-            kept.setdefault((result.run_key, result.letters), StoredResult(path, result))
+            kept.setdefault((result.run_key, result.letters), StoredResult(path, keep(result)))
     for same in group(kept.values(), lambda item: item.result.run_key).values():
         problems += [
             ResultError(
