@@ -306,6 +306,7 @@ def fill_in(folder: Path) -> None:
         old = {"parameters": "parameters: 1", "bytes": "bytes: 1", "sha256": f'sha256: "{"0" * 64}"'}
         change_entry(mine, *((old[key], f"{key}: {value}") for key, value in numbers.items()))
         change_entry(mine, ("authors: []", "authors: [Ada]"), ('licence: ""', "licence: MIT"))
+        (mine / "README.md").write_text("# my-ode\n\nA field of two layers.\n", encoding="utf-8")
         read_entry(mine)
 
 

@@ -24,14 +24,17 @@ Details = Mapping[str, Any]
 
 
 def attack_details(attack: NamedAttack) -> dict[str, Any]:
-    """Norms, default parameters with their choices, and the most gradients (or queries) per image and epsilon."""
+    """Norms, default parameters with their choices, the stages, the most gradients (or queries) per image and epsilon,
+    and the commands that explain each effort."""
     stages = attack.stages(attack.complete(), norm=attack.norms[0], n_classes=10)
     return {
         "norms": list(attack.norms),
         "parameters": attack.complete(),
         "choices": {name: list(values) for name, values in attack.choices.items()},
+        "stages": [stage.name for stage in stages] if len(stages) > 1 else [],
         "passes": None if attack.needs_candidates else sum(stage.passes for stage in stages),
         "sources": attack.needs_sources,
+        "more": [f"odebench info {effort}" for effort in attack.choices.get("effort", ())],
     }
 
 

@@ -84,10 +84,10 @@ def datasets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     _list(list(entries.values()), as_json, columns=("test", "linf epsilons", "on disk"), more=more, notes=_OF_DATA)
 
 
-@app.command(epilog="Examples:\n\nodebench info pgd\n\nodebench info kd-ode --json\n\nodebench info 'solver gap'")
+@app.command(epilog="Examples:\n\nodebench info pgd\n\nodebench info kd-ode --json\n\nodebench info solver gap")
 def info(
-    name: Annotated[
-        str,
+    words: Annotated[
+        list[str],
         typer.Argument(
             metavar="NAME",
             help="A model, an attack, a data set or an entry; a check or its number, a flag, a letter, an effort, or a "
@@ -106,6 +106,7 @@ def info(
     from odebench.submission.submitted_model import entry_summaries
     from odebench.submission.training_words import entry_words
 
+    name = " ".join(words)
     found: list[dict[str, Any]] = []
     for registry in (MODELS, ATTACKS, DATASETS):
         if (entry := registry.entries().get(name)) is not None:
@@ -116,8 +117,8 @@ def info(
         raise problems[name]
     if name in entries:
         folder, summary = entries[name]
-        words = entry_words(read_entry(folder))
-        found.append({"name": name, "kind": "entry", "summary": summary, "origin": str(folder), **words})
+        about = entry_words(read_entry(folder))
+        found.append({"name": name, "kind": "entry", "summary": summary, "origin": str(folder), **about})
     found += explained(name)
     if not found:
         raise UsageError(

@@ -21,15 +21,17 @@ def trusted_model(name: str, *, weights: Path | None = None, trust: bool = False
 
     found = find_model(name, weights=weights)
     if isinstance(found, SubmittedModel | OwnModel):
-        check_trust(found.name, found.code, trust=trust)
+        lacks_weights = isinstance(found, OwnModel) and weights is None
+        check_trust(found.name, found.code, trust=trust, and_then=", and --weights FILE.safetensors" * lacks_weights)
     return found
 
 
-def check_trust(name: str, code: Path | None, *, trust: bool) -> None:
-    """Asks on a terminal whether an entry's code may run, unless `trust` says so. Raises UsageError if it may not."""
+def check_trust(name: str, code: Path | None, *, trust: bool, and_then: str = "") -> None:
+    """Asks on a terminal whether an entry's code may run, unless `trust` says so. Raises UsageError if it may not; it
+    ends with `and_then`, what else is to be given."""
     if code is None or trust:
         return
     if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"{name} runs {code}, with all that you may do here: read it, then give --trust")
+        raise UsageError(f"{name} runs {code}, with all that you may do here: read it, then give --trust{and_then}")
     if not typer.confirm(f"{name} runs {code}, with all that you may do here. Run it?", err=True):
         raise UsageError(f"{code} was not run; nothing was done")

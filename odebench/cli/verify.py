@@ -138,8 +138,8 @@ def _show(verified: Verification) -> None:
     for name, numbers in verified.chunks.items():
         print(f"{name}: chunks {', '.join(map(str, numbers))} of 100 test images (--draw {verified.draw})")
     if verified.compared:
-        columns = ["data", "T", "seed", "attack", "n", "chunk", "differ", "clean %", "robust %"]
-        print_table(columns, [_row(chunk) for chunk in verified.compared], right=(1, 2, 4, 5, 6, 7, 8))
+        columns = ["data", "T", "seed", "attack", "norm", "n", "chunk", "differ", "clean %", "robust %"]
+        print_table(columns, [_row(chunk) for chunk in verified.compared], right=(1, 2, 5, 6, 7, 8, 9))
         print("n: the committed images compared with; differ: of so many letters")
         print("clean, robust: found now / committed, at the middle epsilon")
     for note in verified.notes:
@@ -161,7 +161,8 @@ def _row(chunk: ComparedChunk) -> list[str]:
         chunk.dataset,
         "" if chunk.horizon is None else f"{chunk.horizon:g}",
         str(chunk.train_seed),
-        chunk.attack,
+        " ".join([chunk.attack, *([chunk.effort] if chunk.effort else [])]),
+        chunk.norm,
         str(share.n),
         str(chunk.chunk),
         f"{chunk.differ} / {chunk.letters}" if chunk.letters else "-",

@@ -288,8 +288,8 @@ def _dataset_name(item: StoredResult) -> tuple[str, str]:
 def attack_label(item: StoredResult) -> str:
     """The attack with its effort, precision and coarse solver where these are not the usual ones."""
     evaluation = item.evaluation
-    effort = evaluation.attack.parameters.get("effort")
-    parts = [evaluation.attack.name, *([str(effort)] if effort else [])]
+    effort = evaluation.attack.effort
+    parts = [evaluation.attack.name, *([effort] if effort else [])]
     parts += [evaluation.precision] if evaluation.precision != "fp32" else []
     parts += ["surrogate first"] if evaluation.attack.surrogate else []
     return " ".join(parts)

@@ -202,6 +202,12 @@ class AttackSpec(Spec):
     surrogate: CoarseSolver | None = None
 
     @property
+    def effort(self) -> str | None:
+        """The effort that was asked of it; null for an attack without one."""
+        effort = self.parameters.get("effort")
+        return None if effort is None else str(effort)
+
+    @property
     def is_function(self) -> bool:
         """Whether the attack is a function that was handed over in Python, which no command can run."""
         return FUNCTION_DIGEST in self.parameters

@@ -12,6 +12,9 @@ from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
 from odebench.render.markdown_tables import grid
 
+LISTED = 10
+"""So many files that one side alone has are listed."""
+
 
 def difference_text(found: Difference, first: str, second: str) -> str:
     """What differs between two sets of results of these names; pairs with the same letters are only counted."""
@@ -23,7 +26,8 @@ def difference_text(found: Difference, first: str, second: str) -> str:
         parts += ["", *_pair(pair)]
     for name, only in (("A", found.only_first), ("B", found.only_second)):
         if only:
-            parts += ["", f"{_evaluations(len(only))} in {name} alone:", *(f"- {item.path}" for item in only)]
+            parts += ["", f"{_evaluations(len(only))} in {name} alone:", *(f"- {item.path}" for item in only[:LISTED])]
+            parts += [f"- and {len(only) - LISTED} more; --json lists all"] if len(only) > LISTED else []
     if differing:
         parts += [
             "",

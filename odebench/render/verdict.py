@@ -61,9 +61,13 @@ def _withstand(tables: Sequence[Table], plain: str) -> str:
     for table in tables:
         rows = [row for row in table.usual if row.best is not None]
         shown = [row for row in rows if row.name == plain] + [row for row in rows if not _is_ode(row)][:1]
-        kept = [f"{row.name} from {100 * best_cell(row).clean_accuracy.value:.1f}% to {_robust(row)}" for row in shown]
+        kept = [
+            f"for {row.name}{'' if _is_ode(row) else ' (not an ODE)'} "
+            f"from {100 * best_cell(row).clean_accuracy.value:.1f}% to {_robust(row)}"
+            for row in shown
+        ]
         if kept:
-            sentences.append(f"{_at(table)} accuracy falls for {', for '.join(kept)}")
+            sentences.append(f"{_at(table)} accuracy falls {', '.join(kept)}")
             fell = any(row.name == plain and _falls(best_cell(row)) for row in shown)
             answers.setdefault("no" if fell else "not shown", []).append(table.dataset)
     some = len(answers) > 1

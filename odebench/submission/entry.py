@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -161,6 +162,11 @@ ENTRY_PARTS: Parts = {
     ("weights",): Weights,
     ("claims",): ClaimedFigure,
 }
+
+
+def template_text(file: str) -> str:
+    """A file of a new entry, with {id} where its id stands."""
+    return (files("odebench.submission") / "template" / f"{file}.txt").read_text(encoding="utf-8")
 
 
 def open_entry(folder: Path) -> tuple[Entry | None, Document, list[DocumentError]]:

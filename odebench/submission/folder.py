@@ -11,7 +11,7 @@ from pathlib import Path
 
 from odebench.errors import WeightError
 from odebench.io.safetensors_file import Header, read_header
-from odebench.submission.entry import ENTRY_FILE, READ_ME
+from odebench.submission.entry import ENTRY_FILE, READ_ME, template_text
 from odebench.submission.file_kind import foreign_kind, hidden_kind
 from odebench.submission.finding import Finding, finding
 from odebench.submission.limits import MAX_FILES, MAX_FOLDER_BYTES, MAX_TEXT_BYTES, MAX_WEIGHTS_BYTES
@@ -57,6 +57,9 @@ def contents_of(folder: Path) -> Contents:
             findings.append(finding(str(folder / required), None, "file", said))
     if texts.get(READ_ME, "-").strip() == "":
         findings.append(finding(str(folder / READ_ME), 1, "file", "is empty; say in a few lines what the model is"))
+    elif template_text(READ_ME).replace("{id}", "").strip("# \n") in texts.get(READ_ME, ""):
+        said = "holds the template's text; say in a few lines what the model is"
+        findings.append(finding(str(folder / READ_ME), 3, "file", said))
     return Contents(texts, headers, tuple(findings))
 
 

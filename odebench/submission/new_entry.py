@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from importlib.resources import files
 from pathlib import Path
 
 from odebench.errors import UsageError
 from odebench.io.files import FileError, write_atomically
 from odebench.model.registry import MODELS
-from odebench.submission.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, READ_ME
+from odebench.submission.entry import ENTRY_FILE, ID, MAX_ID_LETTERS, READ_ME, template_text
 
 
 def new_entry(name: str, folder: Path) -> list[Path]:
@@ -25,12 +24,10 @@ def new_entry(name: str, folder: Path) -> list[Path]:
     target = folder / name
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target} is there already; choose another id, or edit {target / ENTRY_FILE}")
-    template = files("odebench.submission") / "template"
     written = [target / file for file in (ENTRY_FILE, READ_ME, "model.py", "train.py")]
     try:
         for path in written:
-            text = (template / f"{path.name}.txt").read_text(encoding="utf-8")
-            write_atomically(path, text.replace("{id}", name).encode())
+            write_atomically(path, template_text(path.name).replace("{id}", name).encode())
     except FileError:  # half an entry would be in the way of the next try
         shutil.rmtree(target, ignore_errors=True)
         raise

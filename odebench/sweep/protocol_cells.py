@@ -45,7 +45,7 @@ class PlannedCell:
         if evaluation.solver is not None and evaluation.solver != self.plan.origin.solver:
             words.append(f"with {evaluation.solver}")
         words.append(f"seed {self.plan.origin.train_seed}")
-        effort = evaluation.attack.parameters.get("effort")
+        effort = evaluation.attack.effort
         attack = evaluation.attack.name if effort is None else f"{evaluation.attack.name} ({effort})"
         return f"{' '.join(words)}, {attack} in {evaluation.threat_model.norm}"
 

@@ -75,6 +75,17 @@ def test_pairs_are_equal_evaluations_then_those_of_other_weights_images_and_epsi
     assert [(pair.same_evaluation, pair.changed) for pair in both.pairs] == [(True, 0), (True, 0)]
 
 
+def test_of_many_files_that_one_side_lacks_ten_are_listed() -> None:
+    many = store(make_result({0.1: "rf"}), *(make_result({0.1: "rf"}, horizon=float(each)) for each in range(2, 15)))
+    found = difference(many[:1], many)
+    text = difference_text(found, "a", "b")
+    assert "13 evaluations in B alone:" in text
+    assert text.count("\n- ") == 11
+    assert "- and 3 more; --json lists all\n" in text
+    assert len(json.loads(difference_json(found))["only_second"]) == 13
+    assert "more;" not in difference_text(difference(many[:1], many[:11]), "a", "b")
+
+
 def test_two_models_are_compared_when_each_side_is_one_result() -> None:
     ode, student = make_result({0.1: "rf"}, model="ode"), make_result({0.1: "rr"})
     assert difference(store(ode), store(student)).pairs[0].epsilons[0].letters == {"f>r": 1}

@@ -507,6 +507,10 @@ def test_info_explains_every_word_of_a_result(call: Call) -> None:
     assert "if it flags: the solver's error decides" in said.out
     assert "in doubt also: noise 20" in call("info", "fast-2").out
     assert [one["kind"] for one in json.loads(call("info", "transfer", "--json").out)] == ["attack", "check 12"]
+    assert call("info", "solver", "gap").out == call("info", "solver gap").out
+    worst = call("info", "worst-case").out.replace("\n", " ")
+    assert "stages: fgsm, pgd 20," in worst
+    assert "more: odebench info fast-2, odebench info standard-2, odebench info fast" in worst
     said = call("info", "solver gpa")
     assert said.code == 2
     assert "unknown name 'solver gpa'; did you mean 'solver gap'?" in said.err

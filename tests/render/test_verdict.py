@@ -79,7 +79,7 @@ def test_what_helps_is_what_is_significantly_better_than_kd_ode() -> None:
     assert "alike" not in helps
     assert "resnet" not in helps, "no Neural ODE"
     assert answers["Do Neural ODEs withstand attacks?"].startswith(
-        "Not shown: on digits (linf 0.1) accuracy falls for resnet from 100.0% to 90.0 ±"
+        "Not shown: on digits (linf 0.1) accuracy falls for resnet (not an ODE) from 100.0% to 90.0 ±"
     )
     best = answers["Which model is most robust?"]
     assert best.startswith("On digits (linf 0.1) resnet (90.0 ±")

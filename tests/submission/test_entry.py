@@ -134,13 +134,20 @@ def fill_in(mine: Path) -> None:
         change_entry(mine, (placeholders[key], f"{key}: {value}"))
 
 
+def describe(mine: Path) -> None:
+    (mine / "README.md").write_text("# my-ode\n\nA field of two layers.\n", encoding="utf-8")
+
+
 def test_a_new_entry_names_what_is_left_to_fill_in_and_is_good_then(tmp_path: Path) -> None:
     new_entry("my-ode", tmp_path)
     mine = tmp_path / "my-ode"
     assert {path.name for path in mine.iterdir()} == {"entry.yaml", "README.md", "model.py", "train.py"}
     change_entry(mine, ("authors: []", "authors: [Ada]"), ('licence: ""', "licence: MIT"))
-    (only,) = validate_entry(mine).findings
+    text, only = validate_entry(mine).findings
+    assert (Path(text.file).name, text.line) == ("README.md", 3)
+    assert "holds the template's text" in text.message
     assert "digits-t1-seed0.safetensors is not there" in only.message
+    describe(mine)
 
     spec = importlib.util.spec_from_file_location("the_model", mine / "model.py")
     assert spec is not None
@@ -220,6 +227,7 @@ def test_the_page_leads_to_a_good_entry(
     assert f"sha256: {sha256_file(mine / 'digits-t1-seed0.safetensors')}" in capsys.readouterr().out
     assert typed(monkeypatch, *check.split()) == 1
     change_entry(mine, ("authors: []", "authors: [Ada]"), ('licence: ""', "licence: MIT"))
+    describe(mine)
     fill_in(mine)
     capsys.readouterr()
     assert typed(monkeypatch, *check.split()) == 0

@@ -308,7 +308,11 @@ def test_local_imports_are_found_wherever_they_are_written(tmp_path: Path) -> No
             "my_net.py:Net -a pgd --trust",
             "Net needs --weights FILE.safetensors; write it by safetensors.torch.save_file(",
         ),
-        ("my_net.py:Net -a pgd --weights net.safetensors", "my_net.py, with all that you may do here: read it, then"),
+        (
+            "my_net.py:Net -a pgd --weights net.safetensors",
+            "my_net.py, with all that you may do here: read it, then give --trust",
+        ),
+        ("my_net.py:Net -a pgd", "read it, then give --trust, and --weights FILE.safetensors"),
         ("my_net.py:net -a pgd --trust", "unknown name in"),
         ("your_net.py:Net -a pgd --trust", "there is no file your_net.py for --model your_net.py:Net"),
         ("nets.large:Net -a pgd --trust", "there is no module nets.large for --model nets.large:Net; give a file"),
@@ -328,7 +332,8 @@ def test_what_cannot_be_run_is_one_line(
     code, out, err = typed(f"run -m {line}", monkeypatch, capsys)
     assert code in (1, 2)
     assert out == ""
-    assert said in err
+    assert said in err.rstrip()
+    assert ("and --weights FILE" in err) is ("--weights" not in line and "--trust" not in line)
     assert len(err.splitlines()) == 1
     assert not list(Path().rglob("*.json"))
     assert torch.is_grad_enabled()

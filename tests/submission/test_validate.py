@@ -22,7 +22,7 @@ from odebench.cli import _exit_code
 from odebench.errors import UsageError
 from odebench.io.files import FileError, sha256_file
 from odebench.io.safetensors_file import unfit_tensor
-from odebench.submission.entry import Weights, looks_like
+from odebench.submission.entry import Weights, looks_like, template_text
 from odebench.submission.file_kind import foreign_kind
 from odebench.submission.finding import finding
 from odebench.submission.fix import fix_entry
@@ -394,6 +394,12 @@ def zipped_behind(mine: Path) -> None:
         (lambda mine: (mine / "README.md").unlink(), "README.md", "file", "is missing"),
         (lambda mine: (mine / "entry.yaml").unlink(), "entry.yaml", "file", "is missing; odebench new-entry"),
         (lambda mine: (mine / "README.md").write_text(" \n"), "README.md", "file", "is empty"),
+        (
+            lambda mine: (mine / "README.md").write_text(template_text("README.md").replace("{id}", "mine")),
+            "README.md",
+            "file",
+            "holds the template's text",
+        ),
         (lambda mine: (mine / "README.md").write_bytes(b"\xff"), "README.md", "file", "is not text in UTF-8"),
         (lambda mine: (mine / "a.py").symlink_to("/etc/passwd"), "a.py", "link", "is a link"),
         (lambda mine: (mine / "weights").symlink_to(mine.parent), "weights", "link", "is a link"),

@@ -41,6 +41,7 @@ class ComparedChunk:
     horizon: float | None
     train_seed: int
     attack: str
+    effort: str | None
     norm: str
     result: str
     chunk: int

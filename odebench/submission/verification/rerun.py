@@ -163,6 +163,7 @@ class Rerun:
                         horizon=evaluation.horizon,
                         train_seed=item.weights[2],
                         attack=evaluation.attack.name,
+                        effort=evaluation.attack.effort,
                         norm=evaluation.threat_model.norm,
                         result=str(item.path),
                         chunk=rows.start // block(evaluation),

@@ -518,6 +518,8 @@ def test_code_runs_in_a_process_of_its_own_without_secrets(
     assert _exit_code() == 0
     said = capfd.readouterr().out
     assert "mine: good; 0 of 600 letters differ" in said
+    assert re.search(r"^data +T +seed +attack +norm +n", said, re.MULTILINE)
+    assert re.search(r"^digits .*pgd +linf +\d+", said, re.MULTILINE)
     assert max(map(len, said.splitlines())) <= 100
     assert "model" not in sys.modules
 
