@@ -33,6 +33,8 @@ NOTHING = 2.0
 """Stands for the cosine where neither the gradient nor the differences are other than zero."""
 FEW = 4
 """How many points are asked in small batches."""
+TOGETHER = 128
+"""How many moved points are asked at once for differences: calls of small models take as long as what they compute."""
 LOGIT_TOLERANCE = 1e-4
 """Logits that differ by more than this share of the largest |logit| are those of another function."""
 SMALL_PIXELS_THRESHOLD, ADAPTIVE_SMALL_PIXELS_THRESHOLD = 0.7, 0.5
@@ -198,19 +200,21 @@ def _compare(
         runner_up = logits64.topk(2, dim=1).indices[:, 1]
         plain = _in_batches(lambda part: classifier.answer(part).logits, points, size)
 
-    def losses(moved: Images, rows: Tensor) -> Tensor:
-        logits = _in_batches(lambda part: double.answer(part).logits, moved, 1 if alone else len(points))
-        return torch.nn.functional.cross_entropy(logits, runner_up[rows], reduction="none")
+    def losses(moved: Float[Tensor, "directions points channels height width"], rows: Tensor) -> Tensor:
+        together = max(TOGETHER, len(points))
+        logits = _in_batches(lambda part: double.answer(part).logits, moved.flatten(0, 1), 1 if alone else together)
+        labels = runner_up[rows].repeat(len(moved))
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none").view(moved.shape[:2])
 
-    def slopes(direction: Images, rows: Tensor) -> Tensor:
+    def slopes(directions: Tensor, rows: Tensor) -> Float[Tensor, "directions points"]:
         one_sided = inwards[rows, None, None, None]
         with torch.no_grad(), double.frozen():
-            end = losses(doubles[rows] + STEP * direction, rows)
-            start = losses(torch.where(one_sided, doubles[rows], doubles[rows] - STEP * direction), rows)
+            end = losses(doubles[rows] + STEP * directions, rows)
+            start = losses(doubles[rows] - torch.where(one_sided, 0.0, STEP * directions), rows)
         return (end - start) / torch.where(inwards[rows], STEP, 2 * STEP)
 
     every = torch.arange(len(points), device=points.device)
-    true = torch.stack([slopes(direction, every) for direction in directions])
+    true = slopes(directions, every)
     outwards = torch.where(points <= 0, -1.0, torch.where(points >= 1, 1.0, 0.0))
     cosines = torch.full((len(points),), NOTHING, dtype=torch.float64, device=points.device)
     largest = plain.abs().amax(1).clamp_min(1e-12)
@@ -221,12 +225,13 @@ def _compare(
     def small_cosines(gradient: Images) -> Tensor:
         size = gradient.flatten(1).abs()
         least = (size <= size.median(dim=1, keepdim=True).values).view_as(gradient)
-        within = [direction * least for direction in directions[:SMALL_DIRECTIONS]]
-        measured = torch.stack([slopes(direction, every) for direction in within])
-        promised = torch.stack([(gradient * direction).flatten(1).sum(1) for direction in within])
+        within = directions[:SMALL_DIRECTIONS] * least
+        measured = slopes(within, every)
+        promised = (gradient * within).flatten(2).sum(2)
         told = measured.norm(dim=0) > LEAST_SMALL_SLOPE * true.norm(dim=0)
         return torch.where(told, torch.nn.functional.cosine_similarity(promised, measured, dim=0), NOTHING)
 
+    compared: list[Images] = []
     few = every[:: max(1, len(points) // FEW)]
     for rows, size in ((every, 1),) if alone else ((every, len(points)), (every, VERDICT_BATCH), (few, 3), (few, 1)):
         gradient, logits = _gradient_and_logits(classifier, points[rows], runner_up[rows], size)
@@ -235,17 +240,25 @@ def _compare(
         found = torch.nn.functional.cosine_similarity(used, true[:, rows], dim=0)
         cosines[rows[some]] = torch.minimum(cosines[rows[some]], found[some])
         gradient = gradient.double()
-        if len(rows) == len(points):
+        if len(rows) == len(points) and not any(_alike(gradient, one) for one in compared):
             small = torch.minimum(small, small_cosines(gradient))
+            compared.append(gradient)
         sign = torch.where(gradient.sign() == outwards[rows], 0.0, gradient.sign())
         # How much steeper the function is than its gradient says, in the mean over the random directions.
         scale = (used * true[:, rows]).sum(0) / (used * used).sum(0).clamp_min(1e-300)
         promised = scale * (gradient * sign).flatten(1).sum(1)
-        ratio = slopes(sign, rows) / promised.clamp_min(1e-300)
+        ratio = slopes(sign[None], rows)[0] / promised.clamp_min(1e-300)
         ratio = torch.where(promised > 0, ratio, 0.0)
         along[rows] = torch.where((ratio - 1).abs() > (along[rows] - 1).abs(), ratio, along[rows])
         other[rows] |= (logits - plain[rows]).abs().amax(1) > LOGIT_TOLERANCE * largest[rows]
     return _Comparison(cosines.cpu(), along.cpu(), small.cpu(), other.cpu(), places)
+
+
+def _alike(gradient: Images, other: Images) -> bool:
+    """Whether no pixel of two gradients differs by more than a thousandth of the median, as it does by rounding:
+    then what the pixels below the median say is the same."""
+    median = other.flatten(1).abs().median(dim=1).values
+    return bool(((gradient - other).flatten(1).abs().amax(1) <= 1e-3 * median).all())
 
 
 def _in_batches(ask: Callable[[Images], Tensor], points: Images, size: int) -> Tensor:
