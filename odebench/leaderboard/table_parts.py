@@ -24,14 +24,16 @@ class TableParts:
     def of(self, result: Result) -> Result:
         """The parts of one result."""
         found = result.found
-        candidates = {} if found.candidates is None else {"candidates": found.candidates}
         return self._part(
             Result,
             schema_version=result.schema_version,
             run_key=result.run_key,
             evaluation=self._evaluation(result.evaluation),
             found=self._part(
-                Found, dataset_sha256=found.dataset_sha256, weights_sha256=found.weights_sha256, **candidates
+                Found,
+                dataset_sha256=found.dataset_sha256,
+                weights_sha256=found.weights_sha256,
+                candidates=found.candidates,
             ),
             epsilons=tuple(
                 self._part(EpsilonResult, epsilon=item.epsilon, outcomes=item.outcomes) for item in result.epsilons

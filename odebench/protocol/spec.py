@@ -17,8 +17,7 @@ from odebench.io.canonical_json import digest
 FIXED_STEP_STAGES = {"euler": 1, "midpoint": 2, "heun3": 3, "rk4": 4}
 PER_SAMPLE_METHODS = ("dopri5", "heun", "tsit5")
 JOINT_METHODS = ("adaptive_heun", "bosh3", "dopri5", "dopri8", "fehlberg2")
-VERDICT_BATCH = 100
-"""Images of one batch of the verdict, whatever the chunk."""
+VERDICT_BATCH = 100  # images of one batch of the verdict, whatever the chunk
 TRAIN_SEED = "train_seed"
 """The argument of a model that is the seed of its training."""
 FUNCTION_DIGEST = "function_sha256"
@@ -204,8 +203,7 @@ class AttackSpec(Spec):
     @property
     def effort(self) -> str | None:
         """The effort that was asked of it; null for an attack without one."""
-        effort = self.parameters.get("effort")
-        return None if effort is None else str(effort)
+        return str(self.parameters["effort"]) if "effort" in self.parameters else None
 
     @property
     def is_function(self) -> bool:
