@@ -102,7 +102,7 @@ def run(
     progress = ScreenProgress()
     evaluators = [Evaluator(name, data_dir, device, results, force, progress) for name in datasets]
     for name in models:
-        trusted_model(name, weights=weights, trust=trust)
+        trusted_model(name, weights=None if weights is None else Path(weights), trust=trust)
     request = EvaluationRequest(
         models[0],
         attacks[0],
