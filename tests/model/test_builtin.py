@@ -85,8 +85,9 @@ def test_the_built_in_models_are_those_tested_here() -> None:
     assert sorted(name for name, entry in MODELS.entries().items() if entry.origin == "built in") == NAMES
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("height", "width"), SIDES)
+@pytest.mark.parametrize(
+    ("height", "width", "channels"), [*((*sides, 1) for sides in SIDES), (8, 8, 3), (20, 33, 3), (32, 32, 3)]
+)
 def test_every_model_classifies_images_of_every_size(height: int, width: int, channels: int) -> None:
     images = torch.rand(2, channels, height, width)
     for name in NAMES:
