@@ -19,7 +19,7 @@ _CHANGES = {
 }
 _CONDITIONS = (
     (r"noise-(\d+)-clean-teacher", r"\1% wrong labels and a teacher trained on the right ones"),
-    (r"noise-(\d+)-noisy-teacher", r"\1% wrong labels and a teacher trained on them too"),
+    (r"noise-(\d+)-noisy-teacher", r"\1% wrong labels and a teacher trained on the same labels"),
     (r"images-(\d+)", r"\1 train images, as many steps"),
     (r"length-quarter", "a quarter of the epochs"),
     (r"length-half", "half of the epochs"),

@@ -47,7 +47,8 @@ def results_chart(tables: Sequence[Table], path: Path) -> bytes:
 
 def chart_specification(tables: Sequence[Table]) -> _Mark:
     """The chart as Vega-Lite: for each data set and norm clean and robust accuracy against horizon at the middle
-    epsilon, then robust accuracy against epsilon at each horizon."""
+    epsilon, then robust accuracy against epsilon at each horizon. What has one epsilon alone has no curve over it, and
+    what has one horizon and several epsilons none over horizons."""
     import altair
 
     names = sorted({_name(row) for table in tables for row in table.usual})
@@ -56,7 +57,8 @@ def chart_specification(tables: Sequence[Table]) -> _Mark:
         same = sorted(some, key=lambda table: table.epsilon)
         where = f"{dataset}{'' if split == 'test' else f' ({split})'}, {norm}"
         at = middle(same)
-        panels = [
+        horizons = in_order({cell for table in same for row in table.usual for cell in row.cells})
+        over_horizons = [
             _panel(f"{where}: clean", "time horizon T", _horizon_marks(at, lambda cell: cell.clean_accuracy), names),
             _panel(
                 f"{where}, epsilon {radius(at.epsilon)}: robust",
@@ -65,7 +67,8 @@ def chart_specification(tables: Sequence[Table]) -> _Mark:
                 names,
             ),
         ]
-        for horizon in in_order({cell for table in same for row in table.usual for cell in row.cells}):
+        panels = over_horizons if len(horizons) > 1 or len(same) == 1 else []
+        for horizon in horizons if len(same) > 1 else ():
             title = f"{where}: {'no horizon' if horizon is None else horizon_name(horizon)}"
             panels.append(_panel(title, EPSILON, _security_marks(same, horizon), names))
         rows += [{"hconcat": panels[at : at + _PER_ROW]} for at in range(0, len(panels), _PER_ROW)]

@@ -44,8 +44,10 @@ def verdict(
     gains = [claim.registered for claim in claims if name_of(claim) == "robust-gain"]
     distilled, plain = (arm.model for arm in gains[0].arms) if gains else ("", "")
     found = [("Do Neural ODEs withstand attacks?", _withstand(ranked, plain))]
-    found += [(question, _claimed(by_name, datasets, verb, parts)) for question, verb, parts in _QUESTIONS]
-    found.append(("Where does distillation help?", where_it_helps(claims)))
+    distillation, horizon = (
+        (question, _claimed(by_name, datasets, verb, parts)) for question, verb, parts in _QUESTIONS
+    )
+    found += [distillation, ("Where does distillation help?", where_it_helps(claims)), horizon]
     if ranked:
         helps = _helps(ranked, distilled, adversarial, what_replaces_it(claims)) if distilled else ""
         found += [("What does help?", helps), ("Which model is most robust?", _best(ranked))]

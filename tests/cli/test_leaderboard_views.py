@@ -6,6 +6,7 @@ import csv
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from result_factory import EXAMINED, make_result
 from odebench.cli import _exit_code
 from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
+from odebench.leaderboard.table import Table
 from odebench.render.results_chart import chart_specification
 from odebench.result.file import write_result
 
@@ -168,6 +170,11 @@ def test_the_page_shows_what_was_chosen(call: Call) -> None:
     assert "kd-ode" not in page.partition("<script")[0]
 
 
+def at_one_horizon(table: Table) -> Table:
+    rows = tuple(replace(row, cells={1.0: row.cells[1.0]}) for row in table.rows if 1.0 in row.cells)
+    return replace(table, rows=rows)
+
+
 def test_a_chart_is_drawn_with_hollow_points_for_what_is_unranked(call: Call) -> None:
     pytest.importorskip("vl_convert")
     code, _, err = call("-d digits --chart a.svg")
@@ -185,6 +192,12 @@ def test_a_chart_is_drawn_with_hollow_points_for_what_is_unranked(call: Call) ->
         "digits, linf: T=0.5",
         "digits, linf: T=1",
     ]
+    one_radius, one_horizon = (
+        [panel["title"] for row in chart_specification(some)["vconcat"] for panel in row["hconcat"]]
+        for some in (tables[:1], [at_one_horizon(table) for table in tables])
+    )
+    assert one_radius == ["digits, linf: clean", "digits, linf, epsilon 0.1: robust"]
+    assert one_horizon == ["digits, linf: T=1"]
     axes = [panel["layer"][0]["encoding"]["x"] for panel in panels]
     assert [axis["type"] for axis in axes] == ["ordinal", "ordinal", "quantitative", "quantitative"]
     assert (axes[3]["field"], axes[3]["axis"]["values"]) == ("order", [0, 0.1, 0.2])

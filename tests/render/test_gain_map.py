@@ -49,7 +49,7 @@ def test_distillation_itself_and_what_may_replace_it_stand_beside_the_map() -> N
 @pytest.mark.parametrize(
     ("section", "text"),
     [
-        ("noise-20-noisy-teacher", "20% wrong labels and a teacher trained on them too"),
+        ("noise-20-noisy-teacher", "20% wrong labels and a teacher trained on the same labels"),
         ("images-500", "500 train images, as many steps"),
         ("length-double", "twice the epochs"),
         ("width-64", "64 channels in the student"),
