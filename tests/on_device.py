@@ -157,7 +157,10 @@ def attacked_linear(case: str, device: str) -> Result:
     )
 
 
-ALIKE = ("pgd", "fgsm l2", "apgd-ce l2", "apgd-dlr", "pgd-margin", "fab-t", "square l2", "diagnosis", "smoothed")
+ALIKE = (
+    *("pgd", "fgsm l2", "apgd-ce l2", "apgd-dlr", "apgd-t", "pgd-margin", "fab-t", "square", "square l2", "transfer"),
+    *("diagnosis", "smoothed"),
+)
 """Other tests here take the same way, in the other norm or as a stage."""
 
 

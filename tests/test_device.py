@@ -21,7 +21,7 @@ UNAVAILABLE = "torch before 2.10 takes no device written in Python"
 @pytest.mark.parametrize(
     ("which", "fewest"),
     [
-        ("not gpu and not slow", 32),
+        ("not gpu and not slow", 29),
         pytest.param("not gpu", 42, marks=pytest.mark.slow),
         pytest.param("gpu", 39, marks=pytest.mark.gpu),
     ],

@@ -38,7 +38,7 @@ CASES = {
     "pgd-linf-random": ("pgd", "linf", 0.1, {"steps": 5, "random_start": True}),
     "pgd-l2": ("pgd", "l2", 0.8, {"steps": 5, "random_start": False}),
     "pgd-l2-random": ("pgd", "l2", 0.8, {"steps": 5, "random_start": True}),
-    "cw-l2": ("cw", "l2", 1.0, {"searches": 4, "steps": 15, "step": 0.05, "initial_constant": 0.1}),
+    "cw-l2": ("cw", "l2", 1.0, {"searches": 3, "steps": 8, "step": 0.1, "initial_constant": 0.1}),
 }
 
 
