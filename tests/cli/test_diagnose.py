@@ -19,7 +19,7 @@ from odebench.result.schema import Result
 
 QUICK = [1, 2, 3, 5, 8, 11, 14, 15, 16, 17, 18, 19, 20, 21]
 FULL = [number for number in range(1, 22) if number != 13]
-WORDS = "diagnose -m ode --set epochs=1 -n 100 --parameter steps=3"
+WORDS = "diagnose -m ode --set epochs=1 -n 40 --parameter steps=3"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def test_a_diagnosis_prints_every_check_in_80_columns(call: Call, trained: Path)
     assert result.evaluation.threat_model.epsilons == (0.1,), "the middle of the grid"
     assert [check.id for check in result.checks] == QUICK
     heading, *rest = said.out.splitlines()
-    assert heading == "ode on digits (test), 100 images, T=1, rk4 step 0.25"
+    assert heading == "ode on digits (test), 40 images, T=1, rk4 step 0.25"
     assert check_rows(said.out) == {check.id: [check.name, check.status, check.speaks_of] for check in result.checks}
     assert rest[-1] == f"result: {only_result()}"
     assert max(len(line) for line in said.out.splitlines()[:-1]) <= 80
@@ -96,6 +96,7 @@ def test_a_diagnosis_prints_every_check_in_80_columns(call: Call, trained: Path)
     again = call(WORDS)
     assert (again.code, again.err) == (0, "")
     assert again.out.rstrip("\n") == said.out.rstrip("\n") + " (there already; --force runs it again)"
+    assert Result.model_validate_json(call(f"{WORDS} --json").out) == result
 
 
 def test_flags_and_what_to_do_are_said(call: Call, trained: Path) -> None:
@@ -109,7 +110,8 @@ def test_flags_and_what_to_do_are_said(call: Call, trained: Path) -> None:
 
 def test_json_is_the_result_and_a_chart_is_drawn_beside_it(call: Call, trained: Path) -> None:
     pytest.importorskip("altair")
-    said = call(f"{WORDS} --json --chart charts/ode.svg")
+    words = WORDS.replace("-n 40", "-n 20")
+    said = call(f"{words} --json --chart charts/ode.svg")
     assert said.code == 0, said.err
     assert Result.model_validate_json(said.out) == read_result(only_result())
     root = ElementTree.fromstring(Path("charts/ode.svg").read_text())
@@ -117,7 +119,7 @@ def test_json_is_the_result_and_a_chart_is_drawn_beside_it(call: Call, trained: 
     for title in ("ode on digits, quick-diagnosis", "loss against steps", "accuracy against epsilon", "NFE per image"):
         assert title in drawn
     # Of a result that is there already the chart is drawn from what it holds.
-    again = call(f"{WORDS} --chart again.svg")
+    again = call(f"{words} --chart again.svg")
     assert again.code == 0, again.err
     assert "chart: again.svg\n" in again.out
     assert Path("again.svg").read_text().count("<path") == Path("charts/ode.svg").read_text().count("<path")
