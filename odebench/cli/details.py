@@ -13,6 +13,7 @@ from odebench.dataset.definition import DatasetDefinition
 from odebench.dataset.registry import DATASETS
 from odebench.errors import OdebenchError
 from odebench.model.definition import ModelDefinition
+from odebench.model.recipe_changes import changeable
 from odebench.model.registry import MODELS
 from odebench.protocol.recipe import find_weights
 from odebench.protocol.spec import radius
@@ -39,16 +40,32 @@ def attack_details(attack: NamedAttack) -> dict[str, Any]:
 
 
 def model_details(model: ModelDefinition) -> dict[str, Any]:
-    """Whether it has a horizon, its teacher, and for which data sets weights are here: as data set, T and seed."""
+    """Whether it has a horizon, its teacher, what `--set` changes, and for which data sets weights are here: as data
+    set, T and seed."""
+    known = (DATASETS.load_built_in(name) for name in DATASETS.entries())
+    usual = (_usual(model, data) for data in known if data is not None)
+    recipe: dict[str, Any] = next(filter(None, usual), {})
     return {
         "horizon": model.has_horizon,
         "teacher": model.teacher,
+        "recipe": recipe,
+        "change it by": "--set, such as --set epochs=3" if recipe else "",
         "weights": {
             name: found
             for name in DATASETS.entries()
             if (data := DATASETS.load_built_in(name)) is not None and (found := weights_here(model, data))
         },
     }
+
+
+def _usual(model: ModelDefinition, dataset: DatasetDefinition) -> dict[str, Any]:
+    """What a recipe for the data set holds, by the names of `--set`; empty where there is none."""
+    try:
+        recipe = model.recipe(dataset, horizon=1.0 if model.has_horizon else None, train_seed=0)
+    except OdebenchError:
+        return {}
+    held = {name: value for name, value in changeable(recipe).items() if not name.endswith("kind")}
+    return {"data": dataset.name, **held}
 
 
 def weights_here(model: ModelDefinition, dataset: DatasetDefinition) -> list[str]:

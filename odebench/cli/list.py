@@ -142,7 +142,7 @@ def _in_words(value: Any) -> str:
         return "; ".join(f"{key} {_in_words(each)}" for key, each in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    return {True: "yes", False: "no", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
 
 
 @app.command(epilog="Examples:\n\nodebench schema > result.schema.json\n\nodebench schema --format md")

@@ -49,8 +49,8 @@ def _others() -> list[Path]:
 
 
 def imports(path: Path, folder: Path) -> list[tuple[str, int]]:
-    """The dotted names that a file below `folder` imports, and the lines; none where it is no Python. Of `from a import
-    b` it is a.b, which may be no module; __import__ and its like count as importlib."""
+    """The dotted names that a file below `folder` imports, and the lines; none if it is not Python. `from a import b`
+    is a.b, which may be no module; __import__ and its like count as importlib."""
     with suppress(OSError, SyntaxError, ValueError, RecursionError, MemoryError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         package = path.relative_to(folder).parent.parts

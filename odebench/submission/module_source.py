@@ -42,7 +42,7 @@ def module_problem(name: str, attribute: str, texts: Mapping[str, str]) -> tuple
     try:
         defined = top_level_names(texts[file])
     except SyntaxError as error:
-        return file, error.lineno, f"is no Python: {error.msg}"
+        return file, error.lineno, f"is not Python: {error.msg}"
     if attribute not in defined:
         known = ", ".join(sorted(defined)[:20]) or "nothing"
         return ENTRY_FILE, None, f"{file} defines no {attribute!r} at its top level; it defines {known}"
@@ -70,7 +70,7 @@ def module_findings(folder: Path, texts: Mapping[str, str]) -> list[Finding]:
         try:
             top_level_names(text)
         except SyntaxError as error:
-            found.append(finding(str(folder / file), error.lineno, "code", f"is no Python: {error.msg}"))
+            found.append(finding(str(folder / file), error.lineno, "code", f"is not Python: {error.msg}"))
     return found
 
 

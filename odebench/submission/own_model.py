@@ -171,7 +171,7 @@ def own_model(text: str, weights: Path | None) -> OwnModel:
     except (OSError, ValueError) as error:
         raise UsageError(f"{found.code} cannot be read: {error}") from error
     except SyntaxError as error:
-        raise UsageError(f"{found.code}, line {error.lineno}: is no Python: {error.msg}") from error
+        raise UsageError(f"{found.code}, line {error.lineno}: is not Python: {error.msg}") from error
     if attribute not in names:
         raise unknown_name(f"name in {found.code}:", attribute, names)
     return found

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from odebench.dataset import builtin, idx
 from odebench.dataset.registry import DATASETS
 from odebench.errors import UsageError
 from odebench.leaderboard.figures import CARRY_OVER, carried_figures
+from odebench.model.definition import load_definition
 from odebench.model.registry import MODELS
 from odebench.protocol.spec import Solver, adaptive, fixed_step
 from odebench.result.file import read_result, write_result
@@ -449,6 +451,16 @@ def test_info_explains_one_name(name: str, said: list[str], call: Call) -> None:
     assert widest(found.out) <= 80
     assert all(part in found.out for part in said), found.out
     assert json.loads(call("info", name, "--json").out)[0]["name"] == name
+
+
+def test_info_says_what_can_be_changed_in_a_recipe(call: Call) -> None:
+    recipe = json.loads(call("info", "kd-ode", "--json").out)[0]["recipe"]
+    assert recipe["data"] == "digits"
+    assert (recipe["epochs"], recipe["label_noise"], recipe["teacher_label_noise"]) == (15, None, None)
+    changes = {name: value for name, value in recipe.items() if value is not None and name != "data"}
+    asked = partial(load_definition("kd-ode").recipe, builtin.DIGITS, horizon=1.0)
+    assert asked(changes=changes | {"epochs": 3}) == asked(changes={"epochs": 3}), "all are names of --set"
+    assert "recipe: data digits; epochs 15;" in call("info", "kd-ode").out
 
 
 def test_info_says_how_the_model_of_an_entry_was_trained(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

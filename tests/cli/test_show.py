@@ -23,7 +23,7 @@ from odebench.evaluation.plan import EvaluationRequest, Slice, plan
 from odebench.leaderboard.model_card import AGAIN
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.result.file import read_result, result_files, write_result
-from odebench.result.schema import Result
+from odebench.result.schema import Cost, Result, StageCost
 from odebench.submission.run_command import FILE, joined, run_command
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboard"
@@ -190,6 +190,20 @@ def test_a_result_is_explained(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_
     assert f"published, the same evaluation: {published}; 1 of 20 letters differ" in words
     assert "published at 0.1: clean 70.0%, robust 30.0% under pgd (10 images," in words
     assert [line for line in lines if len(line) > 80 and str(published) not in line] == []
+
+
+def test_doubt_stages_and_what_no_command_repeats_are_said(call: Call, tmp_path: Path) -> None:
+    result = make_result({0.1: "rf"}, model=f"mine-{module_digest(linear(2))[:6]}")
+    stages = [StageCost(name=name, forward=21, backward=20, seconds=1.5) for name in ("pgd 20", "pgd 50")]
+    cost = Cost(forward=42, backward=40, seconds=3.0, stages=tuple(stages))
+    doubted = result.model_copy(update={"doubt": ("check 17, gradient fidelity, flags",), "cost": cost})
+    code, out, err = call("show", write_result(doubted, tmp_path / "results"))
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert "doubt: check 17, gradient fidelity, flags" in lines
+    rows = [line.split() for line in lines]
+    assert rows[rows.index(["stage", "forward", "backward", "seconds"]) + 1] == ["pgd", "20", "21", "20", "1.5"]
+    assert "no command repeats it: unknown model 'mine-" in out
 
 
 def test_how_often_each_stage_succeeded_is_said(call: Call) -> None:

@@ -63,6 +63,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "nets" / "small" / "plain.py").write_text("from ..base import Net\n")
     (tmp_path / "nets" / "base.py").write_text(NET)
     (tmp_path / "ode.py").write_text(ODE)
+    (tmp_path / "half.py").write_text("class Net(")
+    (tmp_path / "odd.py").write_bytes(b"\xff")
     (tmp_path / "wide.py").write_text(NET.replace("n_classes)", "n_classes, width)", 1))
     save_file(dict(linear(10).state_dict()), "net.safetensors")
     with seeded(0):
@@ -314,6 +316,8 @@ def test_local_imports_are_found_wherever_they_are_written(tmp_path: Path) -> No
         ),
         ("my_net.py:Net -a pgd", "read it, then give --trust, and --weights FILE.safetensors"),
         ("my_net.py:net -a pgd --trust", "unknown name in"),
+        ("half.py:Net -a pgd --trust", "half.py, line 1: is not Python: "),
+        ("odd.py:Net -a pgd --trust", "odd.py cannot be read: 'utf-8' codec"),
         ("your_net.py:Net -a pgd --trust", "there is no file your_net.py for --model your_net.py:Net"),
         ("nets.large:Net -a pgd --trust", "there is no module nets.large for --model nets.large:Net; give a file"),
         (

@@ -205,6 +205,17 @@ def test_every_error_is_reported_at_once(tmp_path: Path) -> None:
     assert [each.line for each in validate_entry(both).findings] == [1, 18, 27]
 
 
+def test_a_claim_about_what_another_claims_is_named_with_both_lines(tmp_path: Path) -> None:
+    mine = write_entry(tmp_path)
+    text = (mine / "entry.yaml").read_text(encoding="utf-8")
+    claim = text[text.index("claims:\n") + len("claims:\n") :]
+    (mine / "entry.yaml").write_text(text + claim.replace("0.35", "0.36"), encoding="utf-8")
+    (found,) = validate_entry(mine).findings
+    assert (found.rule, found.line) == ("claim", text.count("\n") + 1)
+    first = text[: text.index("claims:\n")].count("\n") + 2
+    assert found.message == f"line {first} claims something about the same evaluation; remove one"
+
+
 def test_what_is_not_filled_in_yet_hides_nothing_else(tmp_path: Path) -> None:
     mine = write_entry(tmp_path, ("authors: [Ada Lovelace]", "authors: []"), ("bytes: SIZE", "bytes: 1"))
     assert {each.rule for each in validate_entry(mine).findings} == {"authors", "bytes"}
@@ -416,8 +427,8 @@ def zipped_behind(mine: Path) -> None:
             "size",
             "publish it elsewhere and give its url",
         ),
-        (lambda mine: (mine / "model.py").write_text(CODE + "if"), "model.py", "code", "is no Python"),
-        (lambda mine: (mine / "model.py").write_text("(" * 5000), "model.py", "code", "is no Python"),
+        (lambda mine: (mine / "model.py").write_text(CODE + "if"), "model.py", "code", "is not Python"),
+        (lambda mine: (mine / "model.py").write_text("(" * 5000), "model.py", "code", "is not Python"),
         (
             lambda mine: (mine / "model.py").write_text(f"# -*- coding: utf-7 -*-\n{CODE}"),
             "model.py",
