@@ -1,8 +1,7 @@
-"""Results as a table for analysis, with the extra `pandas`."""
+"""Results as a table for analysis."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +28,10 @@ def load_results(path: Path | str) -> pandas.DataFrame:
     Accuracies are in [0, 1]; a model's arguments without its train seed are JSON; flags are separated by commas; what
     is null in a result is missing. `ranked` says which rows are the worst case that a model is ranked by, one per train
     seed: averages over other rows mix attacks and numbers of images. `odebench.ranking` gives the figures of the ranks.
-    Raises UsageError without pandas, and ResultError for the first file that is not a result, so that nothing is left
-    out in silence.
+    Raises ResultError for the first file that is not a result, so that nothing is left out in silence.
     """
-    pandas = _pandas("load_results")
+    import pandas
+
     stored = _stored(path)
     ranked = {
         (where, table.epsilon)
@@ -56,9 +55,10 @@ def ranking(path: Path | str | None = None, *, epsilon: float | None = None) -> 
     image as robust where no result of the model fools it. `rank` is 1 plus the number of models that are significantly
     better in the mean over their horizons. NFE is a mean per image.
 
-    Raises UsageError without pandas or without published results, ResultError for the first problem of the results.
+    Raises UsageError without published results, ResultError for the first problem of the results.
     """
-    pandas = _pandas("ranking")
+    import pandas
+
     if path is None:
         folder = published_folder()
         if folder is None:
@@ -105,14 +105,6 @@ def _ranked_rows(table: Table) -> list[dict[str, Any]]:
         if cell.ranked
     ]
     return sorted(found, key=lambda one: one["rank"])
-
-
-def _pandas(name: str) -> Any:
-    if find_spec("pandas") is None:
-        raise UsageError(f"{name} needs pandas: pip install 'odebench[pandas]'; odebench.read_result does without")
-    import pandas
-
-    return pandas
 
 
 def _stored(path: Path | str) -> list[StoredResult]:

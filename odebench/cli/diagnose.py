@@ -27,7 +27,7 @@ def diagnose(
     model: options.ReferenceName,
     dataset: options.DatasetName = "digits",
     full: Annotated[bool, typer.Option("--full", help="All checks; the quick fourteen by default.")] = False,
-    chart: Annotated[Path | None, typer.Option(help="Draw the curves into this SVG file (extra: chart).")] = None,
+    chart: Annotated[Path | None, typer.Option(help="Draw the curves into this SVG file.")] = None,
     horizon: options.Horizon = None,
     epsilon: options.Epsilon = None,
     norm: options.NormName = None,

@@ -64,7 +64,7 @@ def leaderboard(
     ] = None,
     chart: Annotated[
         Path | None,
-        typer.Option(help="Draw accuracy against horizon and epsilon into FILE.svg or FILE.png (extra: chart)."),
+        typer.Option(help="Draw accuracy against horizon and epsilon into FILE.svg or FILE.png."),
     ] = None,
     publish: Annotated[
         bool, typer.Option("--publish", help="Write LEADERBOARD.md, charts and page from leaderboard/results.")
@@ -153,10 +153,9 @@ def _write(text: str, output: Path | None, *, escaped: bool = False) -> None:
 
 
 def _page(folders: Sequence[Path], selection: Selection, output: Path | None, *, read: Callable[[], None]) -> None:
-    from odebench.render.page import check_page, page_html
+    from odebench.render.page import page_html
     from odebench.render.publish import page_content
 
-    check_page()
     made_by = _provenance(folders)
     content, problems = page_content(folders, *claims_beside(folders), provenance=made_by, selection=selection)
     read()
@@ -173,10 +172,9 @@ def _serve(
     folders: Sequence[Path], selection: Selection, port: int | None, *, browser: bool, read: Callable[[], None]
 ) -> None:
     from odebench.cli.serve import serve
-    from odebench.render.page import check_page, page_html
+    from odebench.render.page import page_html
     from odebench.render.publish import page_content
 
-    check_page()
     made_by = _provenance(folders)
     content, left_out = page_content(folders, *claims_beside(folders), provenance=made_by, selection=selection)
     read()

@@ -105,13 +105,10 @@ def sweep(
 
 def _check_publishing() -> None:
     """Raises UsageError where nothing can be published, before anything is computed."""
-    from odebench.render.page import check_page
-
     if not LEADERBOARD.path.is_dir():
         raise UsageError(
             f"there is no folder {LEADERBOARD.path} here; --publish is for a checkout of odebench, from its root"
         )
-    check_page()
 
 
 def _publish(grid: Grid, workspace: Workspace, name: str, *, force: bool) -> None:

@@ -1,10 +1,9 @@
-"""The curves of a diagnosis: their values, and how they are drawn as text and as SVG (with the extra `chart`)."""
+"""The curves of a diagnosis: their values, and how they are drawn as text and as SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,13 +127,11 @@ def check_charts(path: Path) -> None:
         raise UsageError(f"a chart is an SVG picture: name a file that ends in .svg, not {path}")
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder; name a file")
-    if missing := [name for name in ("altair", "vl_convert") if find_spec(name) is None]:
-        raise UsageError(f"a chart needs {' and '.join(missing)}: pip install 'odebench[chart]'")
     check_writable(path.parent)
 
 
 def diagnosis_svg(title: str, curves: Sequence[Curve], bars: Bars | None) -> str:
-    """The curves and bars as one SVG, two in each row. It needs altair and vl-convert: see check_charts."""
+    """The curves and bars as one SVG, two in each row."""
     import altair
     import vl_convert
 

@@ -1,6 +1,6 @@
 """The leaderboard as one HTML page that needs no network: answers, charts, a table to filter, a panel a model.
 
-It needs the extra `page`: jinja2 fills in the template and escapes every text. The page's own script draws the charts
+Jinja2 fills in the template and escapes every text. The page's own script draws the charts
 from the figures that it holds. Whatever a result holds is shown as text, and the content security policy of the page
 allows no script but its own, and no addresses but data: for its images.
 """
@@ -13,10 +13,8 @@ import json
 import re
 from importlib.metadata import version
 from importlib.resources import files
-from importlib.util import find_spec
 from typing import Any
 
-from odebench.errors import UsageError
 from odebench.leaderboard.example_images import GAIN
 from odebench.leaderboard.model_card import AGAIN
 from odebench.render.chart_data import COLOURS
@@ -27,15 +25,8 @@ SCRIPTS = ("state.js", "table.js", "chart.js", "page.js")
 _DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
 
-def check_page() -> None:
-    """Raises UsageError, before anything is written, where no page can be made."""
-    if missing := [name for name in ("jinja2", "markupsafe") if find_spec(name) is None]:
-        raise UsageError(f"the page needs {' and '.join(missing)}: pip install 'odebench[page]'")
-
-
 def page_html(content: PageContent, *, link: Link, root: str = "") -> str:
-    """The page. `link` returns the address of a file; `root` is that of the repository, if the page lies in it. See
-    check_page."""
+    """The page. `link` returns the address of a file; `root` is that of the repository, if the page lies in it."""
     import jinja2
     from markupsafe import Markup
 

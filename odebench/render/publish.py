@@ -23,7 +23,7 @@ from odebench.render.data_schema import schema_text
 from odebench.render.gain_map_svg import NAME as GAINS
 from odebench.render.gain_map_svg import gains_svg
 from odebench.render.leaderboard_markdown import CHARTS, PAGE, TABLES, charts_of, leaderboard_markdown
-from odebench.render.page import check_page, page_html
+from odebench.render.page import page_html
 from odebench.render.page_data import PageContent
 from odebench.render.records import csv_text, data_file
 
@@ -98,9 +98,8 @@ def publish(
     folder: Path, asked: Sequence[ClaimCells], provenance: Provenance = NO_PROVENANCE
 ) -> tuple[list[Path], tuple[ResultError, ...]]:
     """Writes LEADERBOARD.md, its pages, data files, charts and index.html, removes other charts and pages, and returns
-    the files written and the problems of the results. Raises UsageError without the extra `page`, FileError, and
+    the files written and the problems of the results. Raises FileError, and
     ResultError for a result by an attack that was handed over in Python."""
-    check_page()
     found = leaderboard_files(folder, asked, provenance)
     for item in found.page.stored:
         if item.evaluation.attack.is_function:
@@ -121,8 +120,7 @@ def stale(
     folder: Path, asked: Sequence[ClaimCells], provenance: Provenance = NO_PROVENANCE
 ) -> tuple[list[str], tuple[ResultError, ...]]:
     """What `publish` would change, one line each, and the problems of the results: every file is made again and
-    compared byte for byte. Raises UsageError without the extra `page`."""
-    check_page()
+    compared byte for byte."""
     found = leaderboard_files(folder, asked, provenance)
     wanted = {folder / name: text for name, text in {**found.texts, PAGE: _page(found.page, folder)}.items()}
     lines = [line for path, text in wanted.items() if (line := _difference(path, text)) is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,9 @@ _Mark = dict[str, Any]
 
 
 def check_chart_file(path: Path) -> None:
-    """Raises UsageError for a file that is neither SVG nor PNG, and without the extra `chart`."""
+    """Raises UsageError for a file that is neither SVG nor PNG."""
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"--chart draws SVG and PNG: name a file such as {path.stem or 'chart'}.svg, not {path}")
-    if missing := [name for name in ("altair", "vl_convert") if find_spec(name) is None]:
-        raise UsageError(f"--chart needs {' and '.join(missing)}: pip install 'odebench[chart]'")
 
 
 def results_chart(tables: Sequence[Table], path: Path) -> bytes:

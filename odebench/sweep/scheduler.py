@@ -213,12 +213,8 @@ def _slice_task(cell: PlannedCell, rows: slice, needs: tuple[str, ...], work: fl
 
 @contextmanager
 def _client(cluster: Cluster, *, threads: int, watcher: Watcher) -> Iterator[Any]:
-    try:
-        from odebench.sweep.cluster import local_cluster, remote_cluster
-    except ImportError as error:
-        raise SweepError(
-            f"a sweep needs dask.distributed ({error.name or error} is missing): pip install 'odebench[sweep]'"
-        ) from error
+    from odebench.sweep.cluster import local_cluster, remote_cluster
+
     opened: AbstractContextManager[Any]
     if cluster.address is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -235,7 +235,6 @@ def test_a_name_outside_a_repository_is_one_line(tmp_path: Path, monkeypatch: py
 
 
 def test_results_are_rows_by_evaluation_and_epsilon(tmp_path: Path) -> None:
-    pytest.importorskip("pandas")
     flags = {"flags": ["solver gap", "no-transfer"], "checks": [counted_check(k=3, n=3)]}
     write_result(make_result({0.1: "rrfm", 0.2: "rffm"}, **flags), tmp_path)
     path = write_result(make_result({0.1: "rr"}, model="resnet", horizon=None, arguments={"width": 8}), tmp_path)
@@ -253,7 +252,6 @@ def test_results_are_rows_by_evaluation_and_epsilon(tmp_path: Path) -> None:
 
 
 def test_the_ranked_rows_are_marked_and_make_a_table(tmp_path: Path) -> None:
-    pytest.importorskip("pandas")
     worst: dict[str, Any] = {"attack": "worst-case", "steps": 1}
     for seed in (0, 1):
         write_result(make_result({0.1: "r" * 40, 0.2: "r" * 30 + "f" * 10}, train_seed=seed, **worst), tmp_path)
@@ -277,15 +275,8 @@ def test_the_ranked_rows_are_marked_and_make_a_table(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_result_is_never_left_out_in_silence(tmp_path: Path) -> None:
-    pytest.importorskip("pandas")
     (tmp_path / "a.json").write_text(result_json(make_result({0.1: "r"}))[:50])
     with pytest.raises(ResultError, match=r"a\.json is not whole JSON"):
         load_results(tmp_path)
     with pytest.raises(ResultError, match="nowhere is not a folder of results"):
         load_results(tmp_path / "nowhere")
-
-
-def test_without_pandas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odebench.analysis.dataframe.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"load_results needs pandas: pip install 'odebench\[pandas\]'"):
-        load_results("results")

@@ -109,7 +109,6 @@ def test_flags_and_what_to_do_are_said(call: Call, trained: Path) -> None:
 
 
 def test_json_is_the_result_and_a_chart_is_drawn_beside_it(call: Call, trained: Path) -> None:
-    pytest.importorskip("altair")
     words = WORDS.replace("-n 40", "-n 20")
     said = call(f"{words} --json --chart charts/ode.svg")
     assert said.code == 0, said.err
@@ -186,11 +185,3 @@ def test_what_cannot_be_is_one_line_and_nothing_is_trained(
     assert re.search(rf"^odebench: .*{message}", said.err), said.err
     assert "please report it" not in said.err
     assert sorted(path.name for path in Path().rglob("*")) == ["file", "folder.svg"]
-
-
-def test_without_the_extra_nothing_is_trained_for_a_chart(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odebench.render.diagnosis.find_spec", lambda name: None)
-    said = call("diagnose -m ode --chart curves.svg")
-    assert (said.code, said.out) == (2, "")
-    assert said.err == "odebench: a chart needs altair and vl_convert: pip install 'odebench[chart]'\n"
-    assert list(Path().rglob("*")) == []

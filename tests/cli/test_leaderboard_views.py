@@ -162,7 +162,6 @@ def test_what_was_written_is_said(call: Call) -> None:
 
 
 def test_the_page_shows_what_was_chosen(call: Call) -> None:
-    pytest.importorskip("vl_convert")
     code, _, err = call("--format html -d digits -m ode -o a.html")
     assert (code, err) == (0, "written: a.html\n")
     page = Path("a.html").read_text()
@@ -176,7 +175,6 @@ def at_one_horizon(table: Table) -> Table:
 
 
 def test_a_chart_is_drawn_with_hollow_points_for_what_is_unranked(call: Call) -> None:
-    pytest.importorskip("vl_convert")
     code, _, err = call("-d digits --chart a.svg")
     assert (code, err) == (0, "chart: a.svg\n")
     svg = Path("a.svg").read_text()

@@ -220,7 +220,6 @@ def test_a_hostile_name_is_text_in_every_table(tmp_path: Path) -> None:
 
 
 def test_the_page_names_who_made_the_candidates(tmp_path: Path) -> None:
-    pytest.importorskip("jinja2")
     from odebench.render.page import page_html
     from odebench.render.publish import page_content
 

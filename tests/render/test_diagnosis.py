@@ -142,7 +142,6 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 
 def test_a_chart_is_svg_with_its_titles() -> None:
-    pytest.importorskip("altair")
     svg = diagnosis_svg(
         "ode on digits", CURVES, Bars("NFE per image", "evaluations", (("mean", 16.0), ("largest", 20.0)))
     )
@@ -155,12 +154,10 @@ def test_a_chart_is_svg_with_its_titles() -> None:
 
 
 def test_a_chart_without_bars_is_drawn_too() -> None:
-    pytest.importorskip("altair")
     assert "falling" in diagnosis_svg("t", CURVES[:1], None)
 
 
 def test_names_are_escaped_in_a_chart() -> None:
-    pytest.importorskip("altair")
     root = ElementTree.fromstring(diagnosis_svg("a <b> & c", CURVES[:1], None))
     assert "a <b> & c" in " ".join(part.text or "" for part in root.iter())
 
@@ -183,16 +180,6 @@ def test_a_chart_that_could_not_be_written_is_found_before(tmp_path: Path) -> No
     with pytest.raises(FileError, match="cannot write in"):
         check_charts(tmp_path / "file" / "curves.svg")
     check_charts(tmp_path / "new" / "CURVES.SVG")
-
-
-@pytest.mark.parametrize("missing", [["altair"], ["vl_convert"], ["altair", "vl_convert"]])
-def test_without_the_extra_a_chart_says_what_to_install(
-    missing: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("odebench.render.diagnosis.find_spec", lambda name: None if name in missing else object())
-    with pytest.raises(UsageError) as caught:
-        check_charts(tmp_path / "curves.svg")
-    assert str(caught.value) == f"a chart needs {' and '.join(missing)}: pip install 'odebench[chart]'"
 
 
 def test_the_text_of_curves_needs_no_altair() -> None:

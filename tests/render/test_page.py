@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import io
 import json
 import re
@@ -31,17 +30,13 @@ from odebench.leaderboard.build import build_tables
 from odebench.leaderboard.read import read_results
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import adaptive
-from odebench.render.page import check_page, data_of, page_html
+from odebench.render.page import data_of, page_html
 from odebench.render.page_figures import UNION
 from odebench.render.publish import page_content, publish, stale
 from odebench.render.records import FIELDS, records
 from odebench.result.file import write_result
 from odebench.submission.provenance import provenance
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("jinja2") is None,
-    reason="needs the extra page",
-)
 QUOTES = "'\"><img src=x onerror=alert(2)>"
 Call = Callable[[str], tuple[int, str, str]]
 
@@ -388,17 +383,6 @@ def test_foreign_and_contradictory_files_are_named_and_the_rest_is_shown(folder:
     assert code == 1
     assert all(name in err for name in ("package.json", path.name, "its images cannot be shown", "3 problems"))
     assert "resnet" in Reader(Path("page.html").read_text(encoding="utf-8")).text
-
-
-def test_the_page_needs_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
-    check_page()
-    monkeypatch.setattr("odebench.render.page.find_spec", lambda name: None if name == "jinja2" else 1)
-    for line in ("leaderboard -f html -o page.html", "leaderboard --serve", "leaderboard --publish"):
-        code, out, err = call(line)
-        assert (code, out) == (2, "")
-        assert err == "odebench: the page needs jinja2: pip install 'odebench[page]'\n"
-    assert not Path("page.html").exists()
-    assert not (folder.parent / "index.html").exists()
 
 
 @pytest.mark.parametrize(

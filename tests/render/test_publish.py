@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -34,7 +33,6 @@ from odebench.submission.provenance import provenance
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = Path("leaderboard/entries")
-drawing = pytest.mark.skipif(importlib.util.find_spec("jinja2") is None, reason="needs the extra page")
 Call = Callable[[str], tuple[int, str, str]]
 DATA_AND_CHARTS = (
     "leaderboard.json",
@@ -260,7 +258,6 @@ def test_a_name_cannot_break_the_board(tmp_path: Path) -> None:
     assert r"a b\|c" in text
 
 
-@drawing
 def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Call) -> None:
     assert call("leaderboard --check")[0] == 1
     code, out, err = call("leaderboard --publish")
@@ -300,7 +297,6 @@ def test_a_published_board_is_fresh_until_results_change(folder: Path, call: Cal
     assert stale(folder, [])[0][-1] == "leaderboard/index.html is missing"
 
 
-@drawing
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -323,7 +319,6 @@ def test_no_byte_of_a_published_file_can_be_altered_unseen(folder: Path, name: s
     assert [line.partition(" is stale")[0] for line in stale(folder, [])[0]] == [f"leaderboard/{name}"]
 
 
-@drawing
 def test_files_beside_the_published_ones_are_named_and_never_removed(folder: Path, call: Call) -> None:
     publish(folder, [], provenance(ENTRIES))
     added = ["charts/a.svg.html", "charts/deep/b.svg", "tables/.gitattributes", "tables/c.md/d"]
@@ -347,7 +342,6 @@ def test_git_shows_what_changes_in_published_files() -> None:
     assert not re.search(r"-diff|binary|linguist-|-text|filter=|merge=", said)
 
 
-@drawing
 @pytest.mark.parametrize("drawn", ["page_html", "data_file"])
 def test_what_cannot_be_drawn_leaves_the_old_board_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch, drawn: str
@@ -365,7 +359,6 @@ def test_what_cannot_be_drawn_leaves_the_old_board_whole(
     assert {path: path.read_bytes() for path in before} == before
 
 
-@drawing
 def test_problems_of_results_are_named_and_the_rest_is_published(folder: Path, call: Call) -> None:
     (folder / "results" / "package.json").write_text('{"name": "page"}')
     code, out, err = call("leaderboard --publish")
@@ -444,7 +437,6 @@ def test_a_picture_can_be_read_on_light_and_on_dark() -> None:
         assert contrast(re.findall(rf"\.{kind}\{{fill:(#\w+)\}}", svg)[0], dark_paper) >= 4.5
 
 
-@drawing
 def test_the_board_of_this_repository_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     start = time.process_time()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -31,7 +30,6 @@ from odebench.sweep.publish import PublicationError, publication_of
 from odebench.sweep.scheduler import workspace_of
 from odebench.sweep.task import Workspace
 
-drawing = pytest.mark.skipif(importlib.util.find_spec("jinja2") is None, reason="needs the extra page")
 PROTOCOL = """\
 name: tiny
 version: 1
@@ -331,7 +329,6 @@ def test_sweep_takes_some_sections_and_names_them(here: Path, monkeypatch: Any, 
     assert err == "odebench: unknown section 'oter'; did you mean 'other'? known: only, other\n"
 
 
-@drawing
 def test_a_section_alone_is_published(here: Path, monkeypatch: Any, capsys: Any) -> None:
     other = PROTOCOL.split("sections:\n")[1].replace("only", "other").replace("{name: fgsm}, ", "")
     (here / "tiny.yaml").write_text(PROTOCOL + other, encoding="utf-8")
@@ -340,7 +337,6 @@ def test_a_section_alone_is_published(here: Path, monkeypatch: Any, capsys: Any)
     assert published == {"digits-trans"}
 
 
-@drawing
 def test_sweep_publish_copies_and_writes_the_board(here: Path, monkeypatch: Any, capsys: Any) -> None:
     code, out, err = call(monkeypatch, capsys, "sweep", "tiny.yaml", "--publish")
     assert (code, err) == (0, "")
@@ -376,9 +372,7 @@ def test_publishing_is_for_a_checkout(
     assert message in err
 
 
-@drawing
 def test_nothing_is_published_where_a_cell_failed(here: Path) -> None:
-    pytest.importorskip("distributed")
     next((here / "results").rglob("*fgsm*.json")).write_text("{", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "odebench", "sweep", "tiny.yaml", "--publish", "--workers", "1"],

@@ -556,13 +556,6 @@ def test_other_packages_are_said_in_one_line(
         _check_versions(client, "tcp://s")
 
 
-def test_without_distributed_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "odebench.sweep.cluster", raising=False)
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(SweepError, match=r"needs dask\.distributed .*: pip install 'odebench\[sweep\]'"):
-        sweep(own_grid(tmp_path, GOOD), workspace=place_in(tmp_path), cluster=Cluster(), watcher=Listener())
-
-
 def test_a_place_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     place = workspace_of(own_grid(tmp_path, GOOD), results=Path("results"), data_dir=Path("data"), device="cpu")

@@ -13,8 +13,6 @@ from odebench.result.file import result_files
 from odebench.sweep.scheduler import tasks_of
 from odebench.sweep.task import evaluate, evaluate_slice, join, train
 
-pytest.importorskip("distributed")
-
 CUT = GOOD.replace("name: noise", "name: pgd, n: 300")
 
 
