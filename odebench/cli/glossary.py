@@ -119,8 +119,8 @@ VERDICTS: dict[ClaimVerdict, str] = {
 WORDS: dict[str, str] = {
     "robust accuracy": "the share of all images that are classified correctly, clean and at every adversarial image "
     "that the attacks found within epsilon; a stronger attack may lower it",
-    "carry-over": "an image that is fooled at one epsilon counts as fooled at every larger one, in tables and in what run "
-    "and show print; the letters of a result are as they were found",
+    "carry-over": "an image that is fooled at one epsilon counts as fooled at every larger one, in tables and in what "
+    "run and show print; the letters of a result are as they were found",
     "clean accuracy": "the share of images that are classified correctly without an attack",
     "epsilon": "the radius of the ball around an image that an attack may search, for pixels in [0, 1]",
     "adversarial example": "an image within epsilon of a test image that the model misclassifies",
