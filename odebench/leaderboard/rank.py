@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import combinations
+from operator import and_
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from odebench.leaderboard.build import WORST_CASE, attack_label
+from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Row, Table
-from odebench.leaderboard.union import StoredResult
+from odebench.leaderboard.union import StoredResult, union
 from odebench.numerics.crossed import crossed_mean
 from odebench.numerics.statistics import holm, sign_test
 from odebench.result.outcome import ROBUST
@@ -26,8 +29,9 @@ def ranks(table: Table) -> dict[int, int]:
     """The rank of each usual row that has one, by its number among them.
 
     A row stands for the mean over its ranked horizons. Two rows are compared on the train seeds and images that both
-    have under one worst case; with one seed in common by the sign test over images. Rows without such a pair are not
-    significantly apart.
+    have under one worst case, or without one, as where their efforts differ, under all attacks run on each. With one
+    seed in common the sign test over images decides, with none that over the means of each image. Rows without an image
+    in common are not significantly apart.
     """
     better = {number: 0 for number, row in enumerate(table.usual) if _ranked(row)}
     for _, worse in significantly_better(table):
@@ -66,18 +70,52 @@ def _ranked(row: Row) -> list[Cell]:
 
 def _difference(one: Sequence[Cell], other: Sequence[Cell], epsilon: float) -> tuple[float, float]:
     """The paired difference of two rows with its two-sided p; 0 and 1 where they have nothing in common."""
-    for label in common_attacks(one, other):
-        if not label.startswith(WORST_CASE):
-            continue
-        pair = paired_shares(one, other, label, epsilon)
-        if pair is None:
-            continue
-        table = pair[0] - pair[1]
-        if min(table.shape) > 1:
-            found = crossed_mean(table)
-            return found.mean, found.p
-        return float(table.mean()), sign_test(int((table > 0).sum()), int((table < 0).sum()))
-    return 0.0, 1.0
+    labels = [label for label in common_attacks(one, other) if label.startswith(WORST_CASE)]
+    pairs = (pair for label in labels if (pair := paired_shares(one, other, label, epsilon)) is not None)
+    pair = next(pairs, None) or _paired_unions(one, other, epsilon)
+    if pair is None:
+        return 0.0, 1.0
+    table = pair[0] - pair[1]
+    if min(table.shape) > 1:
+        found = crossed_mean(table)
+        return found.mean, found.p
+    return float(table.mean()), sign_test(int((table > 0).sum()), int((table < 0).sum()))
+
+
+def _paired_unions(one: Sequence[Cell], other: Sequence[Cell], epsilon: float) -> tuple[Shares, Shares] | None:
+    """For each side a table of shares in [0, 1], (train seeds, images): over the side's cells, how often an image is
+    robust against all attacks run on it. Where the sides have no train seed in common, one line of means over all of
+    each side's; None where they have no image in common."""
+    import numpy as np
+
+    sides = [[_unions(cell, epsilon) for cell in cells] for cells in (one, other)]
+    seeds = [set.intersection(*map(set, side)) for side in sides]
+    common = seeds[0] & seeds[1]
+    asked = [(side, sorted(common or own)) for side, own in zip(sides, seeds, strict=True)]
+    images = reduce(and_, (cell[seed][1] for side, some in asked for cell in side for seed in some), -1)
+    if images <= 0 or not all(seeds):
+        return None
+    places = [place for place in range(images.bit_length()) if images >> place & 1]
+    tables = []
+    for side, some in asked:
+        robust = [[[cell[seed][0] >> place & 1 for place in places] for cell in side] for seed in some]
+        tables.append(np.mean(robust, axis=1))
+    first, second = tables
+    return (first, second) if common else (first.mean(axis=0, keepdims=True), second.mean(axis=0, keepdims=True))
+
+
+def _unions(cell: Cell, epsilon: float) -> dict[int, tuple[int, int]]:
+    """The images of each train seed that are robust against all attacks run on it, and those that were judged."""
+    found = {}
+    for seed, same in group(cell.results, _seed).items():
+        outcomes = union(same)
+        found[seed] = outcomes.at(epsilon)[ROBUST], outcomes.judged.get(epsilon, 0)
+    return found
+
+
+def _seed(item: StoredResult) -> int:
+    seed = item.evaluation.model.train_seed
+    return seed if isinstance(seed, int) else 0
 
 
 def common_attacks(one: Sequence[Cell], other: Sequence[Cell]) -> list[str]:
@@ -117,10 +155,9 @@ def _counted_at(cell: Cell, label: str, epsilon: float, counted: str) -> _BySeed
 
     found: dict[int, StoredResult] = {}
     for item in sorted(cell.results, key=lambda item: item.evaluation.dataset.n):
-        seed = item.evaluation.model.train_seed
         asked = epsilon in item.evaluation.threat_model.epsilons and item.evaluation.dataset.offset == 0
         if attack_label(item) == label and asked:
-            found[seed if isinstance(seed, int) else 0] = item
+            found[_seed(item)] = item
     return {
         seed: np.isin(
             list(next(each.outcomes for each in item.result.epsilons if each.epsilon == epsilon)), list(counted)

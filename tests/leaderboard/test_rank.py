@@ -58,10 +58,27 @@ def test_one_seed_is_compared_by_images() -> None:
     assert ranked(*found) == {"a": 1, "b": 2, "c": 2}
 
 
-def test_rows_without_an_attack_in_common_are_not_apart_and_unranked_rows_have_none() -> None:
+def test_rows_of_other_efforts_are_compared_under_all_attacks_and_unranked_rows_have_no_rank() -> None:
     other = {"parameters": {"effort": "other"}}
-    found = [*results("a", 0.6), *results("b", 0.3, **other), *results("c", 0.9, attack="pgd")]
-    assert ranked(*found) == {"a": 1, "b": 1}
+    unranked = results("c", 0.9, attack="pgd")
+    assert ranked(*results("a", 0.6), *results("b", 0.3, **other), *unranked) == {"a": 1, "b": 2}
+    assert ranked(*results("a", 0.6), *results("b", 0.595, **other), *unranked) == {"a": 1, "b": 1}
+    # pgd lowers b, where its own worst case does not
+    lowered = [*results("b", 0.6, **other), *results("b", 0.3, attack="pgd")]
+    assert ranked(*results("a", 0.6), *lowered) == {"a": 1, "b": 2}
+
+
+def test_rows_without_a_train_seed_in_common_are_compared_by_the_means_of_images() -> None:
+    other = {"parameters": {"effort": "other"}}
+    later = [each for each in results("b", 0.3, seeds=6, **other) if each.evaluation.model.train_seed > 3]
+    assert ranked(*results("a", 0.6), *later) == {"a": 1, "b": 2}
+    same_effort = [each for each in results("b", 0.3, seeds=6) if each.evaluation.model.train_seed > 3]
+    assert ranked(*results("a", 0.6), *same_effort) == {"a": 1, "b": 2}
+
+
+def test_rows_without_an_image_in_common_are_not_apart() -> None:
+    elsewhere = results("b", 0.3, offset=N)
+    assert ranked(*results("a", 0.6), *elsewhere) == {"a": 1, "b": 1}
 
 
 @pytest.mark.parametrize(("gained", "lost", "p"), [(0, 0, 1.0), (5, 5, 1.0), (6, 0, 2 / 64), (1, 9, 22 / 1024)])
