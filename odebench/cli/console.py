@@ -20,6 +20,7 @@ from odebench.leaderboard.figures import CARRY_OVER, carried_figures
 from odebench.progress import SILENT, Step
 from odebench.protocol.spec import radius
 from odebench.render.diagnosis import bars_text, curve_text, curves, nfe_bars
+from odebench.render.markdown_tables import horizon_of
 from odebench.result.flags import broken_attack
 from odebench.result.outcome import Flag
 from odebench.result.schema import Check, Figure, Result
@@ -167,7 +168,7 @@ def print_result(result: Result) -> None:
     if others:
         console.print("; ".join(others))
     if evaluation.solver is not None and result.nfe.clean is not None:
-        console.print(f"T={evaluation.horizon:g}, {evaluation.solver}, NFE {_nfe(result)}")
+        console.print(f"{horizon_of(evaluation)}, {evaluation.solver}, NFE {_nfe(result)}")
     figures = carried_figures(result)
     rows = [
         [
@@ -194,15 +195,20 @@ def print_result(result: Result) -> None:
     console.print(f"{passed} of {len(result.checks)} checks passed{left}; intervals: 95% over images, not attacks")
 
 
+def print_checks(result: Result) -> None:
+    """Prints a table of a result's checks: status, what was found, and what that speaks of."""
+    rows = [[str(check.id), check.name, check.status, _measured(check), check.speaks_of] for check in result.checks]
+    print_table(["", "check", "status", "found", "speaks of"], rows, right=(0,))
+
+
 def print_diagnosis(result: Result) -> None:
     """Prints a diagnosis: one line per check, what to do about those that flag, and the curves of the evidence."""
     console = PlainConsole()
     evaluation = result.evaluation
     data = evaluation.dataset
-    solver = "" if evaluation.solver is None else f", T={evaluation.horizon:g}, {evaluation.solver}"
+    solver = "" if evaluation.solver is None else f", {horizon_of(evaluation)}, {evaluation.solver}"
     console.print(f"{evaluation.model.name} on {data.name} ({data.split}), {data.n} images{solver}")
-    rows = [[str(check.id), check.name, check.status, _measured(check), check.speaks_of] for check in result.checks]
-    print_table(["", "check", "status", "found", "speaks of"], rows, right=(0,))
+    print_checks(result)
     for check in result.checks:
         if check.status != "pass":
             said = "not made" if check.status == "skipped" else "flag"

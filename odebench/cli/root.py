@@ -19,6 +19,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("submit", "add", "new"), "new-entry"),
     **dict.fromkeys(("check", "checks"), "diagnose"),
     **dict.fromkeys(("describe", "explain", "glossary"), "info"),
+    **dict.fromkeys(("list", "ls"), "models"),
     "grid": "sweep",
 }
 """What people type first, and the command that does it."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def show(
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="A result file, such as `run` names at its end.")],
 ) -> None:
-    """Explain one result: figures, letters, flags and what to do, cost, the command that repeats it, what is
+    """Explain one result: figures, letters, checks, flags and what to do, cost, the command that repeats it, what is
     published of the same model."""
-    from odebench.cli.console import print_result
+    from odebench.cli.console import print_checks, print_result
     from odebench.errors import ResultError
     from odebench.result.file import read_result, result_files
 
@@ -33,6 +33,9 @@ def show(
     found = read_result(result)
     print_result(found)
     _letters(found)
+    if found.checks:
+        print()
+        print_checks(found)
     _cost(found)
     _again(found)
     _published(found, result)

@@ -286,7 +286,7 @@ def radius(epsilon: float) -> str:
 def check_epsilon(epsilon: float, norm: str) -> None:
     """Raises UsageError unless `epsilon` is finite, above 0, and for linf at most 1."""
     if not math.isfinite(epsilon) or epsilon <= 0:
-        raise UsageError(f"epsilon {epsilon:g} must be a finite number above 0 (images are in [0, 1])")
+        raise UsageError(f"epsilon {epsilon:g} must be a finite number above 0 (at 0 it is the clean accuracy)")
     if norm == "linf" and epsilon > 1:
         raise UsageError(
             f"epsilon {epsilon:g} is above 1, but images are in [0, 1]; "

@@ -10,7 +10,7 @@ from odebench.analysis.comparison import ComparedPair, Difference, EpsilonDiffer
 from odebench.io.text import fill
 from odebench.leaderboard.union import StoredResult
 from odebench.protocol.spec import radius
-from odebench.render.markdown_tables import grid
+from odebench.render.markdown_tables import grid, horizon_of
 
 LISTED = 10
 """So many files that one side alone has are listed."""
@@ -93,7 +93,7 @@ def _differing(pair: ComparedPair) -> list[str]:
 def _title(item: StoredResult) -> str:
     evaluation = item.evaluation
     arguments = [f"{name}={value}" for name, value in sorted(evaluation.model.arguments.items())]
-    horizon = [] if evaluation.horizon is None else [f"T={evaluation.horizon:g}"]
+    horizon = [] if evaluation.horizon is None else [horizon_of(evaluation)]
     solver = [] if evaluation.solver is None else [str(evaluation.solver)]
     data = f"{evaluation.dataset.name} ({evaluation.dataset.split})"
     attack = f"{evaluation.attack.name} in {evaluation.threat_model.norm}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from odebench.io.text import WIDTH, fill, hanging
 from odebench.leaderboard.figures import CARRY_OVER
 from odebench.leaderboard.table import Cell, Row, Table, in_order
-from odebench.protocol.spec import radius
+from odebench.protocol.spec import Evaluation, radius
 
 LABEL_WIDTH = 16
 TITLE = "# Leaderboard\n"
@@ -222,6 +222,12 @@ def nfe_text(cell: Cell | None) -> str:
 def horizon_name(horizon: float | None) -> str:
     """A horizon as a column's name."""
     return "no horizon" if horizon is None else f"T={horizon:g}"
+
+
+def horizon_of(evaluation: Evaluation) -> str:
+    """The horizon of an evaluation, with that of training where it is another one."""
+    name, trained = horizon_name(evaluation.horizon), evaluation.train_horizon
+    return name if trained in (None, evaluation.horizon) else f"{name} (trained at T={trained:g})"
 
 
 def _image_counts(table: Table) -> list[int]:

@@ -15,6 +15,7 @@ from odebench.evaluation.model_reference import ModelReference, RegisteredModel
 from odebench.evaluation.plan import DEFAULT_CHUNK
 from odebench.protocol.spec import Evaluation, Solver, parse_number, radius
 from odebench.result.schema import Result
+from odebench.submission.own_model import CODE
 from odebench.submission.submitted_model import SubmittedModel, find_model
 
 DEFAULT_MAX_STEPS = 1000
@@ -24,8 +25,8 @@ FILE = "FILE"
 
 
 def run_command(result: Result, model: ModelReference | None = None) -> list[str]:
-    """The words of the command that makes a result again; FILE stands for a weights file that the user must name. The
-    model is looked up by its name unless it is given.
+    """The words of the command that makes a result again; FILE stands for a weights file that the user must name, and
+    FILE.py for the file of a model of one's own. The model is looked up by its name unless it is given.
 
     Raises UsageError where there is no such command: for a module handed over in Python, a model that is not here, and
     candidates made elsewhere.
@@ -36,10 +37,12 @@ def run_command(result: Result, model: ModelReference | None = None) -> list[str
     attack, spec = load_attack(evaluation.attack.name), evaluation.attack
     if attack.needs_candidates:
         raise UsageError(f"its candidates were made elsewhere: odebench judge -m {evaluation.model.name} {FILE}")
-    model = model or find_model(evaluation.model.name)
-    words = ["odebench", "run", "--model", evaluation.model.name, "--attack", attack.name]
+    own = CODE in evaluation.model.arguments
+    name = f"{FILE}.py:{evaluation.model.name}" if own else evaluation.model.name
+    model = model if model is not None or own else find_model(name)
+    words = ["odebench", "run", "--model", name, "--attack", attack.name]
     if isinstance(attack, DiagnosisDefinition):
-        words = ["odebench", "diagnose", "--model", evaluation.model.name]
+        words = ["odebench", "diagnose", "--model", name]
         words += ["--full"] if attack.name == DIAGNOSIS.name else []
     words += [*_images(evaluation), *_integration(evaluation)]
     words += [
@@ -58,6 +61,8 @@ def run_command(result: Result, model: ModelReference | None = None) -> list[str
     if isinstance(model, RegisteredModel):
         words += _pairs("--set", evaluation.model.other_arguments)
         words += ["--weights", FILE] if evaluation.model.weights == result.found.weights_sha256 else []
+    elif own:
+        words += ["--weights", FILE, "--trust"]
     elif isinstance(model, SubmittedModel) and model.code is not None:
         words.append("--trust")
     return words

@@ -211,6 +211,7 @@ WRONG = {
     "run ode -a pgd": "'ode' stands without an option; write --model ode$",
     "diagnose ode": "'ode' stands without an option; write --model ode$",
     "evaluate -m ode": "No such command 'evaluate'. Did you mean 'run'",
+    "list": "No such command 'list'. Did you mean 'models'",
     "compare kd-oed oed": "no model, file, folder or commit is called 'kd-oed'; did you mean 'kd-ode'",
     f"{RUN} --horizon abc": "horizon 'abc' is not a finite number; write it like 0.5 or 1e-3",
     f"{RUN} --results=": "--results is empty; give a value, or leave it out",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from result_factory import counted_check, make_result
+from result_factory import EXAMINED, counted_check, make_result
 from small_model import linear
 
 from odebench.cli import _exit_code
@@ -24,6 +24,7 @@ from odebench.leaderboard.model_card import AGAIN
 from odebench.protocol.spec import adaptive, fixed_step
 from odebench.result.file import read_result, result_files, write_result
 from odebench.result.schema import Cost, Result, StageCost
+from odebench.submission.own_model import CODE
 from odebench.submission.run_command import FILE, joined, run_command
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboard"
@@ -204,6 +205,26 @@ def test_doubt_stages_and_what_no_command_repeats_are_said(call: Call, tmp_path:
     rows = [line.split() for line in lines]
     assert rows[rows.index(["stage", "forward", "backward", "seconds"]) + 1] == ["pgd", "20", "21", "20", "1.5"]
     assert "no command repeats it: unknown model 'mine-" in out
+
+
+def test_checks_and_the_horizon_of_training_are_said(call: Call, tmp_path: Path) -> None:
+    gap = counted_check(k=9, n=10, why="images that move; take shorter steps")
+    checks = sorted([gap, *EXAMINED], key=lambda check: check.id)
+    result = make_result({0.1: "rrrrffxmmu"}, checks=checks, flags=["solver gap"], horizon=0.5, train_horizon=1.0)
+    _, out, _ = call("show", write_result(result, tmp_path / "results"))
+    assert "T=0.5 (trained at T=1), rk4 step 0.25," in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["16", "solver", "gap", "flag", "9", "of", "10", "images", "model"] in rows
+    assert sum(row[:1] == [str(check.id)] and check.status in row for check in checks for row in rows) == len(checks)
+    same = make_result({0.1: "rf"}, horizon=0.5, train_horizon=0.5)
+    assert "T=0.5, rk4" in call("show", write_result(same, tmp_path / "results"))[1]
+
+
+def test_the_command_of_ones_own_model_names_its_file_and_weights() -> None:
+    result = make_result({0.1: "rf"}, model="Net", arguments={CODE: "0123456789ab"}, train_seed=None)
+    words = run_command(result)
+    assert words[:4] == ["odebench", "run", "--model", "FILE.py:Net"]
+    assert words[-3:] == ["--weights", "FILE", "--trust"]
 
 
 def test_how_often_each_stage_succeeded_is_said(call: Call) -> None:
