@@ -114,6 +114,8 @@ def verify_entry(
     without_results = [planned_weights(folder, entry, *each, data_dir=data_dir) for each in drawn]
     wanted = {name: looked_at.get(name) for name in totals}
     drawn_by = draw if chunks is None else None
+    for each in findings:
+        progress.say(f"refused, whatever its attacks find: {each}")
     run = Rerun(folder, entry, chosen, without_results, wanted, data, draw=drawn_by, data_dir=data_dir)
     if code is not None:
         progress.say(f"{entry.id}: its code runs in separate processes, silently, {time_limit} s at most")
@@ -124,6 +126,11 @@ def verify_entry(
     skipped = sum(not can_be_repeated(each.evaluation) for each in committed)
     notes = [f"{dataset} alone was looked at, not {', '.join(others)}"] if others else []
     notes += [*_notes_of_code(code, inspected)] if code is not None else []
+    repeatable = len(committed) - skipped
+    if len(chosen) < repeatable:
+        notes.append(
+            f"{len(chosen)} of {repeatable} results were run again, those of drawn train seeds; --full runs all"
+        )
     notes += [f"{skipped} results of candidates and diagnoses are read, not run again"] if skipped else []
     return Verification(
         folder, entry.id, draw, looked_at, found.chunks, (*findings, *found.findings), (*notes, *found.notes)

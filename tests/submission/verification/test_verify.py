@@ -26,6 +26,7 @@ from odebench.evaluation.plan import EvaluationRequest, Slice, plan
 from odebench.evaluation.staged_attack import StagedAttack
 from odebench.io.https import RemoteError
 from odebench.numerics.statistics import difference_interval
+from odebench.progress import Silent
 from odebench.result.file import read_result, result_files, write_result
 from odebench.result.schema import Result, outcomes_digest
 from odebench.submission.entry import read_entry
@@ -387,8 +388,15 @@ def test_a_randomised_model_is_admitted_and_compared_by_figures(tmp_path: Path, 
     for path in result_files(results):
         if "-pgd-" in path.name:
             path.unlink()
-    found = verified(write_real_entry(tmp_path / "entries", code=code), results)
+    lines: list[str] = []
+
+    class Listening(Silent):
+        def say(self, line: str) -> None:
+            lines.append(line)
+
+    found = verified(write_real_entry(tmp_path / "entries", code=code), results, progress=Listening())
     assert rules(found) == ["coverage"]
+    assert f"refused, whatever its attacks find: {found.findings[0]}" in lines[0], "before minutes of attacks"
     assert [(cell.letters, cell.images) for cell in found.compared] == [(0, 100)]
     assert any("is randomised: compared by figures, shown, and not ranked" in note for note in found.notes)
 
@@ -606,6 +614,11 @@ def test_a_published_model_is_found_again(
     said: Mapping[str, Any] = json.loads(capsys.readouterr().out)
     assert (said["ok"], said["findings"], said["differ"]) == (True, [], 0)
     assert said["letters"] >= 600
+    count = len(list(result_files(tmp_path / "results" / name)))
+    ran = [
+        re.match(r"(\d+) of (\d+) results were run again, those of drawn train seeds", note) for note in said["notes"]
+    ]
+    assert [(int(each[1]) < int(each[2]), int(each[2])) for each in ran if each] == [(True, count)]
 
 
 @pytest.mark.parametrize(
