@@ -108,7 +108,10 @@ def _check_names(*names: str) -> None:
 
     for name in names:
         if not Path(name).exists() and commit_of(name) is None:
-            near = nearest(name, {*MODELS.entries(), *entry_names()}, cutoff=0.7)
+            known = {*MODELS.entries(), *entry_names()}
+            if name in known:
+                raise UsageError(f"{name} is a model: compare it with a model, or files and folders of results")
+            near = nearest(name, known, cutoff=0.7)
             if near:
                 raise UsageError(f"no model, file, folder or commit is called {name!r};{near}")
 

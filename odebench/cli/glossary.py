@@ -119,6 +119,7 @@ VERDICTS: dict[ClaimVerdict, str] = {
 WORDS: dict[str, str] = {
     "robust accuracy": "the share of all images that are classified correctly, clean and at every adversarial image "
     "that the attacks found within epsilon; a stronger attack may lower it",
+    "rank": "1 plus the number of models that are significantly better",
     "carry-over": "an image that is fooled at one epsilon counts as fooled at every larger one, in tables and in what "
     "run and show print; the letters of a result are as they were found",
     "clean accuracy": "the share of images that are classified correctly without an attack",

@@ -100,7 +100,8 @@ def _again(result: Result) -> None:
     print("\n" + hanging(f"the command that repeats it ({AGAIN}):"))
     print(shell_lines(words))
     if FILE in words:
-        print(f"{FILE} is the weights file of the sha256 above")
+        own = f"; {FILE}.py is the file of the class" if any(word.startswith(f"{FILE}.py:") for word in words) else ""
+        print(f"{FILE} is the weights file of the sha256 above{own}")
 
 
 def _published(result: Result, path: Path) -> None:

@@ -151,7 +151,7 @@ def _hub_file(url: str) -> tuple[str, str, str]:
 def _from_hub(url: str, *, sha256: str | None, bytes: int | None) -> Path:
     repository, name, revision = _hub_file(url)
     if find_spec("huggingface_hub") is None:
-        raise UsageError(f"{url} needs huggingface_hub: pip install huggingface_hub")
+        raise UsageError(f"{url} needs huggingface_hub: pip install 'huggingface_hub>=1.0'")
     import huggingface_hub
 
     limit = LIMIT_BYTES if bytes is None else bytes

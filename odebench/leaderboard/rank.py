@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from itertools import combinations
-from operator import and_
+from math import hypot
+from operator import and_, or_
+from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from odebench.leaderboard.build import WORST_CASE, attack_label
 from odebench.leaderboard.grouping import group
 from odebench.leaderboard.table import Cell, Row, Table
-from odebench.leaderboard.union import StoredResult, union
+from odebench.leaderboard.union import StoredResult, image_set, union
 from odebench.numerics.crossed import crossed_mean
 from odebench.numerics.statistics import holm, sign_test
 from odebench.result.outcome import ROBUST
@@ -29,9 +31,9 @@ def ranks(table: Table) -> dict[int, int]:
     """The rank of each usual row that has one, by its number among them.
 
     A row stands for the mean over its ranked horizons. Two rows are compared on the train seeds and images that both
-    have under one worst case, or without one, as where their efforts differ, under all attacks run on each. With one
-    seed in common the sign test over images decides, with none that over the means of each image. Rows without an image
-    in common are not significantly apart.
+    have under one worst case, or without one, as where their efforts differ, under all attacks run on each; with one
+    seed in common by the sign test over images. Rows without a train seed or an image in common are compared by their
+    intervals.
     """
     better = {number: 0 for number, row in enumerate(table.usual) if _ranked(row)}
     for _, worse in significantly_better(table):
@@ -74,42 +76,57 @@ def _difference(one: Sequence[Cell], other: Sequence[Cell], epsilon: float) -> t
     pairs = (pair for label in labels if (pair := paired_shares(one, other, label, epsilon)) is not None)
     pair = next(pairs, None) or _paired_unions(one, other, epsilon)
     if pair is None:
-        return 0.0, 1.0
+        return _difference_of_means(one, other)
     table = pair[0] - pair[1]
     if min(table.shape) > 1:
         found = crossed_mean(table)
         return found.mean, found.p
-    return float(table.mean()), sign_test(int((table > 0).sum()), int((table < 0).sum()))
+    mean, gained, lost = float(table.mean()), int((table > 0).sum()), int((table < 0).sum())
+    return mean, sign_test(gained, lost) if mean * (gained - lost) > 0 else 1.0
+
+
+def _difference_of_means(one: Sequence[Cell], other: Sequence[Cell]) -> tuple[float, float]:
+    """The difference of rows without a train seed or an image in common, with its two-sided p, by the standard errors
+    that their widest 95% intervals imply."""
+    means = [fmean(cell.robust_accuracy.value for cell in side) for side in (one, other)]
+    widths = [max(cell.robust_accuracy.high - cell.robust_accuracy.low for cell in side) for side in (one, other)]
+    normal = NormalDist()
+    error = hypot(*widths) / (2 * normal.inv_cdf(0.975))
+    difference = means[0] - means[1]
+    return difference, 2 * normal.cdf(-abs(difference) / error)
 
 
 def _paired_unions(one: Sequence[Cell], other: Sequence[Cell], epsilon: float) -> tuple[Shares, Shares] | None:
-    """For each side a table of shares in [0, 1], (train seeds, images): over the side's cells, how often an image is
-    robust against all attacks run on it. Where the sides have no train seed in common, one line of means over all of
-    each side's; None where they have no image in common."""
+    """For each side a table of shares in [0, 1], (train seeds, images): over the side's cells, how often an image that
+    a worst case attacked is robust against all attacks run on it. None where the sides have no train seed or no such
+    image in common."""
     import numpy as np
 
     sides = [[_unions(cell, epsilon) for cell in cells] for cells in (one, other)]
-    seeds = [set.intersection(*map(set, side)) for side in sides]
-    common = seeds[0] & seeds[1]
-    asked = [(side, sorted(common or own)) for side, own in zip(sides, seeds, strict=True)]
-    images = reduce(and_, (cell[seed][1] for side, some in asked for cell in side for seed in some), -1)
-    if images <= 0 or not all(seeds):
+    cells = [cell for side in sides for cell in side]
+    seeds = sorted(set.intersection(*map(set, cells)))
+    images = reduce(and_, (cell[seed][1] for cell in cells for seed in seeds), -1)
+    if images <= 0:
         return None
     places = [place for place in range(images.bit_length()) if images >> place & 1]
-    tables = []
-    for side, some in asked:
-        robust = [[[cell[seed][0] >> place & 1 for place in places] for cell in side] for seed in some]
-        tables.append(np.mean(robust, axis=1))
-    first, second = tables
-    return (first, second) if common else (first.mean(axis=0, keepdims=True), second.mean(axis=0, keepdims=True))
+    first, second = (
+        np.mean([[[cell[seed][0] >> place & 1 for place in places] for seed in seeds] for cell in side], axis=0)
+        for side in sides
+    )
+    return first, second
 
 
 def _unions(cell: Cell, epsilon: float) -> dict[int, tuple[int, int]]:
-    """The images of each train seed that are robust against all attacks run on it, and those that were judged."""
+    """Of each train seed the images that are robust against all attacks run on it, and those that a worst case
+    attacked."""
     found = {}
     for seed, same in group(cell.results, _seed).items():
-        outcomes = union(same)
-        found[seed] = outcomes.at(epsilon)[ROBUST], outcomes.judged.get(epsilon, 0)
+        attacked = [
+            image_set(item.result)
+            for item in same
+            if item.evaluation.attack.name == WORST_CASE and epsilon in item.evaluation.threat_model.epsilons
+        ]
+        found[seed] = union(same).at(epsilon)[ROBUST], reduce(or_, attacked, 0)
     return found
 
 

@@ -32,8 +32,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name, never a path: it becomes part of file names."""
 MAX_IMAGES = 10**6
 """More images than any test set here has: `offset` and `n` together are at most as many."""
-MAX_EPSILON = 1e4
-"""More than the distance between any two images here."""
+MAX_EPSILON = 1e4  # more than the distance between any two images here
 MAX_JSON = 20_000
 """Characters of the arguments, parameters or evidence of one object, as JSON."""
 Item = TypeVar("Item")
@@ -203,7 +202,8 @@ class AttackSpec(Spec):
     @property
     def effort(self) -> str | None:
         """The effort that was asked of it; null for an attack without one."""
-        return str(self.parameters["effort"]) if "effort" in self.parameters else None
+        effort = self.parameters.get("effort")
+        return None if effort is None else str(effort)
 
     @property
     def is_function(self) -> bool:

@@ -38,8 +38,8 @@ BREAKDOWNS = {
         attack_label,
         lambda cell: ", ".join(cell.attacks),
         f'{_FIGURES}under each attack alone and, in the rows "{ALL}", where an image counts as robust only if it '
-        "withstood all of them. n is the most images of an attack: one that was run on fewer lowers these "
-        "alone. Results of one attack with other parameters are one row.",
+        "withstood all of them. n is the most images of an attack; one that was run on fewer counts on these. "
+        "Results of one attack with other parameters are one row.",
     ),
     "seed": Breakdown(
         "train seed",

@@ -36,8 +36,8 @@ def model_comparison_text(found: Sequence[ModelComparison], first: str, second: 
             "Accuracies in %, clean and under each attack, on the images and train seeds that both models have. A - B "
             "is in points with its paired 95% interval: over train seeds and images, or of one train seed over "
             f"images. A is better or worse where it excludes 0; below {LEAST_SEEDS} train seeds, that speaks of these "
-            "weights alone. The leaderboard orders models by their best T, and its ranks correct for many comparisons: "
-            "these rows do neither."
+            "weights alone. The leaderboard orders models by their best T and corrects its ranks for many comparisons; "
+            "these rows are a mean over T, and not corrected."
         ),
         "",
     ]

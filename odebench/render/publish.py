@@ -98,8 +98,8 @@ def publish(
     folder: Path, asked: Sequence[ClaimCells], provenance: Provenance = NO_PROVENANCE
 ) -> tuple[list[Path], tuple[ResultError, ...]]:
     """Writes LEADERBOARD.md, its pages, data files, charts and index.html, removes other charts and pages, and returns
-    the files written and the problems of the results. Raises FileError, and
-    ResultError for a result by an attack that was handed over in Python."""
+    the files written and the problems of the results. Raises FileError, and ResultError for a result by an attack that
+    was handed over in Python."""
     found = leaderboard_files(folder, asked, provenance)
     for item in found.page.stored:
         if item.evaluation.attack.is_function:

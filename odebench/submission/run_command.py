@@ -13,6 +13,7 @@ from odebench.attack.definition import DiagnosisDefinition, load_attack
 from odebench.errors import UsageError
 from odebench.evaluation.model_reference import ModelReference, RegisteredModel
 from odebench.evaluation.plan import DEFAULT_CHUNK
+from odebench.model.registry import MODELS
 from odebench.protocol.spec import Evaluation, Solver, parse_number, radius
 from odebench.result.schema import Result
 from odebench.submission.own_model import CODE
@@ -37,7 +38,7 @@ def run_command(result: Result, model: ModelReference | None = None) -> list[str
     attack, spec = load_attack(evaluation.attack.name), evaluation.attack
     if attack.needs_candidates:
         raise UsageError(f"its candidates were made elsewhere: odebench judge -m {evaluation.model.name} {FILE}")
-    own = CODE in evaluation.model.arguments
+    own = CODE in evaluation.model.arguments and evaluation.model.name not in MODELS.entries()
     name = f"{FILE}.py:{evaluation.model.name}" if own else evaluation.model.name
     model = model if model is not None or own else find_model(name)
     words = ["odebench", "run", "--model", name, "--attack", attack.name]

@@ -212,6 +212,7 @@ WRONG = {
     "diagnose ode": "'ode' stands without an option; write --model ode$",
     "evaluate -m ode": "No such command 'evaluate'. Did you mean 'run'",
     "list": "No such command 'list'. Did you mean 'models'",
+    "compare . kd-ode": "kd-ode is a model: compare it with a model, or files and folders of results",
     "compare kd-oed oed": "no model, file, folder or commit is called 'kd-oed'; did you mean 'kd-ode'",
     f"{RUN} --horizon abc": "horizon 'abc' is not a finite number; write it like 0.5 or 1e-3",
     f"{RUN} --results=": "--results is empty; give a value, or leave it out",

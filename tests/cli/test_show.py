@@ -227,6 +227,12 @@ def test_the_command_of_ones_own_model_names_its_file_and_weights() -> None:
     assert words[-3:] == ["--weights", "FILE", "--trust"]
 
 
+def test_show_says_what_stands_for_files(call: Call, tmp_path: Path) -> None:
+    result = make_result({0.1: "rf"}, model="Net", arguments={CODE: "0123456789ab"}, train_seed=None)
+    _, out, _ = call("show", write_result(result, tmp_path / "results"))
+    assert "FILE is the weights file of the sha256 above; FILE.py is the file of the class\n" in out
+
+
 def test_how_often_each_stage_succeeded_is_said(call: Call) -> None:
     stages = sorted((PUBLISHED / "results" / "kd-ode").glob("digits-worst-case-l2-*.json"))[0]
     result = read_result(stages)

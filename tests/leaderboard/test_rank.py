@@ -68,17 +68,54 @@ def test_rows_of_other_efforts_are_compared_under_all_attacks_and_unranked_rows_
     assert ranked(*results("a", 0.6), *lowered) == {"a": 1, "b": 2}
 
 
-def test_rows_without_a_train_seed_in_common_are_compared_by_the_means_of_images() -> None:
+def test_images_that_no_worst_case_attacked_do_not_count() -> None:
     other = {"parameters": {"effort": "other"}}
-    later = [each for each in results("b", 0.3, seeds=6, **other) if each.evaluation.model.train_seed > 3]
-    assert ranked(*results("a", 0.6), *later) == {"a": 1, "b": 2}
-    same_effort = [each for each in results("b", 0.3, seeds=6) if each.evaluation.model.train_seed > 3]
-    assert ranked(*results("a", 0.6), *same_effort) == {"a": 1, "b": 2}
+    few = results("a", 0.3, seeds=1)
+    weak = [make_result({0.1: "r" * N}, model="a", train_seed=0, attack="pgd", offset=N)]
+    many = [
+        make_result(
+            {0.1: "".join(["r" if n % 3 else "f" for n in range(2 * N)])},
+            model="b",
+            train_seed=0,
+            attack="worst-case",
+            **other,
+        )
+    ]
+    assert ranked(*few, *weak, *many)["b"] == 1, "200 easy images under a weak attack lift nobody"
 
 
-def test_rows_without_an_image_in_common_are_not_apart() -> None:
-    elsewhere = results("b", 0.3, offset=N)
-    assert ranked(*results("a", 0.6), *elsewhere) == {"a": 1, "b": 1}
+def test_without_a_train_seed_in_common_intervals_decide() -> None:
+    def from_seed_four_on(share: float, **more: Any) -> list[Result]:
+        return [each for each in results("b", share, seeds=8, **more) if each.evaluation.model.train_seed > 3]
+
+    assert ranked(*results("a", 0.6), *from_seed_four_on(0.3)) == {"a": 1, "b": 2}
+    assert ranked(*results("a", 0.6), *from_seed_four_on(0.3, parameters={"effort": "other"})) == {"a": 1, "b": 2}
+    # seeds that scatter by ten points: their means differ by two, all images together
+    scattered = [0.50, 0.60, 0.70, 0.60], [0.48, 0.58, 0.68, 0.58]
+    one, other = (
+        [
+            results(model, share, seeds=seed + 1)[seed]
+            for seed, share in zip(range(first, first + 4), shares, strict=True)
+        ]
+        for model, first, shares in (("a", 0, scattered[0]), ("b", 4, scattered[1]))
+    )
+    assert ranked(*one, *other) == {"a": 1, "b": 1}
+
+
+def test_one_seed_whose_signs_and_mean_disagree_is_not_apart() -> None:
+    def row(model: str, letters: list[str]) -> list[Result]:
+        at = zip((0.5, 1.0, 2.0, 4.0), letters, strict=True)
+        return [make_result({0.1: each}, model=model, train_seed=0, horizon=t, attack="worst-case") for t, each in at]
+
+    # a gains a quarter on 60 images, b a whole on 20
+    a = row("a", ["r" * 60 + "f" * 20, *["f" * 80] * 3])
+    b = row("b", ["f" * 60 + "r" * 20] * 4)
+    assert ranked(*a, *b) == {"a": 1, "b": 1}
+
+
+def test_rows_without_an_image_in_common_are_compared_by_intervals() -> None:
+    assert ranked(*results("a", 0.6), *results("b", 0.59, offset=N)) == {"a": 1, "b": 1}
+    assert ranked(*results("a", 0.6), *results("b", 0.3, offset=N)) == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize(("gained", "lost", "p"), [(0, 0, 1.0), (5, 5, 1.0), (6, 0, 2 / 64), (1, 9, 22 / 1024)])

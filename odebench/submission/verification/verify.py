@@ -126,11 +126,9 @@ def verify_entry(
     skipped = sum(not can_be_repeated(each.evaluation) for each in committed)
     notes = [f"{dataset} alone was looked at, not {', '.join(others)}"] if others else []
     notes += [*_notes_of_code(code, inspected)] if code is not None else []
-    repeatable = len(committed) - skipped
-    if len(chosen) < repeatable:
-        notes.append(
-            f"{len(chosen)} of {repeatable} results were run again, those of drawn train seeds; --full runs all"
-        )
+    every = len(sampling.all_results(committed))
+    if len(chosen) < every:
+        notes.append(f"{len(chosen)} of {every} results were run again, those of drawn train seeds; --full runs all")
     notes += [f"{skipped} results of candidates and diagnoses are read, not run again"] if skipped else []
     return Verification(
         folder, entry.id, draw, looked_at, found.chunks, (*findings, *found.findings), (*notes, *found.notes)

@@ -25,7 +25,7 @@ from odebench.model.classifier import Classifier
 from odebench.model.ode import OdeNet
 from odebench.model.resnet import ResNet
 from odebench.numerics.seeding import seeded
-from odebench.protocol.spec import Solver, adaptive, fixed_step
+from odebench.protocol.spec import VERDICT_BATCH, Solver, adaptive, fixed_step
 from odebench.result.schema import Check
 
 RK4 = fixed_step(step=0.5)
@@ -514,6 +514,17 @@ def test_small_pixels_count_as_much_as_others_for_attacks_that_step_along_the_si
 def test_a_gradient_that_leaves_small_pixels_out_is_seen() -> None:
     check = fidelity(Through(lambda images: SmallPixelsScaled.apply(images, 0.06, 0.0)))
     assert abs(float(str(check.evidence["along_sign"])) - 1) < 0.1  # neither side of the ratio holds them
+    assert float(str(check.evidence["small_pixels"])) < 0.7
+    assert check.status == "flag"
+
+
+@pytest.mark.parametrize("verdict", [True, False])
+def test_small_pixels_are_looked_at_in_each_batch_size_whose_gradient_differs(verdict: bool) -> None:
+    def scaled(images: Tensor) -> Tensor:
+        masked = (len(images) == VERDICT_BATCH) is verdict
+        return SmallPixelsScaled.apply(images, 0.06, 0.0) if masked else images
+
+    check = fidelity(Through(scaled))
     assert float(str(check.evidence["small_pixels"])) < 0.7
     assert check.status == "flag"
 
