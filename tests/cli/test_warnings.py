@@ -82,7 +82,6 @@ def test_a_stream_without_utf8_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_curves_are_drawn_in_ascii_too(tmp_path: Path) -> None:
-    pytest.importorskip("plotext")
     curve = Curve("loss against steps", "step", "loss", tuple((float(x), float(x * x)) for x in range(20)))
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     text = spelled_for(stream, curve_text(curve, plain=True))

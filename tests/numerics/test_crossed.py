@@ -63,7 +63,8 @@ def test_the_half_width_to_expect_is_that_of_such_a_study() -> None:
 
 @pytest.mark.parametrize(("seeds", "images", "draw"), [(6, 12, 0), (5, 15, 4), (8, 10, 2)])
 def test_interior_estimates_equal_reml(seeds: int, images: int, draw: int) -> None:
-    frame_of = pytest.importorskip("pandas").DataFrame
+    from pandas import DataFrame
+
     mixed = pytest.importorskip("statsmodels.formula.api").mixedlm
     generator = np.random.default_rng(draw)
     table = generator.normal(2, 1, (seeds, images)) + generator.normal(0, 1, (seeds, 1))
@@ -71,7 +72,7 @@ def test_interior_estimates_equal_reml(seeds: int, images: int, draw: int) -> No
     found = crossed_mean(table)
     assert min(found.components) > 0.05
     rows, columns = np.indices(table.shape)
-    frame = frame_of({"y": table.ravel(), "seed": rows.ravel(), "image": columns.ravel(), "all": 1})
+    frame = DataFrame({"y": table.ravel(), "seed": rows.ravel(), "image": columns.ravel(), "all": 1})
     parts = {"seed": "0 + C(seed)", "image": "0 + C(image)"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

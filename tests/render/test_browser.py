@@ -17,7 +17,7 @@ from page_factory import HOSTILE, html_of, results, stored_in, write_examples
 from odebench.render.records import FIELDS
 from odebench.result.schema import Result
 
-missing = [name for name in ("jinja2", "selenium") if importlib.util.find_spec(name) is None]
+missing = [name for name in ("selenium",) if importlib.util.find_spec(name) is None]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 missing += [name for name, path in (("chromium", BROWSER), ("chromedriver", shutil.which("chromedriver"))) if not path]
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")

@@ -36,7 +36,6 @@ from odebench.sweep.protocol_cells import read_grid
 from odebench.sweep.scheduler import Cluster, State, SweepError, Task, _conduct, sweep, tasks_of, workspace_of
 from odebench.sweep.task import TaskError, evaluate, prepare, train
 
-distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")
 
 BAD = """\

@@ -196,13 +196,13 @@ def _compare(
     doubles = points.double()
     size = 1 if alone else len(points)
     with torch.no_grad(), double.frozen():
-        logits64 = _in_batches(lambda part: double.answer(part).logits, doubles, size)
+        logits64 = in_batches(lambda part: double.answer(part).logits, doubles, size)
         runner_up = logits64.topk(2, dim=1).indices[:, 1]
-        plain = _in_batches(lambda part: classifier.answer(part).logits, points, size)
+        plain = in_batches(lambda part: classifier.answer(part).logits, points, size)
 
     def losses(moved: Float[Tensor, "directions points channels height width"], rows: Tensor) -> Tensor:
         together = max(TOGETHER, len(points))
-        logits = _in_batches(lambda part: double.answer(part).logits, moved.flatten(0, 1), 1 if alone else together)
+        logits = in_batches(lambda part: double.answer(part).logits, moved.flatten(0, 1), 1 if alone else together)
         labels = runner_up[rows].repeat(len(moved))
         return torch.nn.functional.cross_entropy(logits, labels, reduction="none").view(moved.shape[:2])
 
@@ -261,7 +261,8 @@ def _alike(gradient: Images, other: Images) -> bool:
     return bool(((gradient - other).flatten(1).abs().amax(1) <= 1e-3 * median).all())
 
 
-def _in_batches(ask: Callable[[Images], Tensor], points: Images, size: int) -> Tensor:
+def in_batches(ask: Callable[[Images], Tensor], points: Images, size: int) -> Tensor:
+    """The answers about all points, asked `size` at a time."""
     return torch.cat([ask(part.clone()) for part in torch.split(points, size)])
 
 

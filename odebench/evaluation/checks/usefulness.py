@@ -8,7 +8,7 @@ from torch import Tensor
 
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.attack.zero_gradient import REACH
-from odebench.evaluation.checks.gradient import TOGETHER
+from odebench.evaluation.checks.gradient import TOGETHER, in_batches
 from odebench.evaluation.checks.rule import skipped, threshold_check
 from odebench.model.classifier import Classifier
 from odebench.numerics.shapes import Images, Labels
@@ -68,17 +68,7 @@ def scale_cosines(
     used = ((ends - starts).double() * gradient.double()).flatten(2).sum(2)
     labels = runner_up.repeat(DIRECTIONS)
     with torch.no_grad():
-        above, below = (
-            torch.cat(
-                [
-                    _losses(wrapped(part), own)
-                    for part, own in zip(
-                        torch.split(moved.flatten(0, 1), TOGETHER), torch.split(labels, TOGETHER), strict=True
-                    )
-                ]
-            )
-            for moved in (ends, starts)
-        )
+        above, below = (_losses(in_batches(wrapped, moved.flatten(0, 1), TOGETHER), labels) for moved in (ends, starts))
     true = (above - below).view(DIRECTIONS, -1)
     # Lengths are taken out before they are multiplied: logits may be of any scale.
     used, true = (one / one.abs().amax(0).clamp_min(1e-300) for one in (used, true))
