@@ -83,7 +83,7 @@ SMOOTHED = AttackDefinition(
     "smoothed",
     "odebench.attack.smoothed:smoothed",
     _BOTH,
-    {"steps": 20, "targets": 3, "draws": 16, "directions": 64},
+    {"steps": 20, "targets": 9, "draws": 16, "directions": 64},
     summary="ascent on a smoothed gradient, for models that mask theirs",
     passes=("steps", "targets", "directions"),
     doubles="draws",

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from odebench.attack.early_stopping import IsAdversarial, strictly_correct
-from odebench.attack.margin import ascend_targets
-from odebench.attack.multi_target import ranked_others
+from odebench.attack.margin import ascend_targets, nearest_others
 from odebench.attack.spsa import Estimated
 from odebench.attack.wrapped_model import WrappedModel
+from odebench.numerics.seeding import seeded
 from odebench.numerics.shapes import Images, Labels, Logits
 
 REACH = 0.25
@@ -33,7 +33,7 @@ def smoothed(
     directions: int,
 ) -> Images:
     """The candidates of projected ascent on the margin along gradients of the scale of epsilon / 4, towards each of
-    the `targets` likeliest other classes.
+    the `targets` other classes whose boundaries seem nearest by them.
 
     The first gradient is the mean of the model's own at `draws` points drawn around. The images that remain are
     attacked again along central differences of the logits in `directions` random directions, for a model whose own
@@ -56,11 +56,13 @@ def smoothed(
             remaining[rows[some[adversarial]]] = False
             return adversarial
 
+        with seeded(seed):  # both kinds of gradient draw points
+            others = nearest_others(seen, images[rows], labels[rows], norm=norm, epsilon=epsilon, targets=targets)
         candidates = ascend_targets(
             seen,
             images[rows],
             labels[rows],
-            ranked_others(model, images[rows], labels[rows])[:, :targets],
+            others,
             norm=norm,
             epsilon=epsilon,
             seed=seed,

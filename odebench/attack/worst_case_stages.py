@@ -80,7 +80,7 @@ def _second_version(effort: str, *, norm: str, n_classes: int) -> tuple[Stage, .
         found.append(replace(tripwire, name=name, most_images=TRIPWIRE_IMAGES))
     in_doubt = [
         _stage(NOISE, draws=20),
-        _stage(SMOOTHED, steps=20, targets=few, draws=16, directions=64),
+        _stage(SMOOTHED, steps=20, targets=many, draws=16, directions=64),
         _stage(SUBSTITUTE, steps=30, targets=few, epochs=20),
         _stage(SQUARE, queries=5000 if longer else 500),
         _stage(TRANSFER, steps=50),

@@ -77,7 +77,7 @@ def standing(module: nn.Module, digits: Dataset, attack: str, *, norm: str = "li
 
 
 MARGIN = {"steps": 20, "targets": 3, "restarts": 1}
-SMOOTHED = {"steps": 15, "targets": 3, "draws": 16, "directions": 64}
+SMOOTHED = {"steps": 15, "targets": 9, "draws": 16, "directions": 64}
 
 
 @pytest.mark.parametrize(("mask", "norm"), [(Rippled, "linf"), (Staircase, "linf"), (Detached, "l2")])

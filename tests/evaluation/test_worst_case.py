@@ -40,7 +40,7 @@ FIRST = ["fgsm", "pgd 20", "apgd-ce 50", "pgd-margin 28x9x1"]
 TRIPWIRES = ["square 100 on 20", "transfer 50 on 20"]
 FAST_2 = [*FIRST, "apgd-t 3x20", *TRIPWIRES]
 STANDARD_2 = [*FIRST, "pgd-margin 100x9x3", "apgd-t 9x100", *TRIPWIRES]
-IN_DOUBT = ["noise 20", "smoothed 20x3x16x64", "substitute 30x3x20", "square 500", "transfer 50"]
+IN_DOUBT = ["noise 20", "smoothed 20x9x16x64", "substitute 30x3x20", "square 500", "transfer 50"]
 
 
 @pytest.fixture(scope="module")
