@@ -153,6 +153,7 @@ def main() -> None:
     shares: dict[str, list[float]] = {}
 
     def ours(precision: str, seed: int = 0) -> Result:
+        result: Result
         whole, result = clocked(
             lambda: attacked(
                 net,
