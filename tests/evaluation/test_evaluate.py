@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -275,14 +276,67 @@ def test_a_module_is_handed_back_as_it_was(linear: Linear, halves: Dataset) -> N
 
 def test_a_module_is_handed_back_as_it_was_after_an_error(halves: Dataset) -> None:
     class Failing(Moody):
+        calls = 0
+
         def forward(self, images: Tensor) -> Tensor:
+            self.calls += 1
             raise RuntimeError("no answer")
 
     model = Failing(nn.Linear(2, 2)).train()
     with pytest.raises(ModelError, match="Failing raised RuntimeError: no answer"):
         evaluate(model, halves)
     assert model.dropout.training
+    assert model.calls == 0
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+class _Backsolved(torch.autograd.Function):
+    """A solver with a hand-written adjoint, which asks for the gradient of its parameter in any case."""
+
+    @staticmethod
+    def forward(ctx: Any, state: Tensor, rate: Tensor) -> Tensor:
+        ctx.save_for_backward(state, rate)
+        return state * rate.exp()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        state, rate = ctx.saved_tensors
+        with torch.enable_grad():
+            (found,) = torch.autograd.grad((state * rate.exp()).flatten(), rate, gradients[0].flatten())
+        return gradients[0] * rate.exp(), found
+
+
+class Backsolving(nn.Module):
+    """Counts the calls of its solver, and keeps its rate flat, as torchdyn does."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.nfe = inner, 0
+        self.rate = nn.Parameter(torch.zeros(1))
+        self.flat = self.rate.flatten() * 1.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.nfe += 1
+        self.flat = self.rate.flatten() * 1.0
+        logits: Tensor = self.inner(_Backsolved.apply(images, self.flat))
+        return logits
+
+
+def test_an_adjoint_that_needs_its_parameters_leaves_nothing_in_the_module(linear: Linear, halves: Dataset) -> None:
+    model = Backsolving(copy.deepcopy(linear)).train()
+    model(halves.test.images[:4]).sum().backward()
+    gradients = {name: (one.grad, one.grad.clone()) for name, one in model.named_parameters() if one.grad is not None}
+    flat, told = model.flat, Told()
+    result = evaluate(model, halves, progress=told)
+    assert outcomes(result) == outcomes(evaluate(linear, halves))
+    assert not result.flags
+    assert "Backsolving: no gradient without those of its parameters, so every gradient costs theirs too" in told.lines
+    assert len(gradients) == 3
+    for name, one in model.named_parameters():
+        assert one.requires_grad
+        assert one.grad is gradients[name][0]
+        assert torch.equal(one.grad, gradients[name][1])
+    assert (model.nfe, model.flat is flat) == (1, True)
 
 
 def test_what_a_module_is_decides_its_digest(linear: Linear) -> None:
