@@ -254,14 +254,14 @@ class _Run:
 
     def _say_estimate(self, preflight: Preflight) -> None:
         """Says how long attack and checks may take, from the time that the gradients of one chunk took."""
-        count = len(self.evaluation.threat_model.epsilons)
         told = estimate(
             self._usual,
             chunk=min(self.evaluation.chunk, len(self.whole)),
             chunks=len(self.chunks),
-            epsilons=count,
+            epsilons=(count := len(self.evaluation.threat_model.epsilons)),
             gradient=preflight.slowest,
             checks=self.attack.examines_model and preflight.passes == 1,
+            alone=preflight.alone,
         )
         self.progress.say(
             f"{self.attack.name} on {len(self.images)} images, {count} epsilon{'s' * (count > 1)}, {self.passes} "
