@@ -34,6 +34,7 @@ from odebench.evaluation.loading import LoadedModels, known_weights, load_models
 from odebench.evaluation.measurements import Measurements
 from odebench.evaluation.plan import Plan, Slice
 from odebench.evaluation.preflight import Preflight
+from odebench.evaluation.way_back import check_sources
 from odebench.io.files import FileError, check_writable
 from odebench.model.classifier import Classifier
 from odebench.model.foreign_module import attributes_kept
@@ -120,6 +121,8 @@ def evaluate(
     preflights: dict[ThreatModel, Preflight] = {}
     results = []
     with ATTACKS.lending(asked_for.functions), attributes_kept([model, *(sources or {}).values()]):
+        if any(one.attack.sources for one in evaluations):
+            check_sources(models.sources, split)
         for evaluation in evaluations:
             asked = models if evaluation.attack.sources else without_sources
             measured = measure(evaluation, asked, split, preflights=preflights, progress=progress)

@@ -43,8 +43,8 @@ def useless_gradients(classifier: Classifier, images: Images, labels: Labels) ->
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            line = first_line(error)
-            raise ModelError(f"the gradient of {classifier.name} cannot be taken: {line}") from error
+            said = f"{type(error).__name__}: {first_line(error)}"
+            raise ModelError(f"the gradient of {classifier.name} cannot be taken: {said}") from error
     flat = gradient.flatten(1)
     return int(((flat == 0).all(1) | ~flat.isfinite().all(1)).sum())
 
