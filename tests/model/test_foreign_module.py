@@ -160,9 +160,9 @@ def test_an_assertion_for_all_images_is_an_error_in_one_line(count: int) -> None
         model.answer(grey_images(count))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_refused_with_what_to_do(dtype: torch.dtype) -> None:
-    said = r"its parameters are b?float16, images are float32: hand over module\.float\(\)"
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_another_precision_is_refused_with_what_to_do(dtype: torch.dtype) -> None:
+    said = r"its parameters are b?float(16|64), images are float32: hand over module\.float\(\)"
     with pytest.raises(ModelError, match=said):
         asked(Wrapped().to(dtype)).answer(grey_images(2))
 
