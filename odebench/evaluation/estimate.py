@@ -15,7 +15,8 @@ CHECK_IMAGES, CHECK_GRADIENTS, OTHER_CHECK_GRADIENTS = 32, 120, 5
 """What the checks after an attack cost, in gradients of an image: most of them of at most 32 images, and so many each;
 the others of the whole first chunk. Measured: 43 to 60 gradients of a chunk of 100, 83 of one of 50, 78 of one of 20.
 """
-
+CHECK_IMAGES_ALONE = 12
+"""The same of a model that is asked image by image."""
 
 LONG = 60.0
 """Seconds from which on an attack is said to be shortened by fewer images."""
@@ -37,12 +38,13 @@ class Estimate:
 
 
 def estimate(
-    stages: Sequence[Stage], *, chunk: int, chunks: int, epsilons: int, gradient: float, checks: bool
+    stages: Sequence[Stage], *, chunk: int, chunks: int, epsilons: int, gradient: float, checks: bool, alone: bool
 ) -> Estimate:
     """The time of some stages on whole chunks, and of the `checks` after them where they are made, from the seconds
-    that a `gradient` of one chunk takes."""
+    that a `gradient` of one chunk takes, image by image if `alone`."""
     most = gradient * sum(_gradients(stage, chunk) for stage in stages) * epsilons * chunks
-    after = gradient * (CHECK_GRADIENTS * min(CHECK_IMAGES, chunk) / chunk + OTHER_CHECK_GRADIENTS)
+    images = min(CHECK_IMAGES_ALONE if alone else CHECK_IMAGES, chunk)
+    after = gradient * (CHECK_GRADIENTS * images / chunk + OTHER_CHECK_GRADIENTS)
     return Estimate(USUAL_SHARE * most, most, after if checks else 0.0)
 
 

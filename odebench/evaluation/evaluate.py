@@ -34,8 +34,10 @@ from odebench.evaluation.loading import LoadedModels, known_weights, load_models
 from odebench.evaluation.measurements import Measurements
 from odebench.evaluation.plan import Plan, Slice
 from odebench.evaluation.preflight import Preflight
+from odebench.evaluation.way_back import check_sources
 from odebench.io.files import FileError, check_writable
 from odebench.model.classifier import Classifier
+from odebench.model.foreign_module import attributes_kept
 from odebench.progress import SILENT, Progress
 from odebench.protocol.recipe import weights_path
 from odebench.protocol.spec import NAME_PATTERN, AttackSpec, Evaluation, ModelSpec, Solver, ThreatModel
@@ -65,7 +67,7 @@ def evaluate(
     """The results of any module that maps images in [0, 1] to logits: one per attack, as the command line writes them.
 
     A module that exposes stem, field(t, state), head, horizon and solver is integrated by odebench; any other is
-    called as a whole. The module is in evaluation mode while it is judged.
+    called as a whole. The module is in evaluation mode while it is judged, and comes back as it was.
 
     `dataset` is a registered name, the path of an image folder, images and labels as tensors, a torch Dataset of image
     tensors, or an odebench.Dataset. Tensors are named by a digest of theirs; odebench.Dataset.from_tensors gives them a
@@ -118,7 +120,9 @@ def evaluate(
     without_sources = replace(models, sources={}, sources_sha256={})
     preflights: dict[ThreatModel, Preflight] = {}
     results = []
-    with ATTACKS.lending(asked_for.functions):
+    with ATTACKS.lending(asked_for.functions), attributes_kept([model, *(sources or {}).values()]):
+        if any(one.attack.sources for one in evaluations):
+            check_sources(models.sources, split)
         for evaluation in evaluations:
             asked = models if evaluation.attack.sources else without_sources
             measured = measure(evaluation, asked, split, preflights=preflights, progress=progress)

@@ -24,10 +24,9 @@ from odebench.evaluation.measurements import Measurements, Setup
 from odebench.evaluation.outcome_accumulator import Outcomes
 from odebench.evaluation.preflight import ALL, Preflight, chunks, run_preflight
 from odebench.evaluation.staged_attack import StagedAttack
-from odebench.evaluation.verdict import VERDICT_BATCH, Judge
-from odebench.model.classifier import Classifier
+from odebench.evaluation.verdict import Judge
+from odebench.evaluation.way_back import unfreeze_where_needed
 from odebench.numerics.precision import full_fp32
-from odebench.numerics.seeding import seeded
 from odebench.progress import SILENT, Progress, Step
 from odebench.protocol.spec import Evaluation, ThreatModel
 from odebench.result.outcome import EXAMINATION, ROBUST
@@ -63,7 +62,7 @@ def measure(
         for classifier in [models.classifier, *models.sources.values()]:
             frozen.enter_context(classifier.frozen())
         if models.handed_over:
-            _unfreeze_if_needed(models.classifier, evaluation, images, progress)
+            unfreeze_where_needed(models, evaluation, images, progress)
         run = _Run(evaluation, models, images, rows, candidates or {}, keep_candidates, progress)
         run.examinations = {} if examinations is None else examinations
         preflight = preflights.get(evaluation.threat_model)
@@ -80,20 +79,6 @@ def measure(
         if attack.examines_model and models.start is not None and not preflight.state and preflight.passes == 1:
             run.start = frozen.enter_context(started_early(models.start))
         return run.measure(preflight, split.sha256)
-
-
-def _unfreeze_if_needed(classifier: Classifier, evaluation: Evaluation, images: Split, progress: Progress) -> None:
-    """Unfreezes a module that was handed over if its gradient cannot be taken otherwise, and says so.
-
-    It is asked about the batch that the verdict will ask about first: what a module remembers of its first question
-    must not depend on this one.
-    """
-    with seeded(evaluation.attack.seed):
-        unfrozen = classifier.unfreeze_if_needed(images.images[:VERDICT_BATCH].to(classifier.device))
-    if unfrozen:
-        progress.say(
-            f"{classifier.name}: no gradient without those of its parameters, so every gradient costs theirs too"
-        )
 
 
 class _Run:
@@ -254,14 +239,14 @@ class _Run:
 
     def _say_estimate(self, preflight: Preflight) -> None:
         """Says how long attack and checks may take, from the time that the gradients of one chunk took."""
-        count = len(self.evaluation.threat_model.epsilons)
         told = estimate(
             self._usual,
             chunk=min(self.evaluation.chunk, len(self.whole)),
             chunks=len(self.chunks),
-            epsilons=count,
+            epsilons=(count := len(self.evaluation.threat_model.epsilons)),
             gradient=preflight.slowest,
             checks=self.attack.examines_model and preflight.passes == 1,
+            alone=preflight.alone,
         )
         self.progress.say(
             f"{self.attack.name} on {len(self.images)} images, {count} epsilon{'s' * (count > 1)}, {self.passes} "

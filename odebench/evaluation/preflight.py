@@ -27,17 +27,19 @@ from odebench.result.outcome import ROBUST, UNSOLVED, WRONG, CheckId
 from odebench.result.schema import Check
 
 ALL = slice(None)
+TIMED_ALONE = 4
+"""How many images the time of gradients one by one is taken from."""
 
 
 @dataclass(frozen=True)
 class Preflight:
     """The clean outcomes and the first checks of one model on some images; several attacks may share them.
 
-    `alone` and `passes` are how the judge asks, `clean` holds one letter per image and `first_clean` those
-    of the evaluation's first chunk, `checks` are those made on the
-    first chunk of the evaluation. `useless` counts the images of check 1. `gradient_unconfirmed`: a module was handed
-    over and check 17 did not pass. `slowest` is the longest that the gradients of one chunk took, `seconds` what the
-    clean predictions took. `state` holds check 19 once it has been made.
+    `alone` and `passes` are how the judge asks, `clean` holds one letter per image and `first_clean` those of the
+    evaluation's first chunk, `checks` are those made on this chunk. `useless` counts the images of check 1.
+    `gradient_unconfirmed`: a module was handed over and check 17 did not pass. `slowest` is the longest that the
+    gradients of one chunk took (one by one if `alone`), `seconds` what the clean predictions took. `state` holds check
+    19 once it has been made.
     """
 
     alone: bool
@@ -112,6 +114,8 @@ def run_preflight(
         gradient_unconfirmed = fidelity.status != "pass"
         checks.append(fidelity)
     useless, slowest = _count_useless(evaluation, classifier, part, clean)
+    if alone:
+        slowest = max(slowest, _seconds_alone(evaluation, classifier, part))
     return Preflight(
         alone=alone,
         passes=passes,
@@ -149,7 +153,12 @@ def _how_to_ask(
         independence = batch_independence(
             classifier, first.images, first.labels, norm=threat.norm, epsilon=threat.middle_epsilon
         )
-    return coupled or independence.status == "flag", passes, [steady, independence]
+    if alone := coupled or independence.status == "flag":
+        progress.say(
+            f"{evaluation.model.name}: answers depend on the batch, so every image is attacked and judged by itself, "
+            "which takes longer"
+        )
+    return alone, passes, [steady, independence]
 
 
 def fidelity_check(judge: Judge, images: Images, *, norm: Norm, epsilon: float, adjoint: bool = False) -> Check:
@@ -171,3 +180,13 @@ def _count_useless(evaluation: Evaluation, classifier: Classifier, part: Split, 
                 count += useless_gradients(classifier, part.images[correct], part.labels[correct])
             slowest = max(slowest, time.perf_counter() - started)
     return count, slowest
+
+
+def _seconds_alone(evaluation: Evaluation, classifier: Classifier, part: Split) -> float:
+    """What the gradients of a chunk take one by one, from those of its first images."""
+    asked = min(TIMED_ALONE, len(part))
+    started = time.perf_counter()
+    with seeded(evaluation.attack.seed):
+        for row in range(asked):
+            useless_gradients(classifier, part.images[row : row + 1], part.labels[row : row + 1])
+    return (time.perf_counter() - started) / asked * min(evaluation.chunk, len(part))

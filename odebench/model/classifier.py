@@ -134,10 +134,10 @@ class Classifier:
             raise
         except AssertionError as error:
             if self.is_ode or (len(images) == 1 and not self._has_answered):
-                raise self._raised(error) from error
+                raise self._raised(error, images) from error
             logits, failed, nfe = self._ask_one_by_one(images, error)
         except Exception as error:
-            raise self._raised(error) from error
+            raise self._raised(error, images) from error
         self._has_answered = True
         self._check(logits, len(images))
         failed = failed | ~logits.isfinite().all(1)
@@ -145,10 +145,12 @@ class Classifier:
             logits = logits.masked_fill(failed[:, None], 0.0)
         return Answer(logits, failed, nfe)
 
-    def _raised(self, error: Exception) -> ModelError:
+    def _raised(self, error: Exception, images: Tensor) -> ModelError:
         said = f"{type(self.module).__name__} raised {type(error).__name__}: {first_line(error)}"
-        if half := {one.dtype for one in self.module.parameters()} & _HALF:
-            kind = str(half.pop()).removeprefix("torch.")
+        others = {one.dtype for one in self.module.parameters()} - {images.dtype}
+        wrong = others & _HALF or (others & {torch.float64} if "type" in said else set())
+        if wrong:
+            kind = str(wrong.pop()).removeprefix("torch.")
             said += f" (its parameters are {kind}, images are float32: hand over module.float())"
         return ModelError(said)
 
@@ -177,7 +179,7 @@ class Classifier:
                 logits = (0 * image.flatten(1).sum(1, keepdim=True)).expand(1, self.n_classes)
             rows.append(logits)
         if failed.all() and not self._has_answered:
-            raise self._raised(raised) from raised
+            raise self._raised(raised, images) from raised
         return torch.cat(rows), failed, None
 
     def _ask(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_CONTAINERS = {dict, OrderedDict, defaultdict, list, set, deque}
 
 
 @contextmanager
 def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
     """Puts a module into evaluation mode and its parameters out of the graph while inside, and restores modes, flags,
     gradients and the values of parameters and buffers, running statistics included.
+
+    Gradients are put aside meanwhile: those that are taken inside would be added to them.
 
     What it yields says whether a value had to be restored, once the context has ended.
     """
@@ -25,6 +31,8 @@ def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
     buffers = [(part, dict(part._buffers)) for part in module.modules()]
     module.eval()
     freeze(module)
+    for parameter in wanted:
+        parameter.grad = None
     try:
         yield lambda: restored
     finally:
@@ -45,6 +53,48 @@ def as_it_was(module: nn.Module) -> Iterator[Callable[[], bool]]:
                 if now is not before:
                     part._buffers[name] = before
                     restored |= before is None or now is None or not _equal(now, before)
+
+
+@contextmanager
+def attributes_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Restores the attributes of modules and of their parts, such as the counter of a solver or its options: which
+    objects they are, and what a tensor or a container of Python's holds itself, but nothing deeper."""
+    kept = [
+        (part, {name: (value, _content(value)) for name, value in vars(part).items()})
+        for module in modules
+        for part in module.modules()
+    ]
+    try:
+        yield
+    finally:
+        for part, before in kept:
+            for name in vars(part).keys() - before.keys():
+                del vars(part)[name]
+            for name, (value, content) in before.items():
+                vars(part)[name] = value
+                _put_back(value, content)
+
+
+def _content(value: object) -> Any:
+    """A copy of what a container holds, or of a tensor and its gradient; None for anything else."""
+    if isinstance(value, Tensor) and value.layout == torch.strided:
+        gradient = value.grad if value.is_leaf else None
+        return value.detach().clone(), None if gradient is None else gradient.clone()
+    return copy.copy(value) if type(value) in _CONTAINERS else None
+
+
+def _put_back(value: Any, content: Any) -> None:
+    if content is None:
+        return
+    if isinstance(value, Tensor):
+        values, gradient = content
+        if not _equal(value, values):
+            value.data = values
+        if value.is_leaf:
+            value.grad = gradient
+    else:
+        value.clear()
+        value.extend(content) if type(value) in (list, deque) else value.update(content)
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -84,7 +84,7 @@ class ProcessClassifier(Classifier):
 
     @property
     def name(self) -> str:
-        return "the entry's model"
+        return "the model"
 
     @property
     def parameters(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from odebench.errors import ModelError
 from odebench.model.classifier import Classifier
-from odebench.model.foreign_module import as_it_was, copy_of
+from odebench.model.foreign_module import as_it_was, attributes_kept, copy_of
 
 
 class Wrapped(nn.Module):
@@ -160,9 +160,9 @@ def test_an_assertion_for_all_images_is_an_error_in_one_line(count: int) -> None
         model.answer(grey_images(count))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_refused_with_what_to_do(dtype: torch.dtype) -> None:
-    said = r"its parameters are b?float16, images are float32: hand over module\.float\(\)"
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_another_precision_is_refused_with_what_to_do(dtype: torch.dtype) -> None:
+    said = r"its parameters are b?float(16|64), images are float32: hand over module\.float\(\)"
     with pytest.raises(ModelError, match=said):
         asked(Wrapped().to(dtype)).answer(grey_images(2))
 
@@ -237,3 +237,51 @@ def test_buffers_that_were_given_other_tensors_come_back() -> None:
     with still.frozen():
         still.answer(grey_images(3))
     assert not still.changed
+
+
+def test_gradients_that_were_there_are_not_added_to() -> None:
+    module = Wrapped()
+    module(grey_images(2)).sum().backward()
+    gradients = [one.grad for one in module.parameters()]
+    values = [one.clone() for one in gradients if one is not None]
+    with as_it_was(module):
+        for one in module.parameters():
+            one.requires_grad_()
+        module(grey_images(4)).sum().backward()
+    assert all(one.grad is before for one, before in zip(module.parameters(), gradients, strict=True))
+    assert all(torch.equal(one, before) for one, before in zip(gradients, values, strict=True))  # type: ignore[arg-type]
+
+
+class Solving(Wrapped):
+    """Counts, keeps and changes what solvers of libraries do: their options, a flat copy of all parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nfe, self.options, self.steps = 0, {"t0": 0.0}, [0.25]
+        self.flat = self.inner.weight.flatten() * 1.0
+        self.scale = torch.ones((), requires_grad=True)
+        self.seen = torch.zeros(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.nfe += len(images)
+        self.options["t0"] = torch.zeros(())  # type: ignore[assignment]
+        self.steps.append(0.5)
+        self.flat = self.inner.weight.flatten() * 1.0
+        self.seen += 1
+        self.last = super().forward(images)
+        return self.last * self.scale
+
+
+def test_attributes_come_back() -> None:
+    module = Solving()
+    module.inner.solved = 3  # type: ignore[assignment]
+    flat = module.flat
+    with attributes_kept([module]):
+        module(grey_images(2)).sum().backward()
+        module.inner.solved = 4  # type: ignore[assignment]
+        assert (module.nfe, module.steps, module.scale.grad is None) == (2, [0.25, 0.5], False)
+    assert (module.nfe, module.options, module.steps, module.inner.solved) == (0, {"t0": 0.0}, [0.25], 3)
+    assert module.flat is flat
+    assert not module.seen.any()
+    assert module.scale.grad is None
+    assert not hasattr(module, "last")

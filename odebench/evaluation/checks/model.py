@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from odebench.errors import ModelError
+from odebench.errors import ModelError, OdebenchError
 from odebench.evaluation.checks.rule import count_check, threshold_check
 from odebench.evaluation.verdict import Judge
 from odebench.io.text import first_line
@@ -43,8 +43,9 @@ def useless_gradients(classifier: Classifier, images: Images, labels: Labels) ->
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            line = first_line(error)
-            raise ModelError(f"the gradient of {classifier.name} cannot be taken: {line}") from error
+            kind = "" if isinstance(error, OdebenchError) else f"{type(error).__name__}: "
+            said = f"{kind}{first_line(error)}"
+            raise ModelError(f"the gradient of {classifier.name} cannot be taken: {said}") from error
     flat = gradient.flatten(1)
     return int(((flat == 0).all(1) | ~flat.isfinite().all(1)).sum())
 

@@ -173,7 +173,7 @@ class Unbackable(torch.autograd.Function):
 
 
 def test_a_backward_pass_that_raises_is_an_error_of_the_model() -> None:
-    with pytest.raises(ModelError, match="the gradient of Wrapped cannot be taken: no derivative here"):
+    with pytest.raises(ModelError, match="the gradient of Wrapped cannot be taken: RuntimeError: no derivative here"):
         check_gradient(Wrapped(linear_net(), before=Unbackable.apply))
 
 
