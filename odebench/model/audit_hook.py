@@ -91,7 +91,7 @@ class Guard:
         if what is None:
             return
         where = self._line()
-        if event == _LIBRARY and (not where or self._imports_package()):
+        if event == _LIBRARY and (not where or (self._is_known(arguments[0]) and self._imports_package())):
             return  # torch and other packages load their own libraries
         self.breaches.append(Breach(what=what, where=where))
         raise PermissionError(f"odebench refuses {what}: an entry's code may only compute")
@@ -125,6 +125,11 @@ class Guard:
             return False
         whole = os.path.realpath(text)
         return whole == os.devnull or whole == self.scratch or whole.startswith(self.scratch + os.sep)
+
+    def _is_known(self, library: Any) -> bool:
+        """Whether a library is one of the system, asked for by its name alone, or of an installed package."""
+        text = os.fsdecode(library) if isinstance(library, str | bytes | os.PathLike) else ""
+        return os.path.basename(text) == text or self._is_installed(os.path.realpath(text))
 
     def _imports_package(self) -> bool:
         """Whether all code that runs within the innermost import is that of installed packages."""

@@ -124,6 +124,7 @@ def test_an_installed_package_may_load_its_library_as_it_is_imported(
     for folder, name in ((site, "compiled"), (scratch, "smuggled"), (entry, "of_the_entry")):
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.py").write_text(f"{loads}load()\n", encoding="utf-8")
+    (site / "misled.py").write_text(f"import ctypes\nctypes.CDLL({str(scratch / 'own.so')!r})\n", encoding="utf-8")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(sys, "path", [str(site), *sys.path])
     guard = Guard(entry, scratch)
@@ -133,8 +134,9 @@ def test_an_installed_package_may_load_its_library_as_it_is_imported(
     assert "compiled" in sys.modules
     for code in ("compiled.load()", "import smuggled", "import of_the_entry"):
         do(guard, code, compiled=sys.modules["compiled"])
-    assert len(guard.breaches) == 3
-    assert {each.what for each in guard.breaches} == {"loading the library None"}
+    assert [each.what for each in guard.breaches] == ["loading the library None"] * 3
+    do(guard, "import misled")  # an installed package that is led to a library of the entry's
+    assert guard.breaches[3].what == f"loading the library {scratch / 'own.so'}"
     del sys.modules["compiled"]
 
 
