@@ -2,14 +2,14 @@
 
     python benchmarks/controls.py [--seeds 0,1,2] [--images 200] [--epsilon 0.1] [--only "rk4;3-bit input"]
 
-On digits: a distilled Neural ODE of each train seed, the controls and masks made of it (deceptive_models.py and
-masked_models.py), honest models, honest modules as people write them (honest_modules.py), and three built-in models
-that clip their input. Each is attacked by the worst case, effort fast-2, as `odebench run --attack worst-case` does.
-`--output` keeps finished rows as JSON lines, and a row that stands there is not made again. A control must be flagged
-there by a check that is meant for it (check 16 is made by a diagnosis alone), and brought down: within 2 points (a mask
-3) of its honest twin where it has the twin's function, else within 3 of an attacker who knows the defence; one that
-remembers images must be flagged. No check that speaks of the model may flag an honest one, and a clip may move the
-figure by a point at most.
+On digits: a distilled Neural ODE of each train seed, the controls and masks made of it (deceptive_models.py,
+masked_models.py and strangers_masks.py), honest models, honest modules as people write them (honest_modules.py), and
+three built-in models that clip their input. Each is attacked by the worst case, effort fast-2, as `odebench run
+--attack worst-case` does. `--output` keeps finished rows as JSON lines, and a row that stands there is not made again.
+A control must be flagged there by a check that is meant for it (check 16 is made by a diagnosis alone), if there is
+one, and brought down: within 2 points (a mask 3) of its honest twin where it has the twin's function, else within 3 of
+an attacker who knows the defence; one that remembers images must be flagged. No check that speaks of the model may flag
+an honest one, and a clip may move the figure by a point at most.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 from deceptive_models import Control, controls, oracle
 from honest_modules import honest_modules
 from masked_models import clips, masks
+from strangers_masks import strangers_masks
 from torch import Tensor, nn
 
 import odebench
@@ -44,7 +45,7 @@ TWIN_MARGIN, MASK_MARGIN, ORACLE_MARGIN, CLIP_MARGIN = 0.02, 0.03, 0.03, 0.01
 EFFORT = "fast-2"
 MODEL_CHECKS = (1, 2, 3, 5, 11, 15, 16, 17, 18, 19, 20)
 """Those that speak of the model."""
-MASKS = {control.name for control in masks(nn.Identity())}  # type: ignore[arg-type]
+MASKS = {control.name for make in (masks, strangers_masks) for control in make(nn.Identity())}  # type: ignore[arg-type]
 CLIPPED = ("kd-ode", "ode", "resnet")
 """The built-in models that are put behind clips."""
 RANDOMISED_IMAGES = 50
@@ -103,7 +104,7 @@ def rows(seed: int, *, images: int, epsilon: float) -> dict[str, Callable[[], Ro
     assert isinstance(net, OdeNet)
     on_teacher, on_ode = {"resnet": teacher}, {"ode": built["ode"]}
     made: dict[str, Callable[[], Row]] = {"rk4": partial(bench.honest, "rk4", net, on_teacher, images)}
-    for control in (*controls(net), *masks(net)):
+    for control in (*controls(net), *masks(net), *strangers_masks(net)):
         few = RANDOMISED_IMAGES if control.randomised else images
         made[control.name] = partial(bench.control, control, on_teacher, few)
     for name, twin in built.items():

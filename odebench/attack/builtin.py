@@ -97,6 +97,15 @@ SUBSTITUTE = AttackDefinition(
     passes=("steps", "targets"),
     needs_train_images=True,
 )
+BOUNDARY = AttackDefinition(
+    "boundary",
+    "odebench.attack.boundary:boundary",
+    _BOTH,
+    {"steps": 12, "starts": 5, "halvings": 14},
+    summary="from train images of other classes along the boundary",
+    passes=("steps", "starts", "halvings"),
+    needs_train_images=True,
+)
 SPSA = AttackDefinition(
     "spsa",
     "odebench.attack.spsa:spsa",

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from odebench.attack.builtin import (
     APGD_CE,
     APGD_T,
+    BOUNDARY,
     FAB_T,
     FGSM,
     NOISE,
@@ -65,22 +66,25 @@ def claim_stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: i
 
 
 def _second_version(effort: str, *, norm: str, n_classes: int) -> tuple[Stage, ...]:
-    """fast-2: steps along the cross-entropy, margins of nine classes, two tripwires, and in doubt all that needs no
-    gradient's goodwill. standard-2 has more steps, starts and queries."""
+    """fast-2: steps along the cross-entropy, margins of nine classes, three tripwires, and in doubt all that needs no
+    gradient's goodwill. standard-2 has more steps, targets and queries."""
     many, few = min(9, n_classes - 1), min(3, n_classes - 1)
     longer = effort == "standard-2"
-    found = [*_first(norm), _stage(PGD_MARGIN, steps=28, targets=many, restarts=1)]
+    found = [*_first(norm), _stage(PGD_MARGIN, steps=40, targets=many, restarts=1)]
     if longer:
-        found.append(_stage(PGD_MARGIN, steps=100, targets=many, restarts=3))
-        found.append(_stage(APGD_T, targets=many, steps=100))
-    else:
-        found.append(_stage(APGD_T, targets=few, steps=20))
-    for tripwire in (_stage(SQUARE, queries=100), _stage(TRANSFER, steps=50)):
+        found.append(_stage(PGD_MARGIN, steps=60, targets=many, restarts=1))
+        found.append(_stage(APGD_T, targets=many, steps=50))
+    for tripwire in (
+        _stage(SQUARE, queries=100),
+        _stage(TRANSFER, steps=50),
+        _stage(BOUNDARY, steps=6, starts=1, halvings=14),
+    ):
         name = f"{tripwire.name} on {TRIPWIRE_IMAGES}"
         found.append(replace(tripwire, name=name, most_images=TRIPWIRE_IMAGES))
     in_doubt = [
         _stage(NOISE, draws=20),
         _stage(SMOOTHED, steps=20, targets=many, draws=16, directions=64),
+        _stage(BOUNDARY, steps=12, starts=5, halvings=14),
         _stage(SUBSTITUTE, steps=30, targets=few, epochs=20),
         _stage(SQUARE, queries=5000 if longer else 500),
         _stage(TRANSFER, steps=50),

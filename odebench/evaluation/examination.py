@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from odebench.attack.definition import DiagnosisDefinition, Stage, load_attack
+from odebench.attack.definition import DiagnosisDefinition, Stage, StagedAttackDefinition, load_attack
 from odebench.attack.probes import probes
 from odebench.evaluation.checks.comparison import random_noise, single_step
 from odebench.evaluation.checks.model import gradient_availability, logits_not_probabilities, useless_gradients
@@ -85,11 +85,16 @@ def examine(
         zero_gradients(judge.classifier, images, labels, norm=norm, epsilon=epsilon, alone=judge.alone),
     ]
     if not isinstance(definition, DiagnosisDefinition):  # which makes these itself, on all images
-        noise, reaches = Outcomes.of(middle.letters), reach(definition, parameters).status != "flag"
+        noise, reaches = Outcomes.of(clean), reach(definition, parameters).status != "flag"
         attack.attack_images(epsilon, noise, step, stages=[parts.random])
+        iterated = middle
+        if isinstance(definition, StagedAttackDefinition):
+            # Its other stages would cover up that PGD fails.
+            iterated = Outcomes.of(clean)
+            attack.attack_images(epsilon, iterated, step, stages=[parts.iterated])
         checks += [
-            single_step(middle.letters, single.letters, reaches=reaches),
-            random_noise(middle.letters, noise.letters, reaches=reaches),
+            single_step(iterated.letters, single.letters, reaches=reaches),
+            random_noise(iterated.letters, noise.letters, reaches=reaches),
             fidelity_check(judge, images, norm=norm, epsilon=epsilon),
         ]
     by_id = {check.id: check for check in (*others, *checks)}

@@ -126,7 +126,7 @@ class _Run:
         left_out = len(possible) < len(stages)
         if self.models.train_images is None:
             # An attack by this name says what is missing; among others it is left out.
-            possible = [one for one in possible if not (one.only_in_doubt and one.definition.needs_train_images)]
+            possible = [one for one in possible if len(stages) == 1 or not one.definition.needs_train_images]
         return possible, left_out
 
     @property
@@ -201,7 +201,7 @@ class _Run:
     def _examination_passes(self) -> float:
         parts = probes({}, norm=self.evaluation.threat_model.norm, n_classes=self.models.classifier.n_classes)
         attack = self.passes * len(self.evaluation.threat_model.epsilons) if self.first else 0
-        return attack + parts.single_step.passes + parts.random.passes
+        return attack + parts.single_step.passes + parts.random.passes + parts.iterated.passes
 
     def _examine(self, outcomes: Sequence[Outcomes], preflight: Preflight, checks: Sequence[Check]) -> Examination:
         """The checks of the first chunk after the attack on it, and the reasons for doubt.

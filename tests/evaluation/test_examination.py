@@ -10,6 +10,7 @@ import torch
 from honest_modules import honest_modules
 from masked_models import clips, masks
 from small_model import SmallOde, clamp_is_flat_at_its_edge, fitted, judged, outcomes
+from strangers_masks import strangers_masks
 from torch import Tensor, nn
 
 from odebench.dataset import load_dataset
@@ -54,6 +55,16 @@ def test_the_check_that_is_meant_for_a_mask_flags_it_and_raises_doubt(name: str)
     assert check(result, number).status == "flag"
     assert f"check {number}, {check(result, number).name}, flags" in result.doubt
     assert len(set(result.doubt)) == len(result.doubt)
+
+
+@pytest.mark.parametrize("name", ["near the boundary", "autograd graph"])
+def test_the_worst_case_compares_pgd_alone_with_a_single_step_and_with_noise(name: str) -> None:
+    (control,) = [one for one in strangers_masks(honest()) if one.name == name]  # type: ignore[arg-type]
+    result = examined(control.module, "worst-case")
+    assert "flag" in {check(result, number).status for number in control.meant if number != 17}
+    alone = examined(control.module)
+    for number in (5, 11):
+        assert check(result, number).k == check(alone, number).k
 
 
 @pytest.mark.parametrize("attack", ["pgd", "worst-case", "quick-diagnosis"])

@@ -1,0 +1,176 @@
+"""Candidates from beyond the decision boundary, for models whose logits lead away from it (after Brendel and Bethge
+2019, whose attack also begins at an image of another class and follows the boundary)."""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from odebench.attack.early_stopping import IsAdversarial, strictly_correct
+from odebench.attack.margin import margin_of
+from odebench.attack.wrapped_model import WrappedModel
+from odebench.errors import UsageError
+from odebench.model.classifier import Classifier
+from odebench.numerics.projection import distance, project
+from odebench.numerics.seeding import seeded
+from odebench.numerics.shapes import Images, Labels
+
+MOST_IMAGES = 2000
+"""How many of the train images are starting points at most, the first of them."""
+BATCH = 100
+SHARES = (1.0, 0.5, 0.25, 0.1)
+"""How far to go from the boundary towards the nearest point of its tangent: the first of these that stays beyond."""
+BEYOND = 1.02
+"""How much further than the tangent a step goes."""
+
+
+_answers: WeakKeyDictionary[Classifier, Int[Tensor, " train"]] = WeakKeyDictionary()
+
+
+def boundary(
+    model: WrappedModel,
+    images: Images,
+    labels: Labels,
+    *,
+    norm: str,
+    epsilon: float,
+    seed: int,
+    fallen: IsAdversarial | None = None,
+    steps: int,
+    starts: int,
+    halvings: int,
+    train_images: Images | None,
+) -> Images:
+    """For each image the nearest point found beyond the decision boundary, projected onto the ball.
+
+    It begins at the nearest train image that the model takes for another class, `starts` times over, each time with
+    another class. Each of `steps` finds the boundary on the way to the image by labels alone, which is halved
+    `halvings` times: so close that no thin layer of other slopes hides it. There it takes the gradient of the margin,
+    and goes to the point of the tangent plane that is nearest to the image. The logits of the image
+    itself say nothing: slopes that lead away from the boundary mislead every attack that climbs from there. `seed` is
+    not used. Raises UsageError without train images.
+    """
+    if train_images is None:
+        raise UsageError("boundary needs train images to begin at, and the data set has none")
+    model, train = model.fp32, train_images[:MOST_IMAGES].to(images.device)
+    if model.classifier not in _answers:
+        _answers[model.classifier] = _asked(model, train)
+    answers = _answers[model.classifier]
+    apart = torch.cdist(images.flatten(1), train.flatten(1)).masked_fill(answers == labels[:, None], torch.inf)
+    found, remaining = images.clone(), torch.ones_like(labels, dtype=torch.bool)
+    for _ in range(starts):
+        nearest = apart.argmin(1)
+        begins = remaining & apart.gather(1, nearest[:, None]).squeeze(1).isfinite()
+        rows = begins.nonzero().flatten()
+        if not len(rows):
+            break
+        apart = apart.masked_fill(answers == answers[nearest][:, None], torch.inf)
+        candidates = from_beyond(
+            model,
+            images[rows],
+            labels[rows],
+            train[nearest[rows]],
+            norm=norm,
+            epsilon=epsilon,
+            steps=steps,
+            halvings=halvings,
+        )
+        nearer = distance(images[rows], candidates, norm=norm) < distance(images[rows], found[rows], norm=norm)
+        first = (found[rows] == images[rows]).flatten(1).all(1)
+        found[rows] = torch.where((nearer | first)[:, None, None, None], candidates, found[rows])
+        if fallen is not None:
+            fell = fallen(rows, project(images[rows], candidates, norm=norm, epsilon=epsilon))
+            found[rows[fell]] = candidates[fell]
+            remaining[rows[fell]] = False
+    return project(images, found, norm=norm, epsilon=epsilon)
+
+
+def from_beyond(
+    model: WrappedModel,
+    images: Images,
+    labels: Labels,
+    points: Images,
+    *,
+    norm: str,
+    epsilon: float,
+    steps: int,
+    halvings: int,
+) -> Images:
+    """For each image the nearest point found that the model takes for another class, from one that it takes for
+    another: `points`. An image is left alone once its point lies within epsilon."""
+    best = points.clone()
+    for _ in range(steps):
+        far = (distance(images, best, norm=norm) > epsilon).nonzero().flatten()
+        if not len(far):
+            break
+        some, own = images[far], labels[far]
+        edge = _towards(model, some, own, points[far], halvings=halvings)
+        best[far] = torch.where(_nearer(some, edge, best[far], norm=norm), edge, best[far])
+        nearest = _tangent_point(model, some, own, edge, norm=norm)
+        points[far] = _step(model, some, own, edge, nearest)
+    return best
+
+
+def _asked(model: WrappedModel, train: Images) -> Int[Tensor, " train"]:
+    """What the model takes the train images for, whichever call comes first. It is asked once, and no image's passes
+    count that: those of a part are those of the whole."""
+    asked = WrappedModel(model.classifier, passes=model.passes, alone=model.alone)
+    with seeded(0), torch.no_grad():
+        return torch.cat([asked(part).argmax(1) for part in torch.split(train, BATCH)])
+
+
+def _wrong(model: WrappedModel, points: Images, labels: Labels) -> Bool[Tensor, " batch"]:
+    with torch.no_grad():
+        return ~strictly_correct(model(points), labels)
+
+
+def _towards(model: WrappedModel, images: Images, labels: Labels, points: Images, *, halvings: int) -> Images:
+    """The point nearest to each image, on the straight way from it to its point, that is found to be wrong."""
+    right, wrong = images, points
+    for _ in range(halvings):
+        middle = (right + wrong) / 2
+        beyond = _wrong(model, middle, labels)[:, None, None, None]
+        right, wrong = torch.where(beyond, right, middle), torch.where(beyond, middle, wrong)
+    return wrong
+
+
+def _nearer(images: Images, one: Images, other: Images, *, norm: str) -> Bool[Tensor, "batch 1 1 1"]:
+    nearer = distance(images, one, norm=norm) < distance(images, other, norm=norm)
+    return nearer[:, None, None, None]
+
+
+def _tangent_point(model: WrappedModel, images: Images, labels: Labels, edge: Images, *, norm: str) -> Images:
+    """The point in [0, 1] nearest to each image on the plane through `edge` along which the margin does not change."""
+    asked = edge.detach().requires_grad_(True)
+    logits = model(asked)
+    others = logits.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
+    (slope,) = torch.autograd.grad(margin_of(logits, labels, others).sum(), asked)
+    flat = slope.flatten(1)
+    size = flat.norm(dim=1).clamp_min(1e-20)[:, None, None, None]
+    way = slope.sign() if norm == "linf" else slope / size
+    needed = (flat * (edge - images).flatten(1)).sum(1)
+    least, most = needed.new_zeros(len(images)), needed.new_full((len(images),), flat.shape[1] ** 0.5)
+    for _ in range(25):
+        length = (least + most) / 2
+        moved = (images + length[:, None, None, None] * way).clamp(0, 1) - images
+        reaches = (flat * moved.flatten(1)).sum(1) >= needed
+        least, most = torch.where(reaches, least, length), torch.where(reaches, length, most)
+    return (images + BEYOND * most[:, None, None, None] * way).clamp(0, 1)
+
+
+def _step(model: WrappedModel, images: Images, labels: Labels, edge: Images, aim: Images) -> Images:
+    """From `edge` as far towards `aim` as is still wrong, by the first of SHARES; else `edge`."""
+    points, waiting = edge.clone(), torch.arange(len(edge), device=edge.device)
+    for share in SHARES:
+        if not len(waiting):
+            break
+        begin = edge[waiting]
+        tried = begin + share * (aim[waiting] - begin)
+        tried = (tried + (BEYOND - 1) * (tried - images[waiting])).clamp(0, 1)
+        wrong = _wrong(model, tried, labels[waiting])
+        points[waiting[wrong]] = tried[wrong]
+        waiting = waiting[~wrong]
+    return points
