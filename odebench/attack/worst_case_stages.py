@@ -74,6 +74,8 @@ def _second_version(effort: str, *, norm: str, n_classes: int) -> tuple[Stage, .
     if longer:
         found.append(_stage(PGD_MARGIN, steps=60, targets=many, restarts=1))
         found.append(_stage(APGD_T, targets=many, steps=50))
+    else:
+        found.append(_stage(APGD_T, targets=few, steps=20))
     for tripwire in (
         _stage(SQUARE, queries=100),
         _stage(TRANSFER, steps=50),

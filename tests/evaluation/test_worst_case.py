@@ -39,7 +39,7 @@ FAST = ["fgsm", "pgd 20", "apgd-ce 50", "apgd-t 3x50", "transfer 50", "square 50
 STANDARD = [*FAST, "apgd-ce 100", "apgd-t 9x100", "fab-t 9x100", "square 5000"]
 FIRST = ["fgsm", "pgd 20", "apgd-ce 50", "pgd-margin 40x9x1"]
 TRIPWIRES = ["square 100 on 20", "transfer 50 on 20", "boundary 6x1x14 on 20"]
-FAST_2 = [*FIRST, *TRIPWIRES]
+FAST_2 = [*FIRST, "apgd-t 3x20", *TRIPWIRES]
 STANDARD_2 = [*FIRST, "pgd-margin 60x9x1", "apgd-t 9x50", *TRIPWIRES]
 IN_DOUBT = ["noise 20", "smoothed 20x9x16x64", "boundary 12x5x14", "substitute 30x3x20", "square 500", "transfer 50"]
 
