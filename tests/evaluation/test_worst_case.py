@@ -115,11 +115,11 @@ def test_a_tripwire_attacks_the_first_images_that_stand(effort: str, monkeypatch
     monkeypatch.setattr("odebench.attack.worst_case_stages.TRIPWIRE_IMAGES", 7)
     labels = predicted(model, images)
     given: dict[str, Any] = {"n_classes": 2, "epsilons": (1e-4,), "sources": {"other": linear(2, seed=5)}}
-    result = judged(model, images, labels, effort=effort, **given)
+    result = judged(model, images, labels, effort=effort, train_images=grey_images(20), **given)
     standing = outcomes(result).count("r")
     assert standing > 40
-    assert asked["pgd 20"] == asked["pgd-margin 28x1x1"] == standing
-    assert asked["square 100 on 7"] == asked["transfer 50 on 7"] == 7
+    assert asked["pgd 20"] == asked["pgd-margin 40x1x1"] == standing
+    assert asked["square 100 on 7"] == asked["transfer 50 on 7"] == asked["boundary 6x1x14 on 7"] == 7
 
 
 def test_claims_attack_one_radius_and_fell_a_linear_model() -> None:
