@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odebench.attack.received import Received
 from odebench.attack.zero_gradient import completed
 from odebench.model.classifier import Answer, Classifier
 from odebench.numerics.seeding import OwnNumbers
@@ -33,6 +34,7 @@ class WrappedModel(nn.Module):
     - `alone`: each image goes through by itself, as it is judged where outcomes depend on the batch.
     - `numbers` are the random numbers that the model draws, its own: a model which seeds the generators does not move
       those of the attack, and one that is randomised draws others at each call.
+    - `received` takes note of some of the gradients as the model gave them, where there is one.
     - `provisional`: another model is attacked after this one, beginning where the attack on this one ended.
     """
 
@@ -53,6 +55,7 @@ class WrappedModel(nn.Module):
         self.n_classes = classifier.n_classes
         self.failures: list[Tensor] = []
         self.forward_images = self.backward_images = 0
+        self.received: Received | None = None
         self._scale: tuple[str, float] | None = None
         self._other = None if precision == "fp32" else WrappedModel(classifier, passes=passes, alone=alone)
         self.numbers = OwnNumbers()
@@ -107,6 +110,8 @@ class WrappedModel(nn.Module):
     def _gradient(self, call: _Call, gradient: Tensor) -> Tensor:
         """The gradient that an attack sees: finite, and with no pixel at zero that is so at this very point alone."""
         self.backward_images += len(gradient)
+        if self.received is not None and call.cotangent is not None:
+            self.received.offer(call.images, call.cotangent, gradient)
         finite = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
         if self._scale is None or call.cotangent is None:
             return finite

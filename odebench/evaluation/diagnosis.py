@@ -117,7 +117,12 @@ class Diagnosis:
         rows = self.attack.chunks[0]
         correct = torch.from_numpy(rows[self.clean[rows] == ROBUST])
         return fidelity_check(
-            self.judge, self.images[correct], norm=self.threat.norm, epsilon=self.middle, adjoint=True
+            self.judge,
+            self.images[correct],
+            norm=self.threat.norm,
+            epsilon=self.middle,
+            adjoint=True,
+            received=self.attack.received,
         )
 
     def _unbounded(self, stage: Stage) -> Check:

@@ -71,6 +71,8 @@ def examine(
     middle = found[threat.epsilons.index(epsilon)]
     correct = torch.from_numpy(clean == ROBUST)
     images, labels = attack.images[correct], attack.labels[correct]
+    if attack.received is not None:
+        attack.received.close()  # the probes below are no part of the attack
     others = [*others, *_first_looks(judge, images, labels)]
     if judge.passes > 1:
         why = "the model draws random numbers: it differs at every pass"
@@ -95,7 +97,7 @@ def examine(
         checks += [
             single_step(iterated.letters, single.letters, reaches=reaches),
             random_noise(iterated.letters, noise.letters, reaches=reaches),
-            fidelity_check(judge, images, norm=norm, epsilon=epsilon),
+            fidelity_check(judge, images, norm=norm, epsilon=epsilon, received=attack.received),
         ]
     by_id = {check.id: check for check in (*others, *checks)}
     doubt = _reasons(attack, found, stages, list(by_id.values()))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from odebench.attack.definition import DiagnosisDefinition, Stage, load_attack
 from odebench.attack.probes import probes
+from odebench.attack.received import Received
 from odebench.dataset import Split
 from odebench.errors import UsageError
 from odebench.evaluation.diagnosis import Diagnosis
@@ -94,7 +95,7 @@ class _Run:
         keep_candidates: bool,
         progress: Progress,
     ) -> None:
-        self.evaluation, self.models = evaluation, models
+        self.evaluation, self.models, self.received = evaluation, models, Received()
         self.whole, self.images, self.first = whole, whole.part(rows), rows.start or 0
         self.candidates = {epsilon: given[rows] for epsilon, given in candidates.items()}
         self.keep_candidates, self.progress, self.start = keep_candidates, progress, models.start
@@ -194,7 +195,14 @@ class _Run:
 
     def _attack_on(self, images: Split, first: int, judge: Judge) -> StagedAttack:
         return StagedAttack(
-            self.evaluation, self.stages, self.models, judge, images, first=first, candidates=self.candidates
+            self.evaluation,
+            self.stages,
+            self.models,
+            judge,
+            images,
+            first=first,
+            candidates=self.candidates,
+            received=self.received,
         )
 
     @property

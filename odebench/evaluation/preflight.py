@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from odebench.attack.received import Received
 from odebench.dataset import Split
 from odebench.evaluation.checks.gradient import gradient_fidelity
 from odebench.evaluation.checks.model import (
@@ -16,6 +17,7 @@ from odebench.evaluation.checks.model import (
     mean_batch_independence,
     useless_gradients,
 )
+from odebench.evaluation.checks.replay import with_replay
 from odebench.evaluation.checks.rule import skipped
 from odebench.evaluation.verdict import RANDOMISED_PASSES, Judge, Opinion
 from odebench.model.classifier import Classifier
@@ -161,12 +163,23 @@ def _how_to_ask(
     return alone, passes, [steady, independence]
 
 
-def fidelity_check(judge: Judge, images: Images, *, norm: Norm, epsilon: float, adjoint: bool = False) -> Check:
-    """Check 17 on images that are classified correctly; skipped for a randomised model."""
+def fidelity_check(
+    judge: Judge,
+    images: Images,
+    *,
+    norm: Norm,
+    epsilon: float,
+    adjoint: bool = False,
+    received: Received | None = None,
+) -> Check:
+    """Check 17 on images that are classified correctly, and on gradients that an attack has `received`; skipped for a
+    randomised model."""
     if judge.passes > 1:
         why = "the model draws random numbers: its gradient differs at every pass"
         return skipped(CheckId.GRADIENT_FIDELITY, speaks_of="model", why=why)
-    return gradient_fidelity(judge.classifier, images, norm=norm, epsilon=epsilon, alone=judge.alone, adjoint=adjoint)
+    classifier, alone = judge.classifier, judge.alone
+    own = gradient_fidelity(classifier, images, norm=norm, epsilon=epsilon, alone=alone, adjoint=adjoint)
+    return own if received is None else with_replay(own, classifier, received.sample(alone=alone), alone=alone)
 
 
 def _count_useless(evaluation: Evaluation, classifier: Classifier, part: Split, clean: np.ndarray) -> tuple[int, float]:

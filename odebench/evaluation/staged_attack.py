@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from odebench.attack.definition import Stage, load_attack
+from odebench.attack.received import Received
 from odebench.attack.trace import Trace
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.dataset import Split
@@ -34,7 +35,8 @@ class StagedAttack:
     Where the evaluation has a coarse solver, each stage first attacks the same weights under it, and then the declared
     solver for the images that are still robust. The judge alone decides, whoever proposes a candidate. `legend` says
     what a code of felled_by means: the stage, and the epsilon too if outcomes carry over to larger epsilons. `taken`
-    holds by stage what it took so far.
+    holds by stage what it took so far. `received` takes note of gradients under the declared solver on the evaluation's
+    first chunk; not of those of a randomised model, which differ at every pass.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class StagedAttack:
         *,
         first: int,
         candidates: Mapping[float, Tensor],
+        received: Received | None = None,
     ) -> None:
         self.evaluation, self.stages, self.judge = evaluation, stages, judge
         self.images, self.labels = images.images, images.labels
@@ -58,6 +61,7 @@ class StagedAttack:
         # What a module that was handed over calls quick need not be the same function.
         if classifier.is_ode and not models.handed_over and any(stage.quick for stage in stages):
             self.quick = WrappedModel(classifier.modified(quick=True), alone=judge.alone, **asked)
+        self.received = received if judge.passes == 1 else None
         self.coarse = None
         if evaluation.attack.surrogate is not None:
             # Images that share steps under the declared solver do not under a fixed-step one.
@@ -111,6 +115,9 @@ class StagedAttack:
         candidate does, or the first point on its path that seemed to fool the model.
         """
         for number, rows in enumerate(self.chunks, self.first_chunk):
+            first = number == self.evaluation.dataset.offset // self.evaluation.chunk
+            for wrapped in {self.declared.fp32, self.quick.fp32}:
+                wrapped.received = self.received if first else None
             for stage in self.stages if stages is None else stages:
                 self._attack_chunk(number, rows, stage, epsilon, outcomes, step, trace)
 

@@ -32,7 +32,7 @@ DRAWN_GRADIENTS = 32
 
 @dataclass(frozen=True)
 class DrawnGradient:
-    """One image at which a process was asked for a gradient, by what in the logits, and the gradient that it gave."""
+    """One image at which a model was asked for a gradient, by what in the logits, and the gradient that it gave."""
 
     image: Float[Tensor, "channel height width"]
     cotangent: Float[Tensor, " classes"]

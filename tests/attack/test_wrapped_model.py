@@ -1,4 +1,4 @@
-"""The random numbers of a model under attack are its own."""
+"""The random numbers of a model under attack are its own, and its gradients are noted."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from small_model import grey_images, linear, predicted
 from torch import Tensor, nn
 
 from odebench.attack.autoattack import noise, square
+from odebench.attack.received import Received
 from odebench.attack.spsa import spsa
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.model.classifier import Classifier
@@ -103,3 +104,15 @@ def test_a_model_of_several_passes_draws_anew_in_each() -> None:
     model = Drawing()
     WrappedModel(Classifier(model, n_classes=5), passes=4)(grey_images(1))
     assert len({draw[0] for draw in model.drawn}) == 4
+
+
+def test_a_model_notes_the_gradient_that_it_gives() -> None:
+    module = linear(5)
+    asked, images = wrapped(module), grey_images(3).requires_grad_()
+    asked.received = Received()
+    asked(images)[:, 2].sum().backward()
+    assert len(asked.received.kept) == 3
+    for one, image in zip(asked.received.kept, images.detach(), strict=True):
+        assert torch.equal(one.image, image)
+        assert torch.equal(one.cotangent, torch.eye(5)[2])
+        assert torch.allclose(one.gradient.flatten(), module.weight[2])

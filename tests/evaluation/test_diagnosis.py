@@ -343,6 +343,8 @@ def test_a_model_without_a_field_has_no_gap_and_no_adjoint() -> None:
         "compared",
         "below",
         "wrong",
+        "replayed",
+        "replayed_wrong",
         "wrong_at",
         "other_logits",
         "along_sign",

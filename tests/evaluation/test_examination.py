@@ -57,6 +57,13 @@ def test_the_check_that_is_meant_for_a_mask_flags_it_and_raises_doubt(name: str)
     assert len(set(result.doubt)) == len(result.doubt)
 
 
+def test_a_gradient_that_is_false_for_one_class_alone_is_seen_where_the_attack_went() -> None:
+    (control,) = [one for one in strangers_masks(honest()) if one.name == "one class"]  # type: ignore[arg-type]
+    told = check(examined(control.module), 17)
+    assert told.status == "flag"
+    assert 3 <= told.evidence["replayed_wrong"] < told.evidence["replayed"] / 2  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("name", ["near the boundary", "autograd graph"])
 def test_the_worst_case_compares_pgd_alone_with_a_single_step_and_with_noise(name: str) -> None:
     (control,) = [one for one in strangers_masks(honest()) if one.name == name]  # type: ignore[arg-type]
