@@ -199,8 +199,8 @@ class Stage:
     another one, `seeded_as`. `only_unconfirmed`: it runs only against a model whose gradient could not be confirmed.
     `only_in_doubt`: only against a model on which attacks that follow gradients may have failed for that reason.
     `most_images`: it attacks at most so many of the images of a chunk that stand, the first of them: a tripwire, whose
-    success raises that doubt. `quick`: candidates are sought on a model that is computed in less time, with other
-    rounding; older stages must find what they always found.
+    success on `doubtful` images or more raises that doubt. `quick`: candidates are sought on a model that is computed
+    in less time, with other rounding; older stages must find what they always found.
     """
 
     name: str
@@ -211,6 +211,7 @@ class Stage:
     only_unconfirmed: bool = False
     only_in_doubt: bool = False
     most_images: int | None = None
+    doubtful: int = 1
     quick: bool = False
 
     @property

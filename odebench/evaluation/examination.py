@@ -126,7 +126,7 @@ def _reasons(
         epsilons = attack.evaluation.threat_model.epsilons if stage.tripwire else ()
         codes = [attack.code(stage, epsilon) for epsilon in epsilons]
         felled = np.any([np.isin(outcomes.felled_by, codes) for outcomes in found], axis=0)
-        if felled.any():
+        if felled.sum() >= stage.doubtful:
             doubt.append(f"{stage.name} succeeds on {int(felled.sum())} images after every gradient attack had failed")
     return tuple(doubt)
 

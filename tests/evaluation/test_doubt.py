@@ -128,6 +128,19 @@ def test_a_tripwire_that_succeeds_raises_doubt() -> None:
     assert outcomes(result, 1).count("r") <= 0.2 * N
 
 
+def test_a_tripwire_that_may_fell_honest_images_raises_doubt_from_several_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def doubted(least: int) -> bool:
+        changed = tuple(replace(one, doubtful=least) if one.tripwire else one for one in STAGES)
+        monkeypatch.setattr(worst_case_stages, "stages", lambda *_, **__: changed)
+        return any("succeeds on" in one for one in attacked(FirstPixelDark(), handed_over=False).doubt)
+
+    said = next(one for one in attacked(FirstPixelDark(), handed_over=False).doubt if "succeeds on" in one)
+    fell = int(said.split("succeeds on ")[1].split()[0])
+    assert fell > 1
+    assert doubted(fell)
+    assert not doubted(fell + 1)
+
+
 def test_slices_have_the_doubt_of_the_whole() -> None:
     images, labels = part()
     whole = reversed_gradient()
