@@ -18,8 +18,9 @@ from odebench.numerics.projection import distance, project
 from odebench.numerics.seeding import seeded
 from odebench.numerics.shapes import Images, Labels
 
-MOST_IMAGES = 2000
-"""How many of the train images are starting points at most, the first of them."""
+MOST_IMAGES, FEW_IMAGES = 2000, 200
+"""How many of the train images are starting points at most, the first of them; the second for a model that is asked
+image by image, or several times over."""
 BATCH = 100
 SHARES = (1.0, 0.5, 0.25, 0.1)
 """How far to go from the boundary towards the nearest point of its tangent: the first of these that stays beyond."""
@@ -27,7 +28,7 @@ BEYOND = 1.02
 """How much further than the tangent a step goes."""
 
 
-_answers: WeakKeyDictionary[Classifier, Int[Tensor, " train"]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Classifier, tuple[Images, Int[Tensor, " train"]]] = WeakKeyDictionary()
 
 
 def boundary(
@@ -55,10 +56,12 @@ def boundary(
     """
     if train_images is None:
         raise UsageError("boundary needs train images to begin at, and the data set has none")
-    model, train = model.fp32, train_images[:MOST_IMAGES].to(images.device)
-    if model.classifier not in _answers:
-        _answers[model.classifier] = _asked(model, train)
-    answers = _answers[model.classifier]
+    model = model.fp32
+    count = FEW_IMAGES if model.alone or model.passes > 1 else MOST_IMAGES
+    train = train_images[:count].to(images.device)
+    if (known := _known.get(model.classifier)) is None or known[0] is not train_images:
+        known = _known[model.classifier] = (train_images, _asked(model, train))
+    answers = known[1]
     apart = torch.cdist(images.flatten(1), train.flatten(1)).masked_fill(answers == labels[:, None], torch.inf)
     found, remaining = images.clone(), torch.ones_like(labels, dtype=torch.bool)
     for _ in range(starts):
@@ -102,13 +105,15 @@ def from_beyond(
     """For each image the nearest point found that the model takes for another class, from one that it takes for
     another: `points`. An image is left alone once its point lies within epsilon."""
     best = points.clone()
-    for _ in range(steps):
+    for step in range(steps):
         far = (distance(images, best, norm=norm) > epsilon).nonzero().flatten()
         if not len(far):
             break
         some, own = images[far], labels[far]
         edge = _towards(model, some, own, points[far], halvings=halvings)
         best[far] = torch.where(_nearer(some, edge, best[far], norm=norm), edge, best[far])
+        if step == steps - 1:
+            break
         nearest = _tangent_point(model, some, own, edge, norm=norm)
         points[far] = _step(model, some, own, edge, nearest)
     return best

@@ -141,9 +141,9 @@ WORDS: dict[str, str] = {
     "models that are significantly better",
     "unranked": "the model has no worst-case result, is randomised, or is not examined (see `not examined`)",
     "masked gradients": "gradients that do not lead to adversarial images that exist, so that attacks by gradient fail",
-    "doubt": "a check about gradients flags, or a tripwire succeeds: the worst case then adds attacks that need no "
-    "true gradient, and the result says why",
-    "tripwire": "a short attack without gradients on the first standing images; if it succeeds, the model is in doubt",
+    "doubt": "a check about gradients flags, or a tripwire succeeds: the worst case then adds attacks that false "
+    "gradients do not mislead, and the result says why",
+    "tripwire": "a short attack on the first standing images; if it succeeds (boundary: on two), the model is in doubt",
     "stage": "one of the attacks that the worst case runs in turn, on the images that still stand; `odebench info "
     "fast-2` lists them",
     "felled by": "in a result's JSON (`felled_by`), the stage that first fooled each image: a code per image, and the "

@@ -67,7 +67,8 @@ def evaluate(
     """The results of any module that maps images in [0, 1] to logits: one per attack, as the command line writes them.
 
     A module that exposes stem, field(t, state), head, horizon and solver is integrated by odebench; any other is
-    called as a whole. The module is in evaluation mode while it is judged, and comes back as it was.
+    called as a whole. The module is in evaluation mode while it is judged, and its parameters,
+    buffers and attributes are restored afterwards (not what attributes hold deeper inside).
 
     `dataset` is a registered name, the path of an image folder, images and labels as tensors, a torch Dataset of image
     tensors, or an odebench.Dataset. Tensors are named by a digest of theirs; odebench.Dataset.from_tensors gives them a

@@ -62,7 +62,7 @@ def examine(
 
     `attack` is made for the first chunk alone, `found` holds the outcomes there by epsilon, `others` the checks made
     before; `start` makes a fresh process of the model. A reason is a check that flags, a tripwire among the `stages`
-    that succeeded on an image, or a module handed over whose gradient could not be confirmed.
+    that succeeded, or a module handed over whose gradient could not be confirmed.
     """
     evaluation, judge, clean = attack.evaluation, attack.judge, preflight.first_clean
     threat = evaluation.threat_model
@@ -87,13 +87,13 @@ def examine(
         zero_gradients(judge.classifier, images, labels, norm=norm, epsilon=epsilon, alone=judge.alone),
     ]
     if not isinstance(definition, DiagnosisDefinition):  # which makes these itself, on all images
-        noise, reaches = Outcomes.of(clean), reach(definition, parameters).status != "flag"
-        attack.attack_images(epsilon, noise, step, stages=[parts.random])
-        iterated = middle
+        iterated, reaches = middle, reach(definition, parameters).status != "flag"
         if isinstance(definition, StagedAttackDefinition):
             # Its other stages would cover up that PGD fails.
             iterated = Outcomes.of(clean)
             attack.attack_images(epsilon, iterated, step, stages=[parts.iterated])
+        noise = Outcomes.of(iterated.letters)
+        attack.attack_images(epsilon, noise, step, stages=[parts.random])
         checks += [
             single_step(iterated.letters, single.letters, reaches=reaches),
             random_noise(iterated.letters, noise.letters, reaches=reaches),

@@ -106,6 +106,8 @@ class _Run:
             raise UsageError(f"{self.attack.name} needs other models to craft candidates on; name them as sources")
         if self.left_out:
             progress.say("no source to craft candidates on: the transfer stage is left out")
+        if models.train_images is None and any(stage.tripwire for stage in self.stages):
+            progress.say("no train images to begin at: boundary and substitute are left out")
         missing = set(evaluation.threat_model.epsilons) - set(candidates)
         if missing and any(stage.definition.needs_candidates for stage in self.stages):
             raise UsageError(f"{self.attack.name} are made elsewhere: judge a file of them with odebench judge")
@@ -153,7 +155,7 @@ class _Run:
         examination = self._examine(outcomes, preflight, [*preflight.checks, *checks])
         checks = [*examination.checks, *checks]
         if examination.doubt and len(self._usual) < len(self.stages):
-            self.progress.say(f"doubt: {examination.doubt[0]}; attacks that need no true gradient run in full")
+            self.progress.say(f"doubt: {examination.doubt[0]}; attacks that false gradients do not mislead run in full")
             started = time.perf_counter()
             self._attack_in_doubt(attack, outcomes)
             seconds += time.perf_counter() - started

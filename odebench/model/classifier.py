@@ -148,7 +148,7 @@ class Classifier:
     def _raised(self, error: Exception, images: Tensor) -> ModelError:
         said = f"{type(self.module).__name__} raised {type(error).__name__}: {first_line(error)}"
         others = {one.dtype for one in self.module.parameters()} - {images.dtype}
-        wrong = others & _HALF or (others & {torch.float64} if "type" in said else set())
+        wrong = others & _HALF or (others & {torch.float64} if "type" in first_line(error) else set())
         if wrong:
             kind = str(wrong.pop()).removeprefix("torch.")
             said += f" (its parameters are {kind}, images are float32: hand over module.float())"

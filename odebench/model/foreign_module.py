@@ -89,7 +89,12 @@ def _put_back(value: Any, content: Any) -> None:
     if isinstance(value, Tensor):
         values, gradient = content
         if not _equal(value, values):
-            value.data = values
+            same = value.shape == values.shape and value.dtype == values.dtype
+            with torch.inference_mode(value.is_inference()), torch.no_grad():
+                if same:  # other tensors may share what it holds
+                    value.copy_(values)
+                else:
+                    value.data = values
         if value.is_leaf:
             value.grad = gradient
     else:

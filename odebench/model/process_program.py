@@ -83,6 +83,8 @@ def _serve(reader: BinaryIO, writer: BinaryIO) -> None:
     with full_fp32(), ExitStack() as stack:
         guard = None
         if isinstance(blueprint.origin, Contributed):
+            import torchvision  # noqa: F401 - it loads a library, which the guard refuses an entry
+
             guard = Guard(blueprint.origin.folder, Path.cwd())
             stack.enter_context(guard.watching())
         served = _Served(blueprint, guard, stack)

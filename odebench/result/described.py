@@ -27,7 +27,7 @@ DESCRIPTIONS: dict[str, str] = (
         "Result.outcomes_sha256": "The sha256 of all letters: outcomes and felled_by of every epsilon. The codes of "
         "felled_by differ between versions 1 and 2, and so does the digest of equal letters.",
         "Result.created": "When the result was written: date and time in UTC, ISO 8601.",
-        "Result.doubt": "Why the attack also ran the stages that need no true gradient, one sentence per reason.",
+        "Result.doubt": "Why stages ran that false gradients do not mislead, one sentence per reason.",
         "AttackSpec.name": "The registered name of the attack.",
         "AttackSpec.parameters": "All parameters of the attack, with defaults; relative_step is in units of epsilon.",
         "AttackSpec.seed": "The seed of the attack's random numbers.",

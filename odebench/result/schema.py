@@ -189,7 +189,7 @@ class Check(Spec):
 class Result(_Extended):
     """What one evaluation found. `run_key` is its identity, `outcomes_sha256` the digest of its letters.
 
-    `doubt` holds the reasons why the attack ran the stages that need no true gradient, a sentence each.
+    `doubt` holds the reasons why the attack ran the stages that false gradients do not mislead, a sentence each.
     """
 
     schema_version: Literal[1, 2]

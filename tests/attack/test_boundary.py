@@ -77,8 +77,7 @@ def test_slopes_that_lead_away_from_the_boundary_do_not_mislead_it(
     honest = standing(net, digits, "pgd-margin", norm, **margin)
     module = mask(net)
     assert standing(module, digits, "pgd-margin", norm, **margin) > honest + 5
-    fell = standing(module, digits, "boundary", norm, train_images=digits.train.images)
-    assert fell <= honest + 2
+    assert standing(module, digits, "boundary", norm, train_images=digits.train.images) <= honest + 2
 
 
 def test_an_image_gets_the_same_candidate_whatever_stands_beside_it(net: nn.Module, digits: Dataset) -> None:
@@ -117,6 +116,15 @@ def test_a_model_that_knows_one_class_alone_leaves_the_images_as_they_are(digits
     images, labels = digits.test.images[:4], torch.full((4,), 3)
     given = GIVEN | {"norm": "l2", "epsilon": 0.5, "train_images": digits.train.images[:200]}
     assert torch.equal(boundary(wrapped(net), images, labels, **given), images)
+
+
+def test_other_train_images_are_asked_about_anew(net: nn.Module, digits: Dataset) -> None:
+    assert digits.train is not None
+    images, labels, model = digits.test.images[:6], digits.test.labels[:6], wrapped(net)
+    for train in (digits.train.images[:300], digits.train.images[300:400], digits.train.images[400:500]):
+        given = GIVEN | {"norm": "linf", "epsilon": 0.05, "train_images": train}
+        found = boundary(model, images, labels, **given)
+        assert torch.equal(found, boundary(wrapped(net), images, labels, **given))
 
 
 def test_it_needs_train_images(net: nn.Module, digits: Dataset) -> None:

@@ -116,30 +116,6 @@ def test_threads_and_code_that_is_called_back_are_watched(guard: Guard, tmp_path
     assert [each.where for each in guard.breaches] == ["model.py, line 3"]
 
 
-def test_an_installed_package_may_load_its_library_as_it_is_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site, scratch, entry = tmp_path / "site", tmp_path / "scratch", tmp_path / "site" / "entry"
-    loads = "import ctypes\ndef load(): ctypes.CDLL(None)\n"
-    for folder, name in ((site, "compiled"), (scratch, "smuggled"), (entry, "of_the_entry")):
-        folder.mkdir(exist_ok=True)
-        (folder / f"{name}.py").write_text(f"{loads}load()\n", encoding="utf-8")
-    (site / "misled.py").write_text(f"import ctypes\nctypes.CDLL({str(scratch / 'own.so')!r})\n", encoding="utf-8")
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
-    guard = Guard(entry, scratch)
-    monkeypatch.setattr(sys, "path", [str(scratch), str(entry), *sys.path])
-    do(guard, "import compiled")
-    assert guard.breaches == []
-    assert "compiled" in sys.modules
-    for code in ("compiled.load()", "import smuggled", "import of_the_entry"):
-        do(guard, code, compiled=sys.modules["compiled"])
-    assert [each.what for each in guard.breaches] == ["loading the library None"] * 3
-    do(guard, "import misled")  # an installed package that is led to a library of the entry's
-    assert guard.breaches[3].what == f"loading the library {scratch / 'own.so'}"
-    del sys.modules["compiled"]
-
-
 def test_others_may_load_libraries_and_all_is_allowed_afterwards(guard: Guard, tmp_path: Path) -> None:
     import ctypes
 

@@ -167,6 +167,20 @@ def test_an_entry_is_sent_whole(tmp_path: Path) -> None:
     assert torch.equal(there.answer(IMAGES).logits, classifier(module).answer(IMAGES).logits)
 
 
+def test_an_entry_may_import_torchvision(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(
+        "import torchvision\nfrom torch import nn\n\n\nclass Net(nn.Sequential):\n"
+        "    def __init__(self, image_shape, n_classes):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, n_classes))\n"
+    )
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    write_tensors(tmp_path / "w.safetensors", module.state_dict(), {})
+    entry = Contributed(tmp_path, "model", "Net", {}, (1, 8, 8), 10, 0, None, None, "key")
+    with ModelProcess(Blueprint.of_file(entry, tmp_path / "w.safetensors", classifier(module))) as process:
+        told = process.ask(Question(IMAGES)).logits
+    assert torch.equal(told, classifier(module).answer(IMAGES).logits)
+
+
 def test_a_module_is_sent_as_it_was_when_the_bytes_were_taken() -> None:
     factor = [2.0]
 

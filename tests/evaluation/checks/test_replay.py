@@ -15,13 +15,15 @@ from odebench.attack.received import MOST, MOST_ALONE, Received
 from odebench.dataset import Split, load_dataset
 from odebench.evaluation import execution
 from odebench.evaluation.checks.gradient import NOTHING
-from odebench.evaluation.checks.replay import cosines
+from odebench.evaluation.checks.replay import cosines, with_replay
+from odebench.evaluation.checks.rule import threshold_check
 from odebench.evaluation.execution import measure
 from odebench.evaluation.loading import LoadedModels
 from odebench.evaluation.measurements import concatenate
 from odebench.model.classifier import Classifier
 from odebench.model.process_classifier import DrawnGradient
 from odebench.numerics.seeding import seeded
+from odebench.result.outcome import CheckId
 from odebench.result.schema import Check, Result
 
 N, CHUNK = 60, 20
@@ -227,5 +229,22 @@ def test_a_pixel_without_gradient_counts_but_at_the_end_of_a_clip() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
-def test_no_gradient_at_all_is_not_compared(value: float) -> None:
-    assert compared(torch.full((1, 8, 8), value), torch.full((1, 8, 8), 0.5)) == NOTHING
+def test_no_gradient_at_all_is_false_but_at_the_end_of_a_clip(value: float) -> None:
+    assert compared(torch.full((1, 8, 8), value), torch.full((1, 8, 8), 0.5)) == 0
+    assert compared(torch.full((1, 8, 8), value), torch.zeros(1, 8, 8)) == NOTHING
+
+
+@pytest.mark.parametrize(("status", "expected"), [("flag", "flag"), ("pass", "skipped")])
+def test_a_flag_stays_where_the_model_cannot_be_asked_in_fp64(status: str, expected: str) -> None:
+    class Single(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            if images.dtype == torch.float64:
+                raise RuntimeError("fp32 only")
+            return linear(10)(images)  # type: ignore[no-any-return]
+
+    image = torch.full((1, 8, 8), 0.5)
+    own = threshold_check(
+        CheckId.GRADIENT_FIDELITY, speaks_of="model", flagged=status == "flag", figure=0.1, threshold=0.95, why="x"
+    )
+    asked = Classifier(Single(), n_classes=10)
+    assert with_replay(own, asked, [DrawnGradient(image, CLASS, image)], alone=False).status == expected
