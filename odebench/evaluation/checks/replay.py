@@ -38,8 +38,8 @@ def with_replay(check: Check, classifier: Classifier, received: Sequence[DrawnGr
 
     k of n gradients have a cosine below 0.5 with the differences in fp64. The check flags, too, where Wilson's lower
     bound of k / n is above 1% and k is at least 3, or, under an adaptive solver, whose correct gradient differs at
-    times, where k is more than an eighth of n. It stays as it is where nothing was received, or where it was skipped itself. `alone`: every
-    point is asked in a batch of its own.
+    times, where k is more than an eighth of n. It stays as it is where nothing was received, or where it was skipped
+    itself. `alone`: every point is asked in a batch of its own.
     """
     if check.status == "skipped" or not received:
         return check
