@@ -50,9 +50,9 @@ def boundary(
     It begins at the nearest train image that the model takes for another class, `starts` times over, each time with
     another class. Each of `steps` finds the boundary on the way to the image by labels alone, which is halved
     `halvings` times: so close that no thin layer of other slopes hides it. There it takes the gradient of the margin,
-    and goes to the point of the tangent plane that is nearest to the image. The logits of the image
-    itself say nothing: slopes that lead away from the boundary mislead every attack that climbs from there. `seed` is
-    not used. Raises UsageError without train images.
+    and goes to the point of the tangent plane that is nearest to the image. So slopes that lead away from the boundary,
+    which mislead attacks that climb from the image, do not matter. `seed` is not used. Raises UsageError without train
+    images.
     """
     if train_images is None:
         raise UsageError("boundary needs train images to begin at, and the data set has none")
