@@ -7,15 +7,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
 
 from odebench.attack.definition import load_attack
-from odebench.dataset import Split, load_dataset
+from odebench.dataset import Dataset, Split, load_dataset
 from odebench.evaluation.evaluate import module_digest
 from odebench.evaluation.execution import measure
-from odebench.evaluation.loading import LoadedModels
+from odebench.evaluation.loading import LoadedModels, train_images
 from odebench.model.classifier import Classifier
 from odebench.model.training import find_or_train
 from odebench.protocol.recipe import Loss, Recipe, Schedule
@@ -50,6 +51,12 @@ def parser(text: str, **defaults: Any) -> argparse.ArgumentParser:
     return found
 
 
+@cache
+def fashion_mnist() -> Dataset:
+    """The data set, read once."""
+    return load_dataset("fashion-mnist")
+
+
 def network(channels: int) -> nn.Module:
     """ODENet (Chen et al. 2018): conv stem, T = 1, two epochs on Fashion-MNIST with rk4, step 0.5. Trained once;
     afterwards its weights come from odebench's cache."""
@@ -65,12 +72,12 @@ def network(channels: int) -> nn.Module:
         train_seed=0,
         teacher=None,
     )
-    return find_or_train(recipe, load_dataset("fashion-mnist")).module
+    return find_or_train(recipe, fashion_mnist()).module
 
 
 def test_images(n: int) -> tuple[Tensor, Tensor]:
     """The first `n` test images of Fashion-MNIST in odebench's order, with their labels."""
-    test = load_dataset("fashion-mnist").test
+    test = fashion_mnist().test
     return test.images[:n].clone(), test.labels[:n].clone()
 
 
@@ -108,7 +115,7 @@ def attacked(
         chunk=chunk,
         precision=precision,
     )
-    models = LoadedModels(classifier, "0" * 64, handed_over=False)
+    models = LoadedModels(classifier, "0" * 64, handed_over=False, train_images=train_images(fashion_mnist()))
     measured = measure(evaluation, models, Split(images, labels), keep_candidates=keep is not None)
     if keep is not None:
         keep[epsilon] = measured.outcomes[0].judged or {}

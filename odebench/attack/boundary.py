@@ -26,6 +26,8 @@ SHARES = (1.0, 0.5, 0.25, 0.1)
 """How far to go from the boundary towards the nearest point of its tangent: the first of these that stays beyond."""
 BEYOND = 1.02
 """How much further than the tangent a step goes."""
+NEAR = 0.9
+"""Where a point that lies near the boundary is asked first on its way to the image."""
 
 
 _known: WeakKeyDictionary[Classifier, tuple[Images, Int[Tensor, " train"]]] = WeakKeyDictionary()
@@ -103,20 +105,29 @@ def from_beyond(
     halvings: int,
 ) -> Images:
     """For each image the nearest point found that the model takes for another class, from one that it takes for
-    another: `points`. An image is left alone once its point lies within epsilon."""
-    best = points.clone()
+    another: `points`. An image is left alone once its point lies within epsilon, or too far away to come there: beyond
+    _within_reach, and not twice as near as a step before."""
+    best, before = points.clone(), torch.full((len(images),), torch.inf, device=images.device)
     for step in range(steps):
-        far = (distance(images, best, norm=norm) > epsilon).nonzero().flatten()
+        away = distance(images, best, norm=norm) / epsilon
+        far = ((away > 1) & ((away <= _within_reach(step)) | (away < before / 2))).nonzero().flatten()
+        before = away
         if not len(far):
             break
         some, own = images[far], labels[far]
-        edge = _towards(model, some, own, points[far], halvings=halvings)
+        edge = _towards(model, some, own, points[far], first=NEAR if step else 0.5, halvings=halvings)
         best[far] = torch.where(_nearer(some, edge, best[far], norm=norm), edge, best[far])
         if step == steps - 1:
             break
         nearest = _tangent_point(model, some, own, edge, norm=norm)
         points[far] = _step(model, some, own, edge, nearest)
     return best
+
+
+def _within_reach(step: int) -> float:
+    """How many epsilons away a point may lie after so many steps, to be followed further: those that came into the ball
+    on validation images lay nearer. The first edge tells nothing."""
+    return 1 + 10 / step**2 if step > 1 else torch.inf
 
 
 def _asked(model: WrappedModel, train: Images) -> Int[Tensor, " train"]:
@@ -132,11 +143,15 @@ def _wrong(model: WrappedModel, points: Images, labels: Labels) -> Bool[Tensor, 
         return ~strictly_correct(model(points), labels)
 
 
-def _towards(model: WrappedModel, images: Images, labels: Labels, points: Images, *, halvings: int) -> Images:
-    """The point nearest to each image, on the straight way from it to its point, that is found to be wrong."""
+def _towards(
+    model: WrappedModel, images: Images, labels: Labels, points: Images, *, first: float, halvings: int
+) -> Images:
+    """The point nearest to each image, on the straight way from it to its point, that is found to be wrong. The first
+    point asked lies at the share `first` of that way."""
     right, wrong = images, points
-    for _ in range(halvings):
-        middle = (right + wrong) / 2
+    for halving in range(halvings):
+        share = 0.5 if halving else first
+        middle = right + share * (wrong - right)
         beyond = _wrong(model, middle, labels)[:, None, None, None]
         right, wrong = torch.where(beyond, right, middle), torch.where(beyond, middle, wrong)
     return wrong

@@ -85,6 +85,7 @@ def _second_version(effort: str, *, norm: str, n_classes: int) -> tuple[Stage, .
     for tripwire, doubtful in tripwires:
         name = f"{tripwire.name} on {TRIPWIRE_IMAGES}"
         found.append(replace(tripwire, name=name, most_images=TRIPWIRE_IMAGES, doubtful=doubtful))
+    found.append(_stage(BOUNDARY, steps=12, starts=many, halvings=7))
     in_doubt = [
         _stage(NOISE, draws=20),
         _stage(SMOOTHED, steps=20, targets=many, draws=16, directions=64),

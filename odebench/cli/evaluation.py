@@ -15,6 +15,7 @@ from odebench.dataset import describe_dataset, load_dataset
 from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import DEFAULT_N, EvaluationRequest, Split, plan, threat_model
 from odebench.io.remote_weights import weights_file
+from odebench.numerics.threads import one_thread_if_small
 from odebench.result.file import result_path
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Evaluator:
         from odebench.evaluation.evaluate import run
 
         usable_device(self.device)
+        one_thread_if_small(described.image_shape)
         data = load_dataset(self.dataset, data_dir=self.data_dir, progress=self.progress)
         if self.force or not result_path(self.results, planned.evaluation).exists():
             for line in before_run(planned):

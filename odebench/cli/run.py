@@ -159,6 +159,7 @@ def train(
     from odebench.cli.console import ScreenProgress, write_text
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.model.definition import load_definition
+    from odebench.numerics.threads import one_thread_if_small
 
     progress = ScreenProgress()
     definition, trained_at = load_definition(model), options.number(horizon, "horizon")
@@ -167,6 +168,7 @@ def train(
     from odebench.evaluation.environment import usable_device
     from odebench.model.training import find_or_train
 
+    one_thread_if_small(described.image_shape)
     data = load_dataset(dataset, data_dir=data_dir, progress=progress)
     trained = find_or_train(recipe, data, device=usable_device(device), progress=progress)
     if as_json:

@@ -12,6 +12,7 @@ from strangers_masks import Decoy, Terrace, TurnedOver
 from torch import Tensor, nn
 
 from odebench.attack.boundary import boundary
+from odebench.attack.early_stopping import strictly_correct
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.dataset import Dataset, load_dataset
 from odebench.errors import UsageError
@@ -58,7 +59,7 @@ def test_against_a_linear_model_it_finds_the_least_distance(norm: str) -> None:
             epsilon = float(share * least[index])
             found = boundary(model, own, label, norm=norm, epsilon=epsilon, train_images=train, **GIVEN)
             assert distance(own, found, norm=norm) <= epsilon + ROUNDING
-            assert bool(model(found).argmax(1) != label) == falls
+            assert bool(~strictly_correct(model(found), label)) == falls
 
 
 def standing(module: nn.Module, digits: Dataset, attack: str, norm: str, **given: Any) -> int:
@@ -131,3 +132,15 @@ def test_it_needs_train_images(net: nn.Module, digits: Dataset) -> None:
     given = GIVEN | {"norm": "l2", "epsilon": 0.5, "train_images": None}
     with pytest.raises(UsageError, match="boundary needs train images to begin at"):
         boundary(wrapped(net), digits.test.images[:2], digits.test.labels[:2], **given)
+
+
+def test_points_that_stay_far_away_are_not_followed(net: nn.Module, digits: Dataset) -> None:
+    images, labels = digits.test.images[:8], digits.test.labels[:8]
+
+    def asked(epsilon: float, *, steps: int) -> int:
+        model, given = wrapped(net), GIVEN | {"steps": steps}
+        boundary(model, images, labels, norm="linf", epsilon=epsilon, train_images=digits.train.images, **given)
+        return model.forward_images
+
+    assert asked(1e-6, steps=12) < 1.2 * asked(1e-6, steps=3)
+    assert asked(0.1, steps=12) > 1.5 * asked(0.1, steps=3)

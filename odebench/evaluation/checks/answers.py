@@ -8,18 +8,14 @@ import torch
 from torch import Tensor
 
 from odebench.errors import ModelError, ModelProcessError
-from odebench.model.process_classifier import DrawnGradient, ProcessClassifier
+from odebench.evaluation.checks.gradient import NOTHING, WRONG_COSINE, WRONG_SHARE
+from odebench.evaluation.checks.replay import cosines
+from odebench.model.process_classifier import ProcessClassifier
 from odebench.model.solver import integrate
 from odebench.numerics.shapes import Images
 
-DIRECTIONS = 8
-STEP = 1e-6
-"""Half the distance of a central difference, in units of the image range."""
-INSIDE = 2e-5
-"""Pixels nearer to black or white stay where they are: a model that clips its input has a kink there."""
-WRONG_COSINE, WRONG_SHARE = 0.5, 1 / 8
-"""As in check 17: below the first a gradient is wrong, and too many are more than the second."""
 FEWEST = 4
+"""So many gradients must have been drawn."""
 INTEGRATED = 8
 """How many images are integrated outside."""
 LOGIT_TOLERANCE, ADAPTIVE_TOLERANCE = 1e-4, 1e-2
@@ -48,48 +44,24 @@ def false_gradients(classifier: ProcessClassifier) -> tuple[Lie, ...]:
     """Whether gradients that attacks and checks were given are those of the logits.
 
     Some of them were drawn as they came. Each is held against central differences in fp64 of what it was the gradient
-    of, along 8 random directions: so a process cannot tell attacks by their images or by their losses. Raises
+    of, along random directions (`cosines`): so a process cannot tell attacks by their images or by their losses. Raises
     ModelError.
     """
     drawn = list(classifier.drawn)
     if not drawn:
         return ()
     try:
-        cosines = _cosines(classifier, drawn)
+        # Steps that a solver shares among a batch are those of an image alone in a batch of one.
+        alone = classifier.solver is not None and classifier.solver.couples_batch
+        found = cosines(classifier, drawn, alone=alone, generator=_system_generator())
     except ModelError:
         return ()  # it cannot be asked in fp64, of which check 17 says what is to be said
-    asked = [cosine for cosine in cosines if cosine is not None]
-    wrong = sum(cosine < WRONG_COSINE for cosine in asked)
+    asked = found[found < NOTHING]
+    wrong = int((asked < WRONG_COSINE).sum())
     if len(asked) < FEWEST or wrong <= WRONG_SHARE * len(asked):
         return ()
     said = f"{wrong} of {len(asked)} gradients, drawn from those that attacks were given, are not those of its logits"
     return (Lie("gradient", said),)
-
-
-def _cosines(classifier: ProcessClassifier, drawn: list[DrawnGradient]) -> list[float | None]:
-    """The cosine of each gradient with the differences; None where neither is other than zero."""
-    double = classifier.in_fp64()
-    images = torch.stack([one.image for one in drawn]).double()
-    cotangents = torch.stack([one.cotangent for one in drawn]).double()
-    gradients = torch.stack([one.gradient for one in drawn]).double()
-    inner = (images > INSIDE) & (images < 1 - INSIDE)
-    directions = torch.randn((DIRECTIONS, *images.shape), dtype=torch.float64, generator=_system_generator()) * inner
-    # Steps that a solver shares among a batch are those of an image alone in a batch of one.
-    size = 1 if classifier.solver is not None and classifier.solver.couples_batch else len(images)
-    with torch.no_grad():
-
-        def value(points: Tensor) -> Tensor:
-            logits = torch.cat([double.answer(part).logits for part in torch.split(points, size)])
-            return (logits * cotangents).sum(1)
-
-        ends = torch.stack([value(images + STEP * one) for one in directions])
-        starts = torch.stack([value(images - STEP * one) for one in directions])
-    true = (ends - starts) / (2 * STEP)
-    given = (directions * gradients).flatten(2).sum(2)
-    scale = cotangents.norm(dim=1)
-    some = (given.norm(dim=0) > 1e-9 * scale) | (true.norm(dim=0) > 1e-6 * scale)
-    cosines = torch.nn.functional.cosine_similarity(given, true, dim=0)
-    return [float(cosine) if any_ else None for cosine, any_ in zip(cosines, some.tolist(), strict=True)]
 
 
 def _system_generator() -> torch.Generator:

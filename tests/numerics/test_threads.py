@@ -1,0 +1,34 @@
+"""Small images are computed on one thread, unless the user says how many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from odebench.numerics.threads import one_thread_if_small
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("shape", "threads"), [((1, 8, 8), 1), ((1, 28, 28), 1), ((3, 32, 32), 2), ((3, 28, 28), 2)])
+def test_small_images_get_one_thread(shape: tuple[int, int, int], threads: int) -> None:
+    one_thread_if_small(shape)
+
+    assert torch.get_num_threads() == threads
+
+
+def test_a_users_number_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+
+    one_thread_if_small((1, 8, 8))
+
+    assert torch.get_num_threads() == 2
