@@ -11,6 +11,8 @@ from torch import Tensor
 
 from odebench.attack.early_stopping import IsAdversarial, strictly_correct
 from odebench.attack.margin import margin_of
+from odebench.attack.smoothed import scale
+from odebench.attack.spsa import Estimated
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.errors import UsageError
 from odebench.model.classifier import Classifier
@@ -26,6 +28,7 @@ SHARES = (1.0, 0.5, 0.25, 0.1)
 """How far to go from the boundary towards the nearest point of its tangent: the first of these that stays beyond."""
 BEYOND = 1.02
 """How much further than the tangent a step goes."""
+DIRECTIONS = 64
 NEAR = 0.9
 """Where a point that lies near the boundary is asked first on its way to the image."""
 
@@ -45,6 +48,7 @@ def boundary(
     steps: int,
     starts: int,
     halvings: int,
+    differences: bool,
     train_images: Images | None,
 ) -> Images:
     """For each image the nearest point found beyond the decision boundary, projected onto the ball.
@@ -53,8 +57,9 @@ def boundary(
     another class. Each of `steps` finds the boundary on the way to the image by labels alone, which is halved
     `halvings` times: so close that no thin layer of other slopes hides it. There it takes the gradient of the margin,
     and goes to the point of the tangent plane that is nearest to the image. So slopes that lead away from the boundary,
-    which mislead attacks that climb from the image, do not matter. `seed` is not used. Raises UsageError without train
-    images.
+    which mislead attacks that climb from the image, do not matter. With `differences` the gradient is estimated from
+    logits epsilon / 4 around, along DIRECTIONS random directions drawn by `seed`: then false gradients do not matter
+    either. Raises UsageError without train images.
     """
     if train_images is None:
         raise UsageError("boundary needs train images to begin at, and the data set has none")
@@ -64,6 +69,9 @@ def boundary(
     if (known := _known.get(model.classifier)) is None or known[0] is not train_images:
         known = _known[model.classifier] = (train_images, _asked(model, train))
     answers = known[1]
+    sloped = model
+    if differences:
+        sloped = Estimated(model, directions=min(DIRECTIONS, images[0].numel()), reach=scale(images, norm, epsilon))
     apart = torch.cdist(images.flatten(1), train.flatten(1)).masked_fill(answers == labels[:, None], torch.inf)
     found, remaining = images.clone(), torch.ones_like(labels, dtype=torch.bool)
     for _ in range(starts):
@@ -73,16 +81,17 @@ def boundary(
         if not len(rows):
             break
         apart = apart.masked_fill(answers == answers[nearest][:, None], torch.inf)
-        candidates = from_beyond(
-            model,
-            images[rows],
-            labels[rows],
-            train[nearest[rows]],
-            norm=norm,
-            epsilon=epsilon,
-            steps=steps,
-            halvings=halvings,
-        )
+        with seeded(seed):
+            candidates = from_beyond(
+                sloped,
+                images[rows],
+                labels[rows],
+                train[nearest[rows]],
+                norm=norm,
+                epsilon=epsilon,
+                steps=steps,
+                halvings=halvings,
+            )
         nearer = distance(images[rows], candidates, norm=norm) < distance(images[rows], found[rows], norm=norm)
         first = (found[rows] == images[rows]).flatten(1).all(1)
         found[rows] = torch.where((nearer | first)[:, None, None, None], candidates, found[rows])

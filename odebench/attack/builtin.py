@@ -101,7 +101,7 @@ BOUNDARY = AttackDefinition(
     "boundary",
     "odebench.attack.boundary:boundary",
     _BOTH,
-    {"steps": 12, "starts": 5, "halvings": 14},
+    {"steps": 12, "starts": 5, "halvings": 14, "differences": False},
     summary="from train images of other classes along the boundary",
     passes=("steps", "starts", "halvings"),
     needs_train_images=True,

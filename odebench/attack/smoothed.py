@@ -39,13 +39,12 @@ def smoothed(
     attacked again along central differences of the logits in `directions` random directions, for a model whose own
     gradient leads nowhere.
     """
-    pixels = images[0].numel()
-    reach = REACH * epsilon if norm == "linf" else REACH * epsilon / pixels**0.5
+    reach = scale(images, norm, epsilon)
     remaining = torch.ones(len(images), dtype=torch.bool, device=images.device)
     found = images.clone()
     for seen in (
         Smoothed(model, draws=draws, reach=reach),
-        Estimated(model.fp32, directions=min(directions, pixels), reach=reach),
+        Estimated(model.fp32, directions=min(directions, images[0].numel()), reach=reach),
     ):
         rows = remaining.nonzero().flatten()
         if not len(rows):
@@ -76,6 +75,11 @@ def smoothed(
             only_before &= strictly_correct(model(candidates), labels[rows])
         found[rows] = torch.where(only_before[:, None, None, None], found[rows], candidates)
     return found
+
+
+def scale(images: Images, norm: str, epsilon: float) -> float:
+    """How far a pixel moves where a model is asked epsilon / 4 around."""
+    return REACH * epsilon if norm == "linf" else REACH * epsilon / images[0].numel() ** 0.5
 
 
 class Smoothed(WrappedModel):

@@ -15,7 +15,6 @@ from odebench.dataset import describe_dataset, load_dataset
 from odebench.evaluation.model_reference import ModelReference
 from odebench.evaluation.plan import DEFAULT_N, EvaluationRequest, Split, plan, threat_model
 from odebench.io.remote_weights import weights_file
-from odebench.numerics.threads import one_thread_if_small
 from odebench.result.file import result_path
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class Evaluator:
         if images.n is None and 0 <= images.offset < total:
             request = replace(request, images=replace(images, n=min(default_n, total - images.offset)))
         planned = plan(request, described, total=total)
-        from odebench.evaluation.environment import usable_device
+        from odebench.evaluation.environment import one_thread_if_small, usable_device
         from odebench.evaluation.evaluate import run
 
         usable_device(self.device)

@@ -159,13 +159,12 @@ def train(
     from odebench.cli.console import ScreenProgress, write_text
     from odebench.dataset import describe_dataset, load_dataset
     from odebench.model.definition import load_definition
-    from odebench.numerics.threads import one_thread_if_small
 
     progress = ScreenProgress()
     definition, trained_at = load_definition(model), options.number(horizon, "horizon")
     described = describe_dataset(dataset, data_dir=data_dir, progress=progress)
     recipe = definition.recipe(described, horizon=trained_at, train_seed=seed, changes=options.settings(changes))
-    from odebench.evaluation.environment import usable_device
+    from odebench.evaluation.environment import one_thread_if_small, usable_device
     from odebench.model.training import find_or_train
 
     one_thread_if_small(described.image_shape)

@@ -1,10 +1,13 @@
-"""What a result was computed with: the versions of packages and the name of the device."""
+"""What a result is computed with: the versions of packages, the device, the threads."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+from collections.abc import Sequence
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 
 import torch
@@ -13,6 +16,8 @@ from odebench.errors import UsageError
 from odebench.io.versions import package_versions
 from odebench.result.schema import Versions
 
+SMALL = 28 * 28
+"""The number of values of an image up to which threads wait for each other longer than they compute."""
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -33,6 +38,13 @@ def usable_device(name: str) -> str:
     if name not in there:
         raise UsageError(f"no device {name!r} on this machine; there is {', '.join(there)}")
     return name
+
+
+def one_thread_if_small(image_shape: Sequence[int]) -> None:
+    """Makes torch compute on one thread for images of at most 28 x 28 values: so the published weights and results were
+    found, and the number of threads changes last digits. OMP_NUM_THREADS, where set, decides instead."""
+    if prod(image_shape) <= SMALL and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def device_name(device: str) -> str:

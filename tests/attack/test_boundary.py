@@ -21,7 +21,7 @@ from odebench.numerics.projection import ROUNDING, distance
 from odebench.numerics.seeding import seeded
 
 N = 40
-GIVEN: dict[str, Any] = {"seed": 1, "steps": 12, "starts": 5, "halvings": 14}
+GIVEN: dict[str, Any] = {"seed": 1, "steps": 12, "starts": 5, "halvings": 14, "differences": False}
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,30 @@ def test_slopes_that_lead_away_from_the_boundary_do_not_mislead_it(
     module = mask(net)
     assert standing(module, digits, "pgd-margin", norm, **margin) > honest + 5
     assert standing(module, digits, "boundary", norm, train_images=digits.train.images) <= honest + 2
+
+
+class Backwards(nn.Module):
+    """A model whose gradient points the other way."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.net(2 * images.detach() - images)
+        return logits
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_differences_go_where_false_gradients_do_not(norm: str, net: nn.Module, digits: Dataset) -> None:
+    assert digits.train is not None
+    honest = standing(net, digits, "boundary", norm, train_images=digits.train.images)
+    false, by_differences = (
+        standing(Backwards(net), digits, "boundary", norm, train_images=digits.train.images, differences=differences)
+        for differences in (False, True)
+    )
+    assert false > honest + 5
+    assert by_differences <= honest + 2
 
 
 def test_an_image_gets_the_same_candidate_whatever_stands_beside_it(net: nn.Module, digits: Dataset) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from odebench.numerics.threads import one_thread_if_small
+from odebench.evaluation.environment import one_thread_if_small
 
 
 @pytest.fixture(autouse=True)
