@@ -20,7 +20,7 @@ _CHANGES = {
 _CONDITIONS = (
     (r"noise-(\d+)-clean-teacher", r"\1% wrong labels and a teacher trained on the right ones"),
     (r"noise-(\d+)-noisy-teacher", r"\1% wrong labels and a teacher trained on the same labels"),
-    (r"images-(\d+)", r"\1 train images, as many steps"),
+    (r"images-(\d+)", r"\1 train images (equal steps)"),
     (r"length-quarter", "a quarter of the epochs"),
     (r"length-half", "half of the epochs"),
     (r"length-double", "twice the epochs"),
@@ -64,21 +64,32 @@ def map_table(claims: Sequence[Claim]) -> list[str]:
 
 
 def where_it_helps(claims: Sequence[Claim]) -> str:
-    """The conditions with a gain or a loss, then those without an answer, in a sentence; empty where none was run."""
-    told, without = [], []
+    """A sentence each on where distillation helps, hurts, and neither is shown; empty where no condition was run."""
+    said: dict[str, list[tuple[str, str]]] = {"It helps": [], "It hurts": [], "Neither is shown": []}
     for each in conditions(claims):
         if not each.mapped:
             continue
-        decided = [_gain(of, claim) for of, claim in each.gains.items() if claim.word in _DECIDED]
-        place = f"{each.dataset} with {each.text}"
-        if decided:
-            told.append(f"on {place}: {', '.join(decided)}")
-        else:
-            words = dict.fromkeys(f"{claim.word.value}{seeds_so_far(claim)}" for claim in each.gains.values())
-            without.append(f"{place} ({', '.join(words)})")
-    parts = [*told, *([f"no answer on {', on '.join(without)}"] if without else [])]
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
+        decided = {of: claim for of, claim in each.gains.items() if claim.word in DECIDED}
+        gains = ", ".join(_gain(of, claim) for of, claim in decided.items())
+        if not decided:
+            said["Neither is shown"].append((each.dataset, f"{each.text}{_unanswered(each)}"))
+            continue
+        helps = any(claim.word is ClaimVerdict.supported for claim in decided.values())
+        said["It helps" if helps else "It hurts"].append((each.dataset, f"{each.text} ({gains})"))
+    return " ".join(f"{how} {_places(where)}." for how, where in said.items() if where)
+
+
+def _places(where: Sequence[tuple[str, str]]) -> str:
+    """Conditions after their data set, which is named once."""
+    named = dict.fromkeys(dataset for dataset, _ in where)
+    return "; ".join(f"on {name} with {', with '.join(text for own, text in where if own == name)}" for name in named)
+
+
+def _unanswered(condition: Condition) -> str:
+    """Why there is no answer, where it is not that of a whole study."""
+    claims = [claim for claim in condition.gains.values() if claim.word not in _WHOLE or seeds_so_far(claim)]
+    words = dict.fromkeys(f"{claim.word.value}{seeds_so_far(claim)}" for claim in claims)
+    return f" ({', '.join(words)})" if words else ""
 
 
 def what_replaces_it(claims: Sequence[Claim]) -> str:
@@ -91,7 +102,10 @@ def what_replaces_it(claims: Sequence[Claim]) -> str:
     return "; ".join(parts)
 
 
-_DECIDED = (ClaimVerdict.supported, ClaimVerdict.reversed)
+DECIDED = (ClaimVerdict.supported, ClaimVerdict.reversed)
+"""A gain or a loss is shown."""
+_WHOLE = (ClaimVerdict.inconclusive, ClaimVerdict.ruled_out)
+"""Neither is, by all results registered."""
 
 
 def _gain(of: str, claim: Claim) -> str:

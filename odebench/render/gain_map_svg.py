@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from xml.sax.saxutils import escape
 
-from odebench.analysis.claims import Claim, ClaimVerdict
+from odebench.analysis.claims import Claim
 from odebench.analysis.contrasts import Estimate
 from odebench.render.chart_data import COLOURS
 from odebench.render.chart_svg import LIGHT, px, svg_page, svg_text
 from odebench.render.claims import points_text
-from odebench.render.gain_map import Condition, conditions
+from odebench.render.gain_map import DECIDED, Condition, conditions
 
 NAME = "gains"
 _PAD, _TEXT, _ACROSS, _GAP, _TOP, _ROW = 12, 370, 220, 48, 84, 28
@@ -33,7 +33,7 @@ def gains_svg(claims: Sequence[Claim]) -> str | None:
         svg_text(
             _PAD,
             47,
-            f"{'' if several else f'{tried[0].dataset}; '}points, 95% intervals; filled: the gain is supported",
+            f"{'' if several else f'{tried[0].dataset}; '}points, 95% intervals; filled: a gain or loss is shown",
             "soft",
         ),
     ]
@@ -72,8 +72,8 @@ _MIDDLE = ' text-anchor="middle"'
 
 def _mark(condition: Condition, kind: str, estimate: Estimate, across: Callable[[float], float], y: float) -> str:
     claim, colour = condition.gains[kind], COLOURS[0][0]
-    # hollow where no gain is shown: after Holm's correction that may be so beside 0, too
-    fill = f'class="f0 edge" fill="{colour}"' if claim.word is ClaimVerdict.supported else _HOLLOW
+    # hollow where none is shown: after Holm's correction that may be so beside 0, too
+    fill = f'class="f0 edge" fill="{colour}"' if claim.word in DECIDED else _HOLLOW
     low, value, high = (px(across(points)) for points in (estimate.low, estimate.points, estimate.high))
     said = escape(f"{condition.text}, {kind}: {points_text(estimate)} points, {claim.word.value}")
     return (

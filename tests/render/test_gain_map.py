@@ -50,7 +50,7 @@ def test_distillation_itself_and_what_may_replace_it_stand_beside_the_map() -> N
     ("section", "text"),
     [
         ("noise-20-noisy-teacher", "20% wrong labels and a teacher trained on the same labels"),
-        ("images-500", "500 train images, as many steps"),
+        ("images-500", "500 train images (equal steps)"),
         ("length-double", "twice the epochs"),
         ("width-64", "64 channels in the student"),
         ("depth-3", "depth 3"),
@@ -69,15 +69,16 @@ def test_every_registered_condition_has_words() -> None:
     assert not {section.replace("-", " ") for section in sections} & texts
 
 
-def test_the_sentence_names_what_helped_first_and_the_rest_after_it() -> None:
-    found = [claim(NOISE, 10), claim("digits-map-width-8-robust-gain", 0)]
-    text = where_it_helps(found)
-    start, _, rest = text.partition("; ")
-    assert start.startswith(
-        "On digits with 40% wrong labels and a teacher trained on the right ones: robust accuracy +1"
-    )
-    assert rest == "no answer on digits with 8 channels in the student (ruled out)."
-    assert where_it_helps(found[1:]) == "No answer on digits with 8 channels in the student (ruled out)."
+def test_the_sentences_name_what_helped_then_what_hurt_then_the_rest() -> None:
+    hurt = replace(claim("digits-map-length-half-robust-gain", -10), word=ClaimVerdict.reversed)
+    found = [claim("digits-map-width-8-robust-gain", 0), claim("digits-map-width-32-robust-gain", 0), hurt]
+    text = where_it_helps([*found, claim(NOISE, 10)])
+    helps, hurts, neither = re.fullmatch(r"(It helps .*\)\.) (It hurts .*\)\.) (Neither .*)", text).groups()  # type: ignore[union-attr]
+    start = "It helps on digits with 40% wrong labels and a teacher trained on the right ones (robust accuracy +1"
+    assert helps.startswith(start)
+    assert hurts.startswith("It hurts on digits with half of the epochs (robust accuracy -")
+    assert neither == "Neither is shown on digits with 8 channels in the student, with 32 channels in the student."
+    assert where_it_helps(found[:1]) == "Neither is shown on digits with 8 channels in the student."
 
 
 def test_what_helps_without_a_teacher_is_said_where_it_is_supported() -> None:
@@ -93,12 +94,13 @@ def test_what_helps_without_a_teacher_is_said_where_it_is_supported() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"word": ClaimVerdict.reversed}, "points."),
-        ({"word": ClaimVerdict.supported, "seeds": (0, 1)}, "points (2 of 8 seeds so far)."),
+        ({"word": ClaimVerdict.reversed}, "points)."),
+        ({"word": ClaimVerdict.supported, "seeds": (0, 1)}, "points (2 of 8 seeds so far))."),
         ({"word": ClaimVerdict.too_few_seeds, "seeds": (0, 1)}, "(too few seeds (2 of 8 seeds so far))."),
         ({"word": ClaimVerdict.flagged}, "(flagged)."),
         ({"word": ClaimVerdict.masked}, "(masked)."),
-        ({"word": ClaimVerdict.inconclusive}, "(inconclusive)."),
+        ({"word": ClaimVerdict.inconclusive}, "right ones."),
+        ({"word": ClaimVerdict.inconclusive, "seeds": (0, 1)}, "(inconclusive (2 of 8 seeds so far))."),
     ],
 )
 def test_losses_and_other_words_are_said(changes: dict[str, Any], said: str) -> None:
