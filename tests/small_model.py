@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 import odebench
 from odebench.attack.definition import load_attack
-from odebench.dataset import Dataset, Split
+from odebench.dataset import Dataset, Split, load_dataset
 from odebench.evaluation.evaluate import module_digest
 from odebench.evaluation.execution import measure
 from odebench.evaluation.loading import LoadedModels
@@ -115,6 +116,21 @@ def small_ode(data: Dataset) -> nn.Module:
     with seeded(0):
         net = SmallOde()
     return fitted(net, data)
+
+
+@cache
+def fitted_small_ode() -> nn.Module:
+    """A Neural ODE that was trained on digits for three epochs, once."""
+    with seeded(0):
+        net = SmallOde()
+    return fitted(net, load_dataset("digits"), epochs=3)
+
+
+@cache
+def first_digits(n: int) -> tuple[Tensor, Tensor]:
+    """The first test images of digits, with their labels."""
+    data = load_dataset("digits").test
+    return data.images[:n], data.labels[:n]
 
 
 class Told(Silent):

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from masked_models import Reversed
-from small_model import SmallOde, Told, fitted, judged, outcomes, predicted
+from small_model import Told, first_digits, fitted_small_ode, judged, outcomes, predicted
 from torch import Tensor, nn
 
 from odebench.attack import worst_case_stages
 from odebench.attack.builtin import PGD, SMOOTHED, SQUARE
 from odebench.attack.definition import Stage
 from odebench.attack.wrapped_model import WrappedModel
-from odebench.dataset import Split, load_dataset
+from odebench.dataset import Split
 from odebench.evaluation import execution
 from odebench.evaluation.examination import Examination
 from odebench.evaluation.execution import measure
@@ -43,27 +43,14 @@ def _few_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worst_case_stages, "stages", lambda *_, **__: STAGES)
 
 
-@cache
-def honest() -> nn.Module:
-    with seeded(0):
-        net = SmallOde()
-    return fitted(net, load_dataset("digits"), epochs=3)
-
-
-@cache
-def part() -> tuple[Tensor, Tensor]:
-    data = load_dataset("digits").test
-    return data.images[:N], data.labels[:N]
-
-
 def attacked(module: nn.Module, **options: Any) -> Result:
-    images, labels = part()
+    images, labels = first_digits(N)
     return judged(module, images, labels, epsilons=EPSILONS, chunk=CHUNK, **options)
 
 
 @cache
 def reversed_gradient() -> Result:
-    return attacked(Reversed(honest()))
+    return attacked(Reversed(fitted_small_ode()))
 
 
 def felled_by(result: Result, index: int = 1) -> list[str]:
@@ -72,7 +59,7 @@ def felled_by(result: Result, index: int = 1) -> list[str]:
 
 
 def test_an_honest_model_is_not_asked_by_the_stages_for_doubt() -> None:
-    result = attacked(honest(), handed_over=False)
+    result = attacked(fitted_small_ode(), handed_over=False)
     assert result.doubt == ()
     assert [stage.name for stage in result.cost.stages] == ["pgd", "square on 5"]
     assert set(felled_by(result)) <= {"pgd", "square on 5", ""}
@@ -81,13 +68,13 @@ def test_an_honest_model_is_not_asked_by_the_stages_for_doubt() -> None:
 
 
 def test_a_tripwire_attacks_few_images_of_a_chunk() -> None:
-    stage = attacked(honest(), handed_over=False).cost.stages[1]
+    stage = attacked(fitted_small_ode(), handed_over=False).cost.stages[1]
     # At most 31 queries for 5 images of each of 3 chunks at 2 radii, and batches of 100 of the verdict, two each.
     assert 0 < stage.forward * N <= 31 * 5 * 3 * 2 + 100 * 3 * 2 * 2
 
 
 def test_a_mask_is_brought_down_by_the_stages_for_doubt() -> None:
-    plain, masked = attacked(honest(), handed_over=False), reversed_gradient()
+    plain, masked = attacked(fitted_small_ode(), handed_over=False), reversed_gradient()
     assert "check 17, gradient fidelity, flags" in masked.doubt
     stages = ["pgd", "square on 5", "square", "smoothed"]
     assert [stage.name for stage in masked.cost.stages] == [f"{name} doubled" for name in stages]
@@ -113,7 +100,7 @@ class FirstPixelDark(nn.Module):
     """The honest net but for a step: where the first pixel is bright, another class. No gradient tells of it."""
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = honest()(images)
+        logits: Tensor = fitted_small_ode()(images)
         bright = (images[:, 0, 0, 0].detach() > 0.04)[:, None]
         return torch.where(bright, logits.roll(1, dims=1), logits)
 
@@ -142,10 +129,10 @@ def test_a_tripwire_that_may_fell_honest_images_raises_doubt_from_several_on(mon
 
 
 def test_slices_have_the_doubt_of_the_whole() -> None:
-    images, labels = part()
+    images, labels = first_digits(N)
     whole = reversed_gradient()
     evaluation: Evaluation = whole.evaluation
-    module = Reversed(honest())
+    module = Reversed(fitted_small_ode())
     models = LoadedModels(Classifier(module, n_classes=10), "0" * 64)
     split = Split(images, labels)
     slices = [measure(evaluation, models, split, rows=slice(start, start + CHUNK)) for start in range(0, N, CHUNK)]
@@ -159,7 +146,7 @@ def test_slices_have_the_doubt_of_the_whole() -> None:
 
 
 def test_slices_that_share_an_examination_attack_the_first_chunk_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, labels = part()
+    images, labels = first_digits(N)
     whole = reversed_gradient()
     made: list[int] = []
 
@@ -169,7 +156,7 @@ def test_slices_that_share_an_examination_attack_the_first_chunk_once(monkeypatc
 
     execution_examine = execution.examine
     monkeypatch.setattr(execution, "examine", counted)
-    models = LoadedModels(Classifier(Reversed(honest()), n_classes=10), "0" * 64)
+    models = LoadedModels(Classifier(Reversed(fitted_small_ode()), n_classes=10), "0" * 64)
     shared: dict[str, Examination] = {}
     for start in (CHUNK, 2 * CHUNK):
         found = measure(
@@ -196,7 +183,7 @@ def test_candidates_are_sought_quickly_on_models_of_our_own_alone(
     with seeded(0):
         solver = fixed_step(step=0.5)
         net = OdeNet(image_shape=(1, 8, 8), n_classes=10, channels=4, stem="conv", horizon=1.0, solver=solver).eval()
-    images = part()[0][:8]
+    images = first_digits(N)[0][:8]
     result = judged(net, images, predicted(net, images), handed_over=handed_over, chunk=8)
     assert result.cost.stages[0].backward > 0
     # Checks and estimates look at the model as it is: only candidates are sought quickly.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from honest_modules import KeepsActivation
-from small_model import SmallOde, fitted, judged, linear, outcomes
+from small_model import first_digits, fitted_small_ode, judged, linear, outcomes
 from torch import Tensor, nn
 
 from odebench.attack.received import MOST, MOST_ALONE, Received
-from odebench.dataset import Split, load_dataset
+from odebench.dataset import Split
 from odebench.evaluation import execution
 from odebench.evaluation.checks.gradient import NOTHING
 from odebench.evaluation.checks.replay import cosines, with_replay
@@ -22,28 +21,14 @@ from odebench.evaluation.loading import LoadedModels
 from odebench.evaluation.measurements import concatenate
 from odebench.model.classifier import Classifier
 from odebench.model.process_classifier import DrawnGradient
-from odebench.numerics.seeding import seeded
 from odebench.result.outcome import CheckId
 from odebench.result.schema import Check, Result
 
 N, CHUNK = 60, 20
 
 
-@cache
-def honest() -> nn.Module:
-    with seeded(0):
-        net = SmallOde()
-    return fitted(net, load_dataset("digits"), epochs=3)
-
-
-@cache
-def part() -> tuple[Tensor, Tensor]:
-    data = load_dataset("digits").test
-    return data.images[:N], data.labels[:N]
-
-
 def attacked(module: nn.Module, attack: str = "pgd", **options: Any) -> Result:
-    images, labels = part()
+    images, labels = first_digits(N)
     return judged(module, images, labels, attack=attack, **{"chunk": CHUNK, **options})
 
 
@@ -86,13 +71,13 @@ class UnderAttack(nn.Module):
 @pytest.mark.parametrize("attack", ["pgd", "quick-diagnosis"])
 @pytest.mark.parametrize("handed_over", [False, True])
 def test_the_gradients_of_an_honest_model_are_all_true(attack: str, handed_over: bool) -> None:
-    check = fidelity(attacked(honest(), attack, handed_over=handed_over))
+    check = fidelity(attacked(fitted_small_ode(), attack, handed_over=handed_over))
     assert (check.status, check.evidence["replayed"], check.evidence["replayed_wrong"]) == ("pass", MOST, 0)
 
 
 @pytest.mark.parametrize("answers", [(), (4,)])
 def test_a_gradient_that_is_false_under_attack_alone_flags_and_raises_doubt(answers: tuple[int, ...]) -> None:
-    result = attacked(UnderAttack(honest(), answers), chunk=N)
+    result = attacked(UnderAttack(fitted_small_ode(), answers), chunk=N)
     check = fidelity(result)
     assert (check.status, check.evidence["wrong"]) == ("flag", 0)
     wrong = check.evidence["replayed_wrong"]
@@ -100,22 +85,22 @@ def test_a_gradient_that_is_false_under_attack_alone_flags_and_raises_doubt(answ
     assert wrong > (50 if not answers else 2)
     assert check.why.startswith(f"{wrong} of {check.evidence['replayed']} gradients that the attack received")
     assert "check 17, gradient fidelity, flags" in result.doubt
-    assert check.figure == fidelity(attacked(honest(), chunk=N)).figure, "points of its own say the same"
+    assert check.figure == fidelity(attacked(fitted_small_ode(), chunk=N)).figure, "points of its own say the same"
 
 
 def test_a_module_that_keeps_its_last_graph_is_compared_all_the_same() -> None:
-    check = fidelity(attacked(KeepsActivation(honest())))
+    check = fidelity(attacked(KeepsActivation(fitted_small_ode())))
     assert (check.status, check.evidence["replayed_wrong"]) == ("pass", 0)
 
 
 def test_nothing_is_replayed_where_no_gradient_was_asked_for() -> None:
-    assert not [one for one in attacked(honest(), "square", queries=5).checks if "replayed" in one.evidence]
+    assert not [one for one in attacked(fitted_small_ode(), "square", queries=5).checks if "replayed" in one.evidence]
 
 
 def test_taking_note_changes_no_letter(monkeypatch: pytest.MonkeyPatch) -> None:
-    noted = attacked(honest())
+    noted = attacked(fitted_small_ode())
     monkeypatch.setattr(Received, "offer", lambda *_: None)
-    bare = attacked(honest())
+    bare = attacked(fitted_small_ode())
     assert outcomes(bare) == outcomes(noted)
     assert bare.epsilons[0].felled_by == noted.epsilons[0].felled_by
     assert "replayed" not in fidelity(bare).evidence
@@ -132,9 +117,9 @@ def test_slices_replay_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> No
         return found
 
     monkeypatch.setattr(execution, "examine", noted)
-    images, labels = part()
-    whole = attacked(honest(), epsilons=(0.05, 0.1))
-    models = LoadedModels(Classifier(honest(), n_classes=10), "0" * 64)
+    images, labels = first_digits(N)
+    whole = attacked(fitted_small_ode(), epsilons=(0.05, 0.1))
+    models = LoadedModels(Classifier(fitted_small_ode(), n_classes=10), "0" * 64)
     slices = [
         measure(whole.evaluation, models, Split(images, labels), rows=slice(start, start + CHUNK))
         for start in range(0, N, CHUNK)
