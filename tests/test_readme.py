@@ -31,7 +31,7 @@ def test_the_tables_are_what_the_published_results_say() -> None:
     written = runpy.run_path(str(ROOT / "docs" / "tables.py"))
     made = written["tables"]()
     lines = {name: len(table.splitlines()) for name, table in made.items()}
-    assert lines == {"verdict": 7, "claims": 6, "map": 17, "table": 12}
+    assert lines == {"verdict": 7, "claims": 6, "map": 18, "table": 12}
     for page in written["PAGES"]:
         text = page.read_text(encoding="utf-8")
         assert text == written["filled"](text, made), f"{page.name} is stale: python docs/tables.py"

@@ -103,7 +103,7 @@ BOUNDARY = AttackDefinition(
     _BOTH,
     {"steps": 12, "starts": 5, "halvings": 14, "differences": False},
     summary="from train images of other classes along the boundary",
-    passes=("steps", "starts", "halvings"),
+    passes=("steps", "starts"),
     needs_train_images=True,
 )
 SPSA = AttackDefinition(
