@@ -9,7 +9,7 @@ three built-in models that clip their input. Each is attacked by the worst case,
 A control must be flagged there by a check that is meant for it (check 16 is made by a diagnosis alone), if there is
 one, and brought down: within 2 points (a mask 3) of its honest twin where it has the twin's function, else within 3 of
 an attacker who knows the defence; one that remembers images must be flagged. No check that speaks of the model may flag
-an honest one, and a clip may move the figure by a point at most.
+an honest one, and a clip may move the figure by a point at most, or to what an attacker reaches who knows of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from deceptive_models import Control, controls, oracle
 from honest_modules import honest_modules
-from masked_models import clips, masks
+from masked_models import Clipped, Rectified, Unclipped, clips, masks
 from strangers_masks import strangers_masks
 from torch import Tensor, nn
 
@@ -173,13 +173,24 @@ class Bench:
             self.twins[module, images] = robust(attacked)
         return Row(name, attacked.checks, robust(attacked), "", None, _flags(attacked))
 
-    def clip(self, name: str, module: nn.Module, twin: nn.Module, sources: Mapping[str, nn.Module], images: int) -> Row:
-        """An honest model that clips its input: it must fall like its twin, unflagged."""
+    def clip(
+        self,
+        name: str,
+        module: Clipped | Rectified,
+        twin: nn.Module,
+        sources: Mapping[str, nn.Module],
+        images: int,
+    ) -> Row:
+        """An honest model that clips its input: it must fall like its twin, unflagged, or, where the clip makes it
+        harder, as far as an attacker gets who knows of it."""
         (attacked,) = self._evaluate(module, ["worst-case"], sources, images)
-        reference = self._twin(twin, sources, images)
-        apart = abs(robust(attacked) - reference) > CLIP_MARGIN + 1e-9
-        faults = (*_flags(attacked), *(["other than its twin"] if apart else []))
-        return Row(name, attacked.checks, robust(attacked), "twin", reference, faults)
+        beside, reference = "twin", self._twin(twin, sources, images)
+        if abs(robust(attacked) - reference) > CLIP_MARGIN + 1e-9:
+            known = Control(name, module, (), Unclipped(module), preserves_function=False)
+            beside, reference = "oracle", self._oracle(known, images)
+        apart = robust(attacked) > reference + CLIP_MARGIN + 1e-9
+        faults = (*_flags(attacked), *([f"the worst case leaves {robust(attacked):.1%}"] if apart else []))
+        return Row(name, attacked.checks, robust(attacked), beside, reference, faults)
 
     def control(self, control: Control, sources: Mapping[str, nn.Module], images: int) -> Row:
         """A control: it must be flagged by what is meant for it, and fall as far as it must."""

@@ -39,7 +39,7 @@ def masks(net: OdeNet) -> list[Control]:
     ]
 
 
-def clips(net: nn.Module) -> dict[str, nn.Module]:
+def clips(net: nn.Module) -> dict[str, Clipped | Rectified]:
     """Honest models that clip their input, each nearly the function of `net`."""
     return {
         "clip to 0 and 1": Clipped(net, 0.0),
@@ -232,14 +232,35 @@ class Clipped(_Mask):
         super().__init__(net)
         self.edge = edge
 
+    def inside(self, images: Images) -> Images:
+        """What the net sees."""
+        return images.clamp(self.edge, 1 - self.edge)
+
     def forward(self, images: Images) -> Logits:
         """Logits."""
-        return self.net(images.clamp(self.edge, 1 - self.edge))  # type: ignore[no-any-return]
+        return self.net(self.inside(images))  # type: ignore[no-any-return]
 
 
 class Rectified(_Mask):
     """Clips its input from below alone; honest."""
 
+    def inside(self, images: Images) -> Images:
+        """What the net sees."""
+        return images.clamp_min(0)
+
     def forward(self, images: Images) -> Logits:
         """Logits."""
-        return self.net(images.clamp_min(0))  # type: ignore[no-any-return]
+        return self.net(self.inside(images))  # type: ignore[no-any-return]
+
+
+class Unclipped(nn.Module):
+    """A model that clips its input, as an attacker differentiates it who knows: the gradient goes through the clip."""
+
+    def __init__(self, clipped: Clipped | Rectified) -> None:
+        super().__init__()
+        self.clipped = clipped
+
+    def forward(self, images: Images) -> Logits:
+        """Logits."""
+        seen = images + (self.clipped.inside(images) - images).detach()
+        return self.clipped.net(seen)  # type: ignore[no-any-return]
