@@ -63,6 +63,10 @@ def map_table(claims: Sequence[Claim]) -> list[str]:
     return grid(heading, rows, left=(0, 1, 2, 3)) if rows else []
 
 
+MOST_NAMED = 3
+"""So many conditions without an answer are named, more are counted."""
+
+
 def where_it_helps(claims: Sequence[Claim]) -> str:
     """A sentence each on where distillation helps, hurts, and neither is shown; empty where no condition was run."""
     said: dict[str, list[tuple[str, str]]] = {"It helps": [], "It hurts": [], "Neither is shown": []}
@@ -70,19 +74,25 @@ def where_it_helps(claims: Sequence[Claim]) -> str:
         if not each.mapped:
             continue
         decided = {of: claim for of, claim in each.gains.items() if claim.word in DECIDED}
-        gains = ", ".join(_gain(of, claim) for of, claim in decided.items())
+        gains = f"{', '.join(_gain(of, claim) for of, claim in decided.items())} points"
         if not decided:
-            said["Neither is shown"].append((each.dataset, f"{each.text}{_unanswered(each)}"))
+            said["Neither is shown"].append((each.dataset, f"with {each.text}{_unanswered(each)}"))
             continue
         helps = any(claim.word is ClaimVerdict.supported for claim in decided.values())
-        said["It helps" if helps else "It hurts"].append((each.dataset, f"{each.text} ({gains})"))
+        said["It helps" if helps else "It hurts"].append((each.dataset, f"with {each.text} ({gains})"))
+    neither = said["Neither is shown"]
+    if len(neither) > MOST_NAMED:
+        counts = {name: sum(own == name for own, _ in neither) for name, _ in neither}
+        said["Neither is shown"] = [
+            (name, f"under {count} other condition{'s' * (count > 1)}") for name, count in counts.items()
+        ]
     return " ".join(f"{how} {_places(where)}." for how, where in said.items() if where)
 
 
 def _places(where: Sequence[tuple[str, str]]) -> str:
     """Conditions after their data set, which is named once."""
     named = dict.fromkeys(dataset for dataset, _ in where)
-    return "; ".join(f"on {name} with {', with '.join(text for own, text in where if own == name)}" for name in named)
+    return "; ".join(f"on {name} {', '.join(text for own, text in where if own == name)}" for name in named)
 
 
 def _unanswered(condition: Condition) -> str:
@@ -98,7 +108,7 @@ def what_replaces_it(claims: Sequence[Claim]) -> str:
     for each in conditions(claims):
         gains = [_gain(of, claim) for of, claim in each.gains.items() if claim.word is ClaimVerdict.supported]
         if gains and each.text in _CHANGES.values():
-            parts.append(f"on {each.dataset} {each.text} gives the plain model {', '.join(gains)}")
+            parts.append(f"on {each.dataset} {each.text} gives the plain model {', '.join(gains)} points")
     return "; ".join(parts)
 
 
@@ -110,7 +120,7 @@ _WHOLE = (ClaimVerdict.inconclusive, ClaimVerdict.ruled_out)
 
 def _gain(of: str, claim: Claim) -> str:
     assert claim.estimate is not None
-    return f"{of} {points_text(claim.estimate)} points{seeds_so_far(claim)}"
+    return f"{of} {points_text(claim.estimate)}{seeds_so_far(claim)}"
 
 
 def condition_text(name: str) -> str:
