@@ -29,6 +29,7 @@ SHARES = (1.0, 0.5, 0.25, 0.1)
 BEYOND = 1.02
 """How much further than the tangent a step goes."""
 DIRECTIONS = 64
+"""Along how many directions a gradient is estimated, or as many as there are values."""
 NEAR = 0.9
 """Where a point that lies near the boundary is asked first on its way to the image."""
 
@@ -55,23 +56,25 @@ def boundary(
 
     It begins at the nearest train image that the model takes for another class, `starts` times over, each time with
     another class. Each of `steps` finds the boundary on the way to the image by labels alone, which is halved
-    `halvings` times: so close that no thin layer of other slopes hides it. There it takes the gradient of the margin,
-    and goes to the point of the tangent plane that is nearest to the image. So slopes that lead away from the boundary,
-    which mislead attacks that climb from the image, do not matter. With `differences` the gradient is estimated from
-    logits epsilon / 4 around, along DIRECTIONS random directions drawn by `seed`: then false gradients do not matter
-    either. Raises UsageError without train images.
+    `halvings` times: with 14 so close that no thin layer of other slopes hides it. There it takes the gradient of the
+    margin, and goes to the point of the tangent plane that is nearest to the image. Points that stay far away are
+    dropped. So slopes that lead away from the boundary, which mislead attacks that climb from the image, do not matter.
+    With `differences` the gradient is estimated from logits epsilon / 4 around, along DIRECTIONS random directions
+    drawn by `seed`: then false gradients do not matter either. Raises UsageError without train images.
     """
-    if train_images is None:
+    if train_images is None or not len(train_images):
         raise UsageError("boundary needs train images to begin at, and the data set has none")
     model = model.fp32
     count = FEW_IMAGES if model.alone or model.passes > 1 else MOST_IMAGES
     train = train_images[:count].to(images.device)
-    if (known := _known.get(model.classifier)) is None or known[0] is not train_images:
+    if (known := _known.get(model.classifier)) is None or known[0] is not train_images or len(known[1]) != len(train):
         known = _known[model.classifier] = (train_images, _asked(model, train))
     answers = known[1]
     sloped = model
     if differences:
-        sloped = Estimated(model, directions=min(DIRECTIONS, images[0].numel()), reach=scale(images, norm, epsilon))
+        sloped = Estimated(
+            model, directions=min(DIRECTIONS, images.shape[1:].numel()), reach=scale(images, norm, epsilon)
+        )
     apart = torch.cdist(images.flatten(1), train.flatten(1)).masked_fill(answers == labels[:, None], torch.inf)
     found, remaining = images.clone(), torch.ones_like(labels, dtype=torch.bool)
     for _ in range(starts):

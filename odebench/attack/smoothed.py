@@ -79,7 +79,7 @@ def smoothed(
 
 def scale(images: Images, norm: str, epsilon: float) -> float:
     """How far a pixel moves where a model is asked epsilon / 4 around."""
-    return REACH * epsilon if norm == "linf" else REACH * epsilon / images[0].numel() ** 0.5
+    return REACH * epsilon if norm == "linf" else REACH * epsilon / images.shape[1:].numel() ** 0.5
 
 
 class Smoothed(WrappedModel):

@@ -66,8 +66,8 @@ def claim_stages(parameters: Mapping[str, JsonValue], *, norm: str, n_classes: i
 
 
 def _second_version(effort: str, *, norm: str, n_classes: int) -> tuple[Stage, ...]:
-    """fast-2: steps along the cross-entropy, margins of nine classes, three tripwires, and in doubt all that needs no
-    gradient's goodwill. standard-2 has more steps, targets and queries."""
+    """fast-2: steps along the cross-entropy, margins of nine classes, three tripwires, the boundary,
+    and in doubt all that needs no gradient's goodwill. standard-2 has more steps, targets and queries."""
     many, few = min(9, n_classes - 1), min(3, n_classes - 1)
     longer = effort == "standard-2"
     found = [*_first(norm), _stage(PGD_MARGIN, steps=40, targets=many, restarts=1)]

@@ -59,8 +59,7 @@ class StagedAttack:
         asked: dict[str, Any] = {"precision": evaluation.precision, "passes": judge.passes}
         self.declared = self.quick = WrappedModel(classifier, alone=judge.alone, **asked)
         # What a module that was handed over calls quick need not be the same function.
-        may_be_quick = classifier.is_ode and not models.handed_over
-        if may_be_quick and any(stage.quick for stage in stages):
+        if classifier.is_ode and not models.handed_over and any(stage.quick for stage in stages):
             self.quick = WrappedModel(classifier.modified(quick=True), alone=judge.alone, **asked)
         self.received = received if judge.passes == 1 else None
         self.coarse = None
@@ -68,7 +67,7 @@ class StagedAttack:
             # Images that share steps under the declared solver do not under a fixed-step one.
             coupled = classifier.solver is not None and classifier.solver.couples_batch
             self.coarse = WrappedModel(
-                classifier.modified(solver=evaluation.attack.surrogate.solver, quick=may_be_quick),
+                classifier.modified(solver=evaluation.attack.surrogate.solver),
                 alone=judge.alone and not coupled,
                 provisional=True,
                 **asked,

@@ -64,28 +64,26 @@ def map_table(claims: Sequence[Claim]) -> list[str]:
 
 
 MOST_NAMED = 3
-"""So many conditions without an answer are named, more are counted."""
+"""So many conditions of a data set that show neither by all results registered are named, more are counted."""
 
 
 def where_it_helps(claims: Sequence[Claim]) -> str:
     """A sentence each on where distillation helps, hurts, and neither is shown; empty where no condition was run."""
     said: dict[str, list[tuple[str, str]]] = {"It helps": [], "It hurts": [], "Neither is shown": []}
-    for each in conditions(claims):
-        if not each.mapped:
+    whole: dict[str, list[str]] = {}
+    for each in (one for one in conditions(claims) if one.mapped):
+        for how, word in (("It helps", ClaimVerdict.supported), ("It hurts", ClaimVerdict.reversed)):
+            if gains := [_gain(of, claim) for of, claim in each.gains.items() if claim.word is word]:
+                said[how].append((each.dataset, f"with {each.text} ({', '.join(gains)})"))
+        if any(claim.word in DECIDED for claim in each.gains.values()):
             continue
-        decided = {of: claim for of, claim in each.gains.items() if claim.word in DECIDED}
-        gains = f"{', '.join(_gain(of, claim) for of, claim in decided.items())} points"
-        if not decided:
-            said["Neither is shown"].append((each.dataset, f"with {each.text}{_unanswered(each)}"))
-            continue
-        helps = any(claim.word is ClaimVerdict.supported for claim in decided.values())
-        said["It helps" if helps else "It hurts"].append((each.dataset, f"with {each.text} ({gains})"))
-    neither = said["Neither is shown"]
-    if len(neither) > MOST_NAMED:
-        counts = {name: sum(own == name for own, _ in neither) for name, _ in neither}
-        said["Neither is shown"] = [
-            (name, f"under {count} other condition{'s' * (count > 1)}") for name, count in counts.items()
-        ]
+        if why := _unanswered(each):
+            said["Neither is shown"].append((each.dataset, f"with {each.text}{why}"))
+        else:
+            whole.setdefault(each.dataset, []).append(f"with {each.text}")
+    for dataset, texts in whole.items():
+        told = texts if len(texts) <= MOST_NAMED else [f"under {len(texts)} more conditions"]
+        said["Neither is shown"] += [(dataset, text) for text in told]
     return " ".join(f"{how} {_places(where)}." for how, where in said.items() if where)
 
 
@@ -108,7 +106,7 @@ def what_replaces_it(claims: Sequence[Claim]) -> str:
     for each in conditions(claims):
         gains = [_gain(of, claim) for of, claim in each.gains.items() if claim.word is ClaimVerdict.supported]
         if gains and each.text in _CHANGES.values():
-            parts.append(f"on {each.dataset} {each.text} gives the plain model {', '.join(gains)} points")
+            parts.append(f"on {each.dataset} {each.text} gives the plain model {', '.join(gains)}")
     return "; ".join(parts)
 
 
@@ -120,7 +118,7 @@ _WHOLE = (ClaimVerdict.inconclusive, ClaimVerdict.ruled_out)
 
 def _gain(of: str, claim: Claim) -> str:
     assert claim.estimate is not None
-    return f"{of} {points_text(claim.estimate)}{seeds_so_far(claim)}"
+    return f"{of} {points_text(claim.estimate)} points{seeds_so_far(claim)}"
 
 
 def condition_text(name: str) -> str:

@@ -47,7 +47,7 @@ def verdict(
     distillation, horizon = (
         (question, _claimed(by_name, datasets, verb, parts)) for question, verb, parts in _QUESTIONS
     )
-    found += [distillation, ("Where does it help, where does it hurt?", where_it_helps(claims)), horizon]
+    found += [distillation, ("Where does it help, and where does it hurt?", where_it_helps(claims)), horizon]
     if ranked:
         helps = _helps(ranked, distilled, adversarial, what_replaces_it(claims)) if distilled else ""
         found += [("What does help?", helps), ("Which model is most robust?", _best(ranked))]

@@ -80,7 +80,11 @@ def test_the_sentences_name_what_helped_then_what_hurt_then_the_rest() -> None:
     assert neither == "Neither is shown on digits with 8 channels in the student, with 32 channels in the student."
     assert where_it_helps(found[:1]) == "Neither is shown on digits with 8 channels in the student."
     more = [claim(f"digits-map-width-{width}-robust-gain", 0) for width in (2, 4)]
-    assert where_it_helps([*found[:2], *more]) == "Neither is shown on digits under 4 other conditions."
+    assert where_it_helps([*found[:2], *more]) == "Neither is shown on digits under 4 more conditions."
+    unfinished = replace(more[0], seeds=(0, 1))
+    assert "with 2 channels in the student (ruled out (2 of 8 seeds so far))" in where_it_helps(
+        [*found[:2], unfinished]
+    )
 
 
 def test_what_helps_without_a_teacher_is_said_where_it_is_supported() -> None:
@@ -97,7 +101,7 @@ def test_what_helps_without_a_teacher_is_said_where_it_is_supported() -> None:
     ("changes", "said"),
     [
         ({"word": ClaimVerdict.reversed}, "points)."),
-        ({"word": ClaimVerdict.supported, "seeds": (0, 1)}, "(2 of 8 seeds so far) points)."),
+        ({"word": ClaimVerdict.supported, "seeds": (0, 1)}, "points (2 of 8 seeds so far))."),
         ({"word": ClaimVerdict.too_few_seeds, "seeds": (0, 1)}, "(too few seeds (2 of 8 seeds so far))."),
         ({"word": ClaimVerdict.flagged}, "(flagged)."),
         ({"word": ClaimVerdict.masked}, "(masked)."),
@@ -108,7 +112,7 @@ def test_what_helps_without_a_teacher_is_said_where_it_is_supported() -> None:
 def test_losses_and_other_words_are_said(changes: dict[str, Any], said: str) -> None:
     text = where_it_helps([replace(claim(NOISE, -10), **changes)])
     assert text.endswith(said)
-    assert ("robust accuracy -" in text) == said.endswith("points).")
+    assert ("robust accuracy -" in text) == said.startswith("points")
 
 
 def test_without_a_map_nothing_is_said() -> None:

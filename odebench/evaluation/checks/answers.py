@@ -15,7 +15,7 @@ from odebench.model.solver import integrate
 from odebench.numerics.shapes import Images
 
 FEWEST = 4
-"""So many gradients must have been drawn."""
+"""So many gradients must be comparable."""
 INTEGRATED = 8
 """How many images are integrated outside."""
 LOGIT_TOLERANCE, ADAPTIVE_TOLERANCE = 1e-4, 1e-2
@@ -43,7 +43,7 @@ class Integrated:
 def false_gradients(classifier: ProcessClassifier) -> tuple[Lie, ...]:
     """Whether gradients that attacks and checks were given are those of the logits.
 
-    Some of them were drawn as they came. Each is held against central differences in fp64 of what it was the gradient
+    Some of them were drawn as they came. Each is held against differences in fp64 of what it was the gradient
     of, along random directions (`cosines`): so a process cannot tell attacks by their images or by their losses. Raises
     ModelError.
     """

@@ -1,6 +1,6 @@
 // The charts: four panels with one y axis. Each is one stop of the Tab key; arrows go from mark to mark.
 
-const HEIGHT = 216;
+const HEIGHT = 200;
 const MARGIN = { top: 8, right: 8, bottom: 44, left: 34 };
 const hidden = () => new Set(state.hide.split(",").filter(Boolean).map(decoded));
 
