@@ -64,7 +64,7 @@ def map_table(claims: Sequence[Claim]) -> list[str]:
 
 
 MOST_NAMED = 3
-"""So many conditions of a data set that show neither by all results registered are named, more are counted."""
+"""So many finished conditions of a data set without an answer are named; more are counted."""
 
 
 def where_it_helps(claims: Sequence[Claim]) -> str:

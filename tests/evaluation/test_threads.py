@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+from odebench.cli.console import ScreenProgress
+from odebench.cli.evaluation import Evaluator
+from odebench.cli.run import train
 from odebench.evaluation.environment import one_thread_if_small
+from odebench.evaluation.plan import EvaluationRequest
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +37,23 @@ def test_a_users_number_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     one_thread_if_small((1, 8, 8))
 
     assert torch.get_num_threads() == 2
+
+
+class ReachedError(Exception):
+    """Stops a command where it would compute."""
+
+
+def stopped(*_: object, **__: object) -> None:
+    raise ReachedError(torch.get_num_threads())
+
+
+def test_the_commands_train_and_run_compute_small_images_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("odebench.model.training.find_or_train", stopped)
+    monkeypatch.setattr("odebench.evaluation.evaluate.run", stopped)
+    evaluator = Evaluator("digits", None, "cpu", tmp_path, force=False, progress=ScreenProgress())
+
+    with pytest.raises(ReachedError, match=r"^1$"):
+        train("ode")
+    torch.set_num_threads(2)
+    with pytest.raises(ReachedError, match=r"^1$"):
+        evaluator.run(EvaluationRequest("ode", "pgd"), evaluator.describe())
