@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from odebench.model.process import ModelProcess
 from odebench.model.process_program import _line, _Served
 from odebench.numerics.precision import full_fp32
 
+_TURN = threading.RLock()
+"""The guard is one for all that runs here, so one program runs at a time."""
+
 
 class LocalProcess(ModelProcess):
     """A ModelProcess whose program runs here, under the guard alone, while it is asked."""
@@ -34,7 +38,10 @@ class LocalProcess(ModelProcess):
     def exchange(
         self, order: dict[str, Any], tensors: dict[str, Tensor], *, most: int, seconds: float
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        sent, held = _passed(order | {"number": self.number}, tensors)
+        with _TURN:
+            return self._answered(*_passed(order | {"number": self.number}, tensors))
+
+    def _answered(self, sent: dict[str, Any], held: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if self._served is None:
             blueprint = Blueprint.of_order(sent, held)
             scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="odebench-")))
@@ -50,13 +57,14 @@ class LocalProcess(ModelProcess):
             raise ModelAnswerError(f"the model's process cannot {failed}: {printable(_line(error))}") from error
 
     def close(self) -> None:
-        if self._process is not None:
-            self._process = None
-            active, audit_hook._active = audit_hook._active, None  # another's, where this one is not wanted any more
-            try:
-                self._stack.close()
-            finally:
-                audit_hook._active = active
+        with _TURN:
+            if self._process is not None:
+                self._process = None
+                active, audit_hook._active = audit_hook._active, None  # another's, where this one is not wanted now
+                try:
+                    self._stack.close()
+                finally:
+                    audit_hook._active = active
 
 
 def _passed(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,29 +77,31 @@ def examine(
     others = [*others, *_first_looks(judge, images, labels)]
     if judge.passes > 1:
         why = "the model draws random numbers: it differs at every pass"
-        checks = [skipped(check, speaks_of="model", why=why) for check in EXAMINATION]
-        return Examination(tuple(checks), _reasons(attack, found, stages, others))
+        nothing = tuple(skipped(check, speaks_of="model", why=why) for check in EXAMINATION)
+        return Examination(nothing, _reasons(attack, found, stages, others))
     parts = probes({}, norm=norm, n_classes=judge.classifier.n_classes)
     single = Outcomes.of(clean, keep_candidates=True)
     attack.attack_images(epsilon, single, step, stages=[parts.single_step])
-    checks = [
-        _state(attack, preflight, single, start),
-        useful_gradient(judge.classifier, images, norm=norm, epsilon=epsilon, alone=judge.alone),
-        zero_gradients(judge.classifier, images, labels, norm=norm, epsilon=epsilon, alone=judge.alone),
-    ]
-    if not isinstance(definition, DiagnosisDefinition):  # which makes these itself, on all images
-        iterated, reaches = middle, reach(definition, parameters).status != "flag"
-        if isinstance(definition, StagedAttackDefinition):
-            # Its other stages would cover up that PGD fails.
-            iterated = Outcomes.of(clean)
-            attack.attack_images(epsilon, iterated, step, stages=[parts.iterated])
-        noise = Outcomes.of(iterated.letters)
-        attack.attack_images(epsilon, noise, step, stages=[parts.random])
+    checks: list[Check] = []
+    with _state(attack, preflight, single, start) as finish:
         checks += [
-            single_step(iterated.letters, single.letters, reaches=reaches),
-            random_noise(iterated.letters, noise.letters, reaches=reaches),
-            fidelity_check(judge, images, norm=norm, epsilon=epsilon, received=attack.received),
+            useful_gradient(judge.classifier, images, norm=norm, epsilon=epsilon, alone=judge.alone),
+            zero_gradients(judge.classifier, images, labels, norm=norm, epsilon=epsilon, alone=judge.alone),
         ]
+        if not isinstance(definition, DiagnosisDefinition):  # which makes these itself, on all images
+            iterated, reaches = middle, reach(definition, parameters).status != "flag"
+            if isinstance(definition, StagedAttackDefinition):
+                # Its other stages would cover up that PGD fails.
+                iterated = Outcomes.of(clean)
+                attack.attack_images(epsilon, iterated, step, stages=[parts.iterated])
+            noise = Outcomes.of(iterated.letters)
+            attack.attack_images(epsilon, noise, step, stages=[parts.random])
+            checks += [
+                single_step(iterated.letters, single.letters, reaches=reaches),
+                random_noise(iterated.letters, noise.letters, reaches=reaches),
+                fidelity_check(judge, images, norm=norm, epsilon=epsilon, received=attack.received),
+            ]
+        checks.insert(0, finish())
     by_id = {check.id: check for check in (*others, *checks)}
     doubt = _reasons(attack, found, stages, list(by_id.values()))
     if preflight.gradient_unconfirmed:
@@ -131,21 +134,30 @@ def _reasons(
     return tuple(doubt)
 
 
-def _state(attack: StagedAttack, preflight: Preflight, attacked: Outcomes, start: Start | None) -> Check:
-    """Check 19, made once for all attacks that share a preflight.
+@contextmanager
+def _state(
+    attack: StagedAttack, preflight: Preflight, attacked: Outcomes, start: Start | None
+) -> Iterator[Callable[[], Check]]:
+    """Check 19, made once for all attacks that share a preflight, and finished by what this yields.
 
     Beside clean images the model is asked about candidates of one step, and halfway between images of two classes: a
     model that remembers images, and has no gradient near them, shows it there.
     """
-    if not preflight.state:
-        rows = np.flatnonzero(preflight.first_clean == ROBUST)
-        images, labels, judge = attack.images[rows], attack.labels[rows], attack.judge
-        judged = attacked.judged or {}
-        points = {place: judged[row] for place, row in enumerate(rows.tolist()) if row in judged}
-        for place in range(0, len(rows), 2):
-            if len(others := (labels != labels[place]).nonzero().flatten()):
-                points[place] = (images[place] + images[others[place % len(others)]]) / 2
-        randomised = judge.passes > 1
-        found = state(judge.classifier, start, images, labels, points, alone=judge.alone, randomised=randomised)
-        preflight.state.append(found)
-    return preflight.state[0]
+    if preflight.state:
+        yield lambda: preflight.state[0]
+        return
+    rows = np.flatnonzero(preflight.first_clean == ROBUST)
+    images, labels, judge = attack.images[rows], attack.labels[rows], attack.judge
+    judged = attacked.judged or {}
+    points = {place: judged[row] for place, row in enumerate(rows.tolist()) if row in judged}
+    for place in range(0, len(rows), 2):
+        if len(others := (labels != labels[place]).nonzero().flatten()):
+            points[place] = (images[place] + images[others[place % len(others)]]) / 2
+    randomised = judge.passes > 1
+    with state(judge.classifier, start, images, labels, points, alone=judge.alone, randomised=randomised) as finish:
+
+        def kept() -> Check:
+            preflight.state.append(finish())
+            return preflight.state[0]
+
+        yield kept

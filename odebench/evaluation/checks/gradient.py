@@ -240,23 +240,24 @@ def _compare(
         found = torch.nn.functional.cosine_similarity(used, true[:, rows], dim=0)
         cosines[rows[some]] = torch.minimum(cosines[rows[some]], found[some])
         gradient = gradient.double()
-        if len(rows) == len(points) and not any(_alike(gradient, one) for one in compared):
-            small = torch.minimum(small, small_cosines(gradient))
-            compared.append(gradient)
-        sign = torch.where(gradient.sign() == outwards[rows], 0.0, gradient.sign())
-        # How much steeper the function is than its gradient says, in the mean over the random directions.
-        scale = (used * true[:, rows]).sum(0) / (used * used).sum(0).clamp_min(1e-300)
-        promised = scale * (gradient * sign).flatten(1).sum(1)
-        ratio = slopes(sign[None], rows)[0] / promised.clamp_min(1e-300)
-        ratio = torch.where(promised > 0, ratio, 0.0)
-        along[rows] = torch.where((ratio - 1).abs() > (along[rows] - 1).abs(), ratio, along[rows])
+        if not any(_alike(gradient, one[rows]) for one in compared):
+            if len(rows) == len(points):
+                small = torch.minimum(small, small_cosines(gradient))
+                compared.append(gradient)
+            sign = torch.where(gradient.sign() == outwards[rows], 0.0, gradient.sign())
+            # How much steeper the function is than its gradient says, in the mean over the random directions.
+            scale = (used * true[:, rows]).sum(0) / (used * used).sum(0).clamp_min(1e-300)
+            promised = scale * (gradient * sign).flatten(1).sum(1)
+            ratio = slopes(sign[None], rows)[0] / promised.clamp_min(1e-300)
+            ratio = torch.where(promised > 0, ratio, 0.0)
+            along[rows] = torch.where((ratio - 1).abs() > (along[rows] - 1).abs(), ratio, along[rows])
         other[rows] |= (logits - plain[rows]).abs().amax(1) > LOGIT_TOLERANCE * largest[rows]
     return _Comparison(cosines.cpu(), along.cpu(), small.cpu(), other.cpu(), places)
 
 
 def _alike(gradient: Images, other: Images) -> bool:
     """Whether no pixel of two gradients differs by more than a thousandth of the median, as it does by rounding:
-    then what the pixels below the median say is the same."""
+    then what the pixels below the median and the signs say is the same."""
     median = other.flatten(1).abs().median(dim=1).values
     return bool(((gradient - other).flatten(1).abs().amax(1) <= 1e-3 * median).all())
 

@@ -63,7 +63,7 @@ def determinism(classifier: Classifier, images: Images, *, alone: bool, seed: in
     """Check 2 (AutoAttack): five passes over the same images, generators seeded differently each time.
 
     Flags when a label changes or a logit, relative to the image's largest |logit|, differs by more than 1e-4. In the
-    evidence, `seeded` says whether the same seeds give the same logits again: of a random model all five are asked
+    evidence, `seeded` says whether the same seeds give the same logits again: of a flagged model all five are asked
     three times more, since one that draws among few values without a seed may repeat itself by chance.
     """
     judge = Judge(classifier, alone=alone)
@@ -78,7 +78,7 @@ def determinism(classifier: Classifier, images: Images, *, alone: bool, seed: in
     changed = int((logits.argmax(2) != logits[0].argmax(1)).any(0).sum())
     flagged = changed > 0 or spread > DETERMINISM_THRESHOLD
     tolerance = DETERMINISM_THRESHOLD * float(largest.max())
-    repeated = [*range(DETERMINISM_PASSES)] * REPEATS if flagged else [0]
+    repeated = [*range(DETERMINISM_PASSES)] * REPEATS if flagged else []
     return threshold_check(
         CheckId.DETERMINISM,
         speaks_of="model",

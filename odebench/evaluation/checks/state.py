@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
 import torch
@@ -38,6 +39,7 @@ Start = Callable[[], AbstractContextManager[ModelProcess]]
 """Makes a process of the model that has answered nothing; to be entered by the check. May raise ModelProcessError."""
 
 
+@contextmanager
 def state(
     classifier: Classifier,
     start: Start | None,
@@ -47,8 +49,11 @@ def state(
     *,
     alone: bool,
     randomised: bool,
-) -> Check:
+) -> Iterator[Callable[[], Check]]:
     """Check 19: the same points, asked of the model that was attacked and of a fresh process; k of n images move.
+
+    The fresh process is asked beside whatever else is done in the context. What this yields asks the model itself, and
+    makes the check.
 
     `images` are clean and classified correctly, `candidates` are the last ones judged, by the row of their image. The
     first 32 images are used (16 `alone`). Both models are asked alike: about the candidates first, so that a model that
@@ -61,42 +66,44 @@ def state(
     then skipped and speaks of the settings; so it does where the process fails. A `randomised` model is skipped, too.
     Raises ModelError where the classifier does.
     """
-    if randomised:
-        why = "the model draws random numbers: no two answers agree"
-        return skipped(CheckId.STATE, speaks_of="model", why=why)
     images = images[: STATE_IMAGES_ALONE if alone else STATE_IMAGES].cpu()
     n = len(images)
-    if not n:
-        return skipped(CheckId.STATE, speaks_of="model", why="no image is classified correctly")
+    if randomised or not n:
+        why = (
+            "the model draws random numbers: no two answers agree" if randomised else "no image is classified correctly"
+        )
+        yield partial(skipped, CheckId.STATE, speaks_of="model", why=why)
+        return
     if start is None:
-        return skipped(CheckId.STATE, speaks_of="settings", why="there is no way to build the model a second time")
+        yield partial(_without_a_copy, "there is no way to build the model a second time")
+        return
     attacked = [row for row in sorted(candidates) if row < n]
     seen = [_Seen(images, labels.cpu(), torch.arange(n))]
     if attacked:
         points = torch.stack([candidates[row].cpu() for row in attacked])
         seen.insert(0, _Seen(points, labels.cpu()[attacked], torch.tensor(attacked)))
-    try:
-        with start() as process:
-            _ask_all(process.ask, seen, alone=alone)
-    except ModelProcessError as error:
-        return skipped(CheckId.STATE, speaks_of="settings", why=f"no fresh copy of the model answers: {error}")
-    with classifier.frozen(), full_fp32():
-        ask = classifier.ask if isinstance(classifier, ProcessClassifier) else partial(answer_question, classifier)
-        _ask_all(ask, seen, alone=alone)
-    moved, letters = (torch.zeros(n, dtype=torch.bool) for _ in range(2))
-    for each in seen:
-        moved[each.of] |= each.moved
-        letters[each.of] |= each.letters_moved
-    return count_check(
-        CheckId.STATE,
-        speaks_of="model",
-        k=int(moved.sum()),
-        n=n,
-        why="images whose letter or logits, clean or at the candidate, differ between the model after the attack and a "
-        "fresh copy, or with order, batch or gradient mode: the model keeps a state, or detects its caller; its answer "
-        "must depend on the image alone",
-        evidence={"letters": int(letters.sum()), "attacked": len(attacked)},
-    )
+    with ExitStack() as stack:
+        try:
+            pool = stack.enter_context(ThreadPoolExecutor(1))
+            process = stack.enter_context(start())  # ends before the thread that waits for its answers
+        except ModelProcessError as error:
+            yield partial(_without_a_copy, f"no fresh copy of the model answers: {error}")
+            return
+        fresh = pool.submit(_ask_all, process.ask, seen, alone=alone)
+
+        def finish() -> Check:
+            with classifier.frozen(), full_fp32():
+                ask: Callable[[Question], ProcessAnswer] = partial(answer_question, classifier)
+                if isinstance(classifier, ProcessClassifier):
+                    ask = classifier.ask
+                answers = _ask_all(ask, seen, alone=alone)
+            try:
+                answers += fresh.result()
+            except ModelProcessError as error:
+                return _without_a_copy(f"no fresh copy of the model answers: {error}")
+            return _compared(seen, answers, n, attacked=len(attacked))
+
+        yield finish
 
 
 class _Seen:
@@ -140,12 +147,41 @@ class _Seen:
         return self.letters_moved | ((self.highest - self.lowest).amax(1) > STATE_THRESHOLD * largest)
 
 
-def _ask_all(ask: Callable[[Question], ProcessAnswer], seen: list[_Seen], *, alone: bool) -> None:
-    """Asks a model about all points, in the order of the list, and adds its answers."""
-    for points in seen:
-        for rows, gradients in _ways(len(points.points), alone=alone):
-            answer = ask(Question(points.points[rows], gradients=gradients))
-            points.add(rows[: len(points.points)], answer)
+def _without_a_copy(why: str) -> Check:
+    return skipped(CheckId.STATE, speaks_of="settings", why=why)
+
+
+def _compared(seen: list[_Seen], answers: list[_Answered], n: int, *, attacked: int) -> Check:
+    """The check on n images, `attacked` of which have a candidate, from the answers of both models."""
+    for points, rows, answer in answers:
+        points.add(rows, answer)
+    moved, letters = (torch.zeros(n, dtype=torch.bool) for _ in range(2))
+    for each in seen:
+        moved[each.of] |= each.moved
+        letters[each.of] |= each.letters_moved
+    return count_check(
+        CheckId.STATE,
+        speaks_of="model",
+        k=int(moved.sum()),
+        n=n,
+        why="images whose letter or logits, clean or at the candidate, differ between the model after the attack and a "
+        "fresh copy, or with order, batch or gradient mode: the model keeps a state, or detects its caller; its answer "
+        "must depend on the image alone",
+        evidence={"letters": int(letters.sum()), "attacked": attacked},
+    )
+
+
+_Answered = tuple[_Seen, Tensor, ProcessAnswer]
+"""Points, the rows of them that were asked about, and the answer."""
+
+
+def _ask_all(ask: Callable[[Question], ProcessAnswer], seen: list[_Seen], *, alone: bool) -> list[_Answered]:
+    """A model's answers about all points, asked in the order of the list, each with the rows that it is about."""
+    return [
+        (points, rows[: len(points.points)], ask(Question(points.points[rows], gradients=gradients)))
+        for points in seen
+        for rows, gradients in _ways(len(points.points), alone=alone)
+    ]
 
 
 def _ways(n: int, *, alone: bool) -> Iterator[tuple[Tensor, bool]]:

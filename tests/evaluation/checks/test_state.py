@@ -89,7 +89,8 @@ def checked(
         for _ in range(calls):
             classifier.answer(points[:2].clone())
     last = dict(enumerate(points)) if candidates else {}
-    return state(classifier, fresh, images[:n], labels[:n], last, alone=alone, randomised=False)
+    with state(classifier, fresh, images[:n], labels[:n], last, alone=alone, randomised=False) as finish:
+        return finish()
 
 
 # --- honest ------------------------------------------------------------------------------------------------------
@@ -157,7 +158,8 @@ def test_the_count_decides(moved: int, status: str) -> None:
             return logits * torch.where(known, 1 + 2e-4, 1.0)[:, None]
 
     start = local(Classifier(before, n_classes=10))
-    found = state(Classifier(Other(), n_classes=10), start, images, labels, {}, alone=False, randomised=False)
+    with state(Classifier(Other(), n_classes=10), start, images, labels, {}, alone=False, randomised=False) as finish:
+        found = finish()
     assert (found.k, found.status) == (moved, status)
 
 
@@ -169,7 +171,8 @@ def test_a_near_tie_may_fall_either_way() -> None:
 
     classifier, labels = Classifier(Tied(), n_classes=10), torch.zeros(32, dtype=torch.long)
     images = digits().test.images[:32]
-    found = state(classifier, local(classifier), images, labels, {}, alone=False, randomised=False)
+    with state(classifier, local(classifier), images, labels, {}, alone=False, randomised=False) as finish:
+        found = finish()
     assert (found.k, found.status, found.evidence["letters"]) == (0, "pass", 0)
 
 
@@ -177,7 +180,8 @@ def test_a_failure_on_one_side_moves_an_image() -> None:
     images, labels = digits().test.images[:32], torch.zeros(32, dtype=torch.long)
     start = local(Classifier(Linear(torch.zeros(10, 64), torch.zeros(10)), n_classes=10))
     infinite = Linear(torch.zeros(10, 64), torch.full((10,), torch.inf))
-    found = state(Classifier(infinite, n_classes=10), start, images, labels, {}, alone=False, randomised=False)
+    with state(Classifier(infinite, n_classes=10), start, images, labels, {}, alone=False, randomised=False) as finish:
+        found = finish()
     assert (found.k, found.status) == (32, "flag")
 
 
@@ -199,7 +203,8 @@ def test_candidates_come_first_and_all_ways_are_asked(alone: bool, monkeypatch: 
         return answer_question(one, question)
 
     monkeypatch.setattr(module_of_check, "answer_question", recorded)
-    state(classifier, lambda: fresh, images, labels, candidates, alone=alone, randomised=False)
+    with state(classifier, lambda: fresh, images, labels, candidates, alone=alone, randomised=False) as finish:
+        finish()
     n = 16 if alone else 20
     held = torch.stack([*candidates.values()])
     is_candidate = [bool((one.images[:1] == held).flatten(1).all(1).any()) for one in fresh.asked]
@@ -224,7 +229,8 @@ def test_what_cannot_be_asked_is_skipped_and_says_why() -> None:
     images, labels = digits().test.images[:4], digits().test.labels[:4]
 
     def found(start: Start | None, n: int = 4, *, randomised: bool = False) -> tuple[str, str, str]:
-        check = state(classifier, start, images[:n], labels[:n], {}, alone=False, randomised=randomised)
+        with state(classifier, start, images[:n], labels[:n], {}, alone=False, randomised=randomised) as finish:
+            check = finish()
         return check.status, check.speaks_of, check.why
 
     assert found(None) == ("skipped", "settings", "there is no way to build the model a second time")
