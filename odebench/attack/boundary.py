@@ -24,6 +24,7 @@ MOST_IMAGES, FEW_IMAGES = 2000, 200
 """How many of the train images are starting points at most, the first of them; the second for a model that is asked
 image by image, or several times over."""
 BATCH = 100
+"""The most points in one call of the model."""
 SHARES = (1.0, 0.5, 0.25, 0.1)
 """How far to go from the boundary towards the nearest point of its tangent: the first of these that stays beyond."""
 BEYOND = 1.02
@@ -76,25 +77,34 @@ def boundary(
             model, directions=min(DIRECTIONS, images.shape[1:].numel()), reach=scale(images, norm, epsilon)
         )
     apart = torch.cdist(images.flatten(1), train.flatten(1)).masked_fill(answers == labels[:, None], torch.inf)
-    found, remaining = images.clone(), torch.ones_like(labels, dtype=torch.bool)
+    begins: list[tuple[Tensor, Tensor]] = []
     for _ in range(starts):
         nearest = apart.argmin(1)
-        begins = remaining & apart.gather(1, nearest[:, None]).squeeze(1).isfinite()
-        rows = begins.nonzero().flatten()
+        rows = apart.gather(1, nearest[:, None]).squeeze(1).isfinite().nonzero().flatten()
         if not len(rows):
             break
+        begins.append((rows, train[nearest[rows]]))
         apart = apart.masked_fill(answers == answers[nearest][:, None], torch.inf)
-        with seeded(seed):
-            candidates = from_beyond(
-                sloped,
-                images[rows],
-                labels[rows],
-                train[nearest[rows]],
-                norm=norm,
-                epsilon=epsilon,
-                steps=steps,
-                halvings=halvings,
-            )
+    found, remaining = images.clone(), torch.ones_like(labels, dtype=torch.bool)
+    if not begins:
+        return found
+    # From all starts at once: far fewer calls than one start after the other.
+    every = torch.cat([rows for rows, _ in begins])
+    with seeded(seed):
+        ends = from_beyond(
+            sloped,
+            images[every],
+            labels[every],
+            torch.cat([points for _, points in begins]),
+            norm=norm,
+            epsilon=epsilon,
+            steps=steps,
+            halvings=halvings,
+        )
+    for (began, _), ended in zip(begins, torch.split(ends, [len(rows) for rows, _ in begins]), strict=True):
+        rows, candidates = began[remaining[began]], ended[remaining[began]]
+        if not len(rows):
+            continue
         nearer = distance(images[rows], candidates, norm=norm) < distance(images[rows], found[rows], norm=norm)
         first = (found[rows] == images[rows]).flatten(1).all(1)
         found[rows] = torch.where((nearer | first)[:, None, None, None], candidates, found[rows])
@@ -152,7 +162,7 @@ def _asked(model: WrappedModel, train: Images) -> Int[Tensor, " train"]:
 
 def _wrong(model: WrappedModel, points: Images, labels: Labels) -> Bool[Tensor, " batch"]:
     with torch.no_grad():
-        return ~strictly_correct(model(points), labels)
+        return ~strictly_correct(torch.cat([model(part) for part in torch.split(points, BATCH)]), labels)
 
 
 def _towards(
@@ -176,10 +186,9 @@ def _nearer(images: Images, one: Images, other: Images, *, norm: str) -> Bool[Te
 
 def _tangent_point(model: WrappedModel, images: Images, labels: Labels, edge: Images, *, norm: str) -> Images:
     """The point in [0, 1] nearest to each image on the plane through `edge` along which the margin does not change."""
-    asked = edge.detach().requires_grad_(True)
-    logits = model(asked)
-    others = logits.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
-    (slope,) = torch.autograd.grad(margin_of(logits, labels, others).sum(), asked)
+    slope = torch.cat(
+        [_slope(model, *part) for part in zip(torch.split(edge, BATCH), torch.split(labels, BATCH), strict=True)]
+    )
     flat = slope.flatten(1)
     size = flat.norm(dim=1).clamp_min(1e-20)[:, None, None, None]
     way = slope.sign() if norm == "linf" else slope / size
@@ -191,6 +200,14 @@ def _tangent_point(model: WrappedModel, images: Images, labels: Labels, edge: Im
         reaches = (flat * moved.flatten(1)).sum(1) >= needed
         least, most = torch.where(reaches, least, length), torch.where(reaches, length, most)
     return (images + BEYOND * most[:, None, None, None] * way).clamp(0, 1)
+
+
+def _slope(model: WrappedModel, edge: Images, labels: Labels) -> Images:
+    """The gradient of the margin of each label over the likeliest other class."""
+    asked = edge.detach().requires_grad_(True)
+    logits = model(asked)
+    others = logits.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
+    return torch.autograd.grad(margin_of(logits, labels, others).sum(), asked)[0]
 
 
 def _step(model: WrappedModel, images: Images, labels: Labels, edge: Images, aim: Images) -> Images:
