@@ -3,6 +3,10 @@
 Each definition here is a name of `odebench attacks`, listed in this order.
 """
 
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
 from odebench.attack.definition import AttackDefinition, DiagnosisDefinition, StagedAttackDefinition
 
 _BOTH = ("linf", "l2")
@@ -97,6 +101,14 @@ SUBSTITUTE = AttackDefinition(
     passes=("steps", "targets"),
     needs_train_images=True,
 )
+
+
+def _boundary_step(parameters: Mapping[str, JsonValue]) -> float:
+    """Half of the halvings, of the gradient and of the differences that a step takes at most: half of the points are
+    dropped on their way, measured on digits."""
+    return (1 + int(str(parameters["halvings"])) / 3 + (2 * 64 / 3 if parameters["differences"] else 0)) / 2
+
+
 BOUNDARY = AttackDefinition(
     "boundary",
     "odebench.attack.boundary:boundary",
@@ -104,6 +116,7 @@ BOUNDARY = AttackDefinition(
     {"steps": 12, "starts": 5, "halvings": 14, "differences": False},
     summary="from train images of other classes along the boundary",
     passes=("steps", "starts"),
+    pass_gradients=_boundary_step,
     needs_train_images=True,
 )
 SPSA = AttackDefinition(

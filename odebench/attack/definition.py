@@ -101,9 +101,10 @@ class AttackDefinition(NamedAttack):
     `proposals`, the candidates of the file for these images, and its parameter `credit` says who made them. With
     `needs_train_images` it gets `train_images`.
 
-    `passes` names the parameters whose product is the number of gradients (or queries) per image. `uses_gradients` is
-    false for an attack that sees logits alone. `verifies_falls` is false for one that trusts the logits of its model
-    and does not ask `fallen`: it always runs in fp32.
+    `passes` names the parameters whose product is the number of gradients (or queries) per image. `pass_gradients`
+    tells from the parameters what a pass takes of an image in the mean, in gradients, where it is more than one.
+    `uses_gradients` is false for an attack that sees logits alone. `verifies_falls` is false for one that trusts the
+    logits of its model and does not ask `fallen`: it always runs in fp32.
 
     If `resumes` names the parameter that is its number of steps, the attack also takes `start`, points to begin at.
     Where the declared solver is attacked after a cheaper one, the second attack begins at the end of the first and
@@ -116,6 +117,7 @@ class AttackDefinition(NamedAttack):
     passes: tuple[str, ...] = ()
     _: KW_ONLY
     uses_gradients: bool = True
+    pass_gradients: Callable[[Mapping[str, JsonValue]], float] | None = None
     verifies_falls: bool = True
     resumes: str | None = None
     doubles: str | None = None

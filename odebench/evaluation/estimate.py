@@ -9,8 +9,8 @@ from odebench.attack.definition import Stage
 
 FORWARD_SHARE = 1 / 3
 """What a query costs in gradients."""
-USUAL_SHARE = 0.6
-"""What an attack takes of the longest that it may, as images fall on its way."""
+USUAL_SHARE, STAGED_SHARE = 0.6, 0.5
+"""What an attack takes of the longest that it may, as images fall on its way; and one of several stages."""
 CHECK_IMAGES, CHECK_GRADIENTS, OTHER_CHECK_GRADIENTS = 32, 160, 5
 """What the checks after an attack cost, in gradients of an image: most of them of at most 32 images, and so many each;
 the others of the whole first chunk. Measured before gradients were replayed: 43 to 60 gradients of a chunk of
@@ -46,13 +46,18 @@ def estimate(
     most = gradient * sum(_gradients(stage, chunk) for stage in stages) * epsilons * chunks
     images = min(CHECK_IMAGES_ALONE if alone else CHECK_IMAGES, chunk)
     after = gradient * (CHECK_GRADIENTS * images / chunk + OTHER_CHECK_GRADIENTS)
-    return Estimate(USUAL_SHARE * most, most, after if checks else 0.0)
+    usual = most * (USUAL_SHARE if len(stages) == 1 else STAGED_SHARE)
+    return Estimate(usual, most, after if checks else 0.0)
 
 
 def _gradients(stage: Stage, chunk: int) -> float:
     """What a stage costs at most on a chunk, in gradients of the whole chunk."""
     share = 1.0 if stage.most_images is None else min(1.0, stage.most_images / chunk)
-    return stage.passes * share * (1.0 if stage.definition.uses_gradients else FORWARD_SHARE)
+    definition = stage.definition
+    cost = 1.0 if definition.uses_gradients else FORWARD_SHARE
+    if definition.pass_gradients is not None:
+        cost = definition.pass_gradients(stage.parameters)
+    return stage.passes * share * cost
 
 
 def _duration(seconds: float) -> str:

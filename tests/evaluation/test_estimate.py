@@ -8,7 +8,7 @@ import torch
 from small_model import Told, judged, linear
 from torch import Tensor, nn
 
-from odebench.attack.builtin import PGD
+from odebench.attack.builtin import BOUNDARY, PGD
 from odebench.attack.definition import Stage
 from odebench.dataset import Split
 from odebench.evaluation.estimate import estimate
@@ -58,3 +58,13 @@ def test_checks_of_a_model_that_is_asked_alone_take_fewer_images() -> None:
     assert told(alone=True)[0] == told(alone=False)[0] == 60.0
     assert told(alone=False, checks=False)[1] == 0
     assert told(alone=True)[1] < told(alone=False)[1] / 2
+
+
+def test_a_step_along_the_boundary_takes_its_halvings_and_differences() -> None:
+    def told(*names: str, **given: bool | int) -> float:
+        stages = [Stage(name, BOUNDARY, BOUNDARY.complete({"steps": 10, "starts": 2, **given})) for name in names]
+        return estimate(stages, chunk=50, chunks=1, epsilons=1, gradient=1.0, checks=False, alone=False).usual
+
+    assert told("boundary", halvings=6) == 0.6 * 20 * (1 + 6 / 3) / 2
+    assert told("boundary", halvings=6, differences=True) > 12 * told("boundary", halvings=6)
+    assert told("one", "other") < 2 * told("one")  # those that fell are not attacked again
