@@ -69,6 +69,7 @@ class Guard:
     def __init__(self, folder: Path, scratch: Path) -> None:
         self.folder, self.scratch = os.path.realpath(folder), os.path.realpath(scratch)
         self.breaches: list[Breach] = []
+        self.installed = os.path.realpath(sys.prefix)  # a project may have its environment inside: not the entry's code
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -122,11 +123,16 @@ class Guard:
         whole = os.path.realpath(text)
         return whole == os.devnull or whole == self.scratch or whole.startswith(self.scratch + os.sep)
 
+    def _own(self, file: str) -> bool:
+        """Whether a file is the entry's code."""
+        inside = self.installed.startswith(self.folder + os.sep) and file.startswith(self.installed + os.sep)
+        return file.startswith(self.folder + os.sep) and not inside
+
     def _line(self) -> str:
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             file = frame.f_code.co_filename
-            if file.startswith(self.folder + os.sep) or os.path.realpath(file).startswith(self.folder + os.sep):
+            if self._own(file) or self._own(os.path.realpath(file)):
                 return f"{os.path.basename(file)}, line {frame.f_lineno}"
             frame = frame.f_back
         return ""

@@ -126,3 +126,16 @@ def test_others_may_load_libraries_and_all_is_allowed_afterwards(guard: Guard, t
     (tmp_path / "there").write_text("x", encoding="utf-8")
     assert [each.where for each in guard.breaches] == [""], "nothing of the entry led to it"
     assert subprocess.run([sys.executable, "-c", ""], check=False).returncode == 0
+
+
+def test_libraries_installed_inside_the_folder_are_not_the_entrys_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "entry" / ".venv"
+    monkeypatch.setattr(sys, "prefix", str(installed))
+    guard = Guard(tmp_path / "entry", tmp_path / "scratch")
+    text = "try: __import__('ctypes').CDLL(None)\nexcept PermissionError: pass"
+    for place in (installed / "lib" / "package.py", tmp_path / "entry" / ".venv-of-its-own.py"):
+        with guard.watching():
+            exec(compile(text, str(place), "exec"), {})
+    assert [each.where for each in guard.breaches] == [".venv-of-its-own.py, line 1"]
