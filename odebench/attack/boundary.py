@@ -50,6 +50,7 @@ def boundary(
     steps: int,
     starts: int,
     halvings: int,
+    drop_far: bool,
     differences: bool,
     train_images: Images | None,
 ) -> Images:
@@ -58,8 +59,9 @@ def boundary(
     It begins at the nearest train image that the model takes for another class, `starts` times over, each time with
     another class. Each of `steps` finds the boundary on the way to the image by labels alone, which is halved
     `halvings` times: with 14 so close that no thin layer of other slopes hides it. There it takes the gradient of the
-    margin, and goes to the point of the tangent plane that is nearest to the image. Points that stay far away are
-    dropped. So slopes that lead away from the boundary, which mislead attacks that climb from the image, do not matter.
+    margin, and goes to the point of the tangent plane that is nearest to the image. So slopes that lead away from the
+    boundary, which mislead attacks that climb from the image, do not matter. With `drop_far` points are dropped that
+    stay further away than those did which came into the ball on honest models.
     With `differences` the gradient is estimated from logits epsilon / 4 around, along DIRECTIONS random directions
     drawn by `seed`: then false gradients do not matter either. Raises UsageError without train images.
     """
@@ -100,6 +102,7 @@ def boundary(
             epsilon=epsilon,
             steps=steps,
             halvings=halvings,
+            drop_far=drop_far,
         )
     for (began, _), ended in zip(begins, torch.split(ends, [len(rows) for rows, _ in begins]), strict=True):
         rows, candidates = began[remaining[began]], ended[remaining[began]]
@@ -125,14 +128,16 @@ def from_beyond(
     epsilon: float,
     steps: int,
     halvings: int,
+    drop_far: bool,
 ) -> Images:
     """For each image the nearest point found that the model takes for another class, from one that it takes for
-    another: `points`. An image is left alone once its point lies within epsilon, or too far away to come there: beyond
-    _within_reach, and not twice as near as a step before."""
+    another: `points`. An image is left alone once its point lies within epsilon, or, with `drop_far`, too far away to
+    come there: beyond _within_reach, and not twice as near as a step before."""
     best, before = points.clone(), torch.full((len(images),), torch.inf, device=images.device)
     for step in range(steps):
         away = distance(images, best, norm=norm) / epsilon
-        far = ((away > 1) & ((away <= _within_reach(step)) | (away < before / 2))).nonzero().flatten()
+        comes = (away <= _within_reach(step)) | (away < before / 2) | (not drop_far)
+        far = ((away > 1) & comes).nonzero().flatten()
         before = away
         if not len(far):
             break

@@ -104,16 +104,17 @@ SUBSTITUTE = AttackDefinition(
 
 
 def _boundary_step(parameters: Mapping[str, JsonValue]) -> float:
-    """Half of the halvings, of the gradient and of the differences that a step takes at most: half of the points are
-    dropped on their way, measured on digits."""
-    return (1 + int(str(parameters["halvings"])) / 3 + (2 * 64 / 3 if parameters["differences"] else 0)) / 2
+    """The gradient, halvings and differences of a step; where points are dropped, half of them, as measured
+    on digits."""
+    whole = 1 + int(str(parameters["halvings"])) / 3 + (2 * 64 / 3 if parameters["differences"] else 0)
+    return whole / 2 if parameters["drop_far"] else whole
 
 
 BOUNDARY = AttackDefinition(
     "boundary",
     "odebench.attack.boundary:boundary",
     _BOTH,
-    {"steps": 12, "starts": 5, "halvings": 14, "differences": False},
+    {"steps": 12, "starts": 5, "halvings": 14, "drop_far": True, "differences": False},
     summary="from train images of other classes along the boundary",
     passes=("steps", "starts"),
     pass_gradients=_boundary_step,

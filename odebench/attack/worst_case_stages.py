@@ -87,11 +87,12 @@ def _second_version(effort: str, *, norm: str, n_classes: int) -> tuple[Stage, .
         found.append(replace(tripwire, name=name, most_images=TRIPWIRE_IMAGES, doubtful=doubtful))
     followed = _stage(BOUNDARY, steps=12, starts=many, halvings=7)
     found.append(followed)
+    close = _stage(BOUNDARY, steps=12, starts=many, halvings=14)
     by_differences = BOUNDARY.complete({**followed.parameters, "differences": True})
     in_doubt = [
         _stage(NOISE, draws=20),
         _stage(SMOOTHED, steps=20, targets=many, draws=16, directions=64),
-        _stage(BOUNDARY, steps=12, starts=many, halvings=14),
+        replace(close, parameters={**close.parameters, "drop_far": False}),
         replace(followed, name=f"{followed.name} by differences", parameters=by_differences),
         _stage(SUBSTITUTE, steps=30, targets=few, epochs=20),
         _stage(SQUARE, queries=5000 if longer else 500),

@@ -21,7 +21,7 @@ from odebench.numerics.projection import ROUNDING, distance
 from odebench.numerics.seeding import seeded
 
 N = 40
-GIVEN: dict[str, Any] = {"seed": 1, "steps": 12, "starts": 5, "halvings": 14, "differences": False}
+GIVEN: dict[str, Any] = {"seed": 1, "steps": 12, "starts": 5, "halvings": 14, "drop_far": True, "differences": False}
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +161,11 @@ def test_it_needs_train_images(net: nn.Module, digits: Dataset) -> None:
 def test_points_that_stay_far_away_are_not_followed(net: nn.Module, digits: Dataset) -> None:
     images, labels = digits.test.images[:8], digits.test.labels[:8]
 
-    def asked(epsilon: float, *, steps: int) -> int:
-        model, given = wrapped(net), GIVEN | {"steps": steps}
+    def asked(epsilon: float, *, steps: int, drop_far: bool = True) -> int:
+        model, given = wrapped(net), GIVEN | {"steps": steps, "drop_far": drop_far}
         boundary(model, images, labels, norm="linf", epsilon=epsilon, train_images=digits.train.images, **given)
         return model.forward_images
 
     assert asked(1e-6, steps=12) < 1.2 * asked(1e-6, steps=3)
     assert asked(0.1, steps=12) > 1.5 * asked(0.1, steps=3)
+    assert asked(1e-6, steps=12, drop_far=False) > 2 * asked(1e-6, steps=3)
