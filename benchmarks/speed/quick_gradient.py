@@ -1,9 +1,11 @@
-"""One gradient of an ODE classifier as attacks of the second version take it, against that through torchdiffeq.
+"""One gradient of an ODE classifier as attacks of the second version take it, against that through torchdiffeq and
+against its bare convolutions.
 
     python benchmarks/speed/quick_gradient.py
 
 rk4 with step 0.5 on images of Fashion-MNIST's shape, 100 at once. The net is not trained: its time hangs on shapes. The
-last line is the time through torchdiffeq over that of the quick way: the median over rounds.
+last line is the time through torchdiffeq over that of the quick way: the median over rounds. The table's last column is
+that over the quick way's convolutions alone.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 from bench import finish, median, middle_ratio, parser, show, turn_about
+from floor import Recorder, Replay
 
 from odebench.attack.wrapped_model import WrappedModel
 from odebench.model.classifier import Classifier
@@ -42,14 +45,17 @@ def main() -> None:
 
         return take
 
+    ways = {"torchdiffeq": gradient(False), "quick": gradient(True)}
     with Classifier(net, n_classes=10).frozen():
-        seconds, _ = turn_about(
-            {"torchdiffeq": gradient(False), "quick": gradient(True)}, given.repeats, cpu=given.cpu_clock
-        )
+        with Recorder() as recorder:
+            ways["quick"]()
+        ways["convolutions"] = Replay(recorder.calls)
+        seconds, _ = turn_about(ways, given.repeats, cpu=given.cpu_clock)
     apart = float(((found[True] - found[False]).abs().amax(1) / found[False].abs().amax(1)).max())
     print(f"logits differ by {apart:.1e} of the largest at most")
-    slow, fast = seconds.values()
-    show(("way", "seconds", "times the quick way"), [(n, median(v), middle_ratio(v, fast)) for n, v in seconds.items()])
+    slow, fast, bare = seconds.values()
+    rows = [(n, median(v), middle_ratio(v, fast), middle_ratio(v, bare)) for n, v in seconds.items()]
+    show(("way", "seconds", "times the quick way", "times the convolutions"), rows)
     finish(middle_ratio(slow, fast))
 
 
